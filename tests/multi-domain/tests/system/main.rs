@@ -1,0 +1,4 @@
+//! Whole systems in QEMU, one file a subject. Each test boots its own machine and states in its name what holds.
+
+mod bad_input;
+mod demo;
