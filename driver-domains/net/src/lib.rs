@@ -1,0 +1,18 @@
+//! The net domain's logic, free of hardware and hypercalls: the switch, the source guard, buffers, checksums.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`frame`] | Ethernet addresses, and who may send as whom |
+//! | [`switch`] | which ports get a frame |
+//! | [`pool`] | frame buffers and the bounded queue before each vif |
+//! | [`checksum`] | transport checksums that front ends left blank |
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod checksum;
+pub mod frame;
+pub mod pool;
+pub mod switch;
