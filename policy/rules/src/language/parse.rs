@@ -1,0 +1,313 @@
+//! From text to [`Spec`]: TOML syntax, known keys, types, and the syntax of single values.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use toml::de::{DeTable, DeValue};
+use xen_abi::native::{ARGUMENTS_MAX, GRANT_TABLE_FRAMES_MAX};
+
+use super::diagnostics::{At, Sink};
+use super::reader::{self, Section};
+use super::spec::{Channel, Device, Disk, Domain, Export, Nic, Role, Spec, System};
+use super::suggest::nearest;
+use super::units;
+use crate::table::is_name;
+
+/// Reads as much as can be read; what cannot goes to `sink`.
+pub fn parse(text: &str, sink: &Sink) -> Spec {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let span = error.span().unwrap_or(0..0);
+        sink.error(span, format!("TOML syntax: {}", error.message()));
+    }
+    if !errors.is_empty() {
+        // What the parser made up to go on would only cause errors that nobody understands.
+        return Spec::default();
+    }
+    let root = Section::new("the policy".to_string(), 0..0, table.get_ref(), sink);
+    let spec = Spec {
+        system: system(&root),
+        devices: root.named("device", "device").into_iter().map(|(name, section)| device(name, section)).collect(),
+        domains: root.named("domain", "domain").into_iter().filter_map(|(name, section)| domain(name, section)).collect(),
+    };
+    root.finish();
+    spec
+}
+
+fn system(root: &Section<'_>) -> System {
+    let mut system = System::default();
+    let Some(value) = root.any("system") else { return system };
+    let DeValue::Table(table) = value.get_ref() else {
+        root.sink().error(value.span(), "`system` is not a table").help("write a heading [system]");
+        return system;
+    };
+    let section = Section::new("[system]".to_string(), root.key_span("system"), table, root.sink());
+    let words = [("refuse", false), ("accept", true)];
+    let dma = section.parsed("unprotected-dma", "it can be \"refuse\" or \"accept\"", |text| word(text, &words));
+    system.accept_unprotected_dma = dma.is_some_and(|accept| accept.value);
+    for name in section.texts("without") {
+        let services = [("xenstore", Role::Xenstore), ("console", Role::Console)];
+        let help = "only \"xenstore\" and \"console\" can be left out";
+        system.without.extend(reader::parsed(name, help, section.sink(), |text| word(text, &services)));
+    }
+    section.finish();
+    system
+}
+
+fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Result<T, String> {
+    words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| format!("unknown word `{text}`"))
+}
+
+/// Complains about a name that is none.
+fn check_name(name: &At<String>, sink: &Sink) {
+    if !is_name(&name.value) {
+        sink.error(name.span.clone(), format!("`{}` is no name", name.value))
+            .help("a name is 1 to 31 of a-z, 0-9 and -, and begins with a letter");
+    }
+}
+
+fn device(name: At<String>, section: Section<'_>) -> Device {
+    check_name(&name, section.sink());
+    let id = |key| section.number(key, 0, 0xffff).map(|id| id.value as u16);
+    let slot_help = "write it as lspci does: \"00:03.0\" (bus:device.function, hexadecimal)";
+    let device = Device {
+        vendor: id("vendor"),
+        device: id("device"),
+        class: section
+            .parsed("class", "write 2, 4 or 6 hexadecimal digits: \"01\" any storage, \"0108\" NVMe", units::class)
+            .map(|class| class.value),
+        slot: section
+            .parsed("slot", slot_help, |text| text.parse().map_err(|_| format!("`{text}` is no PCI slot"))),
+        optional: section.boolean("optional").is_some_and(|yes| yes.value),
+        name,
+    };
+    let selects = ["vendor", "device", "class", "slot"].iter().any(|key| section.any(key).is_some());
+    if !selects {
+        section
+            .sink()
+            .error(section.span.clone(), format!("{} does not say which device it is", section.title))
+            .help("add `vendor` and `device`, `class`, or `slot`");
+    }
+    section.finish();
+    device
+}
+
+/// Keys of virtual machines: known, but not to this version.
+const PVH_KEYS: [&str; 4] = ["kernel", "initrd", "cmdline", "firmware"];
+
+fn domain(name: At<String>, section: Section<'_>) -> Option<Domain> {
+    let sink = section.sink();
+    check_name(&name, sink);
+    virtual_machine_keys(&section);
+    let role_help = "it can be \"policy\", \"xenstore\" or \"console\"; other domains have no role";
+    let role = section.parsed("role", role_help, |text| word(text, &Role::WORDS));
+    let image = match (section.text("image"), &role) {
+        (Some(image), _) => Some(image),
+        (None, Some(role)) => Some(At::new(role.value.image().to_string(), role.span.clone())),
+        (None, None) => section.required_text("image", "\"...\""),
+    };
+    if section.any("memory").is_none() {
+        sink.error(section.span.clone(), format!("{} has no `memory`", section.title)).help("add `memory = \"16M\"`");
+    }
+    let memory = section.parsed("memory", units::SIZE_HELP, memory);
+    let value = |number: Option<At<u32>>| number.map(|number| number.value);
+    section.number("vcpus", 1, 1);
+    let domain = Domain {
+        weight: value(section.number("weight", 1, 65535)).unwrap_or(256),
+        cap: value(section.number("cap", 1, 100)).unwrap_or(0),
+        autostart: section.boolean("autostart").is_none_or(|yes| yes.value),
+        event_channels: value(section.number("event-channels", 8, 4096)),
+        grant_frames: value(section.number("grant-frames", 1, GRANT_TABLE_FRAMES_MAX as u32)),
+        grant_maps: value(section.number("grant-maps", 0, 65536)),
+        devices: section.texts("devices"),
+        io_ports: io_ports(&section),
+        irqs: section
+            .list("irqs")
+            .filter_map(|item| reader::number(item, "an entry of `irqs`", 0, 255, sink))
+            .collect(),
+        arguments: arguments(&section),
+        config: settings(&section),
+        uplink: section.text("uplink"),
+        exports: section.named("export", &format!("domain.{}.export", name.value)).into_iter().filter_map(export).collect(),
+        disks: section.sections("disks").filter_map(disk).collect(),
+        nics: section.sections("nics").enumerate().filter_map(|(index, entry)| nic(entry, &name.value, index)).collect(),
+        channels: section.list("channels").filter_map(|item| channel(item, &name.value, sink)).collect(),
+        role,
+        image: image.clone().unwrap_or(At::new(String::new(), 0..0)),
+        memory: memory.clone().unwrap_or(At::new(0, 0..0)),
+        name,
+    };
+    section.finish();
+    (image.is_some() && memory.is_some()).then_some(domain)
+}
+
+fn virtual_machine_keys(section: &Section<'_>) {
+    if let Some(kind) = section.text("kind")
+        && kind.value != "native"
+    {
+        let message = match kind.value.as_str() {
+            "pvh" | "hvm" | "pv" => format!("kind `{}` is not supported yet", kind.value),
+            other => format!("unknown kind `{other}`"),
+        };
+        section.sink().error(kind.span, message).help("only \"native\" domains run so far; leave `kind` out");
+    }
+    for key in PVH_KEYS.iter().filter(|key| section.any(key).is_some()) {
+        section
+            .sink()
+            .error(section.key_span(key), format!("`{key}` belongs to virtual machines, which are not supported yet"))
+            .help("only native domains run so far; they have an `image`");
+    }
+}
+
+/// The smallest domain that can work: stack, fixed pages, a small image and a little heap.
+const MEMORY_MIN: u64 = 1 << 20;
+
+fn memory(text: &str) -> Result<u64, String> {
+    match units::size(text)? {
+        bytes if bytes < MEMORY_MIN => Err(format!("`{text}` is too little for any domain, which needs 1M at least")),
+        bytes if bytes % 4096 != 0 => Err(format!("`{text}` is no whole number of 4K pages")),
+        bytes if bytes > 1 << 40 => Err(format!("`{text}` is more than any machine has")),
+        bytes => Ok(bytes),
+    }
+}
+
+fn io_ports(section: &Section<'_>) -> Vec<At<crate::table::Span>> {
+    let help = "write \"0x3f8-0x3ff\" for a range, \"0x80\" for one port";
+    let ranges = section.texts("io-ports").into_iter();
+    ranges.filter_map(|text| reader::parsed(text, help, section.sink(), units::ports)).collect()
+}
+
+fn arguments(section: &Section<'_>) -> String {
+    let Some(text) = section.text("arguments") else { return String::new() };
+    if text.value.len() >= ARGUMENTS_MAX || text.value.contains(['\0', '\n']) {
+        section
+            .sink()
+            .error(text.span, "`arguments` is too long or has line breaks")
+            .help(format!("it is one line of fewer than {ARGUMENTS_MAX} bytes; use `config` for more"));
+    }
+    text.value
+}
+
+/// Bytes of a xenstore value.
+const VALUE_MAX: usize = 1024;
+
+fn settings(section: &Section<'_>) -> Vec<(String, String)> {
+    let mut settings = Vec::new();
+    for (key, value) in section.settings("config") {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if key.value.is_empty() || key.value.len() > 64 || !key.value.chars().all(plain) {
+            section
+                .sink()
+                .error(key.span, format!("`{}` is no key for `config`", key.value))
+                .help("it becomes the name of a xenstore node: letters, digits, -, _ and . (at most 64)");
+        } else if value.value.len() > VALUE_MAX || value.value.contains(|c: char| c.is_control()) {
+            section
+                .sink()
+                .error(value.span, "this value does not fit into a xenstore node")
+                .help(format!("it is one line of at most {VALUE_MAX} bytes"));
+        } else {
+            settings.push((key.value, value.value));
+        }
+    }
+    settings
+}
+
+fn export((name, section): (At<String>, Section<'_>)) -> Option<Export> {
+    check_name(&name, section.sink());
+    let disk = section.required_text("disk", "\"NAME\"` with a device of this domain, or `\"...\"");
+    let partition = match section.any("partition") {
+        None => {
+            let which = "`partition = 1` for one partition, or `partition = \"whole\"` for the whole disk";
+            section.sink().error(name.span.clone(), format!("{} has no `partition`", section.title)).help(format!("add {which}"));
+            None
+        }
+        Some(value) => match value.get_ref() {
+            DeValue::String(text) if text == "whole" => Some(None),
+            DeValue::String(text) => {
+                let message = format!("`{text}` is no partition");
+                section.sink().error(value.span(), message).help("it is a number from 1 up, or \"whole\"");
+                None
+            }
+            _ => reader::number(value, "`partition`", 1, 128, section.sink()).map(|number| Some(number.value)),
+        },
+    };
+    let read_only = section.boolean("read-only").is_some_and(|yes| yes.value);
+    section.finish();
+    Some(Export { name, disk: disk?, partition: partition?, read_only })
+}
+
+fn disk(section: Section<'_>) -> Option<Disk> {
+    let from = section.required_text("from", "\"block\"");
+    let export = section.required_text("export", "\"...\"");
+    if section.any("device").is_none() {
+        section
+            .sink()
+            .error(section.span.clone(), format!("{} has no `device`", section.title))
+            .help("add `device = \"xvda\"`: the name under which the domain sees it");
+    }
+    let help = "write xvda, xvdb, ...; xvda1 for what shall look like a partition";
+    let device = section.parsed("device", help, |text| Ok((text.to_string(), units::disk_number(text)?)));
+    let read_only = section.boolean("read-only");
+    let span = section.span.clone();
+    section.finish();
+    Some(Disk { span, from: from?, export: export?, device: device?, read_only })
+}
+
+fn nic(section: Section<'_>, domain: &str, index: usize) -> Option<Nic> {
+    let from = section.required_text("from", "\"net\"");
+    let help = "write six bytes: \"52:54:00:12:34:56\"";
+    let mac = match section.any("mac") {
+        Some(_) => section.parsed("mac", help, units::mac),
+        None => Some(At::new(made_up_mac(domain, index), section.span.clone())),
+    };
+    let ip = section.parsed("ip", "write an IPv4 address: \"10.0.2.15\"", |text| {
+        let usable = |ip: &core::net::Ipv4Addr| !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast());
+        text.parse().ok().filter(usable).ok_or_else(|| format!("`{text}` is no IPv4 address of one host"))
+    });
+    section.finish();
+    Some(Nic { from: from?, mac: mac?, ip })
+}
+
+/// A locally administered address that stays the same from build to build: made of the domain's name and the number
+/// of the interface.
+fn made_up_mac(domain: &str, index: usize) -> [u8; 6] {
+    let [a, b, c, d] = crate::table::crc32(format!("{domain} {index}").as_bytes()).to_be_bytes();
+    [0x52, 0x54, a, b, c, d]
+}
+
+fn channel(item: &toml::Spanned<DeValue<'_>>, domain: &str, sink: &Sink) -> Option<Channel> {
+    let channel = match item.get_ref() {
+        DeValue::String(to) => {
+            let to = At::new(to.to_string(), item.span());
+            Channel { name: to.clone(), to }
+        }
+        DeValue::Table(table) => {
+            let title = format!("an entry of `channels` of [domain.{domain}]");
+            let section = Section::new(title, item.span(), table, sink);
+            let to = section.required_text("to", "\"...\"");
+            let name = section.text("name");
+            section.finish();
+            let to = to?;
+            Channel { name: name.unwrap_or_else(|| to.clone()), to }
+        }
+        _ => {
+            sink.error(item.span(), "an entry of `channels` is neither a name nor a table")
+                .help("write the other domain's name, or { to = \"...\", name = \"...\" }");
+            return None;
+        }
+    };
+    check_name(&channel.name, sink);
+    Some(channel)
+}
+
+/// For other steps: `nearest` as a sentence.
+pub fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str> + Clone, none: &str) -> String {
+    match nearest(word, known.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => match known.collect::<Vec<_>>() {
+            names if names.is_empty() => none.to_string(),
+            names => format!("there are: {}", names.join(", ")),
+        },
+    }
+}
