@@ -1,0 +1,154 @@
+//! The local APIC (AMD APM volume 2, chapter 16; Intel SDM volume 3, chapter 11): interrupts in, the one-shot timer.
+//! Reached through MSRs (x2APIC) where the CPU has that, else through its page of registers.
+
+use crate::cpu::features::Features;
+use crate::mm::{DeviceMapping, map_device};
+use crate::time::{self, Instant};
+use core::sync::atomic::{AtomicU64, Ordering};
+use spin::Once;
+use x86_64::PhysAddr;
+use x86_64::registers::model_specific::Msr;
+
+/// Vector of the timer.
+pub const TIMER_VECTOR: u8 = 0xef;
+/// Vector of spurious interrupts; needs no end-of-interrupt.
+pub const SPURIOUS_VECTOR: u8 = 0xff;
+
+const IA32_APIC_BASE: u32 = 0x1b;
+const BASE_ENABLE: u64 = 1 << 11;
+const BASE_X2APIC: u64 = 1 << 10;
+const IA32_TSC_DEADLINE: u32 = 0x6e0;
+/// MSR of register 0 in x2APIC mode; registers are 16 bytes apart in memory, one MSR each.
+const X2APIC_FIRST: u32 = 0x800;
+
+const ID: u32 = 0x020;
+const TASK_PRIORITY: u32 = 0x080;
+const END_OF_INTERRUPT: u32 = 0x0b0;
+const SPURIOUS: u32 = 0x0f0;
+const ERROR_STATUS: u32 = 0x280;
+const LVT_TIMER: u32 = 0x320;
+const LVT_LINT0: u32 = 0x350;
+const LVT_LINT1: u32 = 0x360;
+const LVT_ERROR: u32 = 0x370;
+const TIMER_INITIAL: u32 = 0x380;
+const TIMER_CURRENT: u32 = 0x390;
+const TIMER_DIVIDE: u32 = 0x3e0;
+
+const SOFTWARE_ENABLE: u32 = 1 << 8;
+const MASKED: u32 = 1 << 16;
+const MODE_TSC_DEADLINE: u32 = 2 << 17;
+/// Divide by 16.
+const DIVIDE_16: u32 = 3;
+
+/// How registers are reached.
+enum Access {
+    Memory(DeviceMapping),
+    Msr,
+}
+
+static ACCESS: Once<Access> = Once::new();
+static TIMER_KHZ: AtomicU64 = AtomicU64::new(0);
+static DEADLINE_MODE: Once<bool> = Once::new();
+
+fn read(register: u32) -> u32 {
+    match ACCESS.get() {
+        // SAFETY: the mapping covers the APIC's page, `register` is a 16-byte aligned offset in it.
+        Some(Access::Memory(page)) => unsafe {
+            (page.address + u64::from(register)).as_ptr::<u32>().read_volatile()
+        },
+        // SAFETY: in x2APIC mode these MSRs exist; reading has no effect on memory.
+        Some(Access::Msr) => unsafe { Msr::new(X2APIC_FIRST + register / 16).read() as u32 },
+        None => 0,
+    }
+}
+
+fn write(register: u32, value: u32) {
+    match ACCESS.get() {
+        // SAFETY: as in `read`; what the registers do is limited to interrupts, for which there are handlers.
+        Some(Access::Memory(page)) => unsafe {
+            (page.address + u64::from(register)).as_mut_ptr::<u32>().write_volatile(value);
+        },
+        // SAFETY: as above.
+        Some(Access::Msr) => unsafe { Msr::new(X2APIC_FIRST + register / 16).write(u64::from(value)) },
+        None => {}
+    }
+}
+
+/// Switches this CPU's APIC on. All local sources stay masked.
+pub fn init(features: &Features) -> Result<(), crate::mm::MapError> {
+    let mut base = Msr::new(IA32_APIC_BASE);
+    // SAFETY: the MSR exists on every 64-bit CPU.
+    let value = unsafe { base.read() };
+    let access = if features.x2apic {
+        Access::Msr
+    } else {
+        Access::Memory(map_device(PhysAddr::new(value & 0x000f_ffff_ffff_f000), 4096)?)
+    };
+    let mode = if features.x2apic { BASE_ENABLE | BASE_X2APIC } else { BASE_ENABLE };
+    // SAFETY: enables the APIC where it is, in the mode that CPUID says it has.
+    unsafe { base.write(value | mode) };
+    ACCESS.call_once(|| access);
+    DEADLINE_MODE.call_once(|| features.tsc_deadline);
+    for entry in [LVT_TIMER, LVT_LINT0, LVT_LINT1, LVT_ERROR] {
+        write(entry, MASKED | u32::from(SPURIOUS_VECTOR));
+    }
+    write(TASK_PRIORITY, 0);
+    write(ERROR_STATUS, 0);
+    write(TIMER_DIVIDE, DIVIDE_16);
+    write(SPURIOUS, SOFTWARE_ENABLE | u32::from(SPURIOUS_VECTOR));
+    Ok(())
+}
+
+/// This CPU's APIC id, as interrupt messages name it.
+pub fn id() -> u32 {
+    match ACCESS.get() {
+        Some(Access::Memory(_)) => read(ID) >> 24,
+        _ => read(ID),
+    }
+}
+
+/// Ends the interrupt in service.
+pub fn end_of_interrupt() {
+    write(END_OF_INTERRUPT, 0);
+}
+
+/// Lets the timer count down from its maximum, without an interrupt.
+pub fn start_counting() {
+    write(LVT_TIMER, MASKED | u32::from(TIMER_VECTOR));
+    write(TIMER_INITIAL, u32::MAX);
+}
+
+/// Stops the count; answers how far it came.
+pub fn stop_counting() -> u32 {
+    let count = u32::MAX - read(TIMER_CURRENT);
+    write(TIMER_INITIAL, 0);
+    count
+}
+
+/// Arms the timer's interrupt.
+pub fn enable_timer(timer_khz: u64) {
+    TIMER_KHZ.store(timer_khz, Ordering::Relaxed);
+    let mode = if deadline_mode() { MODE_TSC_DEADLINE } else { 0 };
+    write(LVT_TIMER, mode | u32::from(TIMER_VECTOR));
+}
+
+fn deadline_mode() -> bool {
+    DEADLINE_MODE.get().copied().unwrap_or(false)
+}
+
+/// Asks for one timer interrupt at `when` (at once if that is past; possibly early if it is far away).
+pub fn set_timer(when: Instant) {
+    if deadline_mode() {
+        let deadline = if when == Instant::NEVER { 0 } else { time::tsc_at(when).max(1) };
+        // SAFETY: the MSR exists, as CPUID says; it causes the timer's interrupt and nothing else.
+        unsafe { Msr::new(IA32_TSC_DEADLINE).write(deadline) };
+        return;
+    }
+    if when == Instant::NEVER {
+        write(TIMER_INITIAL, 0);
+        return;
+    }
+    let nanos = when.as_nanos().saturating_sub(time::now().as_nanos());
+    let ticks = u128::from(nanos) * u128::from(TIMER_KHZ.load(Ordering::Relaxed)) / 1_000_000;
+    write(TIMER_INITIAL, u32::try_from(ticks).unwrap_or(u32::MAX).max(1));
+}

@@ -1,0 +1,145 @@
+//! The first instructions: from a boot loader's 32-bit protected mode, paging off, to [`crate::hv_main`] in long mode.
+//!
+//! Two ways in, one entry point. PVH (Xen public `arch-x86/hvm/start_info.h`; QEMU `-kernel`): EBX = start info.
+//! Multiboot2 (specification 2.0, section 3.3; GRUB): EAX = magic, EBX = boot information. Which it was is decided
+//! later by the magic number in memory. The tables made here map the first 4 GiB three times: at 0, at the direct
+//! map and at the hypervisor's own base; they are replaced as soon as the memory map is known (`mm::paging`).
+
+use core::arch::global_asm;
+
+/// What EAX holds when a Multiboot2 loader enters.
+pub const MULTIBOOT2_MAGIC: u32 = 0x36d7_6289;
+
+global_asm!(
+    r#"
+    .pushsection .note.xen, "a", @note
+    .balign 4
+    .long 4, 8, 18                  # name and descriptor size, XEN_ELFNOTE_PHYS32_ENTRY
+    .asciz "Xen"
+    .quad boot_entry
+    .popsection
+
+    .pushsection .boot.header, "a", @progbits
+    .balign 8
+multiboot2_header:
+    .long 0xe85250d6, 0, multiboot2_header_end - multiboot2_header
+    .long -(0xe85250d6 + 0 + (multiboot2_header_end - multiboot2_header))
+    .balign 8
+    .short 3, 0                     # entry address
+    .long 12
+    .long boot_entry
+    .balign 8
+    .short 6, 0                     # modules on page boundaries
+    .long 8
+    .balign 8
+    .short 0, 0                     # end
+    .long 8
+multiboot2_header_end:
+    .popsection
+
+    .pushsection .boot.bss, "aw", @nobits
+    .balign 4096
+boot_pml4:  .skip 4096
+boot_pdpt:  .skip 4096
+boot_pdpt_high: .skip 4096
+boot_pd:    .skip 4 * 4096
+boot_stack: .skip 64 * 1024
+boot_stack_top:
+    .globl boot_tsc
+boot_tsc:   .skip 8
+    .popsection
+
+    .pushsection .boot.rodata, "a", @progbits
+    .balign 8
+boot_gdt:
+    .quad 0
+    .quad 0x00af9a000000ffff        # 64-bit code, ring 0
+    .quad 0x00cf92000000ffff        # data, ring 0
+boot_gdt_pointer:
+    .short boot_gdt_pointer - boot_gdt - 1
+    .long boot_gdt
+    .popsection
+
+    .pushsection .boot.text, "ax", @progbits
+    .code32
+    .globl boot_entry
+boot_entry:
+    cli
+    cld
+    movl %eax, %ebp                 # EBP = magic, EBX = information
+    movl $boot_stack_top, %esp
+    rdtsc
+    movl %eax, boot_tsc
+    movl %edx, boot_tsc + 4
+
+    movl $0x80000000, %eax          # no long mode: stop
+    pushl %ebx
+    cpuid
+    cmpl $0x80000001, %eax
+    jb boot_stop
+    movl $0x80000001, %eax
+    cpuid
+    btl $29, %edx
+    jnc boot_stop
+    popl %ebx
+
+    movl $boot_pd, %edi             # 2,048 large pages, 4 GiB
+    movl $0x83, %eax                # present, writable, large
+    movl $2048, %ecx
+1:  movl %eax, (%edi)
+    movl $0, 4(%edi)
+    addl $0x200000, %eax
+    addl $8, %edi
+    loop 1b
+
+    movl $boot_pdpt, %edi
+    movl $(boot_pd + 3), %eax
+    movl $4, %ecx
+1:  movl %eax, (%edi)
+    movl $0, 4(%edi)
+    addl $4096, %eax
+    addl $8, %edi
+    loop 1b
+
+    movl $(boot_pd + 3), boot_pdpt_high + 510 * 8
+    movl $(boot_pdpt + 3), boot_pml4
+    movl $(boot_pdpt + 3), boot_pml4 + 256 * 8
+    movl $(boot_pdpt_high + 3), boot_pml4 + 511 * 8
+
+    movl $0x20, %eax                # CR4.PAE
+    movl %eax, %cr4
+    movl $boot_pml4, %eax
+    movl %eax, %cr3
+    movl $0xc0000080, %ecx          # EFER.LME
+    xorl %edx, %edx
+    movl $0x100, %eax
+    wrmsr
+    movl $0x80010011, %eax          # CR0.PG, WP, ET, PE
+    movl %eax, %cr0
+    lgdt boot_gdt_pointer
+    ljmp $0x08, $boot_long_mode
+
+boot_stop:
+    hlt
+    jmp boot_stop
+
+    .code64
+boot_long_mode:
+    movl $0x10, %eax
+    movl %eax, %ds
+    movl %eax, %es
+    movl %eax, %ss
+    xorl %eax, %eax
+    movl %eax, %fs
+    movl %eax, %gs
+    movabsq $(boot_stack_top + 0xffff800000000000), %rsp
+    movl %ebp, %edi
+    movl %ebx, %esi
+    xorl %ebp, %ebp
+    movabsq $hv_main, %rax
+    call *%rax
+    ud2
+    .popsection
+"#,
+    options(att_syntax)
+);

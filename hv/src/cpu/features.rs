@@ -1,0 +1,59 @@
+//! What the CPU has, by CPUID, never by probing.
+
+use heapless::String;
+use raw_cpuid::CpuId;
+
+/// The features that the hypervisor chooses by.
+#[derive(Clone, Copy, Debug)]
+pub struct Features {
+    /// No-execute pages. Required.
+    pub nx: bool,
+    /// SYSCALL in long mode. Required.
+    pub syscall: bool,
+    /// Supervisor mode execution prevention.
+    pub smep: bool,
+    /// Supervisor mode access prevention.
+    pub smap: bool,
+    /// User mode instruction prevention.
+    pub umip: bool,
+    /// The APIC has MSR access.
+    pub x2apic: bool,
+    /// The APIC timer takes an absolute TSC value.
+    pub tsc_deadline: bool,
+    /// The TSC runs at one rate in all power states.
+    pub invariant_tsc: bool,
+    /// TSC frequency, where CPUID tells it.
+    pub tsc_khz: Option<u64>,
+}
+
+impl Features {
+    /// Reads CPUID.
+    pub fn read() -> Self {
+        let cpuid = CpuId::new();
+        let basic = cpuid.get_feature_info();
+        let structured = cpuid.get_extended_feature_info();
+        let extended = cpuid.get_extended_processor_and_feature_identifiers();
+        let basic = basic.as_ref();
+        let structured = structured.as_ref();
+        let extended = extended.as_ref();
+        Self {
+            nx: extended.is_some_and(|leaf| leaf.has_execute_disable()),
+            syscall: extended.is_some_and(|leaf| leaf.has_syscall_sysret()),
+            smep: structured.is_some_and(|leaf| leaf.has_smep()),
+            smap: structured.is_some_and(|leaf| leaf.has_smap()),
+            umip: structured.is_some_and(|leaf| leaf.has_umip()),
+            x2apic: basic.is_some_and(|leaf| leaf.has_x2apic()),
+            tsc_deadline: basic.is_some_and(|leaf| leaf.has_tsc_deadline()),
+            invariant_tsc: cpuid.get_advanced_power_mgmt_info().is_some_and(|leaf| leaf.has_invariant_tsc()),
+            tsc_khz: cpuid.get_tsc_info().and_then(|leaf| leaf.tsc_frequency()).map(|hertz| hertz / 1000),
+        }
+    }
+
+    /// The CPU's name.
+    pub fn brand(&self) -> String<48> {
+        let brand = CpuId::new().get_processor_brand_string();
+        let text = brand.as_ref().map_or("unknown", |brand| brand.as_str().trim());
+        // A name has 48 bytes at most.
+        String::try_from(text).unwrap_or_default()
+    }
+}

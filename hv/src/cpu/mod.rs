@@ -1,0 +1,88 @@
+//! One CPU's set-up: features, descriptor tables, control registers, per-CPU data.
+
+pub mod descriptors;
+pub mod features;
+pub mod percpu;
+
+use crate::boot::report::{Finding, fact};
+use features::Features;
+use x86_64::VirtAddr;
+use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
+use x86_64::registers::debug::{Dr7, Dr7Value};
+use x86_64::registers::model_specific::{LStar, Msr, SFMask, Star};
+use x86_64::registers::rflags::RFlags;
+
+/// Page attribute table: entries as after reset (AMD APM volume 2, section 7.8).
+const IA32_PAT: u32 = 0x277;
+const PAT_RESET: u64 = 0x0007_0406_0007_0406;
+/// SYSENTER's code segment; 0 makes the instruction fault.
+const IA32_SYSENTER_CS: u32 = 0x174;
+/// Compatibility-mode SYSCALL target. Ring 3 has no such segment, so this is never reached.
+const CSTAR: u32 = 0xc000_0083;
+
+/// CR0, set absolutely. TS and EM: every FPU or SSE instruction faults; native domains have no FPU state.
+fn control_0() -> Cr0Flags {
+    Cr0Flags::PROTECTED_MODE_ENABLE
+        | Cr0Flags::MONITOR_COPROCESSOR
+        | Cr0Flags::EMULATE_COPROCESSOR
+        | Cr0Flags::TASK_SWITCHED
+        | Cr0Flags::EXTENSION_TYPE
+        | Cr0Flags::NUMERIC_ERROR
+        | Cr0Flags::WRITE_PROTECT
+        | Cr0Flags::ALIGNMENT_MASK
+        | Cr0Flags::PAGING
+}
+
+/// CR4, set absolutely: what the CPU has of the protections, and nothing that ring 3 could use to slip away.
+fn control_4(features: &Features) -> Cr4Flags {
+    let mut flags = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION | Cr4Flags::MACHINE_CHECK_EXCEPTION | Cr4Flags::PAGE_GLOBAL;
+    flags.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
+    flags.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.smap);
+    flags.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.umip);
+    flags
+}
+
+/// Sets this CPU's control registers, all of them absolutely.
+pub fn init_control(features: &Features) {
+    // SAFETY: long mode and paging stay as they are; the added protections forbid only what the hypervisor never
+    // does (executing or touching user pages, writing read-only pages); PAT has its reset value, which the page
+    // tables were made for; DR7 = 0x400 has every breakpoint off.
+    unsafe {
+        Efer::write(EferFlags::LONG_MODE_ENABLE | EferFlags::NO_EXECUTE_ENABLE | EferFlags::SYSTEM_CALL_EXTENSIONS);
+        Cr0::write_raw(control_0().bits());
+        Cr4::write_raw(control_4(features).bits());
+        Msr::new(IA32_PAT).write(PAT_RESET);
+    }
+    Dr7::write(Dr7Value::from_bits_truncate(0));
+}
+
+/// Arms SYSCALL: to `entry`, with interrupts, single-stepping, alignment checks and the direction flag off.
+pub fn init_syscall(entry: VirtAddr) {
+    LStar::write(entry);
+    SFMask::write(
+        RFlags::INTERRUPT_FLAG
+            | RFlags::DIRECTION_FLAG
+            | RFlags::TRAP_FLAG
+            | RFlags::ALIGNMENT_CHECK
+            | RFlags::NESTED_TASK,
+    );
+    // SAFETY: the selectors are those of `descriptors`; SYSENTER is disabled; CSTAR points at the same entry, which
+    // copes with any caller.
+    unsafe {
+        Star::write_raw(descriptors::STAR_USER_BASE, descriptors::KERNEL_CODE);
+        Msr::new(IA32_SYSENTER_CS).write(0);
+        Msr::new(CSTAR).write(entry.as_u64());
+    }
+}
+
+/// Reports what this CPU can do.
+pub fn report(features: &Features) {
+    fact("cpu", Finding::Ok, format_args!("{}", features.brand()));
+    fact("nx", Finding::of(features.nx), format_args!("data is never executable"));
+    fact("smep", Finding::of(features.smep), format_args!("the hypervisor cannot execute domain memory"));
+    fact("smap", Finding::of(features.smap), format_args!("the hypervisor cannot touch domain memory by accident"));
+    fact("umip", Finding::of(features.umip), format_args!("ring 3 cannot read descriptor table addresses"));
+    fact("x2apic", Finding::of(features.x2apic), format_args!("else the APIC is reached through memory"));
+    fact("tsc-deadline", Finding::of(features.tsc_deadline), format_args!("else the timer counts bus cycles"));
+    fact("invariant-tsc", Finding::of(features.invariant_tsc), format_args!("time is the TSC's in any case"));
+}

@@ -1,0 +1,79 @@
+//! What one CPU has for itself, found through GS while the hypervisor runs.
+//!
+//! The first fields are known to the assembly in `traps::entry`; keep both in step.
+
+use super::descriptors::Descriptors;
+use crate::mm::{MapError, Stack};
+use crate::traps::Frame;
+use alloc::boxed::Box;
+use core::mem::offset_of;
+use x86_64::VirtAddr;
+use x86_64::registers::model_specific::{GsBase, KernelGsBase};
+
+/// Pages of a CPU's stack.
+const STACK_PAGES: u64 = 16;
+
+/// One CPU's own data.
+#[repr(C)]
+pub struct PerCpu {
+    /// This structure's address.
+    this: *mut PerCpu,
+    /// One past the current vCPU's register frame; SYSCALL saves there, as traps do through the TSS.
+    frame_end: VirtAddr,
+    /// Top of this CPU's stack; empty whenever a domain runs.
+    stack_top: VirtAddr,
+    /// The domain's stack pointer for some instructions of the SYSCALL entry.
+    scratch: u64,
+    /// Non-zero: the scheduler has work before the domain goes on.
+    pub attention: u32,
+    /// Non-zero while the CPU waits for interrupts in the idle loop.
+    pub idle: u32,
+    /// GDT, IDT and TSS.
+    pub descriptors: &'static mut Descriptors,
+}
+
+/// Offset of `frame_end`, for the assembly.
+pub const FRAME_END: usize = offset_of!(PerCpu, frame_end);
+/// Offset of `stack_top`, for the assembly.
+pub const STACK_TOP: usize = offset_of!(PerCpu, stack_top);
+/// Offset of `scratch`, for the assembly.
+pub const SCRATCH: usize = offset_of!(PerCpu, scratch);
+
+impl PerCpu {
+    /// Makes the boot CPU's data, and points GS at it.
+    pub fn install() -> Result<VirtAddr, MapError> {
+        let stack = Stack::new(STACK_PAGES)?;
+        let cpu = Box::leak(Box::new(Self {
+            this: core::ptr::null_mut(),
+            frame_end: VirtAddr::zero(),
+            stack_top: stack.top,
+            scratch: 0,
+            attention: 0,
+            idle: 0,
+            descriptors: Descriptors::install()?,
+        }));
+        cpu.this = cpu;
+        GsBase::write(VirtAddr::from_ptr(cpu));
+        KernelGsBase::write(VirtAddr::zero());
+        Ok(stack.top)
+    }
+
+    /// Makes `frame` the one that SYSCALL and traps from ring 3 save to.
+    pub fn set_frame(&mut self, frame: *mut Frame) {
+        self.frame_end = VirtAddr::from_ptr(frame.wrapping_add(1));
+        self.descriptors.set_ring0_stack(self.frame_end);
+    }
+}
+
+/// Runs `f` on this CPU's data.
+///
+/// The hypervisor runs with interrupts off and calls are not nested, so the reference is the only one.
+pub fn with<R>(f: impl FnOnce(&mut PerCpu) -> R) -> R {
+    let this: *mut PerCpu;
+    // SAFETY: GS points at this CPU's `PerCpu` from `install` on whenever the hypervisor runs; its first field is its
+    // own address. `f` gets the only reference: interrupts are off, and no caller's closure calls `with` again.
+    unsafe {
+        core::arch::asm!("mov {}, gs:[0]", out(reg) this, options(nostack, preserves_flags, readonly));
+        f(&mut *this)
+    }
+}

@@ -1,0 +1,132 @@
+//! The hypervisor's log: a ring of text that the console domain reads (`platform_op` READ_LOG), written to the serial
+//! line too until that domain holds VIRQ_CON_RING.
+
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use spin::Mutex;
+
+const RING_BYTES: usize = 64 * 1024;
+
+/// The newest [`RING_BYTES`] of log text. Positions count bytes since boot.
+struct Ring {
+    bytes: [u8; RING_BYTES],
+    written: u64,
+    read: u64,
+}
+
+static RING: Mutex<Ring> = Mutex::new(Ring { bytes: [0; RING_BYTES], written: 0, read: 0 });
+/// Whether the hypervisor still writes to the serial line itself.
+static OWN_SERIAL: AtomicBool = AtomicBool::new(true);
+/// Text came since the reader was told last.
+static NEWS: AtomicBool = AtomicBool::new(false);
+
+struct Logger;
+static LOGGER: Logger = Logger;
+
+impl Ring {
+    fn push(&mut self, text: &str) {
+        for byte in text.bytes() {
+            self.bytes[(self.written % RING_BYTES as u64) as usize] = byte;
+            self.written += 1;
+        }
+        self.read = self.read.max(self.written.saturating_sub(RING_BYTES as u64));
+    }
+}
+
+struct Sink;
+
+impl Write for Sink {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        RING.lock().push(text);
+        if OWN_SERIAL.load(Ordering::Relaxed) {
+            crate::serial::write_str(text);
+        }
+        Ok(())
+    }
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record) {
+        if self.enabled(record.metadata()) {
+            let mark = match record.level() {
+                Level::Error => "error: ",
+                Level::Warn => "warning: ",
+                Level::Info => "",
+                Level::Debug => "debug: ",
+                Level::Trace => "trace: ",
+            };
+            line(format_args!("{mark}{}", record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Writes one line with its time.
+fn line(text: fmt::Arguments) {
+    let micros = crate::time::now().as_nanos() / 1000;
+    // The sink cannot fail.
+    let _ = writeln!(Sink, "[{:5}.{:06}] hv: {text}", micros / 1_000_000, micros % 1_000_000);
+    NEWS.store(true, Ordering::Relaxed);
+}
+
+/// Writes text of a domain (`console_io`), as it is.
+pub fn domain_text(name: &str, text: &str) {
+    for part in text.split_inclusive('\n') {
+        let _ = write!(Sink, "({name}) {part}{}", if part.ends_with('\n') { "" } else { "\n" });
+    }
+    NEWS.store(true, Ordering::Relaxed);
+}
+
+/// Makes `log::info!` and its kin work.
+pub fn init() {
+    // It fails only when called twice.
+    let _ = log::set_logger(&LOGGER);
+    log::set_max_level(LevelFilter::Info);
+}
+
+/// `loglevel=` on the command line.
+pub fn set_level(word: &str) {
+    if let Ok(level) = word.parse() {
+        log::set_max_level(level);
+    }
+}
+
+/// Who writes to the serial line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum SerialOwner {
+    /// The hypervisor itself: the line is polled.
+    Hypervisor,
+    /// The console domain, from the ring.
+    Console,
+}
+
+/// Hands the serial line over, or takes it back.
+pub fn set_serial_owner(owner: SerialOwner) {
+    OWN_SERIAL.store(owner == SerialOwner::Hypervisor, Ordering::Relaxed);
+}
+
+/// Whether lines came since this was asked last.
+pub fn take_news() -> bool {
+    NEWS.swap(false, Ordering::Relaxed)
+}
+
+/// Takes the oldest unread text; answers its length.
+pub fn read(buffer: &mut [u8]) -> usize {
+    let mut ring = RING.lock();
+    let mut count = 0;
+    for byte in buffer.iter_mut() {
+        if ring.read == ring.written {
+            break;
+        }
+        *byte = ring.bytes[(ring.read % RING_BYTES as u64) as usize];
+        ring.read += 1;
+        count += 1;
+    }
+    count
+}

@@ -1,0 +1,82 @@
+//! Start-up in order, from the first Rust code to the first domain.
+
+use crate::boot::info::BootInfo;
+use crate::boot::report::{Finding, fact, fail};
+use crate::cpu::features::Features;
+use crate::cpu::percpu::PerCpu;
+use crate::{apic, cpu, legacy, logging, mm, power, serial, time, traps};
+use spin::Once;
+
+/// ACPI's power management timer where the firmware does not say (QEMU, most PCs).
+const PM_TIMER_PORT: u16 = 0x608;
+
+static INFO: Once<BootInfo> = Once::new();
+
+/// What the boot loader told.
+pub fn boot_info() -> Option<&'static BootInfo> {
+    INFO.get()
+}
+
+/// The first Rust code, on the boot stack and the boot tables. `eax` and `information` are the boot loader's EAX, EBX.
+#[unsafe(no_mangle)]
+pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
+    time::init_early();
+    serial::init();
+    logging::init();
+    let features = Features::read();
+    if !features.nx || !features.syscall {
+        fail("cpu", format_args!("it lacks NX or SYSCALL"), "use a CPU made after 2005");
+    }
+    let Some(info) = BootInfo::read(eax, information) else {
+        fail("boot loader", format_args!("neither PVH nor Multiboot2"), "use QEMU -kernel, or GRUB's multiboot2");
+    };
+    let info = INFO.call_once(|| info);
+    if info.option("debug-exit").is_some() {
+        power::enable_debug_exit();
+    }
+    if let Some(level) = info.option("loglevel") {
+        logging::set_level(level);
+    }
+    // NX must be on before the final tables, which use it.
+    cpu::init_control(&features);
+    legacy::silence();
+    let plan = match mm::init(info) {
+        Ok(plan) => plan,
+        Err(why) => fail("memory", format_args!("{why}"), "give the machine more memory (-m 512M)"),
+    };
+    let stack = match PerCpu::install() {
+        Ok(stack) => stack,
+        Err(why) => fail("cpu", format_args!("no page tables left: {why:?}"), "report this"),
+    };
+    cpu::init_syscall(traps::entry::syscall());
+    crate::domain::set_plan(plan);
+    traps::entry::switch_stack(stack, on_final_stack)
+}
+
+/// Start-up goes on with the final tables and stack; the boot part of the image goes.
+extern "C" fn on_final_stack() -> ! {
+    mm::unmap_boot();
+    let features = Features::read();
+    let Some(info) = boot_info() else { power::halt() };
+    start_clock(&features);
+    log::info!("Bulkhead {}", env!("CARGO_PKG_VERSION"));
+    fact("boot loader", Finding::Ok, format_args!("{}, command line \"{}\"", info.protocol, info.command_line));
+    cpu::report(&features);
+    crate::domain::start(info)
+}
+
+/// Starts the APIC and the clock.
+fn start_clock(features: &Features) {
+    if let Err(why) = apic::init(features) {
+        fail("apic", format_args!("cannot map it: {why:?}"), "report this");
+    }
+    match time::calibrate(PM_TIMER_PORT) {
+        Some(rates) => {
+            time::set_khz(features.tsc_khz.unwrap_or(rates.tsc_khz));
+            apic::enable_timer(rates.apic_khz);
+            let source = if features.tsc_khz.is_some() { "CPUID" } else { "the ACPI timer" };
+            fact("clock", Finding::Ok, format_args!("TSC {} MHz by {source}", time::khz() / 1000));
+        }
+        None => fail("clock", format_args!("the ACPI timer does not count"), "enable ACPI"),
+    }
+}

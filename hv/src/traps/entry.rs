@@ -1,0 +1,238 @@
+//! Entry points and the exit to ring 3.
+//!
+//! SYSCALL is kept short: swap GS, save 15 registers and the return state into the current vCPU's frame, take the CPU's
+//! stack, call. The exit restores the frame that the handler names: by SYSRET after a SYSCALL, by IRETQ otherwise.
+//! SYSRET with a non-canonical RCX would fault in ring 0 on some CPUs; nothing can be mapped in the last page below the
+//! hole, so RIP behind a SYSCALL is canonical, and the exit checks again.
+//!
+//! Alignment-check (AC), direction and single-step flags of ring 3 are cleared on the way in: by SFMASK for SYSCALL, by
+//! POPFQ otherwise (an interrupt gate leaves AC, which would switch SMAP off).
+
+use super::{VECTOR_SYSCALL, trap_fatal, trap_from_domain, trap_from_hypervisor};
+use crate::cpu::descriptors::{USER_CODE, USER_DATA};
+use crate::cpu::percpu::{FRAME_END, SCRATCH, STACK_TOP};
+use core::arch::global_asm;
+use x86_64::VirtAddr;
+
+/// Bytes of a stub.
+const STUB_BYTES: u64 = 16;
+
+global_asm!(
+    r#"
+    .altmacro
+    .macro save_registers
+        push rdi
+        push rsi
+        push rdx
+        push rcx
+        push rax
+        push r8
+        push r9
+        push r10
+        push r11
+        push rbx
+        push rbp
+        push r12
+        push r13
+        push r14
+        push r15
+    .endm
+
+    .pushsection .text.entry, "ax", @progbits
+    .balign 16
+    .globl trap_stubs
+trap_stubs:
+    vector = 0
+    .rept 256
+        .balign 16
+        .if (vector == 2)
+            lock inc qword ptr [rip + nmi_count]
+            iretq
+        .else
+            .if (vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21) || (vector == 29) || (vector == 30)
+            .else
+                push 0
+            .endif
+            push vector
+            .if (vector == 8) || (vector == 18)
+                jmp fatal_entry
+            .else
+                jmp trap_entry
+            .endif
+        .endif
+        vector = vector + 1
+    .endr
+
+    .balign 16
+trap_entry:
+    test byte ptr [rsp + 24], 3
+    jz 1f
+    save_registers
+    swapgs
+    mov rdi, rsp
+    mov rsp, gs:[{stack_top}]
+    push 2
+    popfq
+    call {trap_from_domain}
+    jmp resume
+1:  save_registers
+    cld
+    mov rdi, rsp
+    call {trap_from_hypervisor}
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rax
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    add rsp, 16
+    iretq
+
+fatal_entry:
+    save_registers
+    cld
+    mov rdi, rsp
+    call {trap_fatal}
+    ud2
+
+    .balign 16
+    .globl syscall_entry
+syscall_entry:
+    swapgs
+    mov gs:[{scratch}], rsp
+    mov rsp, gs:[{frame_end}]
+    push {user_data}
+    push qword ptr gs:[{scratch}]
+    push r11
+    push {user_code}
+    push rcx
+    push 0
+    push {vector_syscall}
+    save_registers
+    mov rdi, rsp
+    mov rsp, gs:[{stack_top}]
+    call {hypercall}
+
+resume:
+    mov rsp, rax
+    cmp dword ptr [rsp + 15 * 8], {vector_syscall}
+    jne 2f
+    mov rcx, [rsp + 17 * 8]
+    shr rcx, 47
+    jnz 2f
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rax
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    mov rcx, [rsp + 2 * 8]
+    mov r11, [rsp + 4 * 8]
+    mov rsp, [rsp + 5 * 8]
+    swapgs
+    sysretq
+2:  pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rax
+    pop rcx
+    pop rdx
+    pop rsi
+    pop rdi
+    add rsp, 16
+    swapgs
+    iretq
+
+    .globl enter_domain
+enter_domain:
+    mov rax, rdi
+    jmp resume
+
+    .globl on_stack
+on_stack:
+    mov rsp, rdi
+    xor ebp, ebp
+    call rsi
+    ud2
+    .popsection
+
+    .pushsection .bss.nmi_count, "aw", @nobits
+    .balign 8
+    .globl nmi_count
+nmi_count: .skip 8
+    .popsection
+"#,
+    stack_top = const STACK_TOP,
+    scratch = const SCRATCH,
+    frame_end = const FRAME_END,
+    user_data = const USER_DATA,
+    user_code = const USER_CODE,
+    vector_syscall = const VECTOR_SYSCALL,
+    trap_from_domain = sym trap_from_domain,
+    trap_from_hypervisor = sym trap_from_hypervisor,
+    trap_fatal = sym trap_fatal,
+    hypercall = sym crate::hypercall::entry,
+);
+
+unsafe extern "C" {
+    static trap_stubs: u8;
+    static syscall_entry: u8;
+    static nmi_count: core::sync::atomic::AtomicU64;
+    fn enter_domain(frame: *mut super::Frame) -> !;
+    fn on_stack(top: VirtAddr, then: extern "C" fn() -> !) -> !;
+}
+
+/// The entry point of a vector.
+pub fn stub(vector: u8) -> VirtAddr {
+    VirtAddr::from_ptr(&raw const trap_stubs) + u64::from(vector) * STUB_BYTES
+}
+
+/// SYSCALL's entry point.
+pub fn syscall() -> VirtAddr {
+    VirtAddr::from_ptr(&raw const syscall_entry)
+}
+
+/// Non-maskable interrupts so far. They are counted and otherwise ignored: a device must not be able to stop the
+/// hypervisor with one.
+pub fn nmis() -> u64 {
+    // SAFETY: the counter is an aligned word in .bss that is only ever changed by a locked increment.
+    unsafe { nmi_count.load(core::sync::atomic::Ordering::Relaxed) }
+}
+
+/// Leaves the hypervisor for the domain whose registers are in `frame`.
+pub fn enter(frame: *mut super::Frame) -> ! {
+    // SAFETY: `frame` is the current vCPU's frame, which the per-CPU data names too, with ring 3 selectors; the CPU's
+    // stack is given up, as at every exit.
+    unsafe { enter_domain(frame) }
+}
+
+/// Gives up the current stack and goes on in `then` at the top of another.
+pub fn switch_stack(top: VirtAddr, then: extern "C" fn() -> !) -> ! {
+    // SAFETY: `top` is the top of a mapped, unused stack; nothing on the old one is used again, as this never returns.
+    unsafe { on_stack(top, then) }
+}

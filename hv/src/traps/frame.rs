@@ -1,0 +1,79 @@
+//! A vCPU's registers while it does not run.
+
+/// [`Frame::vector`] after SYSCALL: RCX and R11 hold RIP and RFLAGS, so SYSRET may return.
+pub const VECTOR_SYSCALL: u64 = 0x100;
+/// [`Frame::vector`] of a frame that was made, not saved.
+pub const VECTOR_NONE: u64 = 0x101;
+
+/// RFLAGS of a domain at its start: interrupts on, nothing else but the bit that is always one.
+const RFLAGS_START: u64 = 0x202;
+
+/// General registers in the order in which `entry` pushes them, then what the CPU pushes.
+#[repr(C, align(16))]
+#[derive(Clone, Debug)]
+#[allow(missing_docs, reason = "register names")]
+pub struct Frame {
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub r11: u64,
+    pub r10: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub rax: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    /// Vector of the trap, [`VECTOR_SYSCALL`] or [`VECTOR_NONE`].
+    pub vector: u64,
+    pub error: u64,
+    pub rip: u64,
+    pub cs: u64,
+    pub rflags: u64,
+    pub rsp: u64,
+    pub ss: u64,
+}
+
+const _: () = assert!(size_of::<Frame>() == 22 * 8);
+
+impl Frame {
+    /// Registers of a native domain at its first instruction.
+    pub fn start(rip: u64, rsp: u64, argument: u64) -> Self {
+        use crate::cpu::descriptors::{USER_CODE, USER_DATA};
+        Self {
+            r15: 0,
+            r14: 0,
+            r13: 0,
+            r12: 0,
+            rbp: 0,
+            rbx: 0,
+            r11: 0,
+            r10: 0,
+            r9: 0,
+            r8: 0,
+            rax: 0,
+            rcx: 0,
+            rdx: 0,
+            rsi: 0,
+            rdi: argument,
+            vector: VECTOR_NONE,
+            error: 0,
+            rip,
+            cs: u64::from(USER_CODE),
+            rflags: RFLAGS_START,
+            rsp,
+            ss: u64::from(USER_DATA),
+        }
+    }
+
+    /// Makes the domain's SYSCALL happen again when it runs next (the instruction has two bytes; its arguments are
+    /// still in place, RAX is not touched before a result is written).
+    pub fn restart_syscall(&mut self) {
+        self.rip = self.rip.wrapping_sub(2);
+        self.vector = VECTOR_NONE;
+    }
+}

@@ -1,0 +1,54 @@
+//! Every way into the hypervisor, and the way back out.
+//!
+//! There is one stack per CPU and none per domain: a domain's registers are saved in its own [`Frame`], the handler
+//! runs to its end on the CPU's stack, and what it answers is the frame to go on with. Interrupts are off throughout.
+
+pub mod crash;
+pub mod entry;
+mod frame;
+
+pub use frame::{Frame, VECTOR_NONE, VECTOR_SYSCALL};
+
+use crate::cpu::percpu;
+use x86_64::registers::control::Cr2;
+
+/// First vector that is an interrupt.
+pub const FIRST_INTERRUPT: u64 = 32;
+
+/// An exception or interrupt while a domain ran. Answers the frame to go on with.
+extern "C" fn trap_from_domain(frame: &mut Frame) -> *mut Frame {
+    if frame.vector < FIRST_INTERRUPT {
+        crate::domain::exception(frame, Cr2::read_raw());
+    } else {
+        interrupt(frame.vector);
+    }
+    crate::domain::resume()
+}
+
+/// An exception or interrupt while the hypervisor ran: fine in the idle loop, the end everywhere else.
+extern "C" fn trap_from_hypervisor(frame: &mut Frame) {
+    if frame.vector >= FIRST_INTERRUPT && percpu::with(|cpu| cpu.idle) != 0 {
+        interrupt(frame.vector);
+    } else {
+        crash::exception(frame);
+    }
+}
+
+/// A double fault or machine check, on a stack of its own, from anywhere.
+extern "C" fn trap_fatal(frame: &mut Frame) -> ! {
+    crash::exception(frame)
+}
+
+fn interrupt(vector: u64) {
+    match vector as u8 {
+        crate::apic::SPURIOUS_VECTOR => {}
+        crate::apic::TIMER_VECTOR => {
+            crate::apic::end_of_interrupt();
+            crate::domain::timer();
+        }
+        vector => {
+            let _ = vector;
+            crate::apic::end_of_interrupt();
+        }
+    }
+}
