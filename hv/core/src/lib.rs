@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The hypervisor's logic without the machine: frames, address spaces, event channels, grants, scheduling, domains,
+//! and the sealed policy that bounds them all.
+//!
+//! Nothing here executes an instruction that ordinary code could not: `hv` gives access to memory and to the flushing
+//! of translations through the traits of [`machine`]. So everything runs, and is tested, on a development machine.
+//!
+//! Read [`ids`] and [`machine`] first, then [`frames`] and [`space`] (memory), [`domain`] (what a domain is and how it
+//! ends), [`events`] and [`grant`] (how domains talk), [`sched`], and [`authority`] (what the administrator allows).
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::indexing_slicing,
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo
+    )
+)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod error;
+pub mod fallible;
+pub mod frames;
+pub mod ids;
+pub mod machine;
+pub mod space;

@@ -1,0 +1,189 @@
+//! Typed ids and addresses. A bare integer never names a domain, a port, a frame or a device in a signature.
+
+/// Bytes in a page.
+pub const PAGE_BYTES: u64 = 4096;
+/// log2 of [`PAGE_BYTES`].
+pub const PAGE_SHIFT: u32 = 12;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($int:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+        #[repr(transparent)]
+        pub struct $name(pub $int);
+
+        impl core::fmt::Display for $name {
+            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+    };
+}
+
+id! {
+    /// A domain id: slot number in the low bits, generation above. See `domain::table`.
+    DomId(u16)
+}
+id! {
+    /// A domain's index in the sealed policy table.
+    Label(u16)
+}
+id! {
+    /// An event channel port of one domain.
+    Port(u32)
+}
+id! {
+    /// An index into a domain's grant table.
+    GrantRef(u32)
+}
+id! {
+    /// A grant mapping, named by the domain that holds it (`grant_handle_t`).
+    Handle(u32)
+}
+id! {
+    /// A guest frame number.
+    Gfn(u64)
+}
+id! {
+    /// A machine frame number.
+    Mfn(u64)
+}
+id! {
+    /// A guest-physical byte address; for native domains also the virtual and the I/O virtual address.
+    Gpa(u64)
+}
+id! {
+    /// A machine (host-physical) byte address.
+    Hpa(u64)
+}
+id! {
+    /// An interrupt vector of the local APIC.
+    Vector(u8)
+}
+id! {
+    /// A physical interrupt as one domain knows it.
+    Pirq(u32)
+}
+id! {
+    /// Index of a virtual CPU in its domain.
+    VcpuId(u8)
+}
+id! {
+    /// A domain's slot: below [`SLOTS`], where its state lies. Reused by later domains, unlike [`DomId`] (soon).
+    Slot(u8)
+}
+id! {
+    /// PCI bus << 8 | device << 3 | function (segment 0).
+    Bdf(u16)
+}
+
+/// Domains that can exist at once.
+pub const SLOTS: usize = 128;
+
+impl DomId {
+    /// The policy domain.
+    pub const POLICY: DomId = DomId(0);
+    /// First id that is no domain's (`DOMID_FIRST_RESERVED`).
+    pub const FIRST_RESERVED: u16 = 0x7ff0;
+    /// The caller itself, in arguments (`DOMID_SELF`).
+    pub const SELF: DomId = DomId(0x7ff0);
+
+    /// The slot that this id is about, if a domain can have it at all.
+    #[inline]
+    pub const fn slot(self) -> Option<Slot> {
+        if self.0 < Self::FIRST_RESERVED { Some(Slot((self.0 as usize % SLOTS) as u8)) } else { None }
+    }
+
+    /// Resolves [`DomId::SELF`].
+    #[inline]
+    pub fn or_self(self, caller: DomId) -> DomId {
+        if self == Self::SELF { caller } else { self }
+    }
+}
+
+impl Gfn {
+    /// First byte.
+    #[inline]
+    pub const fn base(self) -> Gpa {
+        Gpa(self.0 << PAGE_SHIFT)
+    }
+}
+
+impl Mfn {
+    /// First byte.
+    #[inline]
+    pub const fn base(self) -> Hpa {
+        Hpa(self.0 << PAGE_SHIFT)
+    }
+
+    /// The byte at `offset`; offsets beyond the frame wrap within it.
+    #[inline]
+    pub const fn at(self, offset: u64) -> Hpa {
+        Hpa((self.0 << PAGE_SHIFT) | (offset & (PAGE_BYTES - 1)))
+    }
+}
+
+impl Gpa {
+    /// The page that holds this byte.
+    #[inline]
+    pub const fn gfn(self) -> Gfn {
+        Gfn(self.0 >> PAGE_SHIFT)
+    }
+
+    /// Offset in its page.
+    #[inline]
+    pub const fn offset(self) -> u64 {
+        self.0 & (PAGE_BYTES - 1)
+    }
+}
+
+impl Hpa {
+    /// The frame that holds this byte.
+    #[inline]
+    pub const fn mfn(self) -> Mfn {
+        Mfn(self.0 >> PAGE_SHIFT)
+    }
+
+    /// Offset in its frame.
+    #[inline]
+    pub const fn offset(self) -> u64 {
+        self.0 & (PAGE_BYTES - 1)
+    }
+}
+
+impl Bdf {
+    /// Bus number.
+    pub const fn bus(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// Device number on its bus, below 32.
+    pub const fn device(self) -> u8 {
+        (self.0 >> 3) as u8 & 0x1f
+    }
+
+    /// Function number, below 8.
+    pub const fn function(self) -> u8 {
+        self.0 as u8 & 7
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reserved_ids_have_no_slot() {
+        assert_eq!(DomId(0).slot(), Some(Slot(0)));
+        assert_eq!(DomId(129).slot(), Some(Slot(1)));
+        assert_eq!(DomId::SELF.slot(), None);
+        assert_eq!(DomId(u16::MAX).slot(), None);
+    }
+
+    #[test]
+    fn offsets_stay_in_the_frame() {
+        assert_eq!(Mfn(2).at(5), Hpa(0x2005));
+        assert_eq!(Mfn(2).at(0x1005), Hpa(0x2005));
+        assert_eq!(Hpa(0x2005).mfn(), Mfn(2));
+    }
+}

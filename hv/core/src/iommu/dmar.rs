@@ -1,0 +1,434 @@
+//! The DMA Remapping Reporting table of ACPI (VT-d 8): which remapping units there are and what is behind each.
+//!
+//! Firmware wrote it, so it is believed, but not its lengths: every step is bounded by the bytes that are there and goes
+//! forward by at least the size of a header. What is of no use here (address translation services, affinities) is skipped.
+
+use crate::pci::Bdf;
+use core::fmt;
+use heapless::Vec;
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned, little_endian as le};
+
+/// Remapping units at most.
+pub const UNITS_MAX: usize = 8;
+/// Reserved memory regions at most.
+pub const REGIONS_MAX: usize = 16;
+/// Device scopes at most, of all units and regions together.
+pub const SCOPES_MAX: usize = 128;
+/// Bridges on the way to a device, itself included, at most.
+pub const PATH_MAX: usize = 4;
+
+/// Whom a scope belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScopeOf {
+    /// `units[n]`.
+    Unit(usize),
+    /// `regions[n]`.
+    Region(usize),
+}
+
+/// What a scope names (VT-d 8.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScopeKind {
+    /// One PCI function.
+    Endpoint,
+    /// A PCI bridge and everything behind it.
+    Bridge,
+    /// The I/O APIC with this APIC id; the path gives its requester id.
+    IoApic(u8),
+    /// The HPET with this number.
+    Hpet(u8),
+    /// Anything newer.
+    Other(u8),
+}
+
+/// A device scope: a path from a bus through bridges to a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// Whom it belongs to.
+    pub of: ScopeOf,
+    /// What it names.
+    pub kind: ScopeKind,
+    /// Where the path starts.
+    pub start_bus: u8,
+    /// Device and function of each step.
+    pub path: Vec<(u8, u8), PATH_MAX>,
+}
+
+impl Scope {
+    /// The function it names; `secondary_bus` tells the bus behind a bridge, `None` when that is no bridge.
+    pub fn resolve(&self, mut secondary_bus: impl FnMut(Bdf) -> Option<u8>) -> Option<Bdf> {
+        let ((device, function), bridges) = self.path.split_last()?;
+        let bus = bridges
+            .iter()
+            .try_fold(self.start_bus, |bus, (device, function)| secondary_bus(Bdf::new(bus, *device, *function)))?;
+        Some(Bdf::new(bus, *device, *function))
+    }
+}
+
+/// A DMA remapping hardware unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Machine address of its registers.
+    pub registers: u64,
+    /// PCI segment.
+    pub segment: u16,
+    /// It has every device that no other unit of the segment has.
+    pub includes_all: bool,
+}
+
+/// Memory that firmware or a device uses by DMA behind our back (RMRR). A device with one is not given away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First byte.
+    pub base: u64,
+    /// Last byte.
+    pub limit: u64,
+    /// PCI segment.
+    pub segment: u16,
+}
+
+/// The table's contents.
+#[derive(Clone, Debug, Default)]
+pub struct Dmar {
+    /// Bits of a DMA address.
+    pub address_bits: u8,
+    /// The platform supports interrupt remapping.
+    pub interrupt_remapping: bool,
+    /// Remapping units.
+    pub units: Vec<Unit, UNITS_MAX>,
+    /// Reserved memory.
+    pub regions: Vec<Region, REGIONS_MAX>,
+    /// Device scopes of both.
+    pub scopes: Vec<Scope, SCOPES_MAX>,
+}
+
+/// Why the table is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DmarError {
+    /// It ends inside a structure; the number is the byte offset of that structure.
+    Truncated(usize),
+    /// A structure is shorter than its kind needs, at this byte offset.
+    Short(usize),
+    /// It is not a DMAR table.
+    Signature,
+    /// There is more of something than room for it.
+    TooMany,
+}
+
+impl fmt::Display for DmarError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Truncated(at) => write!(f, "DMAR table ends inside the structure at byte {at}"),
+            Self::Short(at) => write!(f, "DMAR structure at byte {at} is too short"),
+            Self::Signature => f.write_str("not a DMAR table"),
+            Self::TooMany => f.write_str("DMAR table has more units or scopes than supported"),
+        }
+    }
+}
+
+/// The head of the table (VT-d 8.1): an ACPI header and what follows it.
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct Head {
+    signature: [u8; 4],
+    length: le::U32,
+    acpi: [u8; 28],
+    host_address_width: u8,
+    flags: u8,
+    reserved: [u8; 10],
+}
+
+/// The head of each remapping structure (VT-d 8.2).
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct StructureHead {
+    kind: le::U16,
+    length: le::U16,
+}
+
+/// DRHD behind its head (VT-d 8.3).
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawUnit {
+    flags: u8,
+    size: u8,
+    segment: le::U16,
+    base: le::U64,
+}
+
+/// RMRR behind its head (VT-d 8.4).
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawRegion {
+    reserved: le::U16,
+    segment: le::U16,
+    base: le::U64,
+    limit: le::U64,
+}
+
+/// A device scope without its path (VT-d 8.3.1).
+#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct RawScope {
+    kind: u8,
+    length: u8,
+    flags: le::U16,
+    enumeration_id: u8,
+    start_bus: u8,
+}
+
+const HEAD_BYTES: usize = size_of::<Head>();
+const STRUCTURE_HEAD_BYTES: usize = size_of::<StructureHead>();
+const SCOPE_HEAD_BYTES: usize = size_of::<RawScope>();
+const _: () = assert!(HEAD_BYTES == 48 && SCOPE_HEAD_BYTES == 6);
+const _: () = assert!(size_of::<RawUnit>() == 12 && size_of::<RawRegion>() == 20);
+
+const KIND_DRHD: u16 = 0;
+const KIND_RMRR: u16 = 1;
+const FLAG_INTERRUPT_REMAPPING: u8 = 1;
+const FLAG_INCLUDE_ALL: u8 = 1;
+
+impl Dmar {
+    /// Reads the table: `bytes` is the whole of it, from the signature on.
+    pub fn parse(bytes: &[u8]) -> Result<Self, DmarError> {
+        let (head, _) = Head::ref_from_prefix(bytes).map_err(|_| DmarError::Truncated(0))?;
+        if head.signature != *b"DMAR" {
+            return Err(DmarError::Signature);
+        }
+        let end = usize::try_from(head.length.get()).unwrap_or(usize::MAX);
+        let bytes = bytes.get(..end).ok_or(DmarError::Truncated(0))?;
+        let mut dmar = Self {
+            address_bits: head.host_address_width.saturating_add(1),
+            interrupt_remapping: head.flags & FLAG_INTERRUPT_REMAPPING != 0,
+            ..Self::default()
+        };
+        let mut at = HEAD_BYTES;
+        while at < bytes.len() {
+            at = dmar.structure(bytes, at)?;
+        }
+        Ok(dmar)
+    }
+
+    /// Reads the structure at `at`; returns where the next one starts.
+    fn structure(&mut self, bytes: &[u8], at: usize) -> Result<usize, DmarError> {
+        let rest = bytes.get(at..).ok_or(DmarError::Truncated(at))?;
+        let (head, _) = StructureHead::ref_from_prefix(rest).map_err(|_| DmarError::Truncated(at))?;
+        let length = usize::from(head.length.get());
+        if length < STRUCTURE_HEAD_BYTES {
+            return Err(DmarError::Short(at));
+        }
+        let body = rest.get(STRUCTURE_HEAD_BYTES..length).ok_or(DmarError::Truncated(at))?;
+        match head.kind.get() {
+            KIND_DRHD => {
+                let (raw, scopes) = RawUnit::ref_from_prefix(body).map_err(|_| DmarError::Short(at))?;
+                let unit = Unit {
+                    registers: raw.base.get(),
+                    segment: raw.segment.get(),
+                    includes_all: raw.flags & FLAG_INCLUDE_ALL != 0,
+                };
+                self.units.push(unit).map_err(|_| DmarError::TooMany)?;
+                self.scopes(scopes, ScopeOf::Unit(self.units.len() - 1), at)?;
+            }
+            KIND_RMRR => {
+                let (raw, scopes) = RawRegion::ref_from_prefix(body).map_err(|_| DmarError::Short(at))?;
+                let region = Region { base: raw.base.get(), limit: raw.limit.get(), segment: raw.segment.get() };
+                self.regions.push(region).map_err(|_| DmarError::TooMany)?;
+                self.scopes(scopes, ScopeOf::Region(self.regions.len() - 1), at)?;
+            }
+            _ => {}
+        }
+        Ok(at + length)
+    }
+
+    fn scopes(&mut self, mut rest: &[u8], of: ScopeOf, at: usize) -> Result<(), DmarError> {
+        while !rest.is_empty() {
+            let (raw, _) = RawScope::ref_from_prefix(rest).map_err(|_| DmarError::Short(at))?;
+            let length = usize::from(raw.length);
+            let path = rest.get(SCOPE_HEAD_BYTES..length).ok_or(DmarError::Short(at))?;
+            let steps = path.chunks_exact(2).map(|step| (step[0], step[1]));
+            if steps.len() == 0 {
+                return Err(DmarError::Short(at));
+            }
+            let kind = match raw.kind {
+                1 => ScopeKind::Endpoint,
+                2 => ScopeKind::Bridge,
+                3 => ScopeKind::IoApic(raw.enumeration_id),
+                4 => ScopeKind::Hpet(raw.enumeration_id),
+                other => ScopeKind::Other(other),
+            };
+            let mut scope = Scope { of, kind, start_bus: raw.start_bus, path: Vec::new() };
+            for step in steps {
+                scope.path.push(step).map_err(|_| DmarError::TooMany)?;
+            }
+            self.scopes.push(scope).map_err(|_| DmarError::TooMany)?;
+            rest = &rest[length..];
+        }
+        Ok(())
+    }
+
+    /// The requester id that the I/O APIC with this APIC id uses for its interrupts.
+    pub fn io_apic(&self, id: u8) -> Option<Bdf> {
+        let scope = self.scopes.iter().find(|scope| scope.kind == ScopeKind::IoApic(id))?;
+        scope.resolve(|_| None)
+    }
+
+    /// The index of the unit that has the function. `secondary_bus` as for [`Scope::resolve`]; `behind(bridge, function)`
+    /// tells whether the function lies behind the bridge. The only unit of a machine has everything, whatever its scopes
+    /// say: devices that are plugged in later are in no scope.
+    pub fn unit_of(
+        &self,
+        function: Bdf,
+        mut secondary_bus: impl FnMut(Bdf) -> Option<u8>,
+        behind: impl Fn(Bdf, Bdf) -> bool,
+    ) -> Option<usize> {
+        if self.units.len() == 1 {
+            return Some(0);
+        }
+        let named = self.scopes.iter().find_map(|scope| {
+            let ScopeOf::Unit(unit) = scope.of else { return None };
+            let at = scope.resolve(&mut secondary_bus)?;
+            let covered = match scope.kind {
+                ScopeKind::Endpoint => at == function,
+                ScopeKind::Bridge => at == function || behind(at, function),
+                _ => false,
+            };
+            covered.then_some(unit)
+        });
+        named.or_else(|| self.units.iter().position(|unit| unit.includes_all && unit.segment == 0))
+    }
+
+    /// Whether firmware reserved memory for the function's DMA.
+    pub fn has_reserved_memory(&self, function: Bdf, mut secondary_bus: impl FnMut(Bdf) -> Option<u8>) -> bool {
+        self.scopes.iter().any(|scope| {
+            matches!(scope.of, ScopeOf::Region(_)) && scope.resolve(&mut secondary_bus) == Some(function)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec;
+
+    type Bytes = std::vec::Vec<u8>;
+
+    fn table(structures: &[Bytes]) -> Bytes {
+        let mut bytes = vec![0u8; HEAD_BYTES];
+        bytes[..4].copy_from_slice(b"DMAR");
+        bytes[36] = 38;
+        bytes[37] = 1;
+        structures.iter().for_each(|structure| bytes.extend(structure));
+        let length = bytes.len() as u32;
+        bytes[4..8].copy_from_slice(&length.to_le_bytes());
+        bytes
+    }
+
+    fn structure(kind: u16, body: &[u8]) -> Bytes {
+        let mut bytes = kind.to_le_bytes().to_vec();
+        bytes.extend((body.len() as u16 + 4).to_le_bytes());
+        bytes.extend(body);
+        bytes
+    }
+
+    fn drhd(flags: u8, base: u64, scopes: &[u8]) -> Bytes {
+        let mut body = vec![flags, 0, 0, 0];
+        body.extend(base.to_le_bytes());
+        body.extend(scopes);
+        structure(KIND_DRHD, &body)
+    }
+
+    /// The table that QEMU makes: one unit with the I/O APIC and one function.
+    fn qemu() -> Bytes {
+        table(&[drhd(0, 0xfed9_0000, &[3, 8, 0, 0, 0, 0xff, 0, 0, 1, 8, 0, 0, 0, 0, 2, 0])])
+    }
+
+    #[test]
+    fn a_unit_with_an_io_apic_and_a_function() {
+        let dmar = Dmar::parse(&qemu()).unwrap();
+        assert_eq!((dmar.address_bits, dmar.interrupt_remapping), (39, true));
+        assert_eq!(dmar.units[..], [Unit { registers: 0xfed9_0000, segment: 0, includes_all: false }]);
+        assert_eq!(dmar.io_apic(0), Some(Bdf::from_requester(0xff00)));
+        assert_eq!(dmar.io_apic(1), None);
+        // The sole unit has hot-plugged devices too.
+        assert_eq!(dmar.unit_of(Bdf::new(9, 9, 0), |_| None, |_, _| false), Some(0));
+    }
+
+    #[test]
+    fn scopes_are_followed_through_bridges() {
+        // Unit 0: what is behind bridge 00:01.0 -> bus 1 -> 01:02.0. Unit 1: everything else.
+        let bytes = table(&[drhd(0, 0x1000, &[2, 10, 0, 0, 0, 0, 1, 0, 2, 0]), drhd(1, 0x2000, &[])]);
+        let dmar = Dmar::parse(&bytes).unwrap();
+        let secondary = |bdf| (bdf == Bdf::new(0, 1, 0)).then_some(1);
+        let behind = |bridge, function: Bdf| bridge == Bdf::new(1, 2, 0) && function.bus() == 2;
+        assert_eq!(dmar.unit_of(Bdf::new(2, 0, 0), secondary, behind), Some(0));
+        assert_eq!(dmar.unit_of(Bdf::new(1, 2, 0), secondary, behind), Some(0));
+        assert_eq!(dmar.unit_of(Bdf::new(0, 3, 0), secondary, behind), Some(1));
+        // The bridge on the path is gone: the scope names nothing.
+        assert_eq!(dmar.unit_of(Bdf::new(2, 0, 0), |_| None, behind), Some(1));
+    }
+
+    #[test]
+    fn reserved_memory_sticks_to_its_device() {
+        let mut body = vec![0; 4];
+        body.extend(0x7f00_0000u64.to_le_bytes());
+        body.extend(0x7f0f_ffffu64.to_le_bytes());
+        body.extend([1, 8, 0, 0, 0, 0, 0x14, 0]);
+        let dmar = Dmar::parse(&table(&[structure(KIND_RMRR, &body), structure(9, &[1, 2, 3])])).unwrap();
+        assert_eq!(dmar.regions[..], [Region { base: 0x7f00_0000, limit: 0x7f0f_ffff, segment: 0 }]);
+        assert!(dmar.has_reserved_memory(Bdf::new(0, 0x14, 0), |_| None));
+        assert!(!dmar.has_reserved_memory(Bdf::new(0, 0x15, 0), |_| None));
+    }
+
+    #[test]
+    fn lengths_that_lie_are_errors() {
+        assert_eq!(Dmar::parse(b"DMAR").unwrap_err(), DmarError::Truncated(0));
+        let mut other = qemu();
+        other[0] = b'X';
+        assert_eq!(Dmar::parse(&other).unwrap_err(), DmarError::Signature);
+        let mut long = qemu();
+        long[4] += 1;
+        assert_eq!(Dmar::parse(&long).unwrap_err(), DmarError::Truncated(0));
+        let mut zero = qemu();
+        zero[50] = 0;
+        assert_eq!(Dmar::parse(&zero).unwrap_err(), DmarError::Short(48));
+        let mut scope = qemu();
+        scope[65] = 0;
+        assert_eq!(Dmar::parse(&scope).unwrap_err(), DmarError::Short(48));
+        let mut beyond = qemu();
+        beyond[50] = 200;
+        assert_eq!(Dmar::parse(&beyond).unwrap_err(), DmarError::Truncated(48));
+    }
+
+    #[test]
+    fn more_than_there_is_room_for_is_an_error_not_a_gap() {
+        let unit = drhd(0, 0x1000, &[]);
+        assert_eq!(Dmar::parse(&table(&vec![unit; UNITS_MAX + 1])).unwrap_err(), DmarError::TooMany);
+        let deep = [1, 6 + 2 * (PATH_MAX as u8 + 1), 0, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0];
+        assert_eq!(Dmar::parse(&table(&[drhd(0, 0, &deep)])).unwrap_err(), DmarError::TooMany);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_end_in_a_result(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), honest: bool) {
+            if bytes.len() >= 8 && honest {
+                let length = bytes.len() as u32;
+                bytes[..4].copy_from_slice(b"DMAR");
+                bytes[4..8].copy_from_slice(&length.to_le_bytes());
+            }
+            let _ = Dmar::parse(&bytes);
+        }
+
+        #[test]
+        fn a_flipped_byte_never_panics(at in 0usize..80, value: u8) {
+            let mut bytes = qemu();
+            let at = at % bytes.len();
+            bytes[at] = value;
+            if let Ok(dmar) = Dmar::parse(&bytes) {
+                let _ = dmar.unit_of(Bdf::new(0, 2, 0), |_| Some(0), |_, _| true);
+                let _ = dmar.io_apic(0);
+            }
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! What a VT-d unit reads from memory and says in registers: table entries, invalidation commands, fault records.
+//!
+//! Pure bit formats; `hv` owns the registers and the memory. Legacy mode (VT-d 9.1, 9.3), 4-level second-stage tables.
+
+use crate::pci::Bdf;
+use core::fmt;
+
+/// An IOMMU domain id: the tag of cached translations, one for each address space. Never 0 (VT-d 6.1: reserved when
+/// caching mode is on).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IommuDomainId(pub u16);
+
+/// Capability register (VT-d 11.4.2).
+#[derive(Clone, Copy, Debug)]
+pub struct Capabilities(pub u64);
+
+impl Capabilities {
+    /// Domain ids that the unit can tell apart.
+    pub fn domains(self) -> u32 {
+        1 << (4 + 2 * (self.0 as u32 & 7).min(6))
+    }
+
+    /// The unit's write buffer must be flushed by command before it sees what was written.
+    pub fn needs_write_buffer_flush(self) -> bool {
+        self.0 >> 4 & 1 != 0
+    }
+
+    /// It may cache entries that are not present.
+    pub fn caching_mode(self) -> bool {
+        self.0 >> 7 & 1 != 0
+    }
+
+    /// 4-level tables, 48-bit addresses (SAGAW bit 2).
+    pub fn has_four_levels(self) -> bool {
+        self.0 >> 10 & 1 != 0
+    }
+
+    /// Register offset of the fault records.
+    pub fn fault_records_offset(self) -> usize {
+        (self.0 >> 24 & 0x3ff) as usize * 16
+    }
+
+    /// Number of fault records.
+    pub fn fault_records(self) -> usize {
+        (self.0 >> 40 & 0xff) as usize + 1
+    }
+
+    /// Translations can be invalidated page by page.
+    pub fn page_selective(self) -> bool {
+        self.0 >> 39 & 1 != 0
+    }
+
+    /// Pages of one page-selective invalidation at most, as a power of two.
+    pub fn max_address_mask(self) -> u8 {
+        (self.0 >> 48 & 0x3f) as u8
+    }
+
+    /// Reads and writes in flight are drained by an invalidation that asks for it.
+    pub fn drains(self) -> bool {
+        self.0 >> 54 & 0b11 == 0b11
+    }
+}
+
+/// Extended capability register (VT-d 11.4.3).
+#[derive(Clone, Copy, Debug)]
+pub struct ExtendedCapabilities(pub u64);
+
+impl ExtendedCapabilities {
+    /// Table walks snoop the CPU's caches; otherwise each entry must be written back.
+    pub fn coherent(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    /// Queued invalidation.
+    pub fn queued_invalidation(self) -> bool {
+        self.0 >> 1 & 1 != 0
+    }
+
+    /// Interrupt remapping.
+    pub fn interrupt_remapping(self) -> bool {
+        self.0 >> 3 & 1 != 0
+    }
+}
+
+/// Root table entry (VT-d 9.1): `context_table` is the machine address of the bus's context table.
+pub const fn root_entry(context_table: u64) -> [u64; 2] {
+    [context_table | 1, 0]
+}
+
+/// Context entry (VT-d 9.3) that translates by the 4-level table at machine address `table`; not-present entries block.
+pub const fn context_entry(table: u64, id: IommuDomainId) -> [u64; 2] {
+    const FOUR_LEVELS: u64 = 2;
+    [table | 1, FOUR_LEVELS | (id.0 as u64) << 8]
+}
+
+/// A context entry that blocks all DMA.
+pub const BLOCKED: [u64; 2] = [0, 0];
+
+/// An invalidation command (VT-d 6.5.2), 128 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Command(pub [u64; 2]);
+
+impl Command {
+    /// Forget all cached context entries.
+    pub const CONTEXT_ALL: Self = Self([0x01 | 1 << 4, 0]);
+    /// Forget all cached translations, after draining DMA in flight.
+    pub const IOTLB_ALL: Self = Self([0x02 | 1 << 4 | DRAIN, 0]);
+    /// Forget all cached interrupt remapping entries.
+    pub const INTERRUPTS_ALL: Self = Self([0x04, 0]);
+
+    /// Forget the context entry of one function, which was tagged `id`.
+    pub const fn context(id: IommuDomainId, bdf: Bdf) -> Self {
+        Self([0x01 | 3 << 4 | (id.0 as u64) << 16 | (bdf.requester() as u64) << 32, 0])
+    }
+
+    /// Forget the translations of one address space, after draining DMA in flight.
+    pub const fn iotlb(id: IommuDomainId) -> Self {
+        Self([0x02 | 2 << 4 | DRAIN | (id.0 as u64) << 16, 0])
+    }
+
+    /// Forget the translations of `2^order` pages from `iova`, which must be aligned to that.
+    pub const fn iotlb_pages(id: IommuDomainId, iova: u64, order: u8) -> Self {
+        Self([0x02 | 3 << 4 | DRAIN | (id.0 as u64) << 16, iova & !0xfff | order as u64 & 0x3f])
+    }
+
+    /// Forget one interrupt remapping entry.
+    pub const fn interrupt(index: u16) -> Self {
+        Self([0x04 | 1 << 4 | (index as u64) << 32, 0])
+    }
+
+    /// Write `data` to machine address `status` (4-byte aligned) when all commands before it are done.
+    pub const fn wait(status: u64, data: u32) -> Self {
+        const STATUS_WRITE: u64 = 1 << 5;
+        const FENCE: u64 = 1 << 6;
+        Self([0x05 | STATUS_WRITE | FENCE | (data as u64) << 32, status & !3])
+    }
+}
+
+/// Drain reads and writes (both bits are ignored by a unit that cannot).
+const DRAIN: u64 = 1 << 6 | 1 << 7;
+
+/// The power-of-two run that covers `count` pages from page number `first`: its first page and order, for
+/// [`Command::iotlb_pages`]. `None` when it would be larger than `2^max_order` pages.
+pub fn covering_run(first: u64, count: u64, max_order: u8) -> Option<(u64, u8)> {
+    let last = first.checked_add(count.checked_sub(1)?)?;
+    let order = (u64::BITS - (first ^ last).leading_zeros()) as u8;
+    (order <= max_order.min(52)).then(|| (first >> order << order, order))
+}
+
+/// How an interrupt line or message is signalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// Once for each event.
+    Edge,
+    /// For as long as the line is active.
+    Level,
+}
+
+/// Interrupt remapping table entry (VT-d 9.10): deliver `vector` to the CPU with local APIC id `cpu`, if and only if
+/// the request comes from `source`.
+pub const fn interrupt_entry(vector: u8, cpu: u8, trigger: Trigger, source: Bdf) -> [u64; 2] {
+    const PRESENT: u64 = 1;
+    const VERIFY_WHOLE_ID: u64 = 0b01 << 18;
+    let level = match trigger {
+        Trigger::Edge => 0,
+        Trigger::Level => 1 << 4,
+    };
+    [PRESENT | level | (vector as u64) << 16 | (cpu as u64) << 40, VERIFY_WHOLE_ID | source.requester() as u64]
+}
+
+/// Address and data of a message in remappable format (VT-d 5.1.2.2) for the table entry `index`.
+pub const fn remappable_message(index: u16) -> (u64, u32) {
+    const REMAPPABLE: u64 = 1 << 4;
+    (0xfee0_0000 | (index as u64 & 0x7fff) << 5 | REMAPPABLE | (index as u64 >> 15) << 2, 0)
+}
+
+/// Address and data of a message in the format without remapping (Intel SDM 3A, 11.11).
+pub const fn plain_message(vector: u8, cpu: u8) -> (u64, u32) {
+    (0xfee0_0000 | (cpu as u64) << 12, vector as u32)
+}
+
+/// Where an I/O APIC sends a line's interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Route {
+    /// Through this entry of the interrupt remapping table.
+    Remapped(u16),
+    /// To the CPU with this local APIC id.
+    Plain(u8),
+}
+
+/// Electrical polarity of an interrupt line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Polarity {
+    /// Active high.
+    High,
+    /// Active low.
+    Low,
+}
+
+/// Mask bit of a redirection entry.
+pub const REDIRECTION_MASKED: u64 = 1 << 16;
+
+/// An I/O APIC's redirection entry, masked (82093AA 3.2.4; remappable format VT-d 5.1.5.1). The vector is that of the
+/// remapping entry, so that the end-of-interrupt broadcast finds it.
+pub const fn redirection_entry(vector: u8, route: Route, trigger: Trigger, polarity: Polarity) -> u64 {
+    let destination = match route {
+        Route::Remapped(index) => (index as u64 & 0x7fff) << 49 | 1 << 48 | (index as u64 >> 15) << 11,
+        Route::Plain(cpu) => (cpu as u64) << 56,
+    };
+    let low = match polarity {
+        Polarity::High => 0,
+        Polarity::Low => 1 << 13,
+    };
+    let level = match trigger {
+        Trigger::Edge => 0,
+        Trigger::Level => 1 << 15,
+    };
+    destination | low | level | REDIRECTION_MASKED | vector as u64
+}
+
+/// What a device tried to do when it was stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// Read memory.
+    Read,
+    /// Write memory.
+    Write,
+    /// Raise an interrupt.
+    Interrupt,
+}
+
+/// A fault record (VT-d 11.4.15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Who.
+    pub source: Bdf,
+    /// What.
+    pub attempt: Attempt,
+    /// Where: the page of the address, or the interrupt index.
+    pub address: u64,
+    /// Why (VT-d 7.1.3).
+    pub reason: u8,
+}
+
+/// The bit in the upper half of a record that says it is valid, and that a one clears.
+pub const FAULT_VALID: u64 = 1 << 63;
+
+impl Fault {
+    /// Reads a record; `None` when it is not valid.
+    pub fn decode(record: [u64; 2]) -> Option<Self> {
+        let [low, high] = record;
+        if high & FAULT_VALID == 0 {
+            return None;
+        }
+        let reason = (high >> 32) as u8;
+        let (attempt, address) = match (reason, high >> 62 & 1) {
+            (0x20..=0x2f, _) => (Attempt::Interrupt, low >> 48),
+            (_, 0) => (Attempt::Write, low & !0xfff),
+            _ => (Attempt::Read, low & !0xfff),
+        };
+        Some(Self { source: Bdf::from_requester(high as u16), attempt, address, reason })
+    }
+
+    /// The reason in words.
+    pub fn why(&self) -> &'static str {
+        match self.reason {
+            0x1 => "the bus has no root entry",
+            0x2 => "the device is in quarantine",
+            0x3 => "invalid context entry",
+            0x4 => "address beyond the table",
+            0x5 => "not mapped writable",
+            0x6 => "not mapped readable",
+            0x7..=0xd => "invalid table entry",
+            0x20 => "reserved bit in the interrupt request",
+            0x21 => "interrupt index beyond the table",
+            0x22 => "no such interrupt entry",
+            0x25 => "interrupt without remapping",
+            0x26 => "interrupt entry of another device",
+            _ => "see VT-d 7.1.3",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.attempt {
+            Attempt::Read => write!(f, "read of {:#x}", self.address)?,
+            Attempt::Write => write!(f, "write of {:#x}", self.address)?,
+            Attempt::Interrupt => write!(f, "interrupt request {}", self.address)?,
+        }
+        write!(f, ", reason {}: {}", self.reason, self.why())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+    use std::string::ToString;
+
+    const BDF: Bdf = Bdf::new(0, 5, 0);
+
+    #[test]
+    fn entries_have_their_fields_in_place() {
+        assert_eq!(root_entry(0x12_3000), [0x12_3001, 0]);
+        assert_eq!(context_entry(0x12_3000, IommuDomainId(0x45)), [0x12_3001, 0x4502]);
+        assert_eq!(BLOCKED[0] & 1, 0);
+    }
+
+    #[test]
+    fn interrupt_entries_always_verify_the_source() {
+        let [low, high] = interrupt_entry(0x41, 3, Trigger::Level, BDF);
+        assert_eq!(low, 0x0000_0300_0041_0011);
+        assert_eq!(high & 0xffff, 0x28);
+        assert_eq!(high >> 16 & 0b11, 0b00, "all bits of the id are compared");
+        assert_eq!(high >> 18 & 0b11, 0b01, "verification is on");
+    }
+
+    #[test]
+    fn messages_and_lines_carry_the_entry_number() {
+        assert_eq!(remappable_message(0x8001), (0xfee0_0000 | 1 << 5 | 1 << 4 | 1 << 2, 0));
+        assert_eq!(plain_message(0x41, 2), (0xfee0_2000, 0x41));
+        let entry = redirection_entry(0x41, Route::Remapped(3), Trigger::Level, Polarity::Low);
+        assert_eq!(entry, 3 << 49 | 1 << 48 | 1 << 16 | 1 << 15 | 1 << 13 | 0x41);
+        let entry = redirection_entry(0x42, Route::Plain(1), Trigger::Edge, Polarity::High);
+        assert_eq!(entry, 1 << 56 | 1 << 16 | 0x42);
+    }
+
+    #[test]
+    fn commands_are_what_the_queue_expects() {
+        let id = IommuDomainId(7);
+        assert_eq!(Command::context(id, BDF).0, [0x0000_0028_0007_0031, 0]);
+        assert_eq!(Command::iotlb(id).0, [0x0000_0000_0007_00e2, 0]);
+        assert_eq!(Command::iotlb_pages(id, 0x5000, 0).0, [0x0000_0000_0007_00f2, 0x5000]);
+        assert_eq!(Command::interrupt(9).0, [0x0000_0009_0000_0014, 0]);
+        assert_eq!(Command::wait(0x1234, 0xabcd).0, [0x0000_abcd_0000_0065, 0x1234]);
+    }
+
+    #[test]
+    fn qemus_capabilities_are_understood() {
+        // As read from QEMU 7.2 with aw-bits=48.
+        let cap = Capabilities(0x00d2_008c_222f_0686);
+        assert!(cap.has_four_levels());
+        assert_eq!((cap.fault_records(), cap.fault_records_offset()), (1, 0x220));
+        assert_eq!(cap.domains(), 65536);
+        let extended = ExtendedCapabilities(0xf00f4a);
+        assert!(extended.queued_invalidation() && extended.interrupt_remapping() && !extended.coherent());
+    }
+
+    #[test]
+    fn faults_say_who_did_what() {
+        let record = [0xdead_b000, FAULT_VALID | 5 << 32 | 0x28];
+        let fault = Fault::decode(record).unwrap();
+        assert_eq!((fault.source, fault.attempt, fault.address), (BDF, Attempt::Write, 0xdead_b000));
+        assert_eq!(fault.to_string(), "write of 0xdeadb000, reason 5: not mapped writable");
+        let fault = Fault::decode([9 << 48, FAULT_VALID | 0x26 << 32 | 0x28]).unwrap();
+        assert_eq!(fault.to_string(), "interrupt request 9, reason 38: interrupt entry of another device");
+        assert_eq!(Fault::decode([0, 5 << 32]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_covering_run_covers_and_is_aligned(first in 0u64..1 << 40, count in 0u64..1 << 20, max in 0u8..64) {
+            match covering_run(first, count, max) {
+                Some((start, order)) => {
+                    prop_assert!(order <= max);
+                    prop_assert_eq!(start % (1 << order), 0);
+                    prop_assert!(start <= first && first + count <= start + (1 << order));
+                }
+                None => prop_assert!(count == 0 || (first ^ (first + count - 1)) >> max.min(52) != 0),
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! What a driver domain may write into its device's configuration space: a closed list.
+//!
+//! Everything not named here is refused, whatever the value: BARs, MSI and MSI-X control (the hypervisor programs
+//! interrupts), power states and function-level reset (it resets), expansion ROM, link and error control (a device must
+//! not be made to signal errors that stop the machine), and vendor capabilities (virtio's type 5 is a window through
+//! configuration space to the BAR pages that are not mapped).
+
+use core::fmt;
+
+/// Command register bits that are ever granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The device has memory BARs: memory decoding may be switched on.
+    pub memory: Allowed,
+    /// Its DMA is confined (or the policy accepts that it is not): bus mastering may be switched on and off.
+    pub bus_master: Allowed,
+    /// Its interrupt pin is the domain's: INTx may be switched on again.
+    pub intx: Allowed,
+}
+
+/// An authority in a structure of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allowed {
+    /// Granted.
+    Yes,
+    /// Not granted.
+    No,
+}
+
+impl Allowed {
+    /// [`Allowed::Yes`] if so.
+    pub const fn when(condition: bool) -> Self {
+        if condition { Self::Yes } else { Self::No }
+    }
+}
+
+/// Width of a configuration access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 8 bits.
+    Byte,
+    /// 16 bits.
+    Word,
+    /// 32 bits.
+    Dword,
+}
+
+impl Width {
+    /// The width that `platform_op` calls `bytes`.
+    pub fn from_bytes(bytes: u32) -> Option<Self> {
+        match bytes {
+            1 => Some(Self::Byte),
+            2 => Some(Self::Word),
+            4 => Some(Self::Dword),
+            _ => None,
+        }
+    }
+
+    const fn bytes(self) -> u16 {
+        match self {
+            Self::Byte => 1,
+            Self::Word => 2,
+            Self::Dword => 4,
+        }
+    }
+
+    const fn mask(self) -> u32 {
+        match self {
+            Self::Byte => 0xff,
+            Self::Word => 0xffff,
+            Self::Dword => 0xffff_ffff,
+        }
+    }
+}
+
+/// Bytes of a function's configuration space.
+pub const CONFIG_BYTES: u32 = 4096;
+
+/// A checked place in configuration space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    offset: u16,
+    width: Width,
+}
+
+impl Field {
+    /// `None`: the width is not 1, 2 or 4, or the offset is not aligned to it or not below [`CONFIG_BYTES`].
+    pub fn new(offset: u32, bytes: u32) -> Option<Self> {
+        let width = Width::from_bytes(bytes)?;
+        let aligned = offset.is_multiple_of(u32::from(width.bytes()));
+        (offset < CONFIG_BYTES && aligned).then_some(Self { offset: offset as u16, width })
+    }
+
+    /// The aligned double word that holds it.
+    pub const fn dword(self) -> u16 {
+        self.offset & !3
+    }
+
+    const fn shift(self) -> u32 {
+        (self.offset as u32 & 3) * 8
+    }
+
+    /// The field's value in that double word.
+    pub const fn extract(self, dword: u32) -> u32 {
+        dword >> self.shift() & self.width.mask()
+    }
+}
+
+const COMMAND_STATUS: u16 = 0x04;
+const CACHE_LINE_LATENCY: u16 = 0x0c;
+const INTERRUPT_LINE: u16 = 0x3c;
+
+/// Command register, memory space enable.
+pub const COMMAND_MEMORY: u32 = 1 << 1;
+/// Command register, bus master enable.
+pub const COMMAND_BUS_MASTER: u32 = 1 << 2;
+/// Command register, interrupt (INTx) disable.
+pub const COMMAND_INTX_DISABLE: u32 = 1 << 10;
+/// Status register, in the upper half of its double word: the bits that a one clears.
+const STATUS_CLEARABLE: u32 = 0xf900 << 16;
+
+/// What becomes of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Write this whole double word at [`Field::dword`].
+    Write(u32),
+    /// Nothing to do; the caller is told that it worked.
+    Ignore,
+    /// `-EPERM`.
+    Refuse,
+}
+
+/// Judges the write of `value` to `field` while its double word reads `current`.
+///
+/// Memory decoding can be switched on but not off: the hypervisor masks a storming interrupt in the MSI-X table, and that
+/// lies in a BAR.
+pub fn judge_write(field: Field, value: u32, current: u32, granted: Granted) -> Verdict {
+    let lanes = field.width.mask() << field.shift();
+    let new = value << field.shift() & lanes;
+    match field.dword() {
+        COMMAND_STATUS => {
+            let changed = (new ^ current) & lanes & 0xffff;
+            let on = changed & new;
+            let off = changed & !new;
+            let may_set = grant(granted.memory, COMMAND_MEMORY)
+                | grant(granted.bus_master, COMMAND_BUS_MASTER)
+                | COMMAND_INTX_DISABLE;
+            let may_clear = COMMAND_BUS_MASTER | grant(granted.intx, COMMAND_INTX_DISABLE);
+            if on & !may_set != 0 || off & !may_clear != 0 {
+                return Verdict::Refuse;
+            }
+            let command = (current & 0xffff) ^ changed;
+            Verdict::Write(command | new & STATUS_CLEARABLE)
+        }
+        // Cache line size and latency timer mean nothing on PCI Express; drivers write them all the same.
+        CACHE_LINE_LATENCY if lanes & 0xffff_0000 == 0 => Verdict::Ignore,
+        INTERRUPT_LINE if lanes & 0xffff_ff00 == 0 => Verdict::Ignore,
+        _ => Verdict::Refuse,
+    }
+}
+
+fn grant(allowed: Allowed, bit: u32) -> u32 {
+    match allowed {
+        Allowed::Yes => bit,
+        Allowed::No => 0,
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Write(_) => "allowed",
+            Self::Ignore => "ignored",
+            Self::Refuse => "refused",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ALL: Granted = Granted { memory: Allowed::Yes, bus_master: Allowed::Yes, intx: Allowed::Yes };
+    const NONE: Granted = Granted { memory: Allowed::No, bus_master: Allowed::No, intx: Allowed::No };
+
+    fn field(offset: u32, bytes: u32) -> Field {
+        Field::new(offset, bytes).unwrap()
+    }
+
+    #[test]
+    fn fields_are_aligned_and_inside() {
+        assert!(Field::new(4092, 4).is_some());
+        for (offset, bytes) in [(4096, 1), (2, 4), (1, 2), (0, 3), (0, 0), (0, 8), (u32::MAX, 1)] {
+            assert_eq!(Field::new(offset, bytes), None, "{offset:#x} {bytes}");
+        }
+        assert_eq!(field(6, 2).extract(0x1234_5678), 0x1234);
+        assert_eq!(field(7, 1).extract(0x1234_5678), 0x12);
+    }
+
+    #[test]
+    fn command_bits_follow_what_is_granted() {
+        let command = field(4, 2);
+        assert_eq!(judge_write(command, 0x0406, 0x0010_0000, ALL), Verdict::Write(0x0406));
+        assert_eq!(judge_write(command, 0x0006, 0x0010_0400, NONE), Verdict::Refuse);
+        assert_eq!(judge_write(command, 0x0002, 0x0010_0006, NONE), Verdict::Write(2));
+        assert_eq!(judge_write(command, 0x0006, 0x0010_0406, NONE), Verdict::Refuse);
+        assert_eq!(judge_write(command, 0x0006, 0x0010_0406, ALL), Verdict::Write(6));
+    }
+
+    #[test]
+    fn memory_decoding_is_never_switched_off() {
+        assert_eq!(judge_write(field(4, 2), 0x0400, 0x0010_0406, ALL), Verdict::Refuse);
+    }
+
+    #[test]
+    fn no_other_command_bit_changes() {
+        for bit in (0..16).filter(|bit| ![1, 2, 10].contains(bit)) {
+            assert_eq!(judge_write(field(4, 2), 1 << bit | 0x402, 0x402, ALL), Verdict::Refuse, "set {bit}");
+            assert_eq!(judge_write(field(4, 2), 0x402, 1 << bit | 0x402, ALL), Verdict::Refuse, "clear {bit}");
+        }
+    }
+
+    #[test]
+    fn status_bits_are_cleared_by_ones_and_by_nothing_else() {
+        assert_eq!(judge_write(field(6, 2), 0xffff, 0xf910_0406, ALL), Verdict::Write(0xf900_0406));
+        // A write of the command half alone clears no status.
+        assert_eq!(judge_write(field(4, 2), 0x0406, 0xf910_0406, ALL), Verdict::Write(0x0406));
+        assert_eq!(judge_write(field(4, 4), 0x2000_0406, 0xf910_0406, ALL), Verdict::Write(0x2000_0406));
+    }
+
+    #[test]
+    fn harmless_leftovers_of_conventional_pci_are_ignored() {
+        assert_eq!(judge_write(field(0x0c, 1), 16, 0, NONE), Verdict::Ignore);
+        assert_eq!(judge_write(field(0x0d, 1), 64, 0, NONE), Verdict::Ignore);
+        assert_eq!(judge_write(field(0x3c, 1), 11, 0, NONE), Verdict::Ignore);
+        // BIST, and the interrupt pin, are not.
+        assert_eq!(judge_write(field(0x0c, 4), 0x4000_0010, 0, ALL), Verdict::Refuse);
+        assert_eq!(judge_write(field(0x3c, 2), 0x010b, 0, ALL), Verdict::Refuse);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_outside_the_list_is_ever_written(
+            offset in 0u32..4096, bytes in prop::sample::select(&[1u32, 2, 4][..]), value: u32, current: u32
+        ) {
+            if let Some(field) = Field::new(offset, bytes) {
+                match judge_write(field, value, current, ALL) {
+                    Verdict::Write(dword) => {
+                        prop_assert_eq!(field.dword(), COMMAND_STATUS);
+                        let changed = (dword ^ current) & 0xffff;
+                        prop_assert_eq!(changed & !(COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE), 0);
+                        prop_assert_eq!(dword >> 16 & !0xf900, 0);
+                    }
+                    Verdict::Ignore => prop_assert!([0x0c, 0x0d, 0x3c].contains(&offset)),
+                    Verdict::Refuse => {}
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Isolation groups: functions that the IOMMU cannot keep apart, and that are therefore given away only together.
+//!
+//! Two functions are in one group when one could reach the other without passing the IOMMU, or could pose as it:
+//!
+//! - functions of one device, unless each has Access Control Services (they may talk inside the device);
+//! - everything behind a bridge to conventional PCI (the bridge's requester id stands in for theirs);
+//! - everything behind a PCI Express port without Access Control Services (it may route peer to peer).
+//!
+//! A group is named by its lowest function. PCI Express Base 5.0, 6.12.1.
+
+use super::Bdf;
+
+/// Functions considered at most.
+pub const FUNCTIONS_MAX: usize = 256;
+
+/// What kind of node in the tree a function is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Node {
+    /// No bus behind it.
+    Endpoint,
+    /// PCI Express root port or switch port.
+    Port {
+        /// First bus behind it.
+        secondary: u8,
+        /// Last bus behind it.
+        subordinate: u8,
+    },
+    /// Bridge to a conventional PCI bus.
+    ConventionalBridge {
+        /// First bus behind it.
+        secondary: u8,
+        /// Last bus behind it.
+        subordinate: u8,
+    },
+}
+
+/// Whether a function separates the traffic that passes through it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Separation {
+    /// Source validation, request and completion redirect and upstream forwarding are on.
+    AccessControlServices,
+    /// Unknown, so assume the worst.
+    None,
+}
+
+/// A function as far as grouping is concerned.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// Where it is.
+    pub bdf: Bdf,
+    /// Its place in the tree.
+    pub node: Node,
+    /// Its separation.
+    pub separation: Separation,
+}
+
+impl Member {
+    /// The buses behind it, if it keeps what is there together.
+    fn joined_buses(&self) -> Option<(u8, u8)> {
+        match (self.node, self.separation) {
+            (Node::ConventionalBridge { secondary, subordinate }, _)
+            | (Node::Port { secondary, subordinate }, Separation::None) => Some((secondary, subordinate)),
+            _ => None,
+        }
+    }
+
+    /// Whether the IOMMU might not keep these two apart.
+    fn joined(&self, other: &Self) -> bool {
+        let inside_device =
+            self.bdf.same_device(other.bdf) && (self.separation, other.separation) != (ACS, ACS);
+        let behind = |bridge: &Self, member: &Self| {
+            bridge.joined_buses().is_some_and(|(first, last)| {
+                first > bridge.bdf.bus() && (first..=last).contains(&member.bdf.bus())
+            })
+        };
+        inside_device || behind(self, other) || behind(other, self)
+    }
+}
+
+const ACS: Separation = Separation::AccessControlServices;
+
+/// The group of each of `members`, as the index of its first member, in their order. Members beyond [`FUNCTIONS_MAX`] are
+/// not considered: whoever enumerates stops there.
+pub fn groups(members: &[Member]) -> [u16; FUNCTIONS_MAX] {
+    let mut leader: [u16; FUNCTIONS_MAX] = core::array::from_fn(|index| index as u16);
+    let members = &members[..members.len().min(FUNCTIONS_MAX)];
+    for (a, one) in members.iter().enumerate() {
+        for (b, other) in members.iter().enumerate().skip(a + 1) {
+            let (keep, lose) = (leader[a].min(leader[b]), leader[a].max(leader[b]));
+            if keep != lose && one.joined(other) {
+                leader.iter_mut().filter(|group| **group == lose).for_each(|group| *group = keep);
+            }
+        }
+    }
+    leader
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    fn endpoint(bus: u8, device: u8, function: u8) -> Member {
+        Member { bdf: Bdf::new(bus, device, function), node: Node::Endpoint, separation: Separation::None }
+    }
+
+    fn port(device: u8, secondary: u8, subordinate: u8, separation: Separation) -> Member {
+        Member { bdf: Bdf::new(0, device, 0), node: Node::Port { secondary, subordinate }, separation }
+    }
+
+    fn together(members: &[Member], a: usize, b: usize) -> bool {
+        let groups = groups(members);
+        groups[a] == groups[b]
+    }
+
+    #[test]
+    fn devices_in_slots_of_their_own_on_the_root_bus_are_apart() {
+        assert!(!together(&[endpoint(0, 2, 0), endpoint(0, 3, 0)], 0, 1));
+    }
+
+    #[test]
+    fn functions_of_one_device_are_together_unless_all_have_acs() {
+        let mut pair = [endpoint(0, 0x1f, 2), endpoint(0, 0x1f, 3)];
+        assert!(together(&pair, 0, 1));
+        pair[0].separation = ACS;
+        assert!(together(&pair, 0, 1));
+        pair[1].separation = ACS;
+        assert!(!together(&pair, 0, 1));
+    }
+
+    #[test]
+    fn a_port_without_acs_joins_what_is_behind_it() {
+        let tree = |separation| [port(1, 1, 3, separation), endpoint(2, 0, 0), endpoint(3, 0, 0), endpoint(4, 0, 0)];
+        assert!(together(&tree(Separation::None), 1, 2));
+        assert!(!together(&tree(Separation::None), 1, 3));
+        assert!(!together(&tree(ACS), 1, 2));
+    }
+
+    #[test]
+    fn a_conventional_bridge_joins_even_with_acs() {
+        let bridge = Member {
+            bdf: Bdf::new(0, 0x1e, 0),
+            node: Node::ConventionalBridge { secondary: 5, subordinate: 5 },
+            separation: ACS,
+        };
+        let members = [bridge, endpoint(5, 1, 0), endpoint(5, 2, 0)];
+        assert!(together(&members, 1, 2));
+    }
+
+    #[test]
+    fn multifunction_root_ports_without_acs_join_their_subtrees() {
+        let a = Member { bdf: Bdf::new(0, 1, 0), ..port(1, 1, 1, Separation::None) };
+        let b = Member { bdf: Bdf::new(0, 1, 1), ..port(1, 2, 2, Separation::None) };
+        assert!(together(&[a, b, endpoint(1, 0, 0), endpoint(2, 0, 0)], 2, 3));
+    }
+
+    #[test]
+    fn a_bridge_that_claims_its_own_bus_joins_nothing() {
+        assert!(!together(&[port(1, 0, 255, Separation::None), endpoint(0, 2, 0)], 0, 1));
+    }
+
+    proptest! {
+        #[test]
+        fn grouping_is_an_equivalence_that_contains_every_joined_pair(
+            parts in proptest::collection::vec((0u8..4, 0u8..4, 0u8..3, 0u8..5, 0u8..5, 0u8..3, any::<bool>()), 0..20)
+        ) {
+            let members: Vec<Member> = parts.into_iter().map(|(bus, device, function, secondary, subordinate, kind, acs)| Member {
+                bdf: Bdf::new(bus, device, function),
+                node: match kind {
+                    0 => Node::Endpoint,
+                    1 => Node::Port { secondary, subordinate },
+                    _ => Node::ConventionalBridge { secondary, subordinate },
+                },
+                separation: if acs { ACS } else { Separation::None },
+            }).collect();
+            let groups = groups(&members);
+            for (a, one) in members.iter().enumerate() {
+                prop_assert!(usize::from(groups[a]) <= a);
+                prop_assert_eq!(groups[usize::from(groups[a])], groups[a]);
+                for (b, other) in members.iter().enumerate() {
+                    if a != b && one.joined(other) {
+                        prop_assert_eq!(groups[a], groups[b]);
+                    }
+                }
+            }
+        }
+    }
+}

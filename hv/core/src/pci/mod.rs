@@ -1,0 +1,96 @@
+//! PCI without the hardware: names, address ranges, isolation groups and what a driver domain may write.
+//!
+//! `hv` reads configuration space; the decisions that isolation rests on are made here, where a host test can reach
+//! them. Source: PCI Local Bus 3.0 chapter 6, PCI Express Base 5.0 chapters 6.12 (ACS) and 7.
+
+pub mod bar;
+pub mod config;
+pub mod group;
+pub mod select;
+
+use core::fmt;
+
+/// A PCI function: bus, device, function, in segment 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bdf(u16);
+
+impl Bdf {
+    /// The function at `bus:device.function`; device above 31 and function above 7 are cut off.
+    pub const fn new(bus: u8, device: u8, function: u8) -> Self {
+        Self((bus as u16) << 8 | ((device & 31) as u16) << 3 | (function & 7) as u16)
+    }
+
+    /// From `bus << 8 | device << 3 | function` as `platform_op` has it; `None` when other bits are set.
+    pub fn from_abi(raw: u32) -> Option<Self> {
+        u16::try_from(raw).ok().map(Self)
+    }
+
+    /// From a requester or source id.
+    pub const fn from_requester(id: u16) -> Self {
+        Self(id)
+    }
+
+    /// The requester id, which is also the ABI's `bus << 8 | device << 3 | function`.
+    pub const fn requester(self) -> u16 {
+        self.0
+    }
+
+    /// Bus number.
+    pub const fn bus(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
+    /// Device number, 0 to 31.
+    pub const fn device(self) -> u8 {
+        (self.0 >> 3) as u8 & 31
+    }
+
+    /// Function number, 0 to 7.
+    pub const fn function(self) -> u8 {
+        self.0 as u8 & 7
+    }
+
+    /// Device and function in one byte, the index into a VT-d context table.
+    pub const fn devfn(self) -> u8 {
+        self.0 as u8
+    }
+
+    /// Whether both are functions of one device.
+    pub const fn same_device(self, other: Self) -> bool {
+        self.0 >> 3 == other.0 >> 3
+    }
+}
+
+impl fmt::Display for Bdf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}:{:02x}.{}", self.bus(), self.device(), self.function())
+    }
+}
+
+impl fmt::Debug for Bdf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn bdf_has_the_parts_that_it_was_made_of() {
+        let bdf = Bdf::new(0x3a, 0x1f, 6);
+        assert_eq!((bdf.bus(), bdf.device(), bdf.function()), (0x3a, 0x1f, 6));
+        assert_eq!(bdf.to_string(), "3a:1f.6");
+        assert_eq!(Bdf::from_abi(u32::from(bdf.requester())), Some(bdf));
+        assert_eq!(bdf.devfn(), 0xfe);
+    }
+
+    #[test]
+    fn bdf_outside_segment_0_is_refused() {
+        assert_eq!(Bdf::from_abi(0x1_0000), None);
+        assert_eq!(Bdf::from_abi(u32::MAX), None);
+    }
+}

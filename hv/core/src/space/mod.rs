@@ -1,0 +1,234 @@
+//! Address spaces: what a domain, and its devices, can reach at each guest address.
+//!
+//! [`AddressSpace`] is a CPU table and, for a driver domain, an IOMMU table with the same pages at the same addresses.
+//! Both are the one radix table of `table.rs` in two formats. Mapping is two-phase: first the page tables on the way
+//! are made (may fail, harmless), then the entries are written (cannot fail). Unmapping gives an [`Unmapped`] token
+//! that must be flushed before the frame behind it can be let go (`unmapped.rs`).
+
+mod format;
+mod guest;
+mod table;
+mod teardown;
+mod unmapped;
+
+pub use format::{NativeFormat, TableFormat, VtdFormat};
+pub use guest::Fault;
+pub use table::{RadixTable, TableBudget};
+pub use teardown::{Progress, Teardown};
+pub use unmapped::{Flushed, Unmapped};
+
+use crate::frames::FrameTable;
+use crate::ids::{DomId, Gfn, Mfn, Slot};
+use crate::machine::{FlushScope, Machine, MachineMemory};
+
+/// What a mapping allows. Write and execute exclude each other: there is no value for both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rights {
+    /// Data that may be read.
+    Read,
+    /// Data that may be read and written.
+    ReadWrite,
+    /// Code.
+    ReadExecute,
+}
+
+impl Rights {
+    /// Whether writing is allowed.
+    #[inline]
+    pub const fn writable(self) -> bool {
+        matches!(self, Rights::ReadWrite)
+    }
+}
+
+/// Whose page a mapping shows, and so what unmapping has to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum PageKind {
+    /// The domain's own memory: released with the mapping.
+    Private = 0,
+    /// Another domain's, by grant: the mapping holds a pin.
+    Foreign = 1,
+    /// Registers of a device: uncached, no frame of the table.
+    Device = 2,
+    /// The hypervisor's and shared with this domain: shared info, grant table.
+    Shared = 3,
+    /// The hypervisor's, lent to read: the boot bundle.
+    Lent = 4,
+}
+
+/// A mapped page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Page {
+    /// The frame.
+    pub mfn: Mfn,
+    /// What the owner of the space may do with it.
+    pub rights: Rights,
+    /// Whose it is.
+    pub kind: PageKind,
+}
+
+/// Why a page could not be mapped or unmapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MapError {
+    /// Something is mapped there.
+    Occupied,
+    /// Nothing is mapped there.
+    Vacant,
+    /// Not an address of a domain.
+    BadAddress,
+    /// No frame for a page table: the machine's memory is used up.
+    NoMemory,
+    /// No frame for a page table: the domain's share of page tables is used up.
+    OverBudget,
+}
+
+impl From<MapError> for crate::error::Errno {
+    fn from(error: MapError) -> Self {
+        use crate::error::Errno;
+        match error {
+            MapError::Occupied => Errno::EEXIST,
+            MapError::Vacant => Errno::ENOENT,
+            MapError::BadAddress => Errno::EINVAL,
+            MapError::NoMemory | MapError::OverBudget => Errno::ENOMEM,
+        }
+    }
+}
+
+/// First frame number that no domain can have mapped (`native::ADDRESS_LIMIT`).
+pub const GFN_LIMIT: Gfn = Gfn(xen_abi::native::ADDRESS_LIMIT >> 12);
+
+/// What a domain and its devices can reach.
+pub struct AddressSpace {
+    domain: DomId,
+    cpu: RadixTable<NativeFormat>,
+    iommu: Option<RadixTable<VtdFormat>>,
+    budget: TableBudget,
+}
+
+impl AddressSpace {
+    /// An empty space with one page table, or two: `iommu` gives the second one's format to domains that drive
+    /// devices. `tables_max` bounds the frames that page tables may use.
+    ///
+    /// # Errors
+    /// [`MapError::NoMemory`].
+    pub fn new(
+        domain: DomId,
+        slot: Slot,
+        tables_max: u32,
+        iommu: Option<VtdFormat>,
+        frames: &FrameTable,
+        memory: &impl MachineMemory,
+    ) -> Result<Self, MapError> {
+        let mut budget = TableBudget::new(slot, tables_max);
+        let cpu = RadixTable::new(NativeFormat, &mut budget, frames, memory)?;
+        let iommu = match iommu.map(|format| RadixTable::new(format, &mut budget, frames, memory)).transpose() {
+            Ok(iommu) => iommu,
+            Err(error) => {
+                cpu.discard_empty(&mut budget, frames);
+                return Err(error);
+            }
+        };
+        Ok(Self { domain, cpu, iommu, budget })
+    }
+
+    /// The CPU table's root, for CR3 (or nCR3).
+    #[inline]
+    pub fn cpu_root(&self) -> Mfn {
+        self.cpu.root()
+    }
+
+    /// The IOMMU table's root, for the context entry; `None` when the domain cannot have devices.
+    pub fn iommu_root(&self) -> Option<Mfn> {
+        self.iommu.as_ref().map(RadixTable::root)
+    }
+
+    /// Frames that the page tables use.
+    pub fn tables(&self) -> u32 {
+        self.budget.used()
+    }
+
+    /// Which caches an unmapping has to flush.
+    #[inline]
+    pub fn scope(&self) -> FlushScope {
+        if self.iommu.is_some() { FlushScope::CpuAndIommu } else { FlushScope::Cpu }
+    }
+
+    /// Makes a page reachable where nothing is mapped. Device registers are mapped for the CPU only.
+    ///
+    /// # Errors
+    /// [`MapError`]; nothing is mapped then.
+    #[inline]
+    pub fn map(
+        &mut self,
+        gfn: Gfn,
+        page: Page,
+        frames: &FrameTable,
+        memory: &impl MachineMemory,
+    ) -> Result<(), MapError> {
+        if gfn >= GFN_LIMIT {
+            return Err(MapError::BadAddress);
+        }
+        let cpu = self.cpu.prepare(gfn, &mut self.budget, frames, memory)?;
+        if let Some(iommu) = &mut self.iommu
+            && page.kind != PageKind::Device
+        {
+            let place = iommu.prepare(gfn, &mut self.budget, frames, memory)?;
+            iommu.set(place, page, memory);
+        }
+        self.cpu.set(cpu, page, memory);
+        Ok(())
+    }
+
+    /// Ends a mapping. The token must be flushed.
+    ///
+    /// # Errors
+    /// [`MapError::Vacant`].
+    #[inline]
+    pub fn unmap(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Result<Unmapped, MapError> {
+        let page = self.cpu.clear(gfn, memory).ok_or(MapError::Vacant)?;
+        if let Some(iommu) = &mut self.iommu {
+            let _device_pages_have_none = iommu.clear(gfn, memory);
+        }
+        Ok(Unmapped::new(self.domain, gfn, page, self.scope()))
+    }
+
+    /// What is mapped at a page.
+    #[inline]
+    pub fn translate(&self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
+        if gfn >= GFN_LIMIT { None } else { self.cpu.get(gfn, memory) }
+    }
+
+    /// Maps this very page for the domain's devices only, where the CPU table may have something else: reserved memory
+    /// regions of the firmware.
+    ///
+    /// # Errors
+    /// [`MapError`]; [`MapError::Vacant`] when there is no IOMMU table.
+    pub fn map_for_devices(
+        &mut self,
+        gfn: Gfn,
+        page: Page,
+        frames: &FrameTable,
+        memory: &impl MachineMemory,
+    ) -> Result<(), MapError> {
+        let iommu = self.iommu.as_mut().ok_or(MapError::Vacant)?;
+        let place = iommu.prepare(gfn, &mut self.budget, frames, memory)?;
+        iommu.set(place, page, memory);
+        Ok(())
+    }
+
+    /// Takes the whole space down in slices: see [`Teardown`]. The caller has made sure that no CPU and no device uses
+    /// the space any more; the first slice flushes what the caches still hold.
+    pub fn tear_down(
+        &mut self,
+        state: &mut Teardown,
+        steps: u32,
+        frames: &FrameTable,
+        machine: &impl Machine,
+        page: impl FnMut(Flushed),
+    ) -> Progress {
+        state.run(self.domain, &mut self.cpu, &mut self.iommu, &mut self.budget, steps, frames, machine, page)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! The radix table: 512 entries of 8 bytes a level, in whichever format.
+
+use super::format::target;
+use super::{MapError, Page, TableFormat};
+use crate::frames::{FrameTable, Purpose};
+use crate::ids::{Gfn, Hpa, Mfn, Slot};
+use crate::machine::MachineMemory;
+
+/// log2 of the entries of a table.
+const LEVEL_BITS: u32 = 9;
+pub(super) const ENTRIES: u64 = 1 << LEVEL_BITS;
+
+/// The frames that a domain's page tables use, and may use.
+#[derive(Debug)]
+pub struct TableBudget {
+    slot: Slot,
+    used: u32,
+    limit: u32,
+}
+
+impl TableBudget {
+    /// A budget of `limit` frames for the domain in `slot`.
+    pub fn new(slot: Slot, limit: u32) -> Self {
+        Self { slot, used: 0, limit }
+    }
+
+    /// Frames in use.
+    pub fn used(&self) -> u32 {
+        self.used
+    }
+
+    fn allocate(&mut self, frames: &FrameTable, memory: &impl MachineMemory) -> Result<Mfn, MapError> {
+        if self.used >= self.limit {
+            return Err(MapError::OverBudget);
+        }
+        let table = frames.allocate(Purpose::Table(self.slot), memory).ok_or(MapError::NoMemory)?;
+        self.used = self.used.wrapping_add(1);
+        Ok(table)
+    }
+
+    pub(super) fn free(&mut self, table: Mfn, frames: &FrameTable) {
+        if frames.free_unmapped(table, Purpose::Table(self.slot)).is_ok() {
+            self.used = self.used.saturating_sub(1);
+        }
+    }
+}
+
+/// Where a page's entry is; good until the table changes.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "nothing is mapped yet"]
+pub struct Place(Hpa);
+
+/// A page table tree.
+#[derive(Debug)]
+pub struct RadixTable<F> {
+    pub(super) format: F,
+    root: Mfn,
+}
+
+/// The entry for `gfn` in a table of this level (0: the last).
+#[inline]
+fn entry_at(table: Mfn, gfn: Gfn, level: u32) -> Hpa {
+    let index = (gfn.0 >> (LEVEL_BITS.wrapping_mul(level))) & (ENTRIES - 1);
+    table.at(index << 3)
+}
+
+impl<F: TableFormat> RadixTable<F> {
+    /// An empty table.
+    ///
+    /// # Errors
+    /// [`MapError::NoMemory`], [`MapError::OverBudget`].
+    pub fn new(
+        format: F,
+        budget: &mut TableBudget,
+        frames: &FrameTable,
+        memory: &impl MachineMemory,
+    ) -> Result<Self, MapError> {
+        let root = budget.allocate(frames, memory)?;
+        Ok(Self { format, root })
+    }
+
+    /// The top level table.
+    #[inline]
+    pub fn root(&self) -> Mfn {
+        self.root
+    }
+
+    /// Whether the table has a place for this page at all.
+    #[inline]
+    fn covers(&self, gfn: Gfn) -> bool {
+        gfn.0 >> LEVEL_BITS.wrapping_mul(self.format.levels()) == 0
+    }
+
+    /// Makes the tables on the way to a vacant page. On failure some may have been made: they are empty, belong to the
+    /// tree, and go with it.
+    ///
+    /// # Errors
+    /// [`MapError`] but `Vacant`.
+    #[inline]
+    pub fn prepare(
+        &mut self,
+        gfn: Gfn,
+        budget: &mut TableBudget,
+        frames: &FrameTable,
+        memory: &impl MachineMemory,
+    ) -> Result<Place, MapError> {
+        if !self.covers(gfn) {
+            return Err(MapError::BadAddress);
+        }
+        let mut table = self.root;
+        for level in (1..self.format.levels()).rev() {
+            let at = entry_at(table, gfn, level);
+            let entry = memory.load_u64(at);
+            table = if self.format.present(entry) {
+                target(entry)
+            } else {
+                let next = budget.allocate(frames, memory)?;
+                self.store(at, self.format.table(next), memory);
+                next
+            };
+        }
+        let at = entry_at(table, gfn, 0);
+        if self.format.present(memory.load_u64(at)) {
+            return Err(MapError::Occupied);
+        }
+        Ok(Place(at))
+    }
+
+    /// Maps a page at a place that [`Self::prepare`] gave.
+    #[inline]
+    pub fn set(&mut self, place: Place, page: Page, memory: &impl MachineMemory) {
+        self.store(place.0, self.format.leaf(page), memory);
+    }
+
+    /// Unmaps a page and tells what was there.
+    #[inline]
+    pub fn clear(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
+        let at = self.leaf(gfn, memory)?;
+        let page = self.format.page(memory.load_u64(at))?;
+        self.store(at, 0, memory);
+        Some(page)
+    }
+
+    /// What is mapped at a page.
+    #[inline]
+    pub fn get(&self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
+        self.format.page(memory.load_u64(self.leaf(gfn, memory)?))
+    }
+
+    #[inline]
+    fn leaf(&self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Hpa> {
+        if !self.covers(gfn) {
+            return None;
+        }
+        let mut table = self.root;
+        for level in (1..self.format.levels()).rev() {
+            let entry = memory.load_u64(entry_at(table, gfn, level));
+            if !self.format.present(entry) {
+                return None;
+            }
+            table = target(entry);
+        }
+        Some(entry_at(table, gfn, 0))
+    }
+
+    #[inline]
+    pub(super) fn store(&self, at: Hpa, entry: u64, memory: &impl MachineMemory) {
+        memory.store_u64(at, entry);
+        if self.format.write_back() {
+            memory.write_back(at);
+        }
+    }
+
+    /// Gives back a table that nothing was ever mapped in.
+    pub(super) fn discard_empty(self, budget: &mut TableBudget, frames: &FrameTable) {
+        budget.free(self.root, frames);
+    }
+}

@@ -1,0 +1,140 @@
+//! Taking a space down in bounded slices: every page handed to the caller, every table freed.
+
+use super::format::target;
+use super::table::{ENTRIES, TableBudget};
+use super::{Flushed, NativeFormat, RadixTable, TableFormat, VtdFormat};
+use crate::frames::FrameTable;
+use crate::ids::{DomId, Gfn, Mfn};
+use crate::machine::{FlushScope, Machine};
+
+/// Whether sliced work is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "there may be more to do"]
+pub enum Progress {
+    /// Call again.
+    More,
+    /// All done.
+    Done,
+}
+
+const LEVELS_MAX: usize = 4;
+
+/// A walk over a tree that frees each table when its last entry is dealt with.
+#[derive(Debug)]
+struct Walk {
+    /// The tables from the root down to the one being emptied, with the next entry of each.
+    path: [(Mfn, u64); LEVELS_MAX],
+    /// Tables on the path; 0 before the start.
+    depth: usize,
+    gfn: u64,
+    finished: bool,
+}
+
+impl Walk {
+    const NEW: Walk = Walk { path: [(Mfn(0), 0); LEVELS_MAX], depth: 0, gfn: 0, finished: false };
+
+    fn top(&mut self) -> Option<&mut (Mfn, u64)> {
+        self.path.get_mut(self.depth.checked_sub(1)?)
+    }
+
+    fn descend(&mut self, table: Mfn) {
+        if let Some(slot) = self.path.get_mut(self.depth) {
+            *slot = (table, 0);
+            self.depth = self.depth.wrapping_add(1);
+        }
+    }
+
+    /// Looks at up to `steps` entries. Returns what is left of them.
+    fn run<F: TableFormat>(
+        &mut self,
+        tree: &RadixTable<F>,
+        budget: &mut TableBudget,
+        mut steps: u32,
+        frames: &FrameTable,
+        machine: &impl Machine,
+        mut page: impl FnMut(Flushed),
+    ) -> u32 {
+        if self.depth == 0 && !self.finished {
+            self.descend(tree.root());
+        }
+        let levels = tree.format.levels() as usize;
+        while steps > 0 && !self.finished {
+            steps = steps.wrapping_sub(1);
+            let depth = self.depth;
+            let Some((table, next)) = self.top() else { break };
+            if *next == ENTRIES {
+                let table = *table;
+                self.ascend(table, budget, frames);
+                continue;
+            }
+            let at = table.at(*next << 3);
+            let index = *next;
+            *next = next.wrapping_add(1);
+            let entry = machine.load_u64(at);
+            if !tree.format.present(entry) {
+                continue;
+            }
+            if depth < levels {
+                self.gfn = self.gfn << 9 | index;
+                self.descend(target(entry));
+            } else if let Some(found) = tree.format.page(entry) {
+                tree.store(at, 0, machine);
+                page(Flushed::new(Gfn(self.gfn << 9 | index), found));
+            }
+        }
+        steps
+    }
+
+    fn ascend(&mut self, table: Mfn, budget: &mut TableBudget, frames: &FrameTable) {
+        budget.free(table, frames);
+        self.gfn >>= 9;
+        self.depth = self.depth.saturating_sub(1);
+        self.finished = self.depth == 0;
+    }
+}
+
+/// How far the teardown of a space has come.
+#[derive(Debug)]
+pub struct Teardown {
+    flushed: bool,
+    cpu: Walk,
+    iommu: Walk,
+}
+
+impl Default for Teardown {
+    fn default() -> Self {
+        Self { flushed: false, cpu: Walk::NEW, iommu: Walk::NEW }
+    }
+}
+
+impl Teardown {
+    /// One slice: see [`super::AddressSpace::tear_down`].
+    #[expect(clippy::too_many_arguments, reason = "the parts of one address space, borrowed apart")]
+    pub(super) fn run(
+        &mut self,
+        domain: DomId,
+        cpu: &mut RadixTable<NativeFormat>,
+        iommu: &mut Option<RadixTable<VtdFormat>>,
+        budget: &mut TableBudget,
+        steps: u32,
+        frames: &FrameTable,
+        machine: &impl Machine,
+        page: impl FnMut(Flushed),
+    ) -> Progress {
+        if !self.flushed {
+            // No CPU runs in the space and no device is attached, so nothing can be cached anew after this.
+            let scope = if iommu.is_some() { FlushScope::CpuAndIommu } else { FlushScope::Cpu };
+            machine.flush_all(domain, scope);
+            self.flushed = true;
+        }
+        let mut left = steps;
+        if let Some(iommu) = iommu {
+            left = self.iommu.run(iommu, budget, left, frames, machine, |same_page_as_the_cpu_table| {
+                drop(same_page_as_the_cpu_table);
+            });
+        }
+        self.cpu.run(cpu, budget, left, frames, machine, page);
+        let iommu_done = iommu.is_none() || self.iommu.finished;
+        if iommu_done && self.cpu.finished { Progress::Done } else { Progress::More }
+    }
+}
