@@ -1,0 +1,111 @@
+//! An export: the part of a disk that one virtual disk shows.
+
+use core::fmt;
+
+/// A run of 512-byte sectors of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// First sector on the disk.
+    pub first: u64,
+    /// Sectors.
+    pub count: u64,
+}
+
+/// A request that leaves its export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PastTheEnd;
+
+impl Extent {
+    /// The disk's sectors for `count` sectors from `sector` of the export.
+    pub fn part(&self, sector: u64, count: u64) -> Result<Extent, PastTheEnd> {
+        let end = sector
+            .checked_add(count)
+            .filter(|&end| end <= self.count)
+            .ok_or(PastTheEnd)?;
+        let first = self.first.checked_add(sector).ok_or(PastTheEnd)?;
+        self.first.checked_add(end).ok_or(PastTheEnd)?;
+        Ok(Extent { first, count })
+    }
+}
+
+/// Which part of a disk the policy exports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The GPT partition of this number, from 1.
+    Partition(u32),
+}
+
+/// Text that names no part of a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BadPart;
+
+impl fmt::Display for BadPart {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("`partition` is neither a number from 1 up nor \"whole\"")
+    }
+}
+
+impl Part {
+    /// Reads the policy's `partition` parameter.
+    pub fn parse(text: &str) -> Result<Self, BadPart> {
+        match text.trim() {
+            "" | "whole" => Ok(Self::Whole),
+            number if number.bytes().all(|byte| byte.is_ascii_digit()) => number
+                .parse()
+                .ok()
+                .filter(|&number| number != 0)
+                .map(Self::Partition)
+                .ok_or(BadPart),
+            _ => Err(BadPart),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const EXPORT: Extent = Extent {
+        first: 2048,
+        count: 100,
+    };
+
+    #[test]
+    fn a_request_inside_is_moved_to_its_place_on_the_disk() {
+        assert_eq!(EXPORT.part(0, 100), Ok(EXPORT));
+        assert_eq!(EXPORT.part(99, 1), Ok(Extent { first: 2147, count: 1 }));
+        assert_eq!(EXPORT.part(100, 0), Ok(Extent { first: 2148, count: 0 }));
+    }
+
+    #[test]
+    fn a_request_past_the_end_is_refused() {
+        assert_eq!(EXPORT.part(99, 2), Err(PastTheEnd));
+        assert_eq!(EXPORT.part(100, 1), Err(PastTheEnd));
+        assert_eq!(EXPORT.part(u64::MAX, 1), Err(PastTheEnd));
+        assert_eq!(EXPORT.part(1, u64::MAX), Err(PastTheEnd));
+    }
+
+    #[test]
+    fn parts_are_read_as_the_policy_writes_them() {
+        assert_eq!(Part::parse("whole"), Ok(Part::Whole));
+        assert_eq!(Part::parse(""), Ok(Part::Whole));
+        assert_eq!(Part::parse("12"), Ok(Part::Partition(12)));
+        for bad in ["0", "-1", "+1", "one", "4294967296", "1 2"] {
+            assert_eq!(Part::parse(bad), Err(BadPart), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_request_leaves_its_export(first: u64, count: u64, sector: u64, length: u64) {
+            let export = Extent { first, count };
+            if let Ok(part) = export.part(sector, length) {
+                let (start, end) = (u128::from(part.first), u128::from(part.first) + u128::from(part.count));
+                prop_assert!(start >= u128::from(first) && end <= u128::from(first) + u128::from(count));
+            }
+        }
+    }
+}
