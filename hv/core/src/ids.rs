@@ -72,10 +72,10 @@ id! {
     /// A domain's slot: below [`SLOTS`], where its state lies. Reused by later domains, unlike [`DomId`] (soon).
     Slot(u8)
 }
-id! {
-    /// PCI bus << 8 | device << 3 | function (segment 0).
-    Bdf(u16)
-}
+/// PCI bus << 8 | device << 3 | function (segment 0), which is also the requester id. See `pci` for more.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[repr(transparent)]
+pub struct Bdf(pub u16);
 
 /// Domains that can exist at once.
 pub const SLOTS: usize = 128;

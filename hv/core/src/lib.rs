@@ -24,9 +24,12 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod acpi;
 pub mod error;
 pub mod fallible;
 pub mod frames;
 pub mod ids;
+pub mod iommu;
 pub mod machine;
+pub mod pci;
 pub mod space;

@@ -58,9 +58,9 @@ impl Scope {
     /// The function it names; `secondary_bus` tells the bus behind a bridge, `None` when that is no bridge.
     pub fn resolve(&self, mut secondary_bus: impl FnMut(Bdf) -> Option<u8>) -> Option<Bdf> {
         let ((device, function), bridges) = self.path.split_last()?;
-        let bus = bridges
-            .iter()
-            .try_fold(self.start_bus, |bus, (device, function)| secondary_bus(Bdf::new(bus, *device, *function)))?;
+        let bus = bridges.iter().try_fold(self.start_bus, |bus, (device, function)| {
+            secondary_bus(Bdf::new(bus, *device, *function))
+        })?;
         Some(Bdf::new(bus, *device, *function))
     }
 }
@@ -231,7 +231,11 @@ impl Dmar {
             }
             KIND_RMRR => {
                 let (raw, scopes) = RawRegion::ref_from_prefix(body).map_err(|_| DmarError::Short(at))?;
-                let region = Region { base: raw.base.get(), limit: raw.limit.get(), segment: raw.segment.get() };
+                let region = Region {
+                    base: raw.base.get(),
+                    limit: raw.limit.get(),
+                    segment: raw.segment.get(),
+                };
                 self.regions.push(region).map_err(|_| DmarError::TooMany)?;
                 self.scopes(scopes, ScopeOf::Region(self.regions.len() - 1), at)?;
             }
@@ -245,8 +249,8 @@ impl Dmar {
             let (raw, _) = RawScope::ref_from_prefix(rest).map_err(|_| DmarError::Short(at))?;
             let length = usize::from(raw.length);
             let path = rest.get(SCOPE_HEAD_BYTES..length).ok_or(DmarError::Short(at))?;
-            let steps = path.chunks_exact(2).map(|step| (step[0], step[1]));
-            if steps.len() == 0 {
+            let (steps, _) = path.as_chunks::<2>();
+            if steps.is_empty() {
                 return Err(DmarError::Short(at));
             }
             let kind = match raw.kind {
@@ -256,12 +260,17 @@ impl Dmar {
                 4 => ScopeKind::Hpet(raw.enumeration_id),
                 other => ScopeKind::Other(other),
             };
-            let mut scope = Scope { of, kind, start_bus: raw.start_bus, path: Vec::new() };
-            for step in steps {
-                scope.path.push(step).map_err(|_| DmarError::TooMany)?;
+            let mut scope = Scope {
+                of,
+                kind,
+                start_bus: raw.start_bus,
+                path: Vec::new(),
+            };
+            for [device, function] in steps {
+                scope.path.push((*device, *function)).map_err(|_| DmarError::TooMany)?;
             }
             self.scopes.push(scope).map_err(|_| DmarError::TooMany)?;
-            rest = &rest[length..];
+            rest = rest.get(length..).ok_or(DmarError::Short(at))?;
         }
         Ok(())
     }
@@ -294,14 +303,18 @@ impl Dmar {
             };
             covered.then_some(unit)
         });
-        named.or_else(|| self.units.iter().position(|unit| unit.includes_all && unit.segment == 0))
+        named.or_else(|| {
+            self.units
+                .iter()
+                .position(|unit| unit.includes_all && unit.segment == 0)
+        })
     }
 
     /// Whether firmware reserved memory for the function's DMA.
     pub fn has_reserved_memory(&self, function: Bdf, mut secondary_bus: impl FnMut(Bdf) -> Option<u8>) -> bool {
-        self.scopes.iter().any(|scope| {
-            matches!(scope.of, ScopeOf::Region(_)) && scope.resolve(&mut secondary_bus) == Some(function)
-        })
+        self.scopes
+            .iter()
+            .any(|scope| matches!(scope.of, ScopeOf::Region(_)) && scope.resolve(&mut secondary_bus) == Some(function))
     }
 }
 
@@ -341,15 +354,26 @@ mod tests {
 
     /// The table that QEMU makes: one unit with the I/O APIC and one function.
     fn qemu() -> Bytes {
-        table(&[drhd(0, 0xfed9_0000, &[3, 8, 0, 0, 0, 0xff, 0, 0, 1, 8, 0, 0, 0, 0, 2, 0])])
+        table(&[drhd(
+            0,
+            0xfed9_0000,
+            &[3, 8, 0, 0, 0, 0xff, 0, 0, 1, 8, 0, 0, 0, 0, 2, 0],
+        )])
     }
 
     #[test]
     fn a_unit_with_an_io_apic_and_a_function() {
         let dmar = Dmar::parse(&qemu()).unwrap();
         assert_eq!((dmar.address_bits, dmar.interrupt_remapping), (39, true));
-        assert_eq!(dmar.units[..], [Unit { registers: 0xfed9_0000, segment: 0, includes_all: false }]);
-        assert_eq!(dmar.io_apic(0), Some(Bdf::from_requester(0xff00)));
+        assert_eq!(
+            dmar.units[..],
+            [Unit {
+                registers: 0xfed9_0000,
+                segment: 0,
+                includes_all: false
+            }]
+        );
+        assert_eq!(dmar.io_apic(0), Some(Bdf(0xff00)));
         assert_eq!(dmar.io_apic(1), None);
         // The sole unit has hot-plugged devices too.
         assert_eq!(dmar.unit_of(Bdf::new(9, 9, 0), |_| None, |_, _| false), Some(0));
@@ -376,7 +400,14 @@ mod tests {
         body.extend(0x7f0f_ffffu64.to_le_bytes());
         body.extend([1, 8, 0, 0, 0, 0, 0x14, 0]);
         let dmar = Dmar::parse(&table(&[structure(KIND_RMRR, &body), structure(9, &[1, 2, 3])])).unwrap();
-        assert_eq!(dmar.regions[..], [Region { base: 0x7f00_0000, limit: 0x7f0f_ffff, segment: 0 }]);
+        assert_eq!(
+            dmar.regions[..],
+            [Region {
+                base: 0x7f00_0000,
+                limit: 0x7f0f_ffff,
+                segment: 0
+            }]
+        );
         assert!(dmar.has_reserved_memory(Bdf::new(0, 0x14, 0), |_| None));
         assert!(!dmar.has_reserved_memory(Bdf::new(0, 0x15, 0), |_| None));
     }
@@ -404,9 +435,32 @@ mod tests {
     #[test]
     fn more_than_there_is_room_for_is_an_error_not_a_gap() {
         let unit = drhd(0, 0x1000, &[]);
-        assert_eq!(Dmar::parse(&table(&vec![unit; UNITS_MAX + 1])).unwrap_err(), DmarError::TooMany);
-        let deep = [1, 6 + 2 * (PATH_MAX as u8 + 1), 0, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0];
-        assert_eq!(Dmar::parse(&table(&[drhd(0, 0, &deep)])).unwrap_err(), DmarError::TooMany);
+        assert_eq!(
+            Dmar::parse(&table(&vec![unit; UNITS_MAX + 1])).unwrap_err(),
+            DmarError::TooMany
+        );
+        let deep = [
+            1,
+            6 + 2 * (PATH_MAX as u8 + 1),
+            0,
+            0,
+            0,
+            0,
+            1,
+            0,
+            1,
+            0,
+            1,
+            0,
+            1,
+            0,
+            1,
+            0,
+        ];
+        assert_eq!(
+            Dmar::parse(&table(&[drhd(0, 0, &deep)])).unwrap_err(),
+            DmarError::TooMany
+        );
     }
 
     proptest! {

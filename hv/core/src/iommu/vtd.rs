@@ -110,7 +110,7 @@ impl Command {
 
     /// Forget the context entry of one function, which was tagged `id`.
     pub const fn context(id: IommuDomainId, bdf: Bdf) -> Self {
-        Self([0x01 | 3 << 4 | (id.0 as u64) << 16 | (bdf.requester() as u64) << 32, 0])
+        Self([0x01 | 3 << 4 | (id.0 as u64) << 16 | (bdf.0 as u64) << 32, 0])
     }
 
     /// Forget the translations of one address space, after draining DMA in flight.
@@ -120,7 +120,10 @@ impl Command {
 
     /// Forget the translations of `2^order` pages from `iova`, which must be aligned to that.
     pub const fn iotlb_pages(id: IommuDomainId, iova: u64, order: u8) -> Self {
-        Self([0x02 | 3 << 4 | DRAIN | (id.0 as u64) << 16, iova & !0xfff | order as u64 & 0x3f])
+        Self([
+            0x02 | 3 << 4 | DRAIN | (id.0 as u64) << 16,
+            iova & !0xfff | order as u64 & 0x3f,
+        ])
     }
 
     /// Forget one interrupt remapping entry.
@@ -165,13 +168,19 @@ pub const fn interrupt_entry(vector: u8, cpu: u8, trigger: Trigger, source: Bdf)
         Trigger::Edge => 0,
         Trigger::Level => 1 << 4,
     };
-    [PRESENT | level | (vector as u64) << 16 | (cpu as u64) << 40, VERIFY_WHOLE_ID | source.requester() as u64]
+    [
+        PRESENT | level | (vector as u64) << 16 | (cpu as u64) << 40,
+        VERIFY_WHOLE_ID | source.0 as u64,
+    ]
 }
 
 /// Address and data of a message in remappable format (VT-d 5.1.2.2) for the table entry `index`.
 pub const fn remappable_message(index: u16) -> (u64, u32) {
     const REMAPPABLE: u64 = 1 << 4;
-    (0xfee0_0000 | (index as u64 & 0x7fff) << 5 | REMAPPABLE | (index as u64 >> 15) << 2, 0)
+    (
+        0xfee0_0000 | (index as u64 & 0x7fff) << 5 | REMAPPABLE | (index as u64 >> 15) << 2,
+        0,
+    )
 }
 
 /// Address and data of a message in the format without remapping (Intel SDM 3A, 11.11).
@@ -258,7 +267,12 @@ impl Fault {
             (_, 0) => (Attempt::Write, low & !0xfff),
             _ => (Attempt::Read, low & !0xfff),
         };
-        Some(Self { source: Bdf::from_requester(high as u16), attempt, address, reason })
+        Some(Self {
+            source: Bdf(high as u16),
+            attempt,
+            address,
+            reason,
+        })
     }
 
     /// The reason in words.
@@ -352,10 +366,16 @@ mod tests {
     fn faults_say_who_did_what() {
         let record = [0xdead_b000, FAULT_VALID | 5 << 32 | 0x28];
         let fault = Fault::decode(record).unwrap();
-        assert_eq!((fault.source, fault.attempt, fault.address), (BDF, Attempt::Write, 0xdead_b000));
+        assert_eq!(
+            (fault.source, fault.attempt, fault.address),
+            (BDF, Attempt::Write, 0xdead_b000)
+        );
         assert_eq!(fault.to_string(), "write of 0xdeadb000, reason 5: not mapped writable");
         let fault = Fault::decode([9 << 48, FAULT_VALID | 0x26 << 32 | 0x28]).unwrap();
-        assert_eq!(fault.to_string(), "interrupt request 9, reason 38: interrupt entry of another device");
+        assert_eq!(
+            fault.to_string(),
+            "interrupt request 9, reason 38: interrupt entry of another device"
+        );
         assert_eq!(Fault::decode([0, 5 << 32]), None);
     }
 

@@ -66,12 +66,11 @@ impl Member {
 
     /// Whether the IOMMU might not keep these two apart.
     fn joined(&self, other: &Self) -> bool {
-        let inside_device =
-            self.bdf.same_device(other.bdf) && (self.separation, other.separation) != (ACS, ACS);
+        let inside_device = self.bdf.same_device(other.bdf) && (self.separation, other.separation) != (ACS, ACS);
         let behind = |bridge: &Self, member: &Self| {
-            bridge.joined_buses().is_some_and(|(first, last)| {
-                first > bridge.bdf.bus() && (first..=last).contains(&member.bdf.bus())
-            })
+            bridge
+                .joined_buses()
+                .is_some_and(|(first, last)| first > bridge.bdf.bus() && (first..=last).contains(&member.bdf.bus()))
         };
         inside_device || behind(self, other) || behind(other, self)
     }
@@ -82,17 +81,18 @@ const ACS: Separation = Separation::AccessControlServices;
 /// The group of each of `members`, as the index of its first member, in their order. Members beyond [`FUNCTIONS_MAX`] are
 /// not considered: whoever enumerates stops there.
 pub fn groups(members: &[Member]) -> [u16; FUNCTIONS_MAX] {
-    let mut leader: [u16; FUNCTIONS_MAX] = core::array::from_fn(|index| index as u16);
-    let members = &members[..members.len().min(FUNCTIONS_MAX)];
-    for (a, one) in members.iter().enumerate() {
-        for (b, other) in members.iter().enumerate().skip(a + 1) {
-            let (keep, lose) = (leader[a].min(leader[b]), leader[a].max(leader[b]));
-            if keep != lose && one.joined(other) {
-                leader.iter_mut().filter(|group| **group == lose).for_each(|group| *group = keep);
+    let mut leaders: [u16; FUNCTIONS_MAX] = core::array::from_fn(|index| index as u16);
+    for (a, one) in members.iter().enumerate().take(FUNCTIONS_MAX) {
+        for (b, other) in members.iter().enumerate().take(FUNCTIONS_MAX).skip(a.saturating_add(1)) {
+            if one.joined(other)
+                && let (Some(x), Some(y)) = (leaders.get(a).copied(), leaders.get(b).copied())
+            {
+                let joined = |leader: &&mut u16| **leader == x || **leader == y;
+                leaders.iter_mut().filter(joined).for_each(|leader| *leader = x.min(y));
             }
         }
     }
-    leader
+    leaders
 }
 
 #[cfg(test)]
@@ -103,11 +103,19 @@ mod tests {
     use std::vec::Vec;
 
     fn endpoint(bus: u8, device: u8, function: u8) -> Member {
-        Member { bdf: Bdf::new(bus, device, function), node: Node::Endpoint, separation: Separation::None }
+        Member {
+            bdf: Bdf::new(bus, device, function),
+            node: Node::Endpoint,
+            separation: Separation::None,
+        }
     }
 
     fn port(device: u8, secondary: u8, subordinate: u8, separation: Separation) -> Member {
-        Member { bdf: Bdf::new(0, device, 0), node: Node::Port { secondary, subordinate }, separation }
+        Member {
+            bdf: Bdf::new(0, device, 0),
+            node: Node::Port { secondary, subordinate },
+            separation,
+        }
     }
 
     fn together(members: &[Member], a: usize, b: usize) -> bool {
@@ -132,7 +140,14 @@ mod tests {
 
     #[test]
     fn a_port_without_acs_joins_what_is_behind_it() {
-        let tree = |separation| [port(1, 1, 3, separation), endpoint(2, 0, 0), endpoint(3, 0, 0), endpoint(4, 0, 0)];
+        let tree = |separation| {
+            [
+                port(1, 1, 3, separation),
+                endpoint(2, 0, 0),
+                endpoint(3, 0, 0),
+                endpoint(4, 0, 0),
+            ]
+        };
         assert!(together(&tree(Separation::None), 1, 2));
         assert!(!together(&tree(Separation::None), 1, 3));
         assert!(!together(&tree(ACS), 1, 2));
@@ -142,7 +157,10 @@ mod tests {
     fn a_conventional_bridge_joins_even_with_acs() {
         let bridge = Member {
             bdf: Bdf::new(0, 0x1e, 0),
-            node: Node::ConventionalBridge { secondary: 5, subordinate: 5 },
+            node: Node::ConventionalBridge {
+                secondary: 5,
+                subordinate: 5,
+            },
             separation: ACS,
         };
         let members = [bridge, endpoint(5, 1, 0), endpoint(5, 2, 0)];
@@ -151,8 +169,14 @@ mod tests {
 
     #[test]
     fn multifunction_root_ports_without_acs_join_their_subtrees() {
-        let a = Member { bdf: Bdf::new(0, 1, 0), ..port(1, 1, 1, Separation::None) };
-        let b = Member { bdf: Bdf::new(0, 1, 1), ..port(1, 2, 2, Separation::None) };
+        let a = Member {
+            bdf: Bdf::new(0, 1, 0),
+            ..port(1, 1, 1, Separation::None)
+        };
+        let b = Member {
+            bdf: Bdf::new(0, 1, 1),
+            ..port(1, 2, 2, Separation::None)
+        };
         assert!(together(&[a, b, endpoint(1, 0, 0), endpoint(2, 0, 0)], 2, 3));
     }
 

@@ -8,11 +8,9 @@ pub mod config;
 pub mod group;
 pub mod select;
 
-use core::fmt;
+pub use crate::ids::Bdf;
 
-/// A PCI function: bus, device, function, in segment 0.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Bdf(u16);
+use core::fmt;
 
 impl Bdf {
     /// The function at `bus:device.function`; device above 31 and function above 7 are cut off.
@@ -23,31 +21,6 @@ impl Bdf {
     /// From `bus << 8 | device << 3 | function` as `platform_op` has it; `None` when other bits are set.
     pub fn from_abi(raw: u32) -> Option<Self> {
         u16::try_from(raw).ok().map(Self)
-    }
-
-    /// From a requester or source id.
-    pub const fn from_requester(id: u16) -> Self {
-        Self(id)
-    }
-
-    /// The requester id, which is also the ABI's `bus << 8 | device << 3 | function`.
-    pub const fn requester(self) -> u16 {
-        self.0
-    }
-
-    /// Bus number.
-    pub const fn bus(self) -> u8 {
-        (self.0 >> 8) as u8
-    }
-
-    /// Device number, 0 to 31.
-    pub const fn device(self) -> u8 {
-        (self.0 >> 3) as u8 & 31
-    }
-
-    /// Function number, 0 to 7.
-    pub const fn function(self) -> u8 {
-        self.0 as u8 & 7
     }
 
     /// Device and function in one byte, the index into a VT-d context table.
@@ -67,12 +40,6 @@ impl fmt::Display for Bdf {
     }
 }
 
-impl fmt::Debug for Bdf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -84,7 +51,7 @@ mod tests {
         let bdf = Bdf::new(0x3a, 0x1f, 6);
         assert_eq!((bdf.bus(), bdf.device(), bdf.function()), (0x3a, 0x1f, 6));
         assert_eq!(bdf.to_string(), "3a:1f.6");
-        assert_eq!(Bdf::from_abi(u32::from(bdf.requester())), Some(bdf));
+        assert_eq!(Bdf::from_abi(u32::from(bdf.0)), Some(bdf));
         assert_eq!(bdf.devfn(), 0xfe);
     }
 

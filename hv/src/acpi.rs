@@ -1,0 +1,325 @@
+//! ACPI's static tables, read once at boot: CPUs and interrupt controllers (MADT), configuration space (MCFG), timer and
+//! power (FADT, and `_S5_` of the DSDT), remapping hardware (DMAR).
+//!
+//! Firmware is believed as far as values go; lengths are checked before they are followed.
+
+use crate::boot::report::{Finding, fact, fail};
+use crate::mm::{self, DeviceMapping};
+use acpi::address::AddressSpace;
+use acpi::fadt::Fadt;
+use acpi::madt::{Madt, MadtEntry};
+use acpi::mcfg::Mcfg;
+use acpi::sdt::{SdtHeader, Signature};
+use acpi::{AcpiError, AcpiHandler, AcpiTable, AcpiTables, PhysicalMapping};
+use core::ptr::NonNull;
+use heapless::Vec;
+use hv_core::acpi::{entries_are_sound, soft_off_types};
+use hv_core::iommu::dmar::Dmar;
+use hv_core::iommu::vtd::{Polarity, Trigger};
+use spin::{Mutex, Once};
+use x86_64::PhysAddr;
+use x86_64::instructions::port::Port;
+
+/// An I/O APIC.
+#[derive(Clone, Copy, Debug)]
+pub struct IoApicInfo {
+    /// Its APIC id, by which DMAR names it.
+    pub id: u8,
+    /// Machine address of its registers.
+    pub address: u64,
+    /// The interrupt line (GSI) of its first pin.
+    pub first_line: u32,
+}
+
+/// How an ISA interrupt is wired, where that is not one to one and edge-triggered, active high.
+#[derive(Clone, Copy, Debug)]
+pub struct Override {
+    /// ISA interrupt number.
+    pub isa: u8,
+    /// Interrupt line (GSI).
+    pub line: u32,
+    /// Edge or level.
+    pub trigger: Trigger,
+    /// Active high or low.
+    pub polarity: Polarity,
+}
+
+/// PCI configuration space of segment 0.
+#[derive(Clone, Copy, Debug)]
+pub struct EcamInfo {
+    /// Machine address of the space of `first_bus`.
+    pub base: u64,
+    /// First bus.
+    pub first_bus: u8,
+    /// Last bus.
+    pub last_bus: u8,
+}
+
+/// How to turn the machine off.
+#[derive(Clone, Copy, Debug)]
+pub struct SoftOff {
+    control_a: u16,
+    control_b: Option<u16>,
+    types: (u8, u8),
+    enable: Option<(u16, u8)>,
+}
+
+/// The reset register of the FADT, in port space.
+#[derive(Clone, Copy, Debug)]
+pub struct ResetRegister {
+    port: u16,
+    value: u8,
+}
+
+/// What the tables said.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// Local APIC ids of the enabled CPUs.
+    pub cpus: Vec<u32, 64>,
+    /// I/O APICs.
+    pub io_apics: Vec<IoApicInfo, 8>,
+    /// Wiring of ISA interrupts.
+    pub overrides: Vec<Override, 16>,
+    /// Configuration space.
+    pub ecam: Option<EcamInfo>,
+    /// I/O port of the power management timer.
+    pub pm_timer: Option<u16>,
+    /// Power off.
+    pub soft_off: Option<SoftOff>,
+    /// Restart.
+    pub reset: Option<ResetRegister>,
+    /// DMA and interrupt remapping.
+    pub dmar: Option<Dmar>,
+}
+
+static FACTS: Once<Facts> = Once::new();
+
+/// What the tables said; nothing before [`init`].
+pub fn facts() -> Option<&'static Facts> {
+    FACTS.get()
+}
+
+/// Reads the tables. `rsdp`: the root pointer as the boot loader tells it; else firmware's usual places are searched.
+pub fn init(rsdp: Option<PhysAddr>) -> &'static Facts {
+    FACTS.call_once(|| {
+        let tables = match find(rsdp) {
+            Ok(tables) => tables,
+            Err(why) => {
+                fact("acpi", Finding::Missing, format_args!("{why:?}: no devices, no power off"));
+                return Facts::default();
+            }
+        };
+        let mut facts = Facts::default();
+        read_madt(&tables, &mut facts);
+        read_fadt(&tables, &mut facts);
+        facts.ecam = read_mcfg(&tables);
+        facts.dmar = read_dmar(&tables);
+        let (cpus, controllers) = (facts.cpus.len(), facts.io_apics.len());
+        fact(
+            "acpi",
+            Finding::Ok,
+            format_args!(
+                "revision {}, {cpus} CPU(s), {controllers} I/O APIC(s), power off {}",
+                tables.revision(),
+                if facts.soft_off.is_some() { "known" } else { "unknown" },
+            ),
+        );
+        facts
+    })
+}
+
+fn find(rsdp: Option<PhysAddr>) -> Result<AcpiTables<Firmware>, AcpiError> {
+    if let Some(address) = rsdp {
+        // SAFETY: the boot loader says that the root pointer is there; signature and checksum are checked before use.
+        match unsafe { AcpiTables::from_rsdp(Firmware, address.as_u64() as usize) } {
+            Ok(tables) => return Ok(tables),
+            Err(why) => log::warn!("acpi: no root pointer at {address:?} ({why:?}), searching"),
+        }
+    }
+    // SAFETY: reads of the BIOS areas below 1 MiB, which exist on every PC; without a BIOS nothing is found there.
+    unsafe { AcpiTables::search_for_rsdp_bios(Firmware) }
+}
+
+fn read_madt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
+    /// Bytes before the first entry: header, local APIC address, flags.
+    const FIXED: usize = 44;
+    let Ok(madt) = tables.find_table::<Madt>() else {
+        fact("interrupts", Finding::Missing, format_args!("no MADT"));
+        return;
+    };
+    let bytes = bytes_of(&madt);
+    // The sizes of the entries that are read below.
+    let minimum = |kind| match kind {
+        0 => 8,
+        1 => 12,
+        2 => 10,
+        9 => 16,
+        _ => 2,
+    };
+    if !bytes.get(FIXED..).is_some_and(|entries| entries_are_sound(entries, minimum)) {
+        fact("interrupts", Finding::Missing, format_args!("the MADT's entries do not fit in it"));
+        return;
+    }
+    // What does not fit in the lists is left out: CPUs and interrupt lines that are not used.
+    for entry in madt.get().entries() {
+        let _left_out = match entry {
+            MadtEntry::LocalApic(cpu) if { cpu.flags } & 1 != 0 => facts.cpus.push(u32::from(cpu.apic_id)).is_err(),
+            MadtEntry::LocalX2Apic(cpu) if { cpu.flags } & 1 != 0 => facts.cpus.push(cpu.x2apic_id).is_err(),
+            MadtEntry::IoApic(io_apic) => {
+                let address = u64::from({ io_apic.io_apic_address });
+                let first_line = { io_apic.global_system_interrupt_base };
+                facts.io_apics.push(IoApicInfo { id: io_apic.io_apic_id, address, first_line }).is_err()
+            }
+            MadtEntry::InterruptSourceOverride(wiring) if wiring.bus == 0 => {
+                let (trigger, polarity) = isa_wiring({ wiring.flags });
+                let line = { wiring.global_system_interrupt };
+                facts.overrides.push(Override { isa: wiring.irq, line, trigger, polarity }).is_err()
+            }
+            _ => false,
+        };
+    }
+}
+
+/// MPS INTI flags (ACPI 6.5, table 5.26) of an ISA interrupt.
+fn isa_wiring(flags: u16) -> (Trigger, Polarity) {
+    let polarity = if flags & 0b11 == 0b11 { Polarity::Low } else { Polarity::High };
+    let trigger = if flags >> 2 & 0b11 == 0b11 { Trigger::Level } else { Trigger::Edge };
+    (trigger, polarity)
+}
+
+fn read_mcfg(tables: &AcpiTables<Firmware>) -> Option<EcamInfo> {
+    let mcfg = tables.find_table::<Mcfg>().ok()?;
+    let entry = mcfg.entries().iter().find(|entry| { entry.pci_segment_group } == 0)?;
+    let (first_bus, last_bus) = (entry.bus_number_start, entry.bus_number_end);
+    (first_bus <= last_bus).then_some(EcamInfo { base: entry.base_address, first_bus, last_bus })
+}
+
+fn read_fadt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
+    let Ok(fadt) = tables.find_table::<Fadt>() else { return };
+    let port = |address: acpi::address::GenericAddress| {
+        let port = u16::try_from(address.address).ok().filter(|port| *port != 0);
+        port.filter(|_| address.address_space == AddressSpace::SystemIo)
+    };
+    facts.pm_timer = fadt.pm_timer_block().ok().flatten().and_then(port);
+    let types = tables.dsdt().ok().and_then(|dsdt| {
+        // SAFETY: `dsdt` checked the table at this address; a `u8` can be read anywhere in it.
+        let aml = unsafe { Firmware.map_physical_region::<u8>(dsdt.address, dsdt.length as usize) };
+        // SAFETY: the mapping shows `length` bytes of firmware memory that nobody writes.
+        soft_off_types(unsafe { core::slice::from_raw_parts(aml.virtual_start().as_ptr(), dsdt.length as usize) })
+    });
+    let control_a = fadt.pm1a_control_block().ok().and_then(port);
+    facts.soft_off = types.zip(control_a).map(|(types, control_a)| SoftOff {
+        control_a,
+        control_b: fadt.pm1b_control_block().ok().flatten().and_then(port),
+        types,
+        enable: match (u16::try_from({ fadt.smi_cmd_port }), fadt.acpi_enable) {
+            (Ok(0) | Err(_), _) | (_, 0) => None,
+            (Ok(port), value) => Some((port, value)),
+        },
+    });
+    if { fadt.flags }.supports_system_reset_via_fadt() {
+        let register = fadt.reset_register().ok().and_then(port);
+        facts.reset = register.map(|port| ResetRegister { port, value: fadt.reset_value });
+    }
+}
+
+fn read_dmar(tables: &AcpiTables<Firmware>) -> Option<Dmar> {
+    let table = tables.find_table::<DmarTable>().ok()?;
+    match Dmar::parse(bytes_of(&table)) {
+        Ok(dmar) => Some(dmar),
+        Err(why) => {
+            fact("iommu", Finding::Missing, format_args!("{why}"));
+            None
+        }
+    }
+}
+
+impl SoftOff {
+    /// Turns the machine off (ACPI 6.5, 16.1.6). Comes back only when the hardware does not obey.
+    pub fn execute(&self) {
+        const CONTROL_SCI_ENABLE: u16 = 1;
+        let sleep = |kind: u8| u16::from(kind) << 10 | 1 << 13;
+        // SAFETY: the ports are ACPI's fixed registers as the FADT gives them; the machine ends here.
+        unsafe {
+            let mut control = Port::<u16>::new(self.control_a);
+            if let Some((port, value)) = self.enable.filter(|_| control.read() & CONTROL_SCI_ENABLE == 0) {
+                Port::new(port).write(value);
+            }
+            control.write(sleep(self.types.0));
+            if let Some(port) = self.control_b {
+                Port::new(port).write(sleep(self.types.1));
+            }
+        }
+    }
+}
+
+impl ResetRegister {
+    /// Restarts the machine. Comes back only when the hardware does not obey.
+    pub fn execute(&self) {
+        // SAFETY: the port is the FADT's reset register; the machine ends here.
+        unsafe { Port::new(self.port).write(self.value) }
+    }
+}
+
+/// The whole of a table.
+fn bytes_of<T: AcpiTable>(table: &PhysicalMapping<Firmware, T>) -> &[u8] {
+    let bytes = table.get().header().length as usize;
+    // SAFETY: the crate mapped the table to the length in its header and checked its checksum over all of it; firmware
+    // memory is mapped read-only, for good, and nobody writes it.
+    unsafe { core::slice::from_raw_parts(table.virtual_start().as_ptr().cast(), bytes) }
+}
+
+/// The DMAR table, for its bytes.
+#[repr(transparent)]
+struct DmarTable(SdtHeader);
+
+// SAFETY: the type is the common header alone, which every table has.
+unsafe impl AcpiTable for DmarTable {
+    const SIGNATURE: Signature = Signature::DMAR;
+
+    fn header(&self) -> &SdtHeader {
+        &self.0
+    }
+}
+
+/// Shows physical memory to the `acpi` crate: read-only windows that stay.
+#[derive(Clone, Debug)]
+struct Firmware;
+
+/// Windows are mapped in units of this, so that tables that lie together share one.
+const WINDOW: u64 = 64 * 1024;
+const WINDOWS_MAX: usize = 16;
+
+static WINDOWS: Mutex<Vec<(u64, DeviceMapping), WINDOWS_MAX>> = Mutex::new(Vec::new());
+
+/// Where `bytes` bytes of physical memory from `address` appear.
+fn window(address: u64, bytes: u64) -> Option<*mut u8> {
+    let end = address.checked_add(bytes)?;
+    let mut windows = WINDOWS.lock();
+    let covers = |(start, mapping): &&(u64, DeviceMapping)| *start <= address && end <= start + mapping.bytes;
+    let found = windows.iter().find(covers).copied();
+    let (start, mapping) = match found {
+        Some(window) => window,
+        None => {
+            let start = address & !(WINDOW - 1);
+            let mapping = mm::map_firmware(PhysAddr::try_new(start).ok()?, end.next_multiple_of(WINDOW) - start).ok()?;
+            windows.push((start, mapping)).ok()?;
+            (start, mapping)
+        }
+    };
+    Some((mapping.address + (address - start)).as_mut_ptr())
+}
+
+impl AcpiHandler for Firmware {
+    unsafe fn map_physical_region<T>(&self, address: usize, bytes: usize) -> PhysicalMapping<Self, T> {
+        let bytes = bytes.max(size_of::<T>());
+        let Some(start) = window(address as u64, bytes as u64).and_then(NonNull::new) else {
+            fail("acpi", format_args!("cannot map the table at {address:#x}, {bytes} bytes"), "report this");
+        };
+        // SAFETY: `window` maps at least `bytes` bytes, readable, and never takes them away; the crate's types have no
+        // alignment (`repr(packed)`), and the caller promises that they fit what is there.
+        unsafe { PhysicalMapping::new(address, start.cast(), bytes, bytes, Self) }
+    }
+
+    fn unmap_physical_region<T>(_region: &PhysicalMapping<Self, T>) {}
+}
