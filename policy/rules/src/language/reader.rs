@@ -25,23 +25,44 @@ pub struct Section<'a> {
 impl<'a> Section<'a> {
     /// Begins to read `table`.
     pub fn new(title: String, span: Span, table: &'a DeTable<'a>, sink: &'a Sink) -> Self {
-        Section { title, span, table, known: RefCell::default(), sink }
+        Section {
+            title,
+            span,
+            table,
+            known: RefCell::default(),
+            sink,
+        }
     }
 
     /// The value of `key`, whatever it is.
     pub fn any(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
-        self.known.borrow_mut().push(key);
-        self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&key) {
+            known.push(key);
+        }
+        self.table
+            .iter()
+            .find(|(name, _)| name.get_ref() == key)
+            .map(|(_, value)| value)
+    }
+
+    /// Whether `key` is there; asking does not make it known.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.iter().any(|(name, _)| name.get_ref() == key)
     }
 
     /// The place of `key` itself.
     pub fn key_span(&self, key: &str) -> Span {
-        self.table.iter().find(|(name, _)| name.get_ref() == key).map_or(self.span.clone(), |(name, _)| name.span())
+        self.table
+            .iter()
+            .find(|(name, _)| name.get_ref() == key)
+            .map_or(self.span.clone(), |(name, _)| name.span())
     }
 
     /// A text.
     pub fn text(&self, key: &'static str) -> Option<At<String>> {
-        self.any(key).and_then(|value| text(value, &format!("`{key}`"), self.sink))
+        self.any(key)
+            .and_then(|value| text(value, &format!("`{key}`"), self.sink))
     }
 
     /// A text that must be there.
@@ -74,7 +95,8 @@ impl<'a> Section<'a> {
 
     /// A number from `least` to `most`.
     pub fn number(&self, key: &'static str, least: u32, most: u32) -> Option<At<u32>> {
-        self.any(key).and_then(|value| number(value, &format!("`{key}`"), least, most, self.sink))
+        self.any(key)
+            .and_then(|value| number(value, &format!("`{key}`"), least, most, self.sink))
     }
 
     /// A list of anything.
@@ -113,7 +135,13 @@ impl<'a> Section<'a> {
     pub fn named(&self, key: &'static str, prefix: &str) -> Vec<(At<String>, Section<'a>)> {
         let Some(value) = self.any(key) else { return Vec::new() };
         let DeValue::Table(tables) = value.get_ref() else {
-            wrong_type(&format!("`{key}`"), &format!("tables [{prefix}.NAME]"), value.get_ref(), value.span(), self.sink);
+            wrong_type(
+                &format!("`{key}`"),
+                &format!("tables [{prefix}.NAME]"),
+                value.get_ref(),
+                value.span(),
+                self.sink,
+            );
             return Vec::new();
         };
         let mut found = Vec::new();
@@ -125,7 +153,13 @@ impl<'a> Section<'a> {
                 }
                 other => {
                     let what = format!("`{}`", name.get_ref());
-                    wrong_type(&what, &format!("a table [{prefix}.{}]", name.get_ref()), other, name.span(), self.sink);
+                    wrong_type(
+                        &what,
+                        &format!("a table [{prefix}.{}]", name.get_ref()),
+                        other,
+                        name.span(),
+                        self.sink,
+                    );
                 }
             }
         }
@@ -137,7 +171,13 @@ impl<'a> Section<'a> {
     pub fn settings(&self, key: &'static str) -> Vec<(At<String>, At<String>)> {
         let Some(value) = self.any(key) else { return Vec::new() };
         let DeValue::Table(table) = value.get_ref() else {
-            wrong_type(&format!("`{key}`"), "a table in { }", value.get_ref(), value.span(), self.sink);
+            wrong_type(
+                &format!("`{key}`"),
+                "a table in { }",
+                value.get_ref(),
+                value.span(),
+                self.sink,
+            );
             return Vec::new();
         };
         let mut found = Vec::new();
@@ -152,7 +192,10 @@ impl<'a> Section<'a> {
                     continue;
                 }
             };
-            found.push((At::new(name.get_ref().to_string(), name.span()), At::new(shown, value.span())));
+            found.push((
+                At::new(name.get_ref().to_string(), name.span()),
+                At::new(shown, value.span()),
+            ));
         }
         found.sort_by_key(|(name, _)| name.span.start);
         found
@@ -165,13 +208,30 @@ impl<'a> Section<'a> {
 
     /// Ends the reading: whatever key nobody asked for is an error.
     pub fn finish(self) {
+        self.finish_but(&[]);
+    }
+
+    /// Like [`Section::finish`], but the keys in `reported` have had their error already.
+    pub fn finish_but(self, reported: &[&str]) {
         let known = self.known.borrow();
-        for (name, _) in self.table.iter().filter(|(name, _)| !known.contains(&name.get_ref().as_ref())) {
+        for (name, _) in self
+            .table
+            .iter()
+            .filter(|(name, _)| !known.contains(&name.get_ref().as_ref()))
+        {
+            if reported.contains(&name.get_ref().as_ref()) {
+                continue;
+            }
             let help = match nearest(name.get_ref(), known.iter().copied()) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("known here: {}", known.join(", ")),
             };
-            self.sink.error(name.span(), format!("unknown key `{}` in {}", name.get_ref(), self.title)).help(help);
+            self.sink
+                .error(
+                    name.span(),
+                    format!("unknown key `{}` in {}", name.get_ref(), self.title),
+                )
+                .help(help);
         }
     }
 }
@@ -189,7 +249,8 @@ pub fn number(value: &Spanned<DeValue<'_>>, what: &str, least: u32, most: u32, s
                 16 => format!("{least:#x} to {most:#x}"),
                 _ => format!("{least} to {most}"),
             };
-            sink.error(value.span(), format!("{what} is {number}, out of bounds")).help(format!("it can be {bounds}"));
+            sink.error(value.span(), format!("{what} is {number}, out of bounds"))
+                .help(format!("it can be {bounds}"));
             None
         }
     }
@@ -229,6 +290,11 @@ fn wrong_type(what: &str, wanted: &str, got: &DeValue<'_>, span: Span, sink: &Si
         "boolean" => "truth value",
         other => other,
     };
-    let article = if got.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
-    sink.error(span, format!("{what} is {article} {got}")).help(format!("it must be {wanted}"));
+    let article = if got.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        "an"
+    } else {
+        "a"
+    };
+    sink.error(span, format!("{what} is {article} {got}"))
+        .help(format!("it must be {wanted}"));
 }

@@ -15,7 +15,11 @@ use crate::table::{self, Flags, Kind, Label, Link, LinkKind, Table};
 
 /// Makes the table, as far as that is possible; what is wrong goes to `sink`.
 pub fn resolve(spec: &Spec, sink: &Sink) -> Table {
-    let resolver = Resolver { spec, order: order(spec), sink };
+    let resolver = Resolver {
+        spec,
+        order: order(spec),
+        sink,
+    };
     resolver.limits();
     resolver.roles();
     resolver.hardware();
@@ -52,17 +56,26 @@ struct Resolver<'a> {
 impl<'a> Resolver<'a> {
     fn limits(&self) {
         if let Some(domain) = self.spec.domains.get(raw::DOMAINS_MAX as usize) {
-            self.sink.error(domain.name.span.clone(), format!("more than {} domains", raw::DOMAINS_MAX));
+            self.sink.error(
+                domain.name.span.clone(),
+                format!("more than {} domains", raw::DOMAINS_MAX),
+            );
         }
         if let Some(device) = self.spec.devices.get(raw::DEVICES_MAX as usize) {
-            self.sink.error(device.name.span.clone(), format!("more than {} devices", raw::DEVICES_MAX));
+            self.sink.error(
+                device.name.span.clone(),
+                format!("more than {} devices", raw::DEVICES_MAX),
+            );
         }
         let ranges = self.spec.domains.iter().flat_map(|domain| {
             let ports = domain.io_ports.iter().map(|range| range.span.clone());
             ports.chain(domain.irqs.iter().map(|irq| irq.span.clone()))
         });
         if let Some(span) = ranges.skip(raw::RANGES_MAX as usize).next() {
-            self.sink.error(span, format!("more than {} port ranges and interrupts", raw::RANGES_MAX));
+            self.sink.error(
+                span,
+                format!("more than {} port ranges and interrupts", raw::RANGES_MAX),
+            );
         }
     }
 
@@ -86,7 +99,10 @@ impl<'a> Resolver<'a> {
                 (None, None) => self.missing_role(word, role),
                 (Some(holder), Some(without)) => {
                     self.sink
-                        .error(without.span.clone(), format!("the system is to be without \"{word}\", but has it"))
+                        .error(
+                            without.span.clone(),
+                            format!("the system is to be without \"{word}\", but has it"),
+                        )
                         .related(&holder.span, "it is");
                 }
                 _ => {}
@@ -95,7 +111,10 @@ impl<'a> Resolver<'a> {
         for domain in self.spec.domains.iter().filter(|domain| domain.role.is_some()) {
             if !domain.autostart {
                 self.sink
-                    .error(domain.name.span.clone(), format!("`{}` has a role and yet does not start", domain.name.value))
+                    .error(
+                        domain.name.span.clone(),
+                        format!("`{}` has a role and yet does not start", domain.name.value),
+                    )
                     .help("remove `autostart = false`: the others need it");
             }
         }
@@ -107,8 +126,14 @@ impl<'a> Resolver<'a> {
             Role::Policy => format!("add {heading}: it builds all the others"),
             _ => format!("add {heading}, or say `without = [\"{word}\"]` under [system]"),
         };
-        let span = self.spec.domains.first().map_or(0..0, |domain| domain.name.span.clone());
-        self.sink.error(span, format!("no domain has the role \"{word}\"")).help(help);
+        let span = self
+            .spec
+            .domains
+            .first()
+            .map_or(0..0, |domain| domain.name.span.clone());
+        self.sink
+            .error(span, format!("no domain has the role \"{word}\""))
+            .help(help);
     }
 
     /// Devices, ports and interrupts belong to one domain each.
@@ -130,7 +155,10 @@ impl<'a> Resolver<'a> {
                 match devices.iter().find(|(other, ..)| *other == device.value) {
                     Some((_, first, owner)) => {
                         self.sink
-                            .error(device.span.clone(), format!("device `{}` is claimed twice", device.value))
+                            .error(
+                                device.span.clone(),
+                                format!("device `{}` is claimed twice", device.value),
+                            )
                             .related(first, format!("`{owner}` claims it"))
                             .help("a device belongs to one domain; others use it through a link to that domain");
                     }
@@ -149,7 +177,10 @@ impl<'a> Resolver<'a> {
             for irq in &domain.irqs {
                 if let Some((other, owner)) = irqs.iter().find(|(other, _)| other.value == irq.value) {
                     self.sink
-                        .error(irq.span.clone(), format!("interrupt line {} is given away twice", irq.value))
+                        .error(
+                            irq.span.clone(),
+                            format!("interrupt line {} is given away twice", irq.value),
+                        )
                         .related(&other.span, format!("`{owner}` has it"))
                         .help("line interrupts are not shared between domains");
                 }
@@ -159,14 +190,28 @@ impl<'a> Resolver<'a> {
                 && !domain.devices.iter().any(|device| device.value == uplink.value)
             {
                 self.sink
-                    .error(uplink.span.clone(), format!("`{}` is no device of `{name}`", uplink.value))
+                    .error(
+                        uplink.span.clone(),
+                        format!("`{}` is no device of `{name}`", uplink.value),
+                    )
                     .help(format!("add it to `devices` of [domain.{name}]"));
             }
         }
-        for device in self.spec.devices.iter().filter(|device| !devices.iter().any(|(name, ..)| *name == device.name.value)) {
+        for device in self
+            .spec
+            .devices
+            .iter()
+            .filter(|device| !devices.iter().any(|(name, ..)| *name == device.name.value))
+        {
             self.sink
-                .error(device.name.span.clone(), format!("no domain has the device `{}`", device.name.value))
-                .help(format!("add `devices = [\"{}\"]` to a domain, or remove the device", device.name.value));
+                .error(
+                    device.name.span.clone(),
+                    format!("no domain has the device `{}`", device.name.value),
+                )
+                .help(format!(
+                    "add `devices = [\"{}\"]` to a domain, or remove the device",
+                    device.name.value
+                ));
         }
     }
 
@@ -187,9 +232,15 @@ impl<'a> Resolver<'a> {
             for export in &domain.exports {
                 if !domain.devices.iter().any(|device| device.value == export.disk.value) {
                     let known = domain.devices.iter().map(|device| device.value.as_str());
-                    let none = format!("add `devices = [\"{}\"]` to [domain.{}]", export.disk.value, domain.name.value);
+                    let none = format!(
+                        "add `devices = [\"{}\"]` to [domain.{}]",
+                        export.disk.value, domain.name.value
+                    );
                     self.sink
-                        .error(export.disk.span.clone(), format!("`{}` is no device of `{}`", export.disk.value, domain.name.value))
+                        .error(
+                            export.disk.span.clone(),
+                            format!("`{}` is no device of `{}`", export.disk.value, domain.name.value),
+                        )
                         .help(did_you_mean(&export.disk.value, known, &none));
                 }
             }
@@ -197,15 +248,23 @@ impl<'a> Resolver<'a> {
     }
 
     fn label(&self, name: &str) -> Option<Label> {
-        (0..).map(Label).zip(&self.order).find(|(_, domain)| domain.name.value == name).map(|(label, _)| label)
+        (0..)
+            .map(Label)
+            .zip(&self.order)
+            .find(|(_, domain)| domain.name.value == name)
+            .map(|(label, _)| label)
     }
 
     /// The domain that a link of `from` names.
     fn peer(&self, from: &spec::Domain, to: &At<String>) -> Option<(Label, &'a spec::Domain)> {
-        let found = (0..).map(Label).zip(self.order.iter().copied()).find(|(_, domain)| domain.name.value == to.value);
+        let found = (0..)
+            .map(Label)
+            .zip(self.order.iter().copied())
+            .find(|(_, domain)| domain.name.value == to.value);
         match found {
             Some(_) if to.value == from.name.value => {
-                self.sink.error(to.span.clone(), format!("`{}` is linked to itself", to.value));
+                self.sink
+                    .error(to.span.clone(), format!("`{}` is linked to itself", to.value));
                 None
             }
             Some(found) => Some(found),
@@ -225,7 +284,9 @@ impl<'a> Resolver<'a> {
         let mut addresses = Addresses::default();
         let mut channels = Vec::new();
         for domain in &self.order {
-            let Some(front) = self.label(&domain.name.value) else { continue };
+            let Some(front) = self.label(&domain.name.value) else {
+                continue;
+            };
             let before = links.len();
             self.block_links(domain, front, &mut writers, &mut links);
             self.net_links(domain, front, &mut addresses, &mut links);
@@ -245,7 +306,9 @@ impl<'a> Resolver<'a> {
         let mut links = Vec::new();
         for (kind, role) in [(LinkKind::Store, Role::Xenstore), (LinkKind::Console, Role::Console)] {
             let holds = |domain: &&spec::Domain| domain.role.as_ref().is_some_and(|holder| holder.value == role);
-            let Some(back) = self.order.iter().position(holds) else { continue };
+            let Some(back) = self.order.iter().position(holds) else {
+                continue;
+            };
             let fronts = (0..self.order.len()).filter(|&front| front != back);
             links.extend(fronts.map(|front| Link {
                 front: Label(front as u32),
@@ -263,30 +326,60 @@ impl<'a> Resolver<'a> {
         for disk in &domain.disks {
             if let Some(first) = numbers.iter().find(|other| other.value.1 == disk.device.value.1) {
                 self.sink
-                    .error(disk.device.span.clone(), format!("`{}` has two disks `{}`", domain.name.value, disk.device.value.0))
+                    .error(
+                        disk.device.span.clone(),
+                        format!("`{}` has two disks `{}`", domain.name.value, disk.device.value.0),
+                    )
                     .related(&first.span, "the first one is")
                     .help("give each disk a device name of its own");
             }
             numbers.push(&disk.device);
-            let Some((back, server)) = self.peer(domain, &disk.from) else { continue };
-            let Some(export) = server.exports.iter().find(|export| export.name.value == disk.export.value) else {
+            let Some((back, server)) = self.peer(domain, &disk.from) else {
+                continue;
+            };
+            let Some(export) = server
+                .exports
+                .iter()
+                .find(|export| export.name.value == disk.export.value)
+            else {
                 let known = server.exports.iter().map(|export| export.name.value.as_str());
-                let none = format!("add a heading [domain.{}.export.{}]", server.name.value, disk.export.value);
+                let none = format!(
+                    "add a heading [domain.{}.export.{}]",
+                    server.name.value, disk.export.value
+                );
                 self.sink
-                    .error(disk.export.span.clone(), format!("`{}` has no export `{}`", server.name.value, disk.export.value))
+                    .error(
+                        disk.export.span.clone(),
+                        format!("`{}` has no export `{}`", server.name.value, disk.export.value),
+                    )
                     .help(did_you_mean(&disk.export.value, known, &none));
                 continue;
             };
             let read_only = disk.read_only.as_ref().map_or(export.read_only, |yes| yes.value);
             if export.read_only && !read_only {
-                let span = disk.read_only.as_ref().map_or(disk.span.clone(), |yes| yes.span.clone());
+                let span = disk
+                    .read_only
+                    .as_ref()
+                    .map_or(disk.span.clone(), |yes| yes.span.clone());
                 self.sink
                     .error(span, format!("export `{}` is read-only", export.name.value))
                     .related(&export.name.span, "it is defined")
                     .help("remove `read-only = true` from the export, or `read-only = false` here");
             }
-            self.one_writer(Writer { disk: &export.disk.value, partition: export.partition, read_only, span: disk.span.clone() }, writers);
-            let selector = self.spec.devices.iter().position(|device| device.name.value == export.disk.value);
+            self.one_writer(
+                Writer {
+                    disk: &export.disk.value,
+                    partition: export.partition,
+                    read_only,
+                    span: disk.span.clone(),
+                },
+                writers,
+            );
+            let selector = self
+                .spec
+                .devices
+                .iter()
+                .position(|device| device.name.value == export.disk.value);
             let parameters = [
                 ("device", disk.device.value.1.to_string()),
                 ("dev", disk.device.value.0.clone()),
@@ -295,7 +388,13 @@ impl<'a> Resolver<'a> {
                 ("selector", selector.unwrap_or_default().to_string()),
                 ("partition", export.partition.unwrap_or(0).to_string()),
             ];
-            links.push(Link { front, back, kind: LinkKind::Block, read_only, parameters: settings(parameters) });
+            links.push(Link {
+                front,
+                back,
+                kind: LinkKind::Block,
+                read_only,
+                parameters: settings(parameters),
+            });
         }
     }
 
@@ -322,24 +421,41 @@ impl<'a> Resolver<'a> {
         for (handle, nic) in domain.nics.iter().enumerate() {
             if let Some(first) = seen.macs.iter().find(|other| other.value == nic.mac.value) {
                 self.sink
-                    .error(nic.mac.span.clone(), format!("MAC address {} is used twice", mac_text(nic.mac.value)))
+                    .error(
+                        nic.mac.span.clone(),
+                        format!("MAC address {} is used twice", mac_text(nic.mac.value)),
+                    )
                     .related(&first.span, "it is used already")
                     .help("give each interface its own, or leave `mac` out to have one made up");
             }
             seen.macs.push(&nic.mac);
             if let Some(ip) = &nic.ip {
-                let same = seen.ips.iter().find(|(net, other)| *net == nic.from.value && other.value == ip.value);
+                let same = seen
+                    .ips
+                    .iter()
+                    .find(|(net, other)| *net == nic.from.value && other.value == ip.value);
                 if let Some((_, first)) = same {
                     self.sink
-                        .error(ip.span.clone(), format!("IP address {} is used twice behind `{}`", ip.value, nic.from.value))
+                        .error(
+                            ip.span.clone(),
+                            format!("IP address {} is used twice behind `{}`", ip.value, nic.from.value),
+                        )
                         .related(&first.span, "it is used already");
                 }
                 seen.ips.push((&nic.from.value, ip));
             }
-            let Some((back, _)) = self.peer(domain, &nic.from) else { continue };
+            let Some((back, _)) = self.peer(domain, &nic.from) else {
+                continue;
+            };
             let mut parameters = settings([("handle", handle.to_string()), ("mac", mac_text(nic.mac.value))]);
             parameters.extend(nic.ip.as_ref().map(|ip| ("ip".to_string(), ip.value.to_string())));
-            links.push(Link { front, back, kind: LinkKind::Net, read_only: false, parameters });
+            links.push(Link {
+                front,
+                back,
+                kind: LinkKind::Net,
+                read_only: false,
+                parameters,
+            });
         }
     }
 
@@ -351,30 +467,49 @@ impl<'a> Resolver<'a> {
         links: &mut Vec<Link>,
     ) {
         for channel in &domain.channels {
-            let Some((back, _)) = self.peer(domain, &channel.to) else { continue };
+            let Some((back, _)) = self.peer(domain, &channel.to) else {
+                continue;
+            };
             let pair = (front.min(back), front.max(back));
-            let same = seen.iter().find(|(a, b, name)| (*a, *b) == pair && name.value == channel.name.value);
+            let same = seen
+                .iter()
+                .find(|(a, b, name)| (*a, *b) == pair && name.value == channel.name.value);
             if let Some((.., first)) = same {
                 self.sink
-                    .error(channel.name.span.clone(), "a second channel of the same name between the same domains")
+                    .error(
+                        channel.name.span.clone(),
+                        "a second channel of the same name between the same domains",
+                    )
                     .related(&first.span, "the first one is")
                     .help("give them different names: { to = \"...\", name = \"...\" }");
             }
             seen.push((pair.0, pair.1, &channel.name));
             let parameters = settings([("name", channel.name.value.clone())]);
-            links.push(Link { front, back, kind: LinkKind::Channel, read_only: false, parameters });
+            links.push(Link {
+                front,
+                back,
+                kind: LinkKind::Channel,
+                read_only: false,
+                parameters,
+            });
         }
     }
 
     fn domain(&self, domain: &spec::Domain) -> table::Domain {
         let name = domain.name.value.as_str();
         let serves = self.spec.domains.iter().any(|other| {
-            other.disks.iter().any(|disk| disk.from.value == name) || other.nics.iter().any(|nic| nic.from.value == name)
+            other.disks.iter().any(|disk| disk.from.value == name)
+                || other.nics.iter().any(|nic| nic.from.value == name)
         });
         let role = domain.role.as_ref().map(|role| role.value);
         let devices = domain.disks.len() + domain.nics.len();
         let mut config = domain.config.clone();
-        config.extend(domain.uplink.as_ref().map(|uplink| ("uplink".to_string(), uplink.value.clone())));
+        config.extend(
+            domain
+                .uplink
+                .as_ref()
+                .map(|uplink| ("uplink".to_string(), uplink.value.clone())),
+        );
         table::Domain {
             name: name.to_string(),
             kind: Kind::Native,
@@ -387,7 +522,14 @@ impl<'a> Resolver<'a> {
             grant_frames_max: domain.grant_frames.unwrap_or((4 + 8 * devices as u32).min(64)),
             grant_maps_max: domain.grant_maps.unwrap_or(if serves { 4096 } else { 512 }),
             io_ports: domain.io_ports.iter().map(|range| range.value).collect(),
-            irq_lines: domain.irqs.iter().map(|irq| table::Span { first: irq.value, last: irq.value }).collect(),
+            irq_lines: domain
+                .irqs
+                .iter()
+                .map(|irq| table::Span {
+                    first: irq.value,
+                    last: irq.value,
+                })
+                .collect(),
             image: domain.image.value.clone(),
             arguments: domain.arguments.clone(),
             config,
@@ -398,7 +540,10 @@ impl<'a> Resolver<'a> {
     fn devices(&self) -> Vec<table::Device> {
         let owner = |device: &spec::Device| {
             let owns = |domain: &&spec::Domain| domain.devices.iter().any(|claim| claim.value == device.name.value);
-            self.order.iter().position(|domain| owns(&domain)).map(|label| Label(label as u32))
+            self.order
+                .iter()
+                .position(|domain| owns(&domain))
+                .map(|label| Label(label as u32))
         };
         let device = |device: &spec::Device| table::Device {
             name: device.name.value.clone(),

@@ -39,17 +39,11 @@ pub enum Role {
 
 impl Role {
     /// All of them, with the words for them.
-    pub const WORDS: [(&'static str, Role); 3] =
-        [("policy", Role::Policy), ("xenstore", Role::Xenstore), ("console", Role::Console)];
-
-    /// The word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Role::Policy => "policy",
-            Role::Xenstore => "xenstore",
-            Role::Console => "console",
-        }
-    }
+    pub const WORDS: [(&'static str, Role); 3] = [
+        ("policy", Role::Policy),
+        ("xenstore", Role::Xenstore),
+        ("console", Role::Console),
+    ];
 
     /// The image that does it when the policy names none.
     pub fn image(self) -> &'static str {
