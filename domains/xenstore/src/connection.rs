@@ -1,0 +1,141 @@
+//! What the server keeps for one introduced domain.
+
+use crate::domid::DomId;
+use crate::error::Error;
+use crate::overlay::Overlay;
+use crate::quota;
+use crate::watch::Watches;
+use crate::wire::{Assembler, Header, Op, PAYLOAD_MAX};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+/// Whether a connection is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Requests are read and answered.
+    Active,
+    /// It broke the protocol. The domain stays known until it is released, but nothing more is read from it or sent.
+    CutOff,
+}
+
+/// One domain's connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// The domain.
+    pub domain: DomId,
+    /// Whether it is served.
+    pub state: State,
+    /// Its watches and waiting events.
+    pub watches: Watches,
+    /// Its open transactions.
+    pub transactions: BTreeMap<u32, Overlay>,
+    /// Its unfinished request.
+    pub assembler: Assembler,
+    next_transaction: u32,
+    output: Vec<u8>,
+    sent: usize,
+    /// End of each message in `output`, as a count of bytes since the connection began.
+    messages: Vec<u64>,
+    taken_in_all: u64,
+}
+
+impl Connection {
+    /// A fresh connection of `domain`.
+    #[must_use]
+    pub fn new(domain: DomId) -> Self {
+        Connection {
+            domain,
+            state: State::Active,
+            watches: Watches::new(domain),
+            transactions: BTreeMap::new(),
+            assembler: Assembler::default(),
+            next_transaction: 1,
+            output: Vec::new(),
+            sent: 0,
+            messages: Vec::new(),
+            taken_in_all: 0,
+        }
+    }
+
+    /// Drops all that it holds and serves it no more.
+    pub fn cut_off(&mut self) {
+        *self = Connection {
+            state: State::CutOff,
+            ..Connection::new(self.domain)
+        };
+    }
+
+    /// Bytes held on its behalf, besides the nodes that it owns.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.watches.bytes() + self.transactions.values().map(Overlay::bytes).sum::<usize>()
+    }
+
+    /// Whether it leaves so much unread that its requests have to wait.
+    #[must_use]
+    pub fn is_backed_up(&self) -> bool {
+        self.messages.len() >= quota::OUTSTANDING
+    }
+
+    /// Opens a transaction and gives its id.
+    pub fn start_transaction(&mut self) -> Result<u32, Error> {
+        if !self.domain.is_privileged() && self.transactions.len() >= quota::TRANSACTIONS {
+            return Err(Error::NoSpace);
+        }
+        while self.next_transaction == 0 || self.transactions.contains_key(&self.next_transaction) {
+            self.next_transaction = self.next_transaction.wrapping_add(1);
+        }
+        let id = self.next_transaction;
+        self.next_transaction = id.wrapping_add(1);
+        self.transactions.insert(id, Overlay::transaction());
+        Ok(id)
+    }
+
+    /// Queues a message for the client.
+    pub fn send(&mut self, op: u32, request: u32, transaction: u32, payload: &[u8]) {
+        // No reply is longer: each is checked where it is made.
+        let payload = payload.get(..PAYLOAD_MAX).unwrap_or(payload);
+        Header {
+            op,
+            request,
+            transaction,
+            bytes: payload.len() as u32,
+        }
+        .encode(&mut self.output);
+        self.output.extend_from_slice(payload);
+        self.messages
+            .push(self.taken_in_all + (self.output.len() - self.sent) as u64);
+    }
+
+    /// Bytes for the client. Waiting events are put in when nothing else is to send.
+    pub fn output(&mut self) -> &[u8] {
+        if self.state == State::Active {
+            self.fill_with_events();
+        }
+        self.output.get(self.sent..).unwrap_or_default()
+    }
+
+    /// The client has been given `bytes` from the front of [`Connection::output`].
+    pub fn output_taken(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.output.len() - self.sent);
+        self.sent += bytes;
+        self.taken_in_all += bytes as u64;
+        self.messages.retain(|&end| end > self.taken_in_all);
+        if self.sent == self.output.len() {
+            self.output.clear();
+            self.sent = 0;
+        }
+    }
+
+    fn fill_with_events(&mut self) {
+        const ENOUGH: usize = 1024;
+        let mut payload = Vec::new();
+        while self.output.len() - self.sent < ENOUGH && self.messages.len() < quota::OUTSTANDING {
+            payload.clear();
+            if !self.watches.next_event(PAYLOAD_MAX, &mut payload) {
+                break;
+            }
+            self.send(Op::WatchEvent as u32, 0, 0, &payload);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The server: connections, the store, and what goes on between them. No I/O: bytes in, bytes out.
+
+use crate::connection::{Connection, State};
+use crate::domid::DomId;
+use crate::error::Error;
+use crate::overlay::Event;
+use crate::store::Store;
+use crate::watch::Target;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+/// What the engine asks of the world when the policy domain introduces or releases a domain.
+pub trait Rings {
+    /// Map the ring of `domain` and bind its event channel `port`.
+    fn attach(&mut self, domain: DomId, port: u32) -> Result<(), Error>;
+    /// The opposite. Must succeed or be made up for later; the domain is gone.
+    fn detach(&mut self, domain: DomId);
+}
+
+/// The whole state of the server.
+#[derive(Debug, Default)]
+pub struct Engine {
+    pub(crate) store: Store,
+    pub(crate) connections: BTreeMap<DomId, Connection>,
+}
+
+impl Engine {
+    /// A server with an empty store and no connection.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The tree, for inspection.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether `domain` is introduced and not released, served or cut off.
+    #[must_use]
+    pub fn knows(&self, domain: DomId) -> bool {
+        self.connections.contains_key(&domain)
+    }
+
+    /// Starts a connection for `domain`, whose ring is attached. One that it had before is forgotten with its watches
+    /// and transactions.
+    pub fn connect(&mut self, domain: DomId) {
+        self.connections.insert(domain, Connection::new(domain));
+        self.fire_special(&Target::IntroduceDomain);
+    }
+
+    /// Ends the connection of `domain`, which is gone, and forgets whatever its id stood for: its nodes, what it was
+    /// allowed, its watches and transactions.
+    pub fn release(&mut self, domain: DomId) {
+        self.connections.remove(&domain);
+        let events = self.store.forget(domain);
+        self.fire(&events);
+        self.fire_special(&Target::ReleaseDomain);
+    }
+
+    /// Serves `domain` no more because its ring makes no sense. It stays known until it is released.
+    pub fn cut_off(&mut self, domain: DomId) {
+        if let Some(connection) = self.connections.get_mut(&domain) {
+            connection.cut_off();
+        }
+    }
+
+    /// Bytes to take from the ring of `domain` now: to the end of the header or payload that is next, or 0 while it
+    /// has to read replies first.
+    #[must_use]
+    pub fn input_wanted(&self, domain: DomId) -> usize {
+        match self.connections.get(&domain) {
+            Some(connection) if connection.state == State::Active && !connection.is_backed_up() => {
+                connection.assembler.wanted()
+            }
+            _ => 0,
+        }
+    }
+
+    /// Takes in bytes from the ring of `domain` and answers every request that they complete.
+    pub fn input(&mut self, domain: DomId, mut bytes: &[u8], rings: &mut impl Rings) {
+        while !bytes.is_empty() {
+            let Some(connection) = self
+                .connections
+                .get_mut(&domain)
+                .filter(|one| one.state == State::Active)
+            else {
+                return;
+            };
+            match connection.assembler.take(&mut bytes) {
+                Ok(Some((header, payload))) => self.request(domain, header, &payload, rings),
+                Ok(None) => return,
+                Err(_) => connection.cut_off(),
+            }
+        }
+    }
+
+    /// Whether `domain` is known but not served.
+    #[must_use]
+    pub fn is_cut_off(&self, domain: DomId) -> bool {
+        self.connections
+            .get(&domain)
+            .is_some_and(|connection| connection.state == State::CutOff)
+    }
+
+    /// Bytes to put into the ring of `domain`.
+    pub fn output(&mut self, domain: DomId) -> &[u8] {
+        self.connections
+            .get_mut(&domain)
+            .map(Connection::output)
+            .unwrap_or_default()
+    }
+
+    /// `bytes` of [`Engine::output`] are in the ring.
+    pub fn output_taken(&mut self, domain: DomId, bytes: usize) {
+        if let Some(connection) = self.connections.get_mut(&domain) {
+            connection.output_taken(bytes);
+        }
+    }
+
+    /// The domains that are known.
+    #[must_use]
+    pub fn domains(&self) -> Vec<DomId> {
+        self.connections.keys().copied().collect()
+    }
+
+    /// Bytes held for `domain` in all that its memory quota covers.
+    #[must_use]
+    pub fn memory_of(&self, domain: DomId) -> usize {
+        self.store.usage(domain).bytes + self.connections.get(&domain).map_or(0, Connection::held_bytes)
+    }
+
+    pub(crate) fn fire(&mut self, events: &[Event]) {
+        for event in events {
+            for connection in self.connections.values_mut() {
+                connection.watches.fire(event);
+            }
+        }
+    }
+
+    fn fire_special(&mut self, target: &Target) {
+        for connection in self.connections.values_mut() {
+            connection.watches.fire_special(target);
+        }
+    }
+}
