@@ -48,10 +48,10 @@ impl fmt::Display for BadPart {
 }
 
 impl Part {
-    /// Reads the policy's `partition` parameter.
+    /// Reads the policy's `partition` parameter; 0 and nothing mean the whole disk too.
     pub fn parse(text: &str) -> Result<Self, BadPart> {
         match text.trim() {
-            "" | "whole" => Ok(Self::Whole),
+            "" | "0" | "whole" => Ok(Self::Whole),
             number if number.bytes().all(|byte| byte.is_ascii_digit()) => number
                 .parse()
                 .ok()
@@ -91,9 +91,9 @@ mod tests {
     #[test]
     fn parts_are_read_as_the_policy_writes_them() {
         assert_eq!(Part::parse("whole"), Ok(Part::Whole));
-        assert_eq!(Part::parse(""), Ok(Part::Whole));
+        assert_eq!((Part::parse(""), Part::parse("0")), (Ok(Part::Whole), Ok(Part::Whole)));
         assert_eq!(Part::parse("12"), Ok(Part::Partition(12)));
-        for bad in ["0", "-1", "+1", "one", "4294967296", "1 2"] {
+        for bad in ["00", "-1", "+1", "one", "4294967296", "1 2"] {
             assert_eq!(Part::parse(bad), Err(BadPart), "{bad}");
         }
     }

@@ -10,6 +10,7 @@
 //! | [`features`] | which feature bits are demanded, wanted and refused (pure) |
 //! | [`dma`] | memory that a device may touch, as safe values |
 //! | [`queue`] | a virtqueue whose used ring is not believed |
+//! | `copies` | batched grant copies into and out of DMA memory (bare metal) |
 //! | `pci` | the transport: registers, vectors, status (bare metal) |
 //! | `hal` | DMA pages from the domain's own heap, VA = IOVA (bare metal) |
 //!
@@ -26,6 +27,8 @@ pub mod dma;
 pub mod features;
 pub mod queue;
 
+#[cfg(target_os = "none")]
+pub mod copies;
 #[cfg(target_os = "none")]
 mod hal;
 #[cfg(target_os = "none")]

@@ -1,0 +1,319 @@
+//! The virtio disk: requests of any shape in flight up to the queue's size, no copies, no allocation per request.
+//!
+//! Virtio 1.2 section 5.2. A request is a header that the device reads, the data where it lies, and a status byte that
+//! the device writes. Headers and status bytes live in a DMA region, one slot a request.
+
+use alloc::vec::Vec;
+use block_domain::gpt;
+use core::fmt;
+use core::time::Duration;
+use gpt_disk_types::BlockSize;
+use runtime::event::{self, Channel};
+use runtime::ids::Port;
+use runtime::time::now;
+use virtio::dma::{Chunk, DmaRegion};
+use virtio::queue::{CHUNKS_MAX, DeviceFault, PushError, Queue, SetupError};
+use virtio::{DeviceId, DomainHal, InitError, PciTransport, Transport};
+use xen_abi::io::blkif::SECTOR_BYTES;
+use xen_abi::platform::DeviceDescribe;
+
+/// Descriptors of the queue.
+pub const QUEUE: usize = 256;
+
+const REQUEST_QUEUE: u16 = 0;
+
+/// Feature bits and configuration offsets, virtio 1.2 sections 5.2.3 and 5.2.4.
+mod features {
+    pub const SIZE_MAX: u64 = 1 << 1;
+    pub const SEG_MAX: u64 = 1 << 2;
+    pub const READ_ONLY: u64 = 1 << 5;
+    pub const BLOCK_SIZE: u64 = 1 << 6;
+    pub const FLUSH: u64 = 1 << 9;
+}
+mod config {
+    pub const CAPACITY: usize = 0;
+    pub const SIZE_MAX: usize = 8;
+    pub const SEG_MAX: usize = 12;
+    pub const BLOCK_SIZE: usize = 20;
+}
+
+const STATUS_OK: u8 = 0;
+/// Not a status of the specification: the device has written none.
+const STATUS_NONE: u8 = 0xff;
+const HEADER_BYTES: usize = 16;
+const SLOT_BYTES: usize = 32;
+const BOUNCE_PAGES: usize = 16;
+/// How long a request at start-up may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Disk to memory.
+    Read,
+    /// Memory to disk.
+    Write,
+    /// What was written and reported done becomes durable.
+    Flush,
+}
+
+impl Operation {
+    /// `VIRTIO_BLK_T_*`.
+    fn number(self) -> u32 {
+        match self {
+            Self::Read => 0,
+            Self::Write => 1,
+            Self::Flush => 4,
+        }
+    }
+}
+
+/// What the disk is.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// 512-byte sectors.
+    pub sectors: u64,
+    /// The device refuses writes.
+    pub read_only: bool,
+    /// The device has a write cache that can be flushed.
+    pub flush: bool,
+    /// Bytes of a logical block: requests are multiples of it.
+    pub block_size: BlockSize,
+    /// Bytes of a chunk at most.
+    pub chunk_bytes_max: u32,
+    /// Chunks of data in a request at most.
+    pub chunks_max: usize,
+}
+
+/// Why the disk cannot be used.
+#[derive(Debug)]
+pub enum DiskError {
+    /// The transport.
+    Init(InitError),
+    /// The queue.
+    Queue(SetupError),
+    /// The configuration cannot be read or makes no sense.
+    Config,
+    /// Out of memory.
+    Memory,
+}
+
+impl From<InitError> for DiskError {
+    fn from(error: InitError) -> Self {
+        Self::Init(error)
+    }
+}
+
+impl From<SetupError> for DiskError {
+    fn from(error: SetupError) -> Self {
+        Self::Queue(error)
+    }
+}
+
+impl fmt::Display for DiskError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Init(error) => error.fmt(out),
+            Self::Queue(SetupError::TooSmall { offered, wanted }) => {
+                write!(out, "the queue has {offered} descriptors, {wanted} are needed (QEMU: queue-size)")
+            }
+            Self::Queue(error) => write!(out, "the queue cannot be set up: {error:?}"),
+            Self::Config => out.write_str("the device's configuration makes no sense"),
+            Self::Memory => out.write_str("out of memory"),
+        }
+    }
+}
+
+/// Names a request in flight, below [`QUEUE`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot(u16);
+
+impl Slot {
+    /// As an index.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done.
+    Done,
+    /// The device reports an error (an I/O error, a full host disk), with its status byte.
+    Failed(u8),
+}
+
+/// A disk.
+pub struct Disk {
+    transport: PciTransport,
+    queue: Queue<DomainHal, QUEUE>,
+    interrupt: Channel,
+    slots: DmaRegion<DomainHal>,
+    free: Vec<u16>,
+    /// By token: the slot of the request.
+    by_token: [Option<Slot>; QUEUE],
+    bounce: DmaRegion<DomainHal>,
+    kick: bool,
+    /// What it is.
+    pub facts: Facts,
+}
+
+impl Disk {
+    /// Opens a device that `virtio::find` found.
+    pub fn open(device: &DeviceDescribe) -> Result<Self, DiskError> {
+        let mut transport = PciTransport::open(device)?;
+        let wanted = features::SIZE_MAX
+            | features::SEG_MAX
+            | features::READ_ONLY
+            | features::BLOCK_SIZE
+            | features::FLUSH;
+        let agreed = transport.negotiate(wanted)?;
+        let interrupt = transport.queue_interrupt(REQUEST_QUEUE, 0)?;
+        transport.no_config_interrupt();
+        let queue = Queue::new(&mut transport, REQUEST_QUEUE)?;
+        let facts = read_facts(&transport, agreed)?;
+        transport.start()?;
+        Ok(Self {
+            transport,
+            queue,
+            interrupt,
+            slots: DmaRegion::allocate((QUEUE * SLOT_BYTES).div_ceil(virtio_page())).ok_or(DiskError::Memory)?,
+            free: (0..QUEUE as u16).rev().collect(),
+            by_token: [None; QUEUE],
+            bounce: DmaRegion::allocate(BOUNCE_PAGES).ok_or(DiskError::Memory)?,
+            kick: false,
+            facts,
+        })
+    }
+
+    /// Which device this is.
+    pub fn id(&self) -> DeviceId {
+        self.transport.id()
+    }
+
+    /// The port of its interrupt.
+    pub fn port(&self) -> Port {
+        self.interrupt.port()
+    }
+
+    /// Whether a request of `chunks` chunks of data can be queued now.
+    pub fn has_room(&self, chunks: usize) -> bool {
+        !self.free.is_empty() && self.queue.free() >= chunks + 2
+    }
+
+    /// Queues a request. [`Disk::flush`] tells the device.
+    pub fn submit(&mut self, operation: Operation, sector: u64, data: &[Chunk]) -> Result<Slot, PushError> {
+        let slot = Slot(*self.free.last().ok_or(PushError::Full)?);
+        let at = slot.index() * SLOT_BYTES;
+        let mut header = [0; HEADER_BYTES + 1];
+        let (kind, rest) = header.split_at_mut(8);
+        kind[..4].copy_from_slice(&operation.number().to_le_bytes());
+        rest[..8].copy_from_slice(&sector.to_le_bytes());
+        rest[8] = STATUS_NONE;
+        self.slots.write(at, &header).map_err(|_| PushError::BadShape)?;
+        let header = self.slots.chunk(at, HEADER_BYTES).map_err(|_| PushError::BadShape)?;
+        let status = self.slots.chunk(at + HEADER_BYTES, 1).map_err(|_| PushError::BadShape)?;
+        let mut chunks = heapless::Vec::<Chunk, CHUNKS_MAX>::new();
+        let token = if operation == Operation::Read {
+            chunks.extend_from_slice(data).map_err(|_| PushError::BadShape)?;
+            chunks.push(status).map_err(|_| PushError::BadShape)?;
+            self.queue.push(&[header], &chunks)?
+        } else {
+            chunks.push(header).map_err(|_| PushError::BadShape)?;
+            chunks.extend_from_slice(data).map_err(|_| PushError::BadShape)?;
+            self.queue.push(&chunks, &[status])?
+        };
+        self.free.pop();
+        if let Some(place) = self.by_token.get_mut(token.index()) {
+            *place = Some(slot);
+        }
+        self.kick = true;
+        Ok(slot)
+    }
+
+    /// Tells the device of what was submitted.
+    pub fn flush(&mut self) {
+        if core::mem::take(&mut self.kick) {
+            self.queue.kick(&mut self.transport);
+        }
+    }
+
+    /// The next finished request. `None`: no more, an interrupt will tell.
+    pub fn next_done(&mut self) -> Result<Option<(Slot, Outcome)>, DeviceFault> {
+        loop {
+            let Some(done) = self.queue.pop()? else {
+                if self.queue.request_interrupts() {
+                    continue;
+                }
+                return Ok(None);
+            };
+            self.queue.suppress_interrupts();
+            let Some(slot) = self.by_token.get_mut(done.token.index()).and_then(Option::take) else { continue };
+            let mut status = [STATUS_NONE];
+            let _ = self.slots.read(slot.index() * SLOT_BYTES + HEADER_BYTES, &mut status);
+            self.free.push(slot.0);
+            let outcome = if status == [STATUS_OK] { Outcome::Done } else { Outcome::Failed(status[0]) };
+            return Ok(Some((slot, outcome)));
+        }
+    }
+
+    /// Reads sectors and waits for them. Only before anything else is in flight.
+    fn read_now(&mut self, sector: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
+        let chunk = self.bounce.chunk(0, into.len()).map_err(|_| ReadFailed)?;
+        self.submit(Operation::Read, sector, &[chunk]).map_err(|_| ReadFailed)?;
+        self.flush();
+        let deadline = now() + PATIENCE;
+        loop {
+            match self.next_done().map_err(|_| ReadFailed)? {
+                Some((_, Outcome::Done)) => return self.bounce.read(0, into).map_err(|_| ReadFailed),
+                Some((_, Outcome::Failed(_))) => return Err(ReadFailed),
+                None if !event::poll(&[self.port()], Some(deadline)) => return Err(ReadFailed),
+                None => {}
+            }
+        }
+    }
+}
+
+fn virtio_page() -> usize {
+    runtime::pages::PAGE
+}
+
+fn read_facts(transport: &PciTransport, agreed: u64) -> Result<Facts, DiskError> {
+    let word = |offset| transport.read_config_space::<u32>(offset).map_err(|_| DiskError::Config);
+    let optional = |feature, offset| if agreed & feature != 0 { word(offset).map(Some) } else { Ok(None) };
+    let sectors = transport.read_consistent(|| transport.read_config_space::<u64>(config::CAPACITY));
+    let block_bytes = optional(features::BLOCK_SIZE, config::BLOCK_SIZE)?.unwrap_or(SECTOR_BYTES as u32);
+    let sensible = block_bytes.is_power_of_two() && (512..=65536).contains(&block_bytes);
+    let chunks_max = optional(features::SEG_MAX, config::SEG_MAX)?.map_or(CHUNKS_MAX, |max| max as usize);
+    Ok(Facts {
+        sectors: sectors.map_err(|_| DiskError::Config)?,
+        read_only: agreed & features::READ_ONLY != 0,
+        flush: agreed & features::FLUSH != 0,
+        block_size: BlockSize::new(block_bytes).filter(|_| sensible).ok_or(DiskError::Config)?,
+        chunk_bytes_max: optional(features::SIZE_MAX, config::SIZE_MAX)?.filter(|&max| max >= 4096).unwrap_or(u32::MAX),
+        chunks_max: chunks_max.clamp(1, CHUNKS_MAX - 2),
+    })
+}
+
+/// Sectors could not be read at start-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadFailed;
+
+impl gpt::Blocks for Disk {
+    type Error = ReadFailed;
+
+    fn block_size(&self) -> BlockSize {
+        self.facts.block_size
+    }
+
+    fn count(&self) -> u64 {
+        self.facts.sectors / (self.facts.block_size.to_u64() / SECTOR_BYTES)
+    }
+
+    fn read(&mut self, first: u64, into: &mut [u8]) -> Result<(), ReadFailed> {
+        let per_block = self.facts.block_size.to_u64() / SECTOR_BYTES;
+        let sector = first.checked_mul(per_block).ok_or(ReadFailed)?;
+        self.read_now(sector, into)
+    }
+}

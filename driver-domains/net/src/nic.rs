@@ -1,0 +1,216 @@
+//! The virtio network card: the switch's uplink. Thin: whole frames in fixed buffers, no offloads.
+//!
+//! Virtio 1.2 section 5.1. Queue 0 receives, queue 1 sends. After a reset the device takes frames to any address
+//! (section 5.1.6.5.1 lets a driver restrict that through the control queue, which is not negotiated), so vifs may
+//! have MAC addresses of their own.
+
+use crate::buffers::{Buffers, DEVICE_HEADER_BYTES};
+use core::fmt;
+use net_domain::frame::{FRAME_MAX, HEADER_BYTES, Mac};
+use net_domain::pool::{Buffer, Held};
+use runtime::event::Channel;
+use runtime::ids::Port;
+use virtio::queue::{DeviceFault, Queue, SetupError};
+use virtio::{DeviceId, DomainHal, InitError, PciTransport, Transport};
+use xen_abi::platform::DeviceDescribe;
+
+/// Descriptors of each queue.
+pub const QUEUE: usize = 256;
+
+const RECEIVE: u16 = 0;
+const TRANSMIT: u16 = 1;
+/// `VIRTIO_NET_F_MAC`: the device has an address.
+const FEATURE_MAC: u64 = 1 << 5;
+const CONFIG_MAC: usize = 0;
+
+/// Why the card cannot be used.
+#[derive(Debug)]
+pub enum NicError {
+    /// The transport.
+    Init(InitError),
+    /// A queue.
+    Queue(SetupError),
+}
+
+impl From<InitError> for NicError {
+    fn from(error: InitError) -> Self {
+        Self::Init(error)
+    }
+}
+
+impl From<SetupError> for NicError {
+    fn from(error: SetupError) -> Self {
+        Self::Queue(error)
+    }
+}
+
+impl fmt::Display for NicError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Init(error) => error.fmt(out),
+            Self::Queue(SetupError::TooSmall { offered, wanted }) => {
+                write!(out, "a queue has {offered} descriptors, {wanted} are needed (QEMU: rx_queue_size, tx_queue_size)")
+            }
+            Self::Queue(error) => write!(out, "a queue cannot be set up: {error:?}"),
+        }
+    }
+}
+
+/// What the card has done.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NicCounters {
+    /// Frames received.
+    pub received: u64,
+    /// Frames sent.
+    pub sent: u64,
+    /// Frames not sent because the queue was full.
+    pub send_drops: u64,
+    /// Frames received of an impossible length.
+    pub malformed: u64,
+}
+
+/// The card.
+pub struct Nic {
+    transport: PciTransport,
+    receive: Queue<DomainHal, QUEUE>,
+    transmit: Queue<DomainHal, QUEUE>,
+    receive_interrupt: Channel,
+    transmit_interrupt: Channel,
+    /// By token: the buffer that the device has.
+    receiving: [Option<Buffer>; QUEUE],
+    sending: [Option<Buffer>; QUEUE],
+    mac: Option<Mac>,
+    kick_transmit: bool,
+    /// What it has done.
+    pub counters: NicCounters,
+}
+
+impl Nic {
+    /// Opens the card and gives it buffers to receive into.
+    pub fn open(device: &DeviceDescribe, buffers: &mut Buffers) -> Result<Self, NicError> {
+        let mut transport = PciTransport::open(device)?;
+        let features = transport.negotiate(FEATURE_MAC)?;
+        let receive_interrupt = transport.queue_interrupt(RECEIVE, 0)?;
+        let transmit_interrupt = transport.queue_interrupt(TRANSMIT, 1)?;
+        transport.no_config_interrupt();
+        let receive = Queue::new(&mut transport, RECEIVE)?;
+        let mut transmit = Queue::new(&mut transport, TRANSMIT)?;
+        transmit.suppress_interrupts();
+        let mac = transport.read_config_space::<[u8; 6]>(CONFIG_MAC).ok().map(Mac);
+        let mac = mac.filter(|mac| features & FEATURE_MAC != 0 && mac.is_station());
+        transport.start()?;
+        let mut nic = Self {
+            transport,
+            receive,
+            transmit,
+            receive_interrupt,
+            transmit_interrupt,
+            receiving: [None; QUEUE],
+            sending: [None; QUEUE],
+            mac,
+            kick_transmit: false,
+            counters: NicCounters::default(),
+        };
+        nic.refill(buffers);
+        Ok(nic)
+    }
+
+    /// Which device this is.
+    pub fn id(&self) -> DeviceId {
+        self.transport.id()
+    }
+
+    /// The card's own address, if it has one.
+    pub fn mac(&self) -> Option<Mac> {
+        self.mac
+    }
+
+    /// Whether a port is one of the card's interrupts.
+    pub fn owns(&self, port: Port) -> bool {
+        port == self.receive_interrupt.port() || port == self.transmit_interrupt.port()
+    }
+
+    /// Gives the device buffers to receive into.
+    pub fn refill(&mut self, buffers: &mut Buffers) {
+        let mut added = false;
+        while self.receive.free() != 0 {
+            let Some(buffer) = buffers.pool.take() else { break };
+            let token = buffers.device_chunk(buffer, FRAME_MAX).and_then(|chunk| self.receive.push(&[], &[chunk]).ok());
+            match token.and_then(|token| self.receiving.get_mut(token.index())) {
+                Some(slot) => *slot = Some(buffer),
+                None => {
+                    buffers.pool.release(buffer);
+                    break;
+                }
+            }
+            added = true;
+        }
+        if added {
+            self.receive.kick(&mut self.transport);
+        }
+    }
+
+    /// The next received frame; the caller becomes its holder. `None`: no more, an interrupt will tell.
+    pub fn next_frame(&mut self, buffers: &mut Buffers) -> Result<Option<Held>, DeviceFault> {
+        loop {
+            let Some(done) = self.receive.pop()? else {
+                if self.receive.request_interrupts() {
+                    continue;
+                }
+                return Ok(None);
+            };
+            self.receive.suppress_interrupts();
+            let Some(buffer) = self.receiving.get_mut(done.token.index()).and_then(Option::take) else { continue };
+            let bytes = (done.written as usize).saturating_sub(DEVICE_HEADER_BYTES);
+            if (HEADER_BYTES..=FRAME_MAX).contains(&bytes) {
+                self.counters.received += 1;
+                return Ok(Some(Held { buffer, bytes: bytes as u16 }));
+            }
+            self.counters.malformed += 1;
+            buffers.pool.release(buffer);
+        }
+    }
+
+    /// Queues a frame to be sent, which gains a holder until it is. [`Nic::flush`] tells the device.
+    pub fn send(&mut self, buffers: &mut Buffers, frame: Held) {
+        let chunk = buffers.sendable(frame);
+        let token = chunk.and_then(|chunk| self.transmit.push(&[chunk], &[]).ok());
+        match token.and_then(|token| self.sending.get_mut(token.index())) {
+            Some(slot) if buffers.pool.hold(frame.buffer) => {
+                *slot = Some(frame.buffer);
+                self.kick_transmit = true;
+                self.counters.sent += 1;
+            }
+            _ => self.counters.send_drops += 1,
+        }
+    }
+
+    /// Tells the device of queued frames and takes back the buffers of sent ones.
+    pub fn flush(&mut self, buffers: &mut Buffers) -> Result<(), DeviceFault> {
+        if core::mem::take(&mut self.kick_transmit) {
+            self.transmit.kick(&mut self.transport);
+        }
+        self.reclaim(buffers)?;
+        // Interrupts are wanted only when there is no room: then someone waits for it.
+        if self.transmit.free() != 0 {
+            self.transmit.suppress_interrupts();
+        } else if self.transmit.request_interrupts() {
+            self.reclaim(buffers)?;
+        }
+        Ok(())
+    }
+
+    fn reclaim(&mut self, buffers: &mut Buffers) -> Result<(), DeviceFault> {
+        while let Some(done) = self.transmit.pop()? {
+            if let Some(buffer) = self.sending.get_mut(done.token.index()).and_then(Option::take) {
+                buffers.pool.release(buffer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Room for frames to send.
+    pub fn room(&self) -> usize {
+        self.transmit.free()
+    }
+}
