@@ -1,0 +1,65 @@
+//! `sched_op`: waiting, giving way, ending.
+
+use xen_abi::sched as abi;
+use xen_abi::xen::HYPERVISOR_SCHED_OP;
+
+use super::with;
+use crate::ids::Port;
+use crate::time::Instant;
+
+/// Why a domain ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// Its work is done.
+    Done,
+    /// It wants to be started again.
+    Restart,
+    /// It is broken.
+    Crash,
+}
+
+/// Lets other domains run.
+pub fn give_way() {
+    // SAFETY: no memory is involved.
+    let _ = unsafe { super::call(HYPERVISOR_SCHED_OP, [abi::SCHEDOP_YIELD, 0, 0, 0, 0]) };
+}
+
+/// Waits until any unmasked port is pending.
+pub fn block() {
+    // SAFETY: no memory is involved.
+    let _ = unsafe { super::call(HYPERVISOR_SCHED_OP, [abi::SCHEDOP_BLOCK, 0, 0, 0, 0]) };
+}
+
+/// Waits until one of the ports is pending or the time has come. May return early.
+pub fn poll(ports: &[Port], deadline: Option<Instant>) {
+    let mut numbers = [0u32; 128];
+    let count = ports.len().min(numbers.len());
+    for (number, port) in numbers.iter_mut().zip(ports) {
+        *number = port.0;
+    }
+    // A timeout of 0 means none; a deadline of 0 has passed.
+    let timeout = deadline.map_or(0, |deadline| deadline.0.max(1));
+    let mut structure = abi::SchedPoll {
+        ports: numbers.as_ptr() as u64,
+        nr_ports: count as u32,
+        timeout,
+        ..Default::default()
+    };
+    // SAFETY: the hypervisor only reads the structure and the array.
+    let _ = unsafe { with(HYPERVISOR_SCHED_OP, abi::SCHEDOP_POLL, &mut structure) };
+}
+
+/// Ends this domain.
+pub fn shutdown(reason: Shutdown) -> ! {
+    let reason = match reason {
+        Shutdown::Done => abi::SHUTDOWN_POWEROFF,
+        Shutdown::Restart => abi::SHUTDOWN_REBOOT,
+        Shutdown::Crash => abi::SHUTDOWN_CRASH,
+    };
+    loop {
+        let mut structure = abi::SchedShutdown { reason };
+        // SAFETY: the hypervisor only reads the structure.
+        let _ = unsafe { with(HYPERVISOR_SCHED_OP, abi::SCHEDOP_SHUTDOWN, &mut structure) };
+        core::hint::spin_loop();
+    }
+}

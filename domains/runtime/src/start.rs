@@ -1,0 +1,67 @@
+//! From the first instruction to the domain's `main`, and the ways to end.
+
+/// Names the domain's main function: `runtime::entry!(main);` where `fn main()`. When it returns, the domain ends.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        #[unsafe(no_mangle)]
+        extern "Rust" fn bulkhead_domain_main() {
+            let main: fn() = $main;
+            main()
+        }
+    };
+}
+
+/// Called by `_start` with the address of the start info (which is fixed and known, so it is not looked at).
+#[cfg_attr(
+    not(target_os = "none"),
+    expect(dead_code, reason = "a host process starts otherwise")
+)]
+pub(crate) extern "C" fn start(_start_info: u64) -> ! {
+    use xen_abi::native::HEAP_BASE;
+
+    unsafe extern "Rust" {
+        safe fn bulkhead_domain_main();
+    }
+
+    let info = crate::info::start_info();
+    // SAFETY: the builder populated the heap with zeroed pages, and nothing uses it yet.
+    unsafe { crate::heap::HEAP.init(HEAP_BASE, info.heap_bytes) };
+    crate::shared_info::init();
+    crate::event::init();
+    crate::console::init();
+    crate::store::init();
+    bulkhead_domain_main();
+    exit()
+}
+
+/// Ends the domain: its work is done.
+pub fn exit() -> ! {
+    crate::hypercall::sched::shutdown(crate::hypercall::sched::Shutdown::Done)
+}
+
+/// Ends the domain: it is broken.
+pub fn crash() -> ! {
+    crate::hypercall::sched::shutdown(crate::hypercall::sched::Shutdown::Crash)
+}
+
+/// Says what happened on the console and, in case that is what is broken, to the hypervisor; then ends the domain.
+#[cfg(target_os = "none")]
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    use core::fmt::Write as _;
+
+    struct Early;
+    impl core::fmt::Write for Early {
+        fn write_str(&mut self, text: &str) -> core::fmt::Result {
+            crate::console::write_early(text.as_bytes());
+            Ok(())
+        }
+    }
+
+    let _ = writeln!(Early, "{info}");
+    if crate::console::is_connected() {
+        crate::println!("{info}");
+    }
+    crash()
+}

@@ -1,0 +1,133 @@
+//! The states of a split device and who does what next: Xen public header `io/xenbus.h`, `enum xenbus_state`.
+//!
+//! Both ends publish their state and watch the other's. The step functions are pure: given both states they say what
+//! to do; the bus modules do it. `docs/xenbus.md` has the diagram.
+
+pub use xen_abi::io::xenbus::XenbusState as State;
+
+/// What a back end does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackStep {
+    /// Nothing.
+    Wait,
+    /// Publish features, go to `InitWait`.
+    Announce,
+    /// Read the front end's details, map, bind, go to `Connected`.
+    Connect,
+    /// Stop using everything of the front end's, go to `Closed`.
+    Close,
+}
+
+/// The back end's next step. `front` is what a hostile domain wrote: every combination has an answer, and none connects
+/// twice without a `Close` between.
+pub fn back_step(own: State, front: State) -> BackStep {
+    use State::*;
+    match (own, front) {
+        (Unknown | Initialising, _) => BackStep::Announce,
+        (InitWait, Initialised | Connected) => BackStep::Connect,
+        (Connected, Initialised | Connected) => BackStep::Wait,
+        (Connected | InitWait, Closing | Closed) => BackStep::Close,
+        // A front end that is gone or starts over without closing: what it granted is not ours any more.
+        (Connected, Unknown | Initialising) => BackStep::Close,
+        (Closing, _) => BackStep::Close,
+        (Closed, Initialising) => BackStep::Announce,
+        _ => BackStep::Wait,
+    }
+}
+
+/// What a front end does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrontStep {
+    /// Nothing.
+    Wait,
+    /// Grant rings, publish details.
+    Publish,
+    /// The back end is connected: read its features, start.
+    Start,
+    /// The back end goes away: revoke, go to `Closed`.
+    Close,
+}
+
+/// The front end's next step.
+pub fn front_step(own: State, back: State) -> FrontStep {
+    use State::*;
+    match (own, back) {
+        (Initialising, InitWait) => FrontStep::Publish,
+        // A front end of the netif kind publishes with state Connected; both kinds start on the back end's word.
+        (Initialised | Connected, Connected) => FrontStep::Start,
+        (Initialised | Connected | Initialising, Closing | Closed) => FrontStep::Close,
+        (Initialised | Connected, Unknown) => FrontStep::Close,
+        (Closing, _) => FrontStep::Close,
+        _ => FrontStep::Wait,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use State::*;
+
+    const ALL: [State; 9] = [
+        Unknown,
+        Initialising,
+        InitWait,
+        Initialised,
+        Connected,
+        Closing,
+        Closed,
+        Reconfiguring,
+        Reconfigured,
+    ];
+
+    /// Both ends stepping in any order reach Connected, and after a close by the front end can do so again.
+    #[test]
+    fn two_honest_ends_connect_close_and_connect_again() {
+        let (mut back, mut front) = (Initialising, Initialising);
+        let mut run = |front: &mut State, goal: (State, State)| {
+            for _ in 0..10 {
+                back = match back_step(back, *front) {
+                    BackStep::Wait => back,
+                    BackStep::Announce => InitWait,
+                    BackStep::Connect => Connected,
+                    BackStep::Close => Closed,
+                };
+                *front = match front_step(*front, back) {
+                    FrontStep::Wait => *front,
+                    FrontStep::Publish => Initialised,
+                    FrontStep::Start => Connected,
+                    FrontStep::Close => Closed,
+                };
+            }
+            assert_eq!((back, *front), goal);
+        };
+        run(&mut front, (Connected, Connected));
+        front = Closing;
+        run(&mut front, (Closed, Closed));
+        front = Initialising;
+        run(&mut front, (Connected, Connected));
+    }
+
+    /// Whatever a hostile front end writes, the back end connects only from InitWait, so never twice in a row.
+    #[test]
+    fn a_back_end_never_connects_twice_without_closing() {
+        for own in ALL {
+            for front in ALL {
+                if back_step(own, front) == BackStep::Connect {
+                    assert_eq!(own, InitWait);
+                }
+            }
+        }
+        assert_eq!(back_step(Connected, Initialising), BackStep::Close);
+    }
+
+    #[test]
+    fn a_front_end_does_not_start_before_it_published() {
+        for own in ALL {
+            for back in ALL {
+                if front_step(own, back) == FrontStep::Start {
+                    assert!(own == Initialised || own == Connected);
+                }
+            }
+        }
+    }
+}
