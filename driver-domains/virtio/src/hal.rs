@@ -15,7 +15,9 @@ pub struct DomainHal;
 // from here on, as they are leaked. The heap does not start at 0, so a device address is never 0 but for failure.
 unsafe impl Hal for DomainHal {
     fn dma_alloc(pages: usize, _: BufferDirection) -> (PhysAddr, NonNull<u8>) {
-        let Some(pages) = Pages::new(pages) else { return (0, NonNull::dangling()) };
+        let Some(pages) = Pages::new(pages) else {
+            return (0, NonNull::dangling());
+        };
         let address = core::mem::ManuallyDrop::new(pages).address();
         let base = core::ptr::with_exposed_provenance_mut(address as usize);
         (address, NonNull::new(base).unwrap_or(NonNull::dangling()))

@@ -1,56 +1,49 @@
-//! Device registers: volatile accesses inside a checked range.
+//! The registers of one structure of a device: inside its part of the BAR, or not at all.
 
 use crate::caps::Structure;
+use runtime::device::Registers;
 
-/// A width in which registers are accessed.
-pub(crate) trait Width: Copy {}
-impl Width for u8 {}
-impl Width for u16 {}
-impl Width for u32 {}
-
-/// Registers of a device, mapped in the domain for as long as it lives. Not empty, aligned to 4.
+/// A part of a BAR. Accesses outside it are not made: the device chose its bounds.
 #[derive(Debug)]
-pub(crate) struct Registers {
-    base: *mut u8,
+pub(crate) struct Window {
+    bar: Registers,
+    start: usize,
     bytes: usize,
 }
 
-// SAFETY: device registers are as good on any thread; the transport that owns them is used by one at a time.
-unsafe impl Send for Registers {}
+macro_rules! accessors {
+    ($($get:ident $set:ident $read:ident $write:ident $word:ty;)*) => {
+        $(
+            /// The register at `offset`. Outside the window or unaligned: `None`.
+            pub(crate) fn $get(&self, offset: usize) -> Option<$word> {
+                Some(self.bar.$read(self.place(offset, size_of::<$word>())?))
+            }
 
-impl Registers {
-    /// The registers of a structure that [`crate::caps::find_structures`] found.
-    ///
-    /// # Safety
-    ///
-    /// `structure` lies in a memory BAR of a device of this domain, mapped by the hypervisor, and no other `Registers`
-    /// covers it.
-    pub(crate) unsafe fn new(structure: Structure) -> Self {
-        let base = core::ptr::with_exposed_provenance_mut(structure.address as usize);
-        Self { base, bytes: structure.bytes as usize }
+            /// Sets the register at `offset`. Outside the window or unaligned: nothing happens, `None`.
+            pub(crate) fn $set(&self, offset: usize, value: $word) -> Option<()> {
+                self.bar.$write(self.place(offset, size_of::<$word>())?, value);
+                Some(())
+            }
+        )*
+    };
+}
+
+impl Window {
+    /// The part of `bar` that a structure takes. `None`: it is not inside.
+    pub(crate) fn new(bar: Registers, structure: Structure) -> Option<Self> {
+        let (start, bytes) = (structure.offset as usize, structure.bytes as usize);
+        (start.checked_add(bytes)? <= bar.bytes()).then_some(Self { bar, start, bytes })
     }
 
-    /// Whether `width` bytes at `offset` are inside.
-    pub(crate) fn covers(&self, offset: usize, width: usize) -> bool {
-        offset.checked_add(width).is_some_and(|end| end <= self.bytes)
+    /// Where in the BAR `width` bytes at `offset` are, if they are inside and aligned.
+    pub(crate) fn place(&self, offset: usize, width: usize) -> Option<usize> {
+        let inside = offset.checked_add(width)? <= self.bytes && (self.start + offset).is_multiple_of(width);
+        inside.then_some(self.start + offset)
     }
 
-    /// The register at `offset`. Outside the range or unaligned: `None`.
-    pub(crate) fn get<T: Width>(&self, offset: usize) -> Option<T> {
-        if !self.covers(offset, size_of::<T>()) || !offset.is_multiple_of(size_of::<T>()) {
-            return None;
-        }
-        // SAFETY: inside a mapped BAR (`new`) and aligned (checked above, the base is aligned to 4).
-        Some(unsafe { self.base.add(offset).cast::<T>().read_volatile() })
-    }
-
-    /// Sets the register at `offset`. Outside the range or unaligned: nothing happens, `false`.
-    pub(crate) fn set<T: Width>(&self, offset: usize, value: T) -> bool {
-        if !self.covers(offset, size_of::<T>()) || !offset.is_multiple_of(size_of::<T>()) {
-            return false;
-        }
-        // SAFETY: as in `get`.
-        unsafe { self.base.add(offset).cast::<T>().write_volatile(value) };
-        true
+    accessors! {
+        get_u8 set_u8 read_u8 write_u8 u8;
+        get_u16 set_u16 read_u16 write_u16 u16;
+        get_u32 set_u32 read_u32 write_u32 u32;
     }
 }

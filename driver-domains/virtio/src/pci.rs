@@ -4,17 +4,16 @@
 //! never written to size BARs, each queue has its MSI-X vector before it is enabled, notify addresses are computed
 //! once, and features are negotiated with the checks of [`crate::features`].
 
-use crate::caps::{self, BarWindow, CapsError, ConfigSpace};
+use crate::caps::{self, CapsError, ConfigSpace, Structure};
 use crate::features::{self, FeatureError};
-use crate::mmio::Registers;
+use crate::mmio::Window;
 use alloc::vec::Vec;
 use core::fmt;
+use runtime::device::Device;
 use runtime::errno::Errno;
 use runtime::event::Channel;
-use runtime::hypercall::{physdev, platform};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{Error, PhysAddr};
-use xen_abi::platform::{BAR_MEMORY, DeviceDescribe};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Offsets in `struct virtio_pci_common_cfg`, virtio 1.2 section 4.1.4.3.
@@ -101,43 +100,42 @@ impl fmt::Display for InitError {
 }
 
 /// The virtio devices of this domain that have type `wanted`.
-pub fn find(wanted: DeviceType) -> Vec<DeviceDescribe> {
-    let devices = (0..).map_while(|index| platform::device_describe(index).ok());
-    devices.filter(|device| device_type(device) == Some(wanted)).collect()
+pub fn find(wanted: DeviceType) -> Vec<Device> {
+    runtime::device::devices()
+        .filter(|device| device_type(device) == Some(wanted))
+        .collect()
 }
 
-fn device_type(device: &DeviceDescribe) -> Option<DeviceType> {
-    if device.vendor != VENDOR {
+fn device_type(device: &Device) -> Option<DeviceType> {
+    let facts = device.facts();
+    if facts.vendor != VENDOR {
         return None;
     }
-    let number = if TRANSITIONAL.contains(&device.device) {
-        platform::config_read(device.bdf, SUBSYSTEM_ID, 2).ok()?
+    let number = if TRANSITIONAL.contains(&facts.device) {
+        device.config_read(SUBSYSTEM_ID, 2).ok()?
     } else {
-        u32::from(device.device.checked_sub(MODERN_BASE)?)
+        u32::from(facts.device.checked_sub(MODERN_BASE)?)
     };
     DeviceType::try_from(number).ok()
 }
 
-struct HypervisorConfig {
-    bdf: u32,
-}
+struct HypervisorConfig<'a>(&'a Device);
 
-impl ConfigSpace for HypervisorConfig {
+impl ConfigSpace for HypervisorConfig<'_> {
     fn read(&mut self, offset: u32, width: u32) -> Option<u32> {
-        platform::config_read(self.bdf, offset, width).ok()
+        self.0.config_read(offset, width).ok()
     }
 }
 
 /// A virtio device of this domain.
 #[derive(Debug)]
 pub struct PciTransport {
-    id: DeviceId,
+    function: Device,
     kind: DeviceType,
-    vectors_offered: u32,
-    common: Registers,
-    notify: Registers,
+    common: Window,
+    notify: Window,
     notify_multiplier: u32,
-    device: Option<Registers>,
+    device: Option<Window>,
     /// By queue: offset in the notification area.
     notify_offsets: [Option<u32>; QUEUES_MAX as usize],
     /// By queue: MSI-X vector.
@@ -148,27 +146,21 @@ pub struct PciTransport {
 
 impl PciTransport {
     /// Opens and resets a device that [`find`] found. Each device can be opened once.
-    pub fn open(device: &DeviceDescribe) -> Result<Self, InitError> {
-        let bars = device.bars.map(|bar| {
-            let mapped = bar.flags & BAR_MEMORY != 0;
-            if mapped { BarWindow { address: bar.gpa, bytes: bar.bytes } } else { BarWindow::default() }
-        });
-        let mut config = HypervisorConfig { bdf: device.bdf };
-        let found = caps::find_structures(&mut config, &bars).map_err(InitError::Capabilities)?;
-        let kind = device_type(device).ok_or(InitError::BadLayout)?;
-        enable(device.bdf);
-        // SAFETY: `caps` has checked the structures to lie in BARs that the hypervisor says it has mapped. They do
-        // not overlap in any device that follows the specification, and only this transport reaches them; were they
-        // to overlap, nothing but the device itself would be confused.
-        let registers = |structure| unsafe { Registers::new(structure) };
+    pub fn open(device: &Device) -> Result<Self, InitError> {
+        let bars = core::array::from_fn(|index| device.registers(index).map_or(0, |bar| bar.bytes() as u64));
+        let found = caps::find_structures(&mut HypervisorConfig(device), &bars).map_err(InitError::Capabilities)?;
+        enable(device);
+        let window = |structure: Structure| {
+            let bar = device.registers(structure.bar).ok()?;
+            Window::new(bar, structure)
+        };
         let mut transport = Self {
-            id: DeviceId { bdf: device.bdf, selector: device.selector },
-            kind,
-            vectors_offered: device.msix_vectors,
-            common: registers(found.common),
-            notify: registers(found.notify),
+            function: *device,
+            kind: device_type(device).ok_or(InitError::BadLayout)?,
+            common: window(found.common).ok_or(InitError::BadLayout)?,
+            notify: window(found.notify).ok_or(InitError::BadLayout)?,
             notify_multiplier: found.notify_multiplier,
-            device: found.device.map(registers),
+            device: found.device.and_then(window),
             notify_offsets: [None; QUEUES_MAX as usize],
             vectors: [NO_VECTOR; QUEUES_MAX as usize],
             queue_fault: None,
@@ -179,7 +171,11 @@ impl PciTransport {
 
     /// Which device this is.
     pub fn id(&self) -> DeviceId {
-        self.id
+        let facts = self.function.facts();
+        DeviceId {
+            bdf: facts.bdf,
+            selector: facts.selector,
+        }
     }
 
     /// Resets the device: it forgets its queues and does no more DMA.
@@ -216,11 +212,10 @@ impl PciTransport {
     /// Gives `queue` a vector of its own, as an event channel. Before the queue is set up.
     pub fn queue_interrupt(&mut self, queue: u16, vector: u16) -> Result<Channel, InitError> {
         let slot = self.vectors.get_mut(usize::from(queue)).ok_or(InitError::NoVector)?;
-        if u32::from(vector) >= self.vectors_offered {
+        if u32::from(vector) >= self.function.facts().msix_vectors {
             return Err(InitError::NoVector);
         }
-        let pirq = physdev::map_msix(self.id.bdf, vector).map_err(InitError::Vector)?;
-        let channel = Channel::pirq(pirq).map_err(InitError::Vector)?;
+        let channel = self.function.interrupt(vector).map_err(InitError::Vector)?;
         *slot = vector;
         Ok(channel)
     }
@@ -243,35 +238,42 @@ impl PciTransport {
 
     /// Selects a queue for the `QUEUE_*` registers, if the device has it.
     fn select(&self, queue: u16) -> bool {
-        let exists = self.common.get::<u16>(common::NUM_QUEUES).is_some_and(|count| queue < count);
-        exists && queue < QUEUES_MAX && self.common.set(common::QUEUE_SELECT, queue)
+        let exists = self
+            .common
+            .get_u16(common::NUM_QUEUES)
+            .is_some_and(|count| queue < count);
+        exists && queue < QUEUES_MAX && self.common.set_u16(common::QUEUE_SELECT, queue).is_some()
     }
 
     fn set_address(&self, offset: usize, address: u64) {
-        self.common.set(offset, address as u32);
-        self.common.set(offset + 4, (address >> 32) as u32);
+        self.common.set_u32(offset, address as u32);
+        self.common.set_u32(offset + 4, (address >> 32) as u32);
     }
 
     /// Sets the selected queue's vector and finds its notify address.
     fn prepare(&self, queue: u16) -> Result<u32, InitError> {
         let vector = self.vectors.get(usize::from(queue)).copied().unwrap_or(NO_VECTOR);
-        self.common.set(common::QUEUE_VECTOR, vector);
-        if self.common.get::<u16>(common::QUEUE_VECTOR) != Some(vector) {
+        self.common.set_u16(common::QUEUE_VECTOR, vector);
+        if self.common.get_u16(common::QUEUE_VECTOR) != Some(vector) {
             return Err(InitError::NoVector);
         }
-        let number = u32::from(self.common.get::<u16>(common::QUEUE_NOTIFY_OFF).ok_or(InitError::BadLayout)?);
+        let number = u32::from(
+            self.common
+                .get_u16(common::QUEUE_NOTIFY_OFF)
+                .ok_or(InitError::BadLayout)?,
+        );
         let offset = number.checked_mul(self.notify_multiplier).ok_or(InitError::BadLayout)?;
-        let usable = self.notify.covers(offset as usize, 2) && offset.is_multiple_of(2);
+        let usable = self.notify.place(offset as usize, 2).is_some();
         usable.then_some(offset).ok_or(InitError::BadLayout)
     }
 }
 
 /// Memory decoding and bus mastering, in case the hypervisor left them to the driver. A refusal means that it did not.
-fn enable(bdf: u32) {
-    if let Ok(command) = platform::config_read(bdf, COMMAND, 2) {
+fn enable(device: &Device) {
+    if let Ok(command) = device.config_read(COMMAND, 2) {
         let wanted = command | COMMAND_MEMORY | COMMAND_MASTER;
         if command != wanted {
-            let _ = platform::config_write(bdf, COMMAND, 2, wanted);
+            let _ = device.config_write(COMMAND, 2, wanted);
         }
     }
 }
@@ -282,37 +284,41 @@ impl Transport for PciTransport {
     }
 
     fn read_device_features(&mut self) -> u64 {
-        let mut half = |number: u32| {
-            self.common.set(common::DEVICE_FEATURE_SELECT, number);
-            u64::from(self.common.get::<u32>(common::DEVICE_FEATURE).unwrap_or(0))
+        let half = |number: u32| {
+            self.common.set_u32(common::DEVICE_FEATURE_SELECT, number);
+            u64::from(self.common.get_u32(common::DEVICE_FEATURE).unwrap_or(0))
         };
         half(0) | half(1) << 32
     }
 
     fn write_driver_features(&mut self, features: u64) {
         for (number, half) in [features as u32, (features >> 32) as u32].into_iter().enumerate() {
-            self.common.set(common::DRIVER_FEATURE_SELECT, number as u32);
-            self.common.set(common::DRIVER_FEATURE, half);
+            self.common.set_u32(common::DRIVER_FEATURE_SELECT, number as u32);
+            self.common.set_u32(common::DRIVER_FEATURE, half);
         }
     }
 
     fn max_queue_size(&mut self, queue: u16) -> u32 {
-        let size = if self.select(queue) { self.common.get::<u16>(common::QUEUE_SIZE) } else { None };
+        let size = if self.select(queue) {
+            self.common.get_u16(common::QUEUE_SIZE)
+        } else {
+            None
+        };
         size.unwrap_or(0).into()
     }
 
     fn notify(&mut self, queue: u16) {
         if let Some(&Some(offset)) = self.notify_offsets.get(usize::from(queue)) {
-            self.notify.set(offset as usize, queue);
+            self.notify.set_u16(offset as usize, queue);
         }
     }
 
     fn get_status(&self) -> DeviceStatus {
-        DeviceStatus::from_bits_retain(self.common.get::<u8>(common::DEVICE_STATUS).unwrap_or(0).into())
+        DeviceStatus::from_bits_retain(self.common.get_u8(common::DEVICE_STATUS).unwrap_or(0).into())
     }
 
     fn set_status(&mut self, status: DeviceStatus) {
-        self.common.set(common::DEVICE_STATUS, status.bits() as u8);
+        self.common.set_u8(common::DEVICE_STATUS, status.bits() as u8);
     }
 
     fn set_guest_page_size(&mut self, _: u32) {}
@@ -326,7 +332,7 @@ impl Transport for PciTransport {
             self.queue_fault = Some(InitError::BadLayout);
             return;
         }
-        self.common.set(common::QUEUE_SIZE, size as u16);
+        self.common.set_u16(common::QUEUE_SIZE, size as u16);
         self.set_address(common::QUEUE_DESC, descriptors);
         self.set_address(common::QUEUE_DRIVER, driver);
         self.set_address(common::QUEUE_DEVICE, device);
@@ -335,7 +341,7 @@ impl Transport for PciTransport {
                 if let Some(slot) = self.notify_offsets.get_mut(usize::from(queue)) {
                     *slot = Some(offset);
                 }
-                self.common.set(common::QUEUE_ENABLE, 1u16);
+                self.common.set_u16(common::QUEUE_ENABLE, 1);
             }
             Err(fault) => self.queue_fault = Some(fault),
         }
@@ -345,7 +351,7 @@ impl Transport for PciTransport {
     fn queue_unset(&mut self, _: u16) {}
 
     fn queue_used(&mut self, queue: u16) -> bool {
-        self.select(queue) && self.common.get::<u16>(common::QUEUE_ENABLE) == Some(1)
+        self.select(queue) && self.common.get_u16(common::QUEUE_ENABLE) == Some(1)
     }
 
     /// With MSI-X there is nothing to acknowledge.
@@ -354,14 +360,16 @@ impl Transport for PciTransport {
     }
 
     fn read_config_generation(&self) -> u32 {
-        self.common.get::<u8>(common::CONFIG_GENERATION).unwrap_or(0).into()
+        self.common.get_u8(common::CONFIG_GENERATION).unwrap_or(0).into()
     }
 
     fn read_config_space<T: FromBytes + IntoBytes>(&self, offset: usize) -> Result<T, Error> {
         let device = self.device.as_ref().ok_or(Error::ConfigSpaceMissing)?;
         let mut value = T::new_zeroed();
         for (at, byte) in value.as_mut_bytes().iter_mut().enumerate() {
-            *byte = device.get(offset.saturating_add(at)).ok_or(Error::ConfigSpaceTooSmall)?;
+            *byte = device
+                .get_u8(offset.saturating_add(at))
+                .ok_or(Error::ConfigSpaceTooSmall)?;
         }
         Ok(value)
     }
@@ -369,9 +377,9 @@ impl Transport for PciTransport {
     fn write_config_space<T: IntoBytes + Immutable>(&mut self, offset: usize, value: T) -> Result<(), Error> {
         let device = self.device.as_ref().ok_or(Error::ConfigSpaceMissing)?;
         for (at, &byte) in value.as_bytes().iter().enumerate() {
-            if !device.set(offset.saturating_add(at), byte) {
-                return Err(Error::ConfigSpaceTooSmall);
-            }
+            device
+                .set_u8(offset.saturating_add(at), byte)
+                .ok_or(Error::ConfigSpaceTooSmall)?;
         }
         Ok(())
     }
@@ -380,6 +388,6 @@ impl Transport for PciTransport {
 impl PciTransport {
     /// Turns configuration-change interrupts off, as they are not used: a device that fails says so in its status.
     pub fn no_config_interrupt(&mut self) {
-        self.common.set(common::CONFIG_VECTOR, NO_VECTOR);
+        self.common.set_u16(common::CONFIG_VECTOR, NO_VECTOR);
     }
 }

@@ -95,11 +95,20 @@ impl<H: Hal, const N: usize> Queue<H, N> {
     pub fn new(transport: &mut impl Transport, index: u16) -> Result<Self, SetupError> {
         let offered = transport.max_queue_size(index);
         if offered < N as u32 {
-            return Err(SetupError::TooSmall { offered, wanted: N as u32 });
+            return Err(SetupError::TooSmall {
+                offered,
+                wanted: N as u32,
+            });
         }
         let ring = VirtQueue::new(transport, index, false, false).map_err(SetupError::Refused)?;
         let slots = (0..N).map(|_| Slot::default()).collect();
-        Ok(Self { ring, index, slots, free: N, broken: false })
+        Ok(Self {
+            ring,
+            index,
+            slots,
+            free: N,
+            broken: false,
+        })
     }
 
     /// Free descriptors: a request takes one for each chunk.
@@ -126,12 +135,16 @@ impl<H: Hal, const N: usize> Queue<H, N> {
         // lives there but what is copied in and out. The slices are made for the address and length in them, and
         // nobody reads or writes through them.
         let head = unsafe { self.ring.add(&inputs, &mut outputs) }.map_err(|_| PushError::Full)?;
-        let Some(slot) = self.slots.get_mut(usize::from(head)) else { return Err(PushError::Full) };
+        let Some(slot) = self.slots.get_mut(usize::from(head)) else {
+            return Err(PushError::Full);
+        };
         slot.chunks.clear();
         slot.chunks.extend_from_slice(readable);
         slot.chunks.extend_from_slice(writable);
         slot.readable = readable.len();
-        slot.writable_bytes = writable.iter().fold(0, |sum: u32, chunk| sum.saturating_add(chunk.bytes()));
+        slot.writable_bytes = writable
+            .iter()
+            .fold(0, |sum: u32, chunk| sum.saturating_add(chunk.bytes()));
         slot.in_flight = true;
         self.free -= count;
         Ok(Token(head))
@@ -151,7 +164,9 @@ impl<H: Hal, const N: usize> Queue<H, N> {
         if self.broken {
             return Err(DeviceFault::Broken);
         }
-        let Some(head) = self.ring.peek_used() else { return Ok(None) };
+        let Some(head) = self.ring.peek_used() else {
+            return Ok(None);
+        };
         let Some(slot) = self.slots.get_mut(usize::from(head)).filter(|slot| slot.in_flight) else {
             self.broken = true;
             return Err(DeviceFault::UnknownId(head));
@@ -167,7 +182,10 @@ impl<H: Hal, const N: usize> Queue<H, N> {
         })?;
         slot.in_flight = false;
         self.free += slot.chunks.len();
-        Ok(Some(Completion { token: Token(head), written: written.min(slot.writable_bytes) }))
+        Ok(Some(Completion {
+            token: Token(head),
+            written: written.min(slot.writable_bytes),
+        }))
     }
 
     /// Asks the device for no more interrupts on this queue; a hint that it may miss.
@@ -294,7 +312,10 @@ mod tests {
     fn a_request_without_chunks_or_with_too_many_is_refused() {
         let (mut queue, _, region) = set_up();
         assert_eq!(queue.push(&[], &[]), Err(PushError::BadShape));
-        assert_eq!(queue.push(&[region.chunk(0, 1).unwrap(); N + 1], &[]), Err(PushError::BadShape));
+        assert_eq!(
+            queue.push(&[region.chunk(0, 1).unwrap(); N + 1], &[]),
+            Err(PushError::BadShape)
+        );
     }
 
     #[test]
