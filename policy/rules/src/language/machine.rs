@@ -200,66 +200,26 @@ fn check_devices(spec: &Spec, machine: &Machine, sink: &Sink) {
 
 /// I/O ports that the hypervisor keeps for itself, whatever a policy says: interrupt controllers, timers, the
 /// configuration mechanism of PCI, power management and reset.
-const HYPERVISOR_PORTS: [(Span, &str); 7] = [
-    (
-        Span {
-            first: 0x20,
-            last: 0x21,
-        },
-        "the interrupt controller",
-    ),
-    (
-        Span {
-            first: 0x40,
-            last: 0x43,
-        },
-        "the timer",
-    ),
-    (
-        Span {
-            first: 0x92,
-            last: 0x92,
-        },
-        "reset",
-    ),
-    (
-        Span {
-            first: 0xa0,
-            last: 0xa1,
-        },
-        "the interrupt controller",
-    ),
-    (
-        Span {
-            first: 0xb2,
-            last: 0xb3,
-        },
-        "system management",
-    ),
-    (
-        Span {
-            first: 0x600,
-            last: 0x67f,
-        },
-        "power management",
-    ),
-    (
-        Span {
-            first: 0xcf8,
-            last: 0xcff,
-        },
-        "PCI configuration and reset",
-    ),
+const HYPERVISOR_PORTS: [(u32, u32, &str); 8] = [
+    (0x20, 0x21, "the interrupt controller"),
+    (0x40, 0x43, "the timer"),
+    (0x92, 0x92, "reset"),
+    (0xa0, 0xa1, "the interrupt controller"),
+    (0xb2, 0xb3, "system management"),
+    (0xf4, 0xf7, "the way out of the emulator"),
+    (0x600, 0x67f, "power management"),
+    (0xcf8, 0xcff, "PCI configuration and reset"),
 ];
 
 fn check_ports(spec: &Spec, sink: &Sink) {
     for range in spec.domains.iter().flat_map(|domain| &domain.io_ports) {
-        if let Some((kept, what)) = HYPERVISOR_PORTS.iter().find(|(kept, _)| kept.overlaps(range.value)) {
+        let kept = |&&(first, last, _): &&(u32, u32, &str)| range.value.overlaps(Span { first, last });
+        if let Some((first, last, what)) = HYPERVISOR_PORTS.iter().find(kept) {
             sink.error(
                 range.span.clone(),
                 "the hypervisor keeps some of these I/O ports for itself",
             )
-            .help(format!("{:#x}-{:#x} is {what}", kept.first, kept.last));
+            .help(format!("{first:#x}-{last:#x} is {what}"));
         }
     }
 }

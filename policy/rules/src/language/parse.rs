@@ -149,7 +149,7 @@ fn domain(name: At<String>, section: Section<'_>) -> Domain {
         autostart: section.boolean("autostart").is_none_or(|yes| yes.value),
         event_channels: value(section.number("event-channels", 8, 4096)),
         grant_frames: value(section.number("grant-frames", 1, GRANT_TABLE_FRAMES_MAX as u32)),
-        grant_maps: value(section.number("grant-maps", 0, 65536)),
+        grant_maps: value(section.number("grant-maps", 0, 65535)),
         devices: section.texts("devices"),
         io_ports: io_ports(&section),
         irqs: section

@@ -466,7 +466,7 @@ impl<'a> Resolver<'a> {
         seen: &mut Vec<(Label, Label, &'a At<String>)>,
         links: &mut Vec<Link>,
     ) {
-        for channel in &domain.channels {
+        for (handle, channel) in domain.channels.iter().enumerate() {
             let Some((back, _)) = self.peer(domain, &channel.to) else {
                 continue;
             };
@@ -484,7 +484,7 @@ impl<'a> Resolver<'a> {
                     .help("give them different names: { to = \"...\", name = \"...\" }");
             }
             seen.push((pair.0, pair.1, &channel.name));
-            let parameters = settings([("name", channel.name.value.clone())]);
+            let parameters = settings([("handle", handle.to_string()), ("name", channel.name.value.clone())]);
             links.push(Link {
                 front,
                 back,

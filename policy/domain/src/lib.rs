@@ -1,0 +1,12 @@
+//! What the policy domain decides, without doing it: memory layouts, xenstore nodes, readiness, the shell's language.
+//!
+//! Everything here is pure and has its tests on the host; `main.rs` and its modules do it.
+#![cfg_attr(target_os = "none", no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod layout;
+pub mod nodes;
+pub mod ready;
+pub mod shell;
