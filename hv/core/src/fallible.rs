@@ -52,13 +52,23 @@ impl<T> Boxed<T> {
     /// Moves `value` to the heap.
     ///
     /// # Errors
-    /// [`OutOfMemory`], with `value` dropped.
-    pub fn new(value: T) -> Result<Self, OutOfMemory> {
+    /// The value, when there is no memory: it may own what must be given back.
+    pub fn new(value: T) -> Result<Self, T> {
         let mut vector = Vec::new();
-        injection::check()?;
-        vector.try_reserve_exact(1).map_err(|_| OutOfMemory)?;
+        if injection::check().is_err() || vector.try_reserve_exact(1).is_err() {
+            return Err(value);
+        }
         vector.push(value);
-        vector.into_boxed_slice().try_into().map(Self).map_err(|_| OutOfMemory)
+        match Box::<[T; 1]>::try_from(vector) {
+            Ok(boxed) => Ok(Self(boxed)),
+            Err(mut vector) => Err(vector.remove(0)),
+        }
+    }
+
+    /// Moves the value out again.
+    pub fn into_inner(self) -> T {
+        let [value] = *self.0;
+        value
     }
 }
 

@@ -25,9 +25,14 @@ extern crate alloc;
 extern crate std;
 
 pub mod acpi;
+pub mod authority;
+pub mod bundle;
+pub mod domain;
 pub mod error;
+pub mod events;
 pub mod fallible;
 pub mod frames;
+pub mod grant;
 pub mod ids;
 pub mod iommu;
 pub mod machine;

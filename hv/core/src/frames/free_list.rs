@@ -16,7 +16,10 @@ pub(super) struct FreeList(TicketMutex<Head>);
 
 impl FreeList {
     pub const fn new() -> Self {
-        Self(TicketMutex::new(Head { first: NEXT_MAX, count: 0 }))
+        Self(TicketMutex::new(Head {
+            first: NEXT_MAX,
+            count: 0,
+        }))
     }
 
     pub fn count(&self) -> u64 {
@@ -40,7 +43,9 @@ impl FreeList {
 
     /// Adds a frame whose entry is in limbo. Anything else is refused: no frame can be on the list twice.
     pub fn push(&self, entries: &[AtomicU32], frame: u32) {
-        let Some(word) = entries.get(frame as usize) else { return };
+        let Some(word) = entries.get(frame as usize) else {
+            return;
+        };
         let mut head = self.0.lock();
         if Entry(word.load(Ordering::Relaxed)).state() != State::Limbo {
             return;

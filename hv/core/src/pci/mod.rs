@@ -6,7 +6,6 @@
 pub mod bar;
 pub mod config;
 pub mod group;
-pub mod select;
 
 pub use crate::ids::Bdf;
 

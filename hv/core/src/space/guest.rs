@@ -1,6 +1,6 @@
 //! Copying between the hypervisor and a guest's memory, across page borders, by the guest's own rights.
 
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::{AddressSpace, Page, PageKind};
 use crate::ids::{Gpa, Hpa, PAGE_BYTES};
@@ -152,7 +152,9 @@ impl AddressSpace {
             let (into, into_room) = self.span(at, Access::Build, memory)?;
             let source_at = Gpa(from.0.checked_add(done).ok_or(Fault)?);
             let (out_of, out_of_room) = source.span(source_at, Access::Read, memory)?;
-            let now = into_room.min(out_of_room).min(usize::try_from(bytes.wrapping_sub(done)).unwrap_or(usize::MAX));
+            let now = into_room
+                .min(out_of_room)
+                .min(usize::try_from(bytes.wrapping_sub(done)).unwrap_or(usize::MAX));
             memory.copy(out_of, into, now);
             done = done.wrapping_add(now as u64);
         }
@@ -165,7 +167,10 @@ impl AddressSpace {
     /// [`Fault`]: not private writable memory.
     pub fn private_page(&self, gpa: Gpa, memory: &impl MachineMemory) -> Result<Page, Fault> {
         let page = self.translate(gpa.gfn(), memory).ok_or(Fault)?;
-        if page.kind == PageKind::Private && page.rights.writable() { Ok(page) } else { Err(Fault) }
+        if page.kind == PageKind::Private && page.rights.writable() {
+            Ok(page)
+        } else {
+            Err(Fault)
+        }
     }
 }
-

@@ -13,7 +13,7 @@ mod unmapped;
 
 pub use format::{NativeFormat, TableFormat, VtdFormat};
 pub use guest::Fault;
-pub use table::{RadixTable, TableBudget};
+pub use table::{Place, RadixTable, TableBudget};
 pub use teardown::{Progress, Teardown};
 pub use unmapped::{Flushed, Unmapped};
 
@@ -97,6 +97,14 @@ impl From<MapError> for crate::error::Errno {
 /// First frame number that no domain can have mapped (`native::ADDRESS_LIMIT`).
 pub const GFN_LIMIT: Gfn = Gfn(xen_abi::native::ADDRESS_LIMIT >> 12);
 
+/// A vacant page whose page tables are made.
+#[derive(Debug)]
+#[must_use = "nothing is mapped yet"]
+pub struct Prepared {
+    cpu: Place,
+    iommu: Option<Place>,
+}
+
 /// What a domain and its devices can reach.
 pub struct AddressSpace {
     domain: DomId,
@@ -121,14 +129,30 @@ impl AddressSpace {
     ) -> Result<Self, MapError> {
         let mut budget = TableBudget::new(slot, tables_max);
         let cpu = RadixTable::new(NativeFormat, &mut budget, frames, memory)?;
-        let iommu = match iommu.map(|format| RadixTable::new(format, &mut budget, frames, memory)).transpose() {
+        let iommu = match iommu
+            .map(|format| RadixTable::new(format, &mut budget, frames, memory))
+            .transpose()
+        {
             Ok(iommu) => iommu,
             Err(error) => {
                 cpu.discard_empty(&mut budget, frames);
                 return Err(error);
             }
         };
-        Ok(Self { domain, cpu, iommu, budget })
+        Ok(Self {
+            domain,
+            cpu,
+            iommu,
+            budget,
+        })
+    }
+
+    /// Gives back the tables of a space that nothing was ever mapped in.
+    pub(crate) fn discard_empty(mut self, frames: &FrameTable) {
+        self.cpu.discard_empty(&mut self.budget, frames);
+        if let Some(iommu) = self.iommu.take() {
+            iommu.discard_empty(&mut self.budget, frames);
+        }
     }
 
     /// The CPU table's root, for CR3 (or nCR3).
@@ -150,10 +174,47 @@ impl AddressSpace {
     /// Which caches an unmapping has to flush.
     #[inline]
     pub fn scope(&self) -> FlushScope {
-        if self.iommu.is_some() { FlushScope::CpuAndIommu } else { FlushScope::Cpu }
+        if self.iommu.is_some() {
+            FlushScope::CpuAndIommu
+        } else {
+            FlushScope::Cpu
+        }
     }
 
-    /// Makes a page reachable where nothing is mapped. Device registers are mapped for the CPU only.
+    /// First phase of a mapping: makes the page tables on the way to a vacant page. Harmless if nothing follows.
+    /// Device registers are mapped for the CPU only.
+    ///
+    /// # Errors
+    /// [`MapError`]; nothing is mapped then.
+    #[inline]
+    pub fn prepare(
+        &mut self,
+        gfn: Gfn,
+        kind: PageKind,
+        frames: &FrameTable,
+        memory: &impl MachineMemory,
+    ) -> Result<Prepared, MapError> {
+        if gfn >= GFN_LIMIT {
+            return Err(MapError::BadAddress);
+        }
+        let cpu = self.cpu.prepare(gfn, &mut self.budget, frames, memory)?;
+        let iommu = match &mut self.iommu {
+            Some(iommu) if kind != PageKind::Device => Some(iommu.prepare(gfn, &mut self.budget, frames, memory)?),
+            _ => None,
+        };
+        Ok(Prepared { cpu, iommu })
+    }
+
+    /// Second phase: makes the page reachable. Nothing may have been mapped since [`Self::prepare`].
+    #[inline]
+    pub fn commit(&mut self, prepared: Prepared, page: Page, memory: &impl MachineMemory) {
+        if let (Some(iommu), Some(place)) = (&mut self.iommu, prepared.iommu) {
+            iommu.set(place, page, memory);
+        }
+        self.cpu.set(prepared.cpu, page, memory);
+    }
+
+    /// Both phases.
     ///
     /// # Errors
     /// [`MapError`]; nothing is mapped then.
@@ -165,17 +226,8 @@ impl AddressSpace {
         frames: &FrameTable,
         memory: &impl MachineMemory,
     ) -> Result<(), MapError> {
-        if gfn >= GFN_LIMIT {
-            return Err(MapError::BadAddress);
-        }
-        let cpu = self.cpu.prepare(gfn, &mut self.budget, frames, memory)?;
-        if let Some(iommu) = &mut self.iommu
-            && page.kind != PageKind::Device
-        {
-            let place = iommu.prepare(gfn, &mut self.budget, frames, memory)?;
-            iommu.set(place, page, memory);
-        }
-        self.cpu.set(cpu, page, memory);
+        let prepared = self.prepare(gfn, page.kind, frames, memory)?;
+        self.commit(prepared, page, memory);
         Ok(())
     }
 
@@ -195,7 +247,11 @@ impl AddressSpace {
     /// What is mapped at a page.
     #[inline]
     pub fn translate(&self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
-        if gfn >= GFN_LIMIT { None } else { self.cpu.get(gfn, memory) }
+        if gfn >= GFN_LIMIT {
+            None
+        } else {
+            self.cpu.get(gfn, memory)
+        }
     }
 
     /// Maps this very page for the domain's devices only, where the CPU table may have something else: reserved memory
@@ -226,7 +282,16 @@ impl AddressSpace {
         machine: &impl Machine,
         page: impl FnMut(Flushed),
     ) -> Progress {
-        state.run(self.domain, &mut self.cpu, &mut self.iommu, &mut self.budget, steps, frames, machine, page)
+        state.run(
+            self.domain,
+            &mut self.cpu,
+            &mut self.iommu,
+            &mut self.budget,
+            steps,
+            frames,
+            machine,
+            page,
+        )
     }
 }
 

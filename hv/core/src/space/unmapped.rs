@@ -19,7 +19,12 @@ pub struct Unmapped {
 
 impl Unmapped {
     pub(super) fn new(domain: DomId, gfn: Gfn, page: Page, scope: FlushScope) -> Self {
-        Self { domain, gfn, page, scope }
+        Self {
+            domain,
+            gfn,
+            page,
+            scope,
+        }
     }
 
     /// What was mapped.
@@ -31,7 +36,10 @@ impl Unmapped {
     #[inline]
     pub fn flush(self, machine: &impl Machine) -> Flushed {
         machine.flush_page(self.domain, self.gfn, self.scope);
-        Flushed { gfn: self.gfn, page: self.page }
+        Flushed {
+            gfn: self.gfn,
+            page: self.page,
+        }
     }
 }
 

@@ -1,0 +1,84 @@
+//! Which function of the machine a device selector means: exactly one, or an error, never a guess.
+
+use super::{SealedPolicy, table};
+use crate::ids::{Bdf, Label};
+
+/// What enumeration knows of a PCI function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Function {
+    /// Where it is.
+    pub bdf: Bdf,
+    /// PCI vendor id.
+    pub vendor: u16,
+    /// PCI device id.
+    pub device: u16,
+    /// class << 16 | subclass << 8 | programming interface.
+    pub class: u32,
+}
+
+/// What a selector selects on this machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resolution {
+    /// This function, and no other selector wants it.
+    One(Bdf),
+    /// Nothing; `optional` says whether the system goes on without.
+    Missing {
+        /// [`table::Device::optional`].
+        optional: bool,
+    },
+    /// Two functions at least.
+    Ambiguous(Bdf, Bdf),
+    /// One function, which another selector wants too.
+    Contested(Bdf, usize),
+}
+
+fn matches(selector: &table::Device, function: &Function) -> bool {
+    let fits = |field: u32, value: u16| field == table::ANY || field == u32::from(value);
+    fits(selector.vendor, function.vendor)
+        && fits(selector.device, function.device)
+        && fits(selector.bdf, function.bdf.0)
+        && (function.class ^ selector.class) & selector.class_mask == 0
+}
+
+impl SealedPolicy {
+    /// Resolves selector number `index` among the functions of the machine. For boot and for each assignment.
+    pub fn resolve<'a>(&self, index: usize, functions: impl Iterator<Item = &'a Function>) -> Resolution {
+        let Some(selector) = self.devices.get(index) else {
+            return Resolution::Missing { optional: true };
+        };
+        let mut found: Option<&Function> = None;
+        for function in functions.filter(|function| matches(selector, function)) {
+            if let Some(first) = found {
+                return Resolution::Ambiguous(first.bdf, function.bdf);
+            }
+            found = Some(function);
+        }
+        let Some(function) = found else {
+            return Resolution::Missing {
+                optional: selector.optional != 0,
+            };
+        };
+        let rival = self
+            .devices
+            .iter()
+            .enumerate()
+            .find(|(other, device)| *other != index && matches(device, function));
+        match rival {
+            Some((rival, _)) => Resolution::Contested(function.bdf, rival),
+            None => Resolution::One(function.bdf),
+        }
+    }
+
+    /// The label that drives a function, and the selector that says so; `None` if no selector resolves to it.
+    pub fn driver_of<'a>(
+        &self,
+        bdf: Bdf,
+        functions: impl Iterator<Item = &'a Function> + Clone,
+    ) -> Option<(Label, usize)> {
+        self.devices
+            .iter()
+            .enumerate()
+            .find(|(index, _)| self.resolve(*index, functions.clone()) == Resolution::One(bdf))
+            .map(|(index, device)| (Label(device.label as u16), index))
+    }
+}

@@ -1,0 +1,160 @@
+//! The sealed policy: what the administrator allows, checked once, immutable afterwards, asked in constant time.
+//!
+//! The table comes from the `policy` compiler by way of the boot bundle (`xen_abi::policy_table` has the layout) and is
+//! not trusted for that: `parse.rs` checks every count, index, text and overlap before anything is believed.
+
+mod checks;
+mod crc32;
+mod devices;
+mod parse;
+
+use alloc::vec::Vec;
+
+pub use crc32::crc32;
+pub use devices::{Function, Resolution};
+pub use parse::PolicyError;
+pub use xen_abi::policy_table as table;
+
+use crate::ids::Label;
+
+/// Which labels may reach which, one bit each.
+type Matrix = Vec<u128>;
+
+/// The policy in force.
+#[derive(Debug)]
+pub struct SealedPolicy {
+    flags: u32,
+    domains: Vec<table::Domain>,
+    devices: Vec<table::Device>,
+    links: Vec<table::Link>,
+    ranges: Vec<table::Range>,
+    text: Vec<u8>,
+    /// By mapper: whose grants it may use.
+    grants: Matrix,
+    /// By label: with whom it may share event channels. Symmetric.
+    events: Matrix,
+}
+
+impl SealedPolicy {
+    /// Labels.
+    pub fn labels(&self) -> usize {
+        self.domains.len()
+    }
+
+    /// A label's entry.
+    #[inline]
+    pub fn domain(&self, label: Label) -> Option<&table::Domain> {
+        self.domains.get(usize::from(label.0))
+    }
+
+    /// Device selectors, in table order.
+    pub fn devices(&self) -> &[table::Device] {
+        &self.devices
+    }
+
+    /// Links, in table order.
+    pub fn links(&self) -> &[table::Link] {
+        &self.links
+    }
+
+    /// A text; empty when it is none.
+    pub fn text(&self, text: table::Text) -> &str {
+        let start = text.offset as usize;
+        let bytes = self
+            .text
+            .get(start..start.saturating_add(text.bytes as usize))
+            .unwrap_or_default();
+        core::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    /// A label's name; empty for a label that is none.
+    pub fn name(&self, label: Label) -> &str {
+        let bytes = self.domain(label).map_or(&[][..], |domain| &domain.name);
+        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
+        core::str::from_utf8(bytes.get(..end).unwrap_or_default()).unwrap_or_default()
+    }
+
+    /// The label of a name.
+    pub fn find(&self, name: &str) -> Option<Label> {
+        (0..self.domains.len())
+            .map(|index| Label(index as u16))
+            .find(|&label| self.name(label) == name)
+    }
+
+    /// The first label that has a flag (`FLAG_STORE`, `FLAG_CONSOLE`, `FLAG_LOG`).
+    pub fn find_flag(&self, flag: u32) -> Option<Label> {
+        let index = self.domains.iter().position(|domain| domain.flags & flag != 0)?;
+        Some(Label(index as u16))
+    }
+
+    /// Whether a label has a flag (`FLAG_*`).
+    #[inline]
+    pub fn has_flag(&self, label: Label, flag: u32) -> bool {
+        self.domain(label).is_some_and(|domain| domain.flags & flag != 0)
+    }
+
+    /// Whether driver domains may run without an IOMMU.
+    pub fn accepts_unprotected_dma(&self) -> bool {
+        self.flags & table::ACCEPT_UNPROTECTED_DMA != 0
+    }
+
+    /// Whether `mapper` may map and copy what `grantor` grants to it. A label may use its own grants.
+    #[inline]
+    pub fn may_share(&self, mapper: Label, grantor: Label) -> bool {
+        mapper == grantor || bit(&self.grants, mapper, grantor)
+    }
+
+    /// Whether two labels may connect event channels. A label may with itself.
+    #[inline]
+    pub fn may_event(&self, one: Label, other: Label) -> bool {
+        one == other || bit(&self.events, one, other)
+    }
+
+    /// The links with this front end, with their numbers in the table.
+    pub fn links_of(&self, front: Label) -> impl Iterator<Item = (usize, &table::Link)> {
+        self.links
+            .iter()
+            .enumerate()
+            .filter(move |(_, link)| link.front == u32::from(front.0))
+    }
+
+    /// The I/O port ranges of a label.
+    pub fn io_ports(&self, label: Label) -> &[table::Range] {
+        self.domain(label).map_or(&[], |domain| self.run(domain.io_ports))
+    }
+
+    /// Whether a label may use an I/O port.
+    pub fn may_use_port(&self, label: Label, port: u16) -> bool {
+        self.io_ports(label)
+            .iter()
+            .any(|range| (range.first..=range.last).contains(&u32::from(port)))
+    }
+
+    /// The interrupt lines of a label.
+    pub fn irq_lines(&self, label: Label) -> &[table::Range] {
+        self.domain(label).map_or(&[], |domain| self.run(domain.irq_lines))
+    }
+
+    /// Whether a label may use an interrupt line.
+    pub fn may_use_line(&self, label: Label, line: u32) -> bool {
+        self.irq_lines(label)
+            .iter()
+            .any(|range| (range.first..=range.last).contains(&line))
+    }
+
+    fn run(&self, run: table::Run) -> &[table::Range] {
+        let start = run.first as usize;
+        self.ranges
+            .get(start..start.saturating_add(run.count as usize))
+            .unwrap_or_default()
+    }
+}
+
+#[inline]
+fn bit(matrix: &Matrix, row: Label, column: Label) -> bool {
+    let in_row = matrix.get(usize::from(row.0)).copied().unwrap_or(0);
+    in_row.checked_shr(u32::from(column.0)).unwrap_or(0) & 1 != 0
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,177 @@
+//! The boot bundle: a cpio archive in the "newc" format, read in place.
+//!
+//! Format: per file a 110-byte header of ASCII ("070701", then 13 fields of 8 hexadecimal digits), the name with its
+//! NUL, padding to 4 bytes, the data, padding to 4 bytes; at the end a file named `TRAILER!!!`.
+
+/// Files at most: a policy and an image for each label are far fewer.
+pub const FILES_MAX: usize = 512;
+
+const HEADER_BYTES: usize = 110;
+const TRAILER: &[u8] = b"TRAILER!!!";
+const NAME_BYTES_MAX: usize = 256;
+
+/// What is wrong with an archive; `offset` is the byte where the bad entry begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BundleError {
+    /// Start of the entry at fault.
+    pub offset: usize,
+    /// What is wrong there.
+    pub fault: BundleFault,
+}
+
+/// See [`BundleError`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BundleFault {
+    /// The archive ends within a header, name or file.
+    Truncated,
+    /// Not a newc header.
+    Magic,
+    /// A field that is no hexadecimal number.
+    Field,
+    /// An empty or overlong name, or one without its NUL or with one inside, or not UTF-8.
+    Name,
+    /// A second file of the same name.
+    Duplicate,
+    /// More than [`FILES_MAX`] files.
+    TooMany,
+}
+
+impl core::fmt::Display for BundleError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let what = match self.fault {
+            BundleFault::Truncated => "truncated (no TRAILER!!! before the end)",
+            BundleFault::Magic => "not a cpio archive in newc format",
+            BundleFault::Field => "bad number in a file header",
+            BundleFault::Name => "bad file name",
+            BundleFault::Duplicate => "a file of this name was there before",
+            BundleFault::TooMany => "too many files",
+        };
+        write!(f, "bundle, byte {}: {what}", self.offset)
+    }
+}
+
+/// A file in the archive.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct File<'a> {
+    /// Its name, without leading `./`.
+    pub name: &'a str,
+    /// Where its data begin in the archive.
+    pub offset: usize,
+    /// Its data.
+    pub bytes: &'a [u8],
+}
+
+/// An archive that was checked from first header to trailer.
+#[derive(Clone, Copy, Debug)]
+pub struct Bundle<'a> {
+    archive: &'a [u8],
+}
+
+impl<'a> Bundle<'a> {
+    /// Checks an archive. Bytes behind the trailer are ignored.
+    ///
+    /// # Errors
+    /// [`BundleError`].
+    pub fn new(archive: &'a [u8]) -> Result<Self, BundleError> {
+        let bundle = Self { archive };
+        let mut walk = Walk { archive, at: 0 };
+        let mut files = 0usize;
+        loop {
+            let offset = walk.at;
+            let Some(file) = walk.step().map_err(|fault| BundleError { offset, fault })? else {
+                return Ok(bundle);
+            };
+            files = files.saturating_add(1);
+            let earlier = bundle.files().take_while(|earlier| earlier.offset < file.offset);
+            let fault = if files > FILES_MAX {
+                BundleFault::TooMany
+            } else if earlier.into_iter().any(|earlier| earlier.name == file.name) {
+                BundleFault::Duplicate
+            } else {
+                continue;
+            };
+            return Err(BundleError { offset, fault });
+        }
+    }
+
+    /// The files in order.
+    pub fn files(&self) -> impl Iterator<Item = File<'a>> + use<'a> {
+        let mut walk = Walk {
+            archive: self.archive,
+            at: 0,
+        };
+        core::iter::from_fn(move || walk.step().ok().flatten())
+    }
+
+    /// The file of this name.
+    pub fn find(&self, name: &str) -> Option<File<'a>> {
+        self.files().find(|file| file.name == name)
+    }
+
+    /// The whole archive.
+    pub fn archive(&self) -> &'a [u8] {
+        self.archive
+    }
+}
+
+struct Walk<'a> {
+    archive: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Walk<'a> {
+    /// The next file, or `None` at the trailer.
+    fn step(&mut self) -> Result<Option<File<'a>>, BundleFault> {
+        let header = self.slice(self.at, HEADER_BYTES)?;
+        if !header.starts_with(b"070701") {
+            return Err(BundleFault::Magic);
+        }
+        let file_bytes = field(header, 6)?;
+        let name_bytes = field(header, 11)?;
+        if name_bytes < 2 || name_bytes > NAME_BYTES_MAX {
+            return Err(BundleFault::Name);
+        }
+        let name_at = self.at.saturating_add(HEADER_BYTES);
+        let name = self.slice(name_at, name_bytes)?;
+        let (last, name) = name.split_last().ok_or(BundleFault::Name)?;
+        if *last != 0 || name.contains(&0) {
+            return Err(BundleFault::Name);
+        }
+        if name == TRAILER {
+            return Ok(None);
+        }
+        let name = core::str::from_utf8(name).map_err(|_| BundleFault::Name)?;
+        let offset = align(name_at.saturating_add(name_bytes));
+        let bytes = self.slice(offset, file_bytes)?;
+        self.at = align(offset.saturating_add(file_bytes));
+        Ok(Some(File {
+            name: name.strip_prefix("./").unwrap_or(name),
+            offset,
+            bytes,
+        }))
+    }
+
+    fn slice(&self, at: usize, bytes: usize) -> Result<&'a [u8], BundleFault> {
+        let end = at.checked_add(bytes).ok_or(BundleFault::Truncated)?;
+        self.archive.get(at..end).ok_or(BundleFault::Truncated)
+    }
+}
+
+fn align(at: usize) -> usize {
+    at.saturating_add(3) & !3
+}
+
+/// Header field number `index`: 8 hexadecimal digits.
+fn field(header: &[u8], index: usize) -> Result<usize, BundleFault> {
+    let start = index.saturating_mul(8).saturating_add(6);
+    let digits = header
+        .get(start..start.saturating_add(8))
+        .ok_or(BundleFault::Truncated)?;
+    digits.iter().try_fold(0usize, |value, &digit| {
+        let digit = char::from(digit).to_digit(16).ok_or(BundleFault::Field)?;
+        Ok(value << 4 | digit as usize)
+    })
+}
+
+#[cfg(test)]
+mod tests;

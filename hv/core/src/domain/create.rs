@@ -1,0 +1,110 @@
+//! Making an empty domain for a label of the policy. All or nothing: a failure at any step leaves no trace.
+
+use super::destroy::Stage;
+use super::table::Reservation;
+use super::{Account, Death, Domain, Env, Life, VCPUS_MAX, Vcpu};
+use crate::authority::table as policy_table;
+use crate::error::Errno;
+use crate::events::{EventChannels, SharedInfoPage};
+use crate::fallible::Boxed;
+use crate::frames::Purpose;
+use crate::grant::GrantTable;
+use crate::ids::{DomId, Label, Mfn};
+use crate::machine::Machine;
+use crate::space::{AddressSpace, VtdFormat};
+
+/// Frames that page tables may use beside those that memory and grants, densely placed, need: a few scattered pages.
+const TABLES_SPARE: u64 = 64;
+/// Pages that one table of the last level maps.
+const PAGES_PER_TABLE: u64 = 512;
+
+/// How many frames a domain's page tables may use: enough for its memory and its grant mappings in twice the places
+/// they need, in both formats.
+fn tables_max(entry: &policy_table::Domain, spaces: u64) -> u32 {
+    let pages = entry.memory_pages.saturating_add(u64::from(entry.grant_maps_max));
+    let dense = pages.div_ceil(PAGES_PER_TABLE).saturating_mul(2);
+    u32::try_from(dense.saturating_add(TABLES_SPARE).saturating_mul(spaces)).unwrap_or(u32::MAX)
+}
+
+/// Makes a domain, building, with nothing mapped. `iommu` is the table format for domains that drive devices; `None`
+/// for others, or where there is no IOMMU (the caller decides by the policy whether that is acceptable).
+///
+/// # Errors
+/// `EINVAL`: no such label. `EEXIST`: it has a domain already, if only a dying one. `ENOMEM`. `ENOSPC`: 128 domains.
+pub fn create<M: Machine>(env: &Env<'_, M>, label: Label, iommu: Option<VtdFormat>) -> Result<DomId, Errno> {
+    let entry = env.policy.domain(label).ok_or(Errno::EINVAL)?;
+    if env.domains.of_label(label).is_some() {
+        return Err(Errno::EEXIST);
+    }
+    let reservation = env.domains.reserve(label).ok_or(Errno::ENOSPC)?;
+    let (id, slot) = (reservation.id, reservation.slot);
+    match build(env, label, entry, reservation, iommu) {
+        Ok(domain) => {
+            env.domains.publish(domain);
+            Ok(id)
+        }
+        Err(error) => {
+            env.domains.give_back(slot);
+            Err(error)
+        }
+    }
+}
+
+fn build<M: Machine>(
+    env: &Env<'_, M>,
+    label: Label,
+    entry: &policy_table::Domain,
+    reservation: Reservation,
+    iommu: Option<VtdFormat>,
+) -> Result<Boxed<Domain>, Errno> {
+    let purpose = Purpose::Shared(reservation.slot);
+    let shared_info = env.frames.allocate(purpose, env.machine).ok_or(Errno::ENOMEM)?;
+    let domain = build_around(env, label, entry, reservation, iommu, shared_info);
+    if domain.is_err() {
+        env.frames
+            .free_unmapped(shared_info, purpose)
+            .map_err(|_| Errno::ENOMEM)?;
+    }
+    domain
+}
+
+fn build_around<M: Machine>(
+    env: &Env<'_, M>,
+    label: Label,
+    entry: &policy_table::Domain,
+    reservation: Reservation,
+    iommu: Option<VtdFormat>,
+    shared_info: Mfn,
+) -> Result<Boxed<Domain>, Errno> {
+    let Reservation { id, slot, serial } = reservation;
+    let events = EventChannels::new(entry.ports_max, SharedInfoPage::new(shared_info))?;
+    let grants = GrantTable::new(entry.grant_frames_max, entry.grant_maps_max);
+    let mut vcpus = heapless::Vec::new();
+    for _ in 0..entry.vcpus.clamp(1, VCPUS_MAX as u32) {
+        vcpus.push(Vcpu::NEW).map_err(|_| Errno::EINVAL)?;
+    }
+    let spaces = if iommu.is_some() { 2 } else { 1 };
+    let space = AddressSpace::new(id, slot, tables_max(entry, spaces), iommu, env.frames, env.machine)?;
+    let domain = Domain {
+        id,
+        slot,
+        serial,
+        label,
+        kind: entry.kind,
+        life: Life::Building,
+        death: Death::default(),
+        space,
+        events,
+        grants,
+        vcpus,
+        account: Account {
+            pages_max: entry.memory_pages,
+            ..Account::default()
+        },
+        ending: Stage::Devices,
+    };
+    Boxed::new(domain).map_err(|domain| {
+        domain.space.discard_empty(env.frames);
+        Errno::ENOMEM
+    })
+}

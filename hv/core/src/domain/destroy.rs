@@ -1,0 +1,143 @@
+//! The end of a domain: everything it had goes back, a bounded slice at a time.
+//!
+//! Order matters. Devices first, so that nothing is written by DMA any more; then ports; then what it has mapped of
+//! others, so that they see their pages unused; then its own grants: whoever still maps a page of it keeps that frame
+//! alive by a pin, and only the frame; then its memory and page tables; last the shared pages and the slot.
+
+use super::{Death, Domain, Env, Life};
+use crate::error::Errno;
+use crate::events;
+use crate::frames::Purpose;
+use crate::grant;
+use crate::ids::DomId;
+use crate::machine::Machine;
+use crate::space::{Flushed, PageKind, Progress, Teardown};
+
+/// Ports closed in a slice.
+const PORTS_PER_SLICE: u32 = 64;
+/// Mappings undone in a slice.
+const MAPPINGS_PER_SLICE: u32 = 32;
+/// Page table entries looked at in a slice.
+const ENTRIES_PER_SLICE: u32 = 2048;
+
+/// What `hv` does about the devices of a dying domain: to quarantine with them, their interrupts undone, the IOMMU
+/// context flushed.
+pub trait DeviceRelease {
+    /// A bounded piece of it. No domain is locked.
+    fn release_devices(&mut self, domain: DomId) -> Progress;
+}
+
+/// How far the end of a domain has come.
+#[derive(Debug)]
+pub(super) enum Stage {
+    Devices,
+    Ports { next: u32 },
+    Mappings { next: u32 },
+    Memory(Teardown),
+    Gone,
+}
+
+/// Ends a domain in any state. Its vCPUs must not be scheduled from here on; then [`destroy_slice`] until it is done.
+///
+/// # Errors
+/// `ESRCH`: no such domain. `EBUSY`: it is dying already.
+pub fn begin_destroy<M: Machine>(env: &Env<'_, M>, dom: DomId, death: Death) -> Result<(), Errno> {
+    env.domains.with(dom, |domain| {
+        if domain.life == Life::Dying {
+            return Err(Errno::EBUSY);
+        }
+        domain.life = Life::Dying;
+        domain.death = death;
+        Ok(())
+    })?
+}
+
+/// One slice of the end of a dying domain. [`Progress::Done`]: it is gone, and its id names nothing.
+///
+/// # Errors
+/// `ESRCH`: no such domain. `EINVAL`: it is not dying.
+pub fn destroy_slice<M: Machine>(
+    env: &Env<'_, M>,
+    dom: DomId,
+    devices: &mut impl DeviceRelease,
+) -> Result<Progress, Errno> {
+    let mut stage = env.domains.with(dom, |domain| {
+        let dying = domain.life == Life::Dying;
+        // `Gone` marks that the stage is taken out: a second caller meanwhile finds nothing to do.
+        dying
+            .then(|| core::mem::replace(&mut domain.ending, Stage::Gone))
+            .ok_or(Errno::EINVAL)
+    })??;
+    if matches!(stage, Stage::Gone) {
+        return Ok(Progress::More);
+    }
+    advance(env, dom, &mut stage, devices)?;
+    if matches!(stage, Stage::Gone) {
+        return finish(env, dom);
+    }
+    env.domains.with(dom, |domain| domain.ending = stage)?;
+    Ok(Progress::More)
+}
+
+fn advance<M: Machine>(
+    env: &Env<'_, M>,
+    dom: DomId,
+    stage: &mut Stage,
+    devices: &mut impl DeviceRelease,
+) -> Result<(), Errno> {
+    let (progress, next) = match stage {
+        Stage::Devices => (devices.release_devices(dom), Stage::Ports { next: 0 }),
+        Stage::Ports { next } => (
+            events::close_slice(env, dom, next, PORTS_PER_SLICE, |_| ())?,
+            Stage::Mappings { next: 0 },
+        ),
+        Stage::Mappings { next } => (
+            grant::unmap_slice(env, dom, next, MAPPINGS_PER_SLICE)?,
+            Stage::Memory(Teardown::default()),
+        ),
+        Stage::Memory(teardown) => (
+            env.domains.with(dom, |domain| tear_down(env, domain, teardown))?,
+            Stage::Gone,
+        ),
+        Stage::Gone => return Ok(()),
+    };
+    if progress == Progress::Done {
+        *stage = next;
+    }
+    Ok(())
+}
+
+fn tear_down<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, teardown: &mut Teardown) -> Progress {
+    domain.grants.forget_grants();
+    domain.unpin_vcpu_info(env);
+    let slot = domain.slot;
+    let account = &mut domain.account;
+    let page = |flushed: Flushed| {
+        if flushed.page().kind == PageKind::Private && env.frames.release(flushed, slot).is_ok() {
+            account.pages = account.pages.saturating_sub(1);
+        }
+    };
+    domain
+        .space
+        .tear_down(teardown, ENTRIES_PER_SLICE, env.frames, env.machine, page)
+}
+
+fn finish<M: Machine>(env: &Env<'_, M>, dom: DomId) -> Result<Progress, Errno> {
+    let mut domain = env.domains.withdraw(dom).ok_or(Errno::ESRCH)?.into_inner();
+    let purpose = Purpose::Shared(domain.slot);
+    let shared_info = domain.events.shared.frame();
+    let freed = env.frames.free_unmapped(shared_info, purpose);
+    debug_assert!(freed.is_ok(), "the shared info page was something else");
+    domain.grants.free_frames(domain.slot, env.frames);
+    env.domains.give_back(domain.slot);
+    Ok(Progress::Done)
+}
+
+impl Domain {
+    fn unpin_vcpu_info<M: Machine>(&mut self, env: &Env<'_, M>) {
+        for frame in self.vcpus.iter_mut().filter_map(|vcpu| vcpu.info_frame.take()) {
+            let unpinned = env.frames.unpin(frame);
+            debug_assert!(unpinned.is_ok(), "a registered vCPU info page had no pin");
+        }
+    }
+}

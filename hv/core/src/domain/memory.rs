@@ -1,0 +1,99 @@
+//! A domain's pages: populating, sharing the hypervisor's pages with it, and taking pages back from it.
+
+use super::{Domain, Env};
+use crate::error::Errno;
+use crate::frames::Purpose;
+use crate::ids::{DomId, Gfn, Mfn};
+use crate::machine::Machine;
+use crate::space::{MapError, Page, PageKind, Rights};
+
+/// Gives a zeroed frame to a domain at `gfn`. For the builder (building domains) and `XENMEM_populate_physmap`
+/// (the domain itself): who may is the caller's check.
+///
+/// # Errors
+/// `EEXIST`: something is there. `EINVAL`: not an address of a domain. `ENOMEM`: the label's or the machine's memory is
+/// used up.
+pub fn populate<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn, rights: Rights) -> Result<(), Errno> {
+    if domain.account.pages >= domain.account.pages_max {
+        return Err(Errno::ENOMEM);
+    }
+    let prepared = domain.space.prepare(gfn, PageKind::Private, env.frames, env.machine)?;
+    let mfn = env
+        .frames
+        .allocate(Purpose::Private(domain.slot()), env.machine)
+        .ok_or(Errno::ENOMEM)?;
+    domain.space.commit(
+        prepared,
+        Page {
+            mfn,
+            rights,
+            kind: PageKind::Private,
+        },
+        env.machine,
+    );
+    domain.account.pages = domain.account.pages.saturating_add(1);
+    Ok(())
+}
+
+/// Takes a page of its own memory from a domain (`XENMEM_decrease_reservation`). The frame is free when the last grant
+/// mapping of it ends.
+///
+/// # Errors
+/// `ENOENT`: nothing there. `EPERM`: not the domain's own memory (a mapped grant, device registers).
+pub fn release_page<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn) -> Result<(), Errno> {
+    let page = domain.space.translate(gfn, env.machine).ok_or(Errno::ENOENT)?;
+    if page.kind != PageKind::Private {
+        return Err(Errno::EPERM);
+    }
+    let flushed = domain.space.unmap(gfn, env.machine)?.flush(env.machine);
+    env.frames.release(flushed, domain.slot()).map_err(|_| Errno::EPERM)?;
+    domain.account.pages = domain.account.pages.saturating_sub(1);
+    Ok(())
+}
+
+/// `XENMEM_remove_from_physmap`: own memory is released, a page shared by the hypervisor only unmapped.
+///
+/// # Errors
+/// `ENOENT`: nothing there. `EPERM`: a mapped grant, device registers, the bundle.
+pub fn remove_page<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn) -> Result<(), Errno> {
+    match domain.space.translate(gfn, env.machine).ok_or(Errno::ENOENT)?.kind {
+        PageKind::Private => release_page(env, domain, gfn),
+        PageKind::Shared => {
+            let _page_stays_ours = domain.space.unmap(gfn, env.machine)?.flush(env.machine);
+            Ok(())
+        }
+        PageKind::Foreign | PageKind::Device | PageKind::Lent => Err(Errno::EPERM),
+    }
+}
+
+/// `XENMAPSPACE_shared_info`: shows the domain its shared info page at `gfn`.
+///
+/// # Errors
+/// `EEXIST`, `EINVAL`, `ENOMEM` as [`populate`].
+pub fn add_shared_info<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn) -> Result<(), Errno> {
+    let mfn = domain.events.shared.frame();
+    Ok(map_shared(env, domain, gfn, mfn)?)
+}
+
+/// `XENMAPSPACE_grant_table`: shows the domain frame `index` of its grant table at `gfn`, growing the table to it.
+///
+/// # Errors
+/// `EINVAL`: beyond the frames that the policy allows; else as [`populate`].
+pub fn add_grant_frame<M: Machine>(env: &Env<'_, M>, dom: DomId, index: u32, gfn: Gfn) -> Result<(), Errno> {
+    env.domains.with(dom, |domain| {
+        let frames = index.checked_add(1).ok_or(Errno::EINVAL)?;
+        let slot = domain.slot();
+        domain.grants.grow(frames, slot, env.frames, env.machine)?;
+        let mfn = domain.grants.frame(index).ok_or(Errno::EINVAL)?;
+        Ok(map_shared(env, domain, gfn, mfn)?)
+    })?
+}
+
+fn map_shared<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn, mfn: Mfn) -> Result<(), MapError> {
+    let page = Page {
+        mfn,
+        rights: Rights::ReadWrite,
+        kind: PageKind::Shared,
+    };
+    domain.space.map(gfn, page, env.frames, env.machine)
+}

@@ -1,0 +1,328 @@
+//! Domains: what one is, how it lives, and how it ends.
+//!
+//! A domain is building (paused; its builder may map and fill it), then running or paused (sealed: nobody else reads
+//! or writes its memory), then dying (everything it had is returned in bounded slices, `destroy.rs`), then gone.
+//! [`DomainTable`] finds domains and locks one or two of them at a time, in id order. [`Env`] is what every operation
+//! needs beside its caller.
+
+mod create;
+mod destroy;
+mod memory;
+mod table;
+mod vcpu;
+
+pub use create::create;
+pub use destroy::{DeviceRelease, begin_destroy, destroy_slice};
+pub use memory::{add_grant_frame, add_shared_info, populate, release_page, remove_page};
+pub use table::{DomainTable, Pair};
+pub use vcpu::{PollSet, Vcpu, Wait, Wake};
+
+use crate::authority::SealedPolicy;
+use crate::events::{EventChannels, Signal};
+use crate::frames::FrameTable;
+use crate::grant::GrantTable;
+use crate::ids::{DomId, Label, Port, Slot, VcpuId};
+use crate::machine::{Machine, MachineMemory};
+use crate::space::AddressSpace;
+
+/// vCPUs a domain can have.
+pub const VCPUS_MAX: usize = 4;
+/// Bytes of the text that says why a domain died.
+pub const WHY_BYTES: usize = 128;
+
+/// What operations work on. Cheap to copy: four references.
+pub struct Env<'a, M> {
+    /// Memory and translation caches.
+    pub machine: &'a M,
+    /// All frames.
+    pub frames: &'a FrameTable,
+    /// All domains.
+    pub domains: &'a DomainTable,
+    /// What is allowed.
+    pub policy: &'a SealedPolicy,
+}
+
+impl<M> Clone for Env<'_, M> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Env<'_, M> {}
+
+/// Where a domain is in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Life {
+    /// Made, being filled by its builder, has not run.
+    Building,
+    /// Sealed; its vCPUs are scheduled.
+    Running,
+    /// Sealed; its vCPUs are not scheduled.
+    Paused,
+    /// Ended; its resources are being returned.
+    Dying,
+}
+
+/// Why a domain ends: `SHUTDOWN_*` of `sched_op` and words for a person.
+#[derive(Clone, Debug, Default)]
+pub struct Death {
+    /// `SHUTDOWN_*`.
+    pub reason: u32,
+    /// Details; cut to fit.
+    pub why: heapless::String<WHY_BYTES>,
+}
+
+impl Death {
+    /// A reason with words for a person.
+    pub fn new(reason: u32, why: core::fmt::Arguments<'_>) -> Self {
+        let mut text = Text(heapless::String::new());
+        let _cut_if_too_long = core::fmt::write(&mut text, why);
+        Self { reason, why: text.0 }
+    }
+}
+
+/// Keeps what fits.
+struct Text(heapless::String<WHY_BYTES>);
+
+impl core::fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        text.chars()
+            .try_for_each(|char| self.0.push(char).map_err(|_| core::fmt::Error))
+    }
+}
+
+/// What a domain used, and may use.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Account {
+    /// Frames of memory it owns.
+    pub pages: u64,
+    /// Frames of memory it may own.
+    pub pages_max: u64,
+    /// Nanoseconds it has run.
+    pub cpu_ns: u64,
+    /// Hypercalls it has made.
+    pub hypercalls: u64,
+    /// Events it has sent.
+    pub events_sent: u64,
+    /// Devices assigned to it.
+    pub devices: u32,
+}
+
+/// A domain.
+pub struct Domain {
+    id: DomId,
+    slot: Slot,
+    /// Tells this domain from a later one of the same id.
+    serial: u32,
+    label: Label,
+    kind: u32,
+    life: Life,
+    death: Death,
+    /// What it can reach.
+    pub space: AddressSpace,
+    /// Its ports.
+    pub events: EventChannels,
+    /// What it grants, and what it has mapped of others' grants.
+    pub grants: GrantTable,
+    /// Its virtual CPUs.
+    vcpus: heapless::Vec<Vcpu, VCPUS_MAX>,
+    /// What it used.
+    pub account: Account,
+    ending: destroy::Stage,
+}
+
+impl Domain {
+    /// Its id.
+    #[inline]
+    pub fn id(&self) -> DomId {
+        self.id
+    }
+
+    /// Its slot: frames say by it whose they are.
+    #[inline]
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+
+    /// A number that no other domain has or had.
+    #[inline]
+    pub fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    /// Its entry in the policy.
+    #[inline]
+    pub fn label(&self) -> Label {
+        self.label
+    }
+
+    /// Whether it is of the native kind (else `pvh`).
+    pub fn is_native(&self) -> bool {
+        self.kind == crate::authority::table::KIND_NATIVE
+    }
+
+    /// Where it is in its life.
+    #[inline]
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
+    /// Whether its builder still has access to it.
+    #[inline]
+    pub fn is_building(&self) -> bool {
+        self.life == Life::Building
+    }
+
+    /// Whether it has ended.
+    #[inline]
+    pub fn is_dying(&self) -> bool {
+        self.life == Life::Dying
+    }
+
+    /// Why it ended; the default while it has not.
+    pub fn death(&self) -> &Death {
+        &self.death
+    }
+
+    /// Seals a domain that is being built, or resumes a paused one.
+    ///
+    /// # Errors
+    /// `EINVAL`: running or dying.
+    pub fn unpause(&mut self) -> Result<(), crate::error::Errno> {
+        match self.life {
+            Life::Building | Life::Paused => {
+                self.life = Life::Running;
+                Ok(())
+            }
+            Life::Running | Life::Dying => Err(crate::error::Errno::EINVAL),
+        }
+    }
+
+    /// Pauses a running domain.
+    ///
+    /// # Errors
+    /// `EINVAL`: not running.
+    pub fn pause(&mut self) -> Result<(), crate::error::Errno> {
+        match self.life {
+            Life::Running => {
+                self.life = Life::Paused;
+                Ok(())
+            }
+            Life::Building | Life::Paused | Life::Dying => Err(crate::error::Errno::EINVAL),
+        }
+    }
+
+    /// The vCPU of this number, if there is one.
+    pub fn vcpu_id(&self, number: u32) -> Option<VcpuId> {
+        let exists = (number as usize) < self.vcpus.len();
+        exists.then_some(VcpuId(number as u8))
+    }
+
+    /// A vCPU.
+    #[inline]
+    pub fn vcpu(&mut self, vcpu: VcpuId) -> Option<&mut Vcpu> {
+        self.vcpus.get_mut(usize::from(vcpu.0))
+    }
+
+    /// Makes one of its own ports pending.
+    #[inline]
+    pub(crate) fn deliver(&mut self, port: Port, memory: &impl MachineMemory) -> Option<Wake> {
+        let vcpu = self.events.target(port);
+        let signal = self.events.shared.set_pending(port, vcpu, memory);
+        self.wake_for(signal, port)
+    }
+
+    /// Ends the wait of the vCPU that a signal is for.
+    #[inline]
+    pub(crate) fn wake_for(&mut self, signal: Signal, port: Port) -> Option<Wake> {
+        let (vcpu, unmasked) = match signal {
+            Signal::Nothing => return None,
+            Signal::Masked(vcpu) => (vcpu, false),
+            Signal::Unmasked(vcpu) => (vcpu, true),
+        };
+        let (domain, slot) = (self.id, self.slot);
+        let woken = self.vcpu(vcpu)?.signal(port, unmasked);
+        woken.then_some(Wake { domain, slot, vcpu })
+    }
+
+    /// `SCHEDOP_block`: lets a vCPU wait for an unmasked pending port. `false`: there is one already, it goes on.
+    pub fn block(&mut self, vcpu: VcpuId, memory: &impl MachineMemory) -> bool {
+        if self.events.shared.any_unmasked(self.events.limit(), memory) {
+            return false;
+        }
+        self.wait(vcpu, Wait::Blocked)
+    }
+
+    /// `SCHEDOP_poll`: lets a vCPU wait for one of some ports, masked or not. `false`: one is pending already, it goes
+    /// on. Times are the caller's business.
+    ///
+    /// # Errors
+    /// `EINVAL`: no such port.
+    pub fn poll(
+        &mut self,
+        vcpu: VcpuId,
+        ports: &[Port],
+        memory: &impl MachineMemory,
+    ) -> Result<bool, crate::error::Errno> {
+        for &port in ports {
+            self.events.binding(port)?;
+        }
+        if ports.iter().any(|&port| self.events.shared.is_pending(port, memory)) {
+            return Ok(false);
+        }
+        Ok(self.wait(vcpu, Wait::Polling(PollSet::new(ports))))
+    }
+
+    fn wait(&mut self, vcpu: VcpuId, wait: Wait) -> bool {
+        let Some(vcpu) = self.vcpu(vcpu) else { return false };
+        vcpu.wait = wait;
+        true
+    }
+
+    /// Ends a vCPU's wait because its time has come.
+    pub fn end_wait(&mut self, vcpu: VcpuId) -> Option<Wake> {
+        let (domain, slot) = (self.id, self.slot);
+        let was = core::mem::replace(&mut self.vcpu(vcpu)?.wait, Wait::No);
+        (was != Wait::No).then_some(Wake { domain, slot, vcpu })
+    }
+}
+
+/// `VCPUOP_register_vcpu_info`: moves a vCPU's part of shared info into the domain's own memory, once.
+///
+/// # Errors
+/// `ENOENT`: no such vCPU. `EINVAL`: moved before; misaligned; across the page's end; not own writable memory.
+pub fn register_vcpu_info<M: Machine>(
+    env: &Env<'_, M>,
+    caller: DomId,
+    vcpu: u32,
+    gfn: crate::ids::Gfn,
+    offset: u32,
+) -> Result<(), crate::error::Errno> {
+    use crate::error::Errno;
+    let bytes = size_of::<xen_abi::xen::VcpuInfo>() as u64;
+    let offset = u64::from(offset);
+    env.domains.with(caller, |domain| {
+        let id = domain.vcpu_id(vcpu).ok_or(Errno::ENOENT)?;
+        let misplaced = offset % 8 != 0 || offset > crate::ids::PAGE_BYTES.wrapping_sub(bytes);
+        let moved = domain.vcpu(id).is_none_or(|vcpu| vcpu.info_frame.is_some());
+        if misplaced || moved {
+            return Err(Errno::EINVAL);
+        }
+        let page = domain
+            .space
+            .private_page(gfn.base(), env.machine)
+            .map_err(|_| Errno::EINVAL)?;
+        env.frames.pin(page.mfn, domain.slot).map_err(|_| Errno::EINVAL)?;
+        domain
+            .events
+            .shared
+            .move_vcpu_info(id, page.mfn.at(offset), env.machine);
+        if let Some(vcpu) = domain.vcpu(id) {
+            vcpu.info_frame = Some(page.mfn);
+        }
+        Ok(())
+    })?
+}
+
+#[cfg(test)]
+mod tests;

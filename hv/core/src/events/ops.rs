@@ -1,0 +1,348 @@
+//! The sub-operations. Each names its caller, checks all it needs, and changes nothing when it fails.
+//!
+//! Two domains are locked together, in id order, where both change ([`bind_interdomain`], [`close`]). [`send`] takes
+//! one lock after the other: the far end is believed only if it points back.
+
+use super::{Binding, EventChannels, PIRQS_MAX, is_global_virq};
+use crate::authority::table::{FLAG_CONTROL, FLAG_LOG};
+use crate::domain::{Domain, Env, Pair, Wake};
+use crate::error::Errno;
+use crate::ids::{DomId, Label, Pirq, Port, VcpuId};
+use crate::machine::Machine;
+use crate::space::Progress;
+use xen_abi::xen::{NR_VIRQS, VIRQ_CON_RING, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER};
+
+/// What [`status`] answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Status {
+    /// What the port is bound to.
+    pub binding: Binding,
+    /// The vCPU it notifies.
+    pub vcpu: VcpuId,
+}
+
+/// `EVTCHNOP_alloc_unbound`: a port of `dom` that `remote` may connect to. A domain does it for itself; the policy
+/// domain also for a domain that is being built.
+///
+/// # Errors
+/// `ESRCH`: no such domain. `EPERM`: not the caller's to do, or the policy links the two in no way. `ENOSPC`.
+pub fn alloc_unbound<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId, remote: DomId) -> Result<Port, Errno> {
+    let (dom, remote) = (dom.or_self(caller), remote.or_self(caller));
+    let remote_label = env.domains.label(remote).ok_or(Errno::ESRCH)?;
+    let control = dom != caller && caller_has(env, caller, FLAG_CONTROL);
+    env.domains.with(dom, |domain| {
+        if dom != caller && !(control && domain.is_building()) {
+            return Err(Errno::EPERM);
+        }
+        if !env.policy.may_event(domain.label(), remote_label) {
+            return Err(Errno::EPERM);
+        }
+        let port = domain.events.free_port()?;
+        domain.events.occupy(port, Binding::Unbound { remote }, VcpuId(0));
+        Ok(port)
+    })?
+}
+
+fn caller_has<M: Machine>(env: &Env<'_, M>, caller: DomId, flag: u32) -> bool {
+    env.domains
+        .label(caller)
+        .is_some_and(|label| env.policy.has_flag(label, flag))
+}
+
+/// `EVTCHNOP_bind_interdomain`: connects a new port of the caller to an unbound one of `remote`. The new port is
+/// pending at once, since the other end may have sent before.
+///
+/// # Errors
+/// `ESRCH`: no such domain. `EINVAL`: its port does not wait for the caller. `EPERM`: by the policy. `ENOSPC`.
+pub fn bind_interdomain<M: Machine>(
+    env: &Env<'_, M>,
+    caller: DomId,
+    remote: DomId,
+    remote_port: Port,
+) -> Result<(Port, Option<Wake>), Errno> {
+    let remote = remote.or_self(caller);
+    env.domains.with_pair(caller, remote, |pair| {
+        if pair.remote().is_dying() {
+            return Err(Errno::ESRCH);
+        }
+        if pair.remote().events.binding(remote_port)? != (Binding::Unbound { remote: caller }) {
+            return Err(Errno::EINVAL);
+        }
+        if !env.policy.may_event(pair.local().label(), pair.remote().label()) {
+            return Err(Errno::EPERM);
+        }
+        let port = pair.local().events.free_port()?;
+        let near = Binding::Interdomain {
+            remote,
+            port: remote_port.0 as u16,
+        };
+        let far = Binding::Interdomain {
+            remote: caller,
+            port: port.0 as u16,
+        };
+        pair.local().events.occupy(port, near, VcpuId(0));
+        pair.remote().events.channel_mut(remote_port)?.binding = far;
+        Ok((port, pair.local().deliver(port, env.machine)))
+    })?
+}
+
+/// `EVTCHNOP_bind_virq`: a port for a virtual interrupt. `VIRQ_CON_RING` is for the domain with the log flag,
+/// `VIRQ_DOM_EXC` for the policy domain, the timer and debug ones for everybody.
+///
+/// # Errors
+/// `EINVAL`: no such interrupt, or a global one for another vCPU than 0. `ENOENT`: no such vCPU. `EPERM`. `EEXIST`:
+/// bound already. `ENOSPC`.
+pub fn bind_virq<M: Machine>(env: &Env<'_, M>, caller: DomId, virq: u32, vcpu: u32) -> Result<Port, Errno> {
+    env.domains.with(caller, |domain| {
+        if virq >= NR_VIRQS || (is_global_virq(virq as u8) && vcpu != 0) {
+            return Err(Errno::EINVAL);
+        }
+        let vcpu = domain.vcpu_id(vcpu).ok_or(Errno::ENOENT)?;
+        if !may_bind_virq(env, domain.label(), virq) {
+            return Err(Errno::EPERM);
+        }
+        let events = &mut domain.events;
+        if events.virq_port(virq as u8, vcpu).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let port = events.free_port()?;
+        events.occupy(port, Binding::Virq(virq as u8), vcpu);
+        events.set_virq_port(virq as u8, vcpu, port);
+        Ok(port)
+    })?
+}
+
+fn may_bind_virq<M: Machine>(env: &Env<'_, M>, label: Label, virq: u32) -> bool {
+    match virq {
+        VIRQ_TIMER | VIRQ_DEBUG => true,
+        VIRQ_CON_RING => env.policy.has_flag(label, FLAG_LOG),
+        VIRQ_DOM_EXC => env.policy.has_flag(label, FLAG_CONTROL),
+        _ => false,
+    }
+}
+
+/// `EVTCHNOP_bind_ipi`.
+///
+/// # Errors
+/// `ENOENT`: no such vCPU. `ENOSPC`.
+pub fn bind_ipi<M: Machine>(env: &Env<'_, M>, caller: DomId, vcpu: u32) -> Result<Port, Errno> {
+    env.domains.with(caller, |domain| {
+        let vcpu = domain.vcpu_id(vcpu).ok_or(Errno::ENOENT)?;
+        let port = domain.events.free_port()?;
+        domain.events.occupy(port, Binding::Ipi, vcpu);
+        Ok(port)
+    })?
+}
+
+/// `EVTCHNOP_bind_pirq`: a port for a physical interrupt. The caller of this function has made sure that the pirq was
+/// mapped for this domain (`PHYSDEVOP_map_pirq`): `EPERM` otherwise.
+///
+/// # Errors
+/// `EINVAL`: no such pirq. `EEXIST`: bound already. `ENOSPC`.
+pub fn bind_pirq<M: Machine>(env: &Env<'_, M>, caller: DomId, pirq: Pirq) -> Result<Port, Errno> {
+    env.domains.with(caller, |domain| {
+        if pirq.0 as usize >= PIRQS_MAX {
+            return Err(Errno::EINVAL);
+        }
+        let events = &mut domain.events;
+        if events.pirq_port(pirq).is_some() {
+            return Err(Errno::EEXIST);
+        }
+        let port = events.free_port()?;
+        events.occupy(port, Binding::Pirq(pirq.0 as u16), VcpuId(0));
+        events.set_pirq_port(pirq, port);
+        Ok(port)
+    })?
+}
+
+/// What a closed port was bound to, for those who keep something behind it (a pirq's mask state).
+pub type Closed = Binding;
+
+/// `EVTCHNOP_close`: frees a port. A connected port's other end becomes unbound, waiting for the caller, as on Xen.
+///
+/// # Errors
+/// `EINVAL`: no such port, or not in use.
+pub fn close<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Closed, Errno> {
+    let binding = env
+        .domains
+        .with(caller, |domain| close_alone(domain, port, env.machine))??;
+    let Binding::Interdomain { remote, .. } = binding else {
+        return Ok(binding);
+    };
+    env.domains
+        .with_pair(caller, remote, |pair| close_both(pair, port, env.machine))?
+}
+
+/// Closes a port unless it is connected; tells what it was bound to.
+fn close_alone<M: Machine>(domain: &mut Domain, port: Port, machine: &M) -> Result<Closed, Errno> {
+    let binding = domain.events.binding(port)?;
+    match binding {
+        Binding::Free | Binding::Reserved => return Err(Errno::EINVAL),
+        Binding::Interdomain { .. } => {}
+        Binding::Unbound { .. } | Binding::Pirq(_) | Binding::Virq(_) | Binding::Ipi => {
+            vacate(&mut domain.events, port, machine);
+        }
+    }
+    Ok(binding)
+}
+
+fn close_both<M: Machine>(pair: &mut Pair<'_>, port: Port, machine: &M) -> Result<Closed, Errno> {
+    let binding = pair.local().events.binding(port)?;
+    let Binding::Interdomain { port: far, .. } = binding else {
+        return close_alone(pair.local(), port, machine);
+    };
+    let caller = pair.local().id();
+    let far = Port(u32::from(far));
+    // A port may be connected to its own domain; then both ends are found here, one after the other.
+    vacate(&mut pair.local().events, port, machine);
+    let back = Binding::Interdomain {
+        remote: caller,
+        port: port.0 as u16,
+    };
+    if pair.remote().events.binding(far)? == back {
+        pair.remote().events.channel_mut(far)?.binding = Binding::Unbound { remote: caller };
+    }
+    Ok(binding)
+}
+
+fn vacate<M: Machine>(events: &mut EventChannels, port: Port, machine: &M) {
+    events.vacate(port);
+    events.shared.clear_pending(port, machine);
+}
+
+/// `EVTCHNOP_reset`, and the end of a domain: closes ports from `*next` on, up to `ports` of them. What was bound is
+/// told to `closed`.
+///
+/// # Errors
+/// `ESRCH`: no such domain.
+pub fn close_slice<M: Machine>(
+    env: &Env<'_, M>,
+    dom: DomId,
+    next: &mut u32,
+    ports: u32,
+    mut closed: impl FnMut(Closed),
+) -> Result<Progress, Errno> {
+    let limit = env.domains.with(dom, |domain| domain.events.limit())?;
+    for _ in 0..ports {
+        if *next >= limit {
+            return Ok(Progress::Done);
+        }
+        if let Ok(binding) = close(env, dom, Port(*next)) {
+            closed(binding);
+        }
+        *next = next.wrapping_add(1);
+    }
+    Ok(if *next >= limit { Progress::Done } else { Progress::More })
+}
+
+enum Route {
+    Here(Option<Wake>),
+    There(DomId, Port),
+}
+
+/// `EVTCHNOP_send`: makes the other end pending. Into an unbound port it goes nowhere, as on Xen.
+///
+/// # Errors
+/// `EINVAL`: not a port that can send.
+#[inline]
+pub fn send<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Option<Wake>, Errno> {
+    let route = env.domains.with(caller, |domain| {
+        let route = match domain.events.binding(port)? {
+            Binding::Interdomain { remote, port: far } if remote != caller => {
+                Route::There(remote, Port(u32::from(far)))
+            }
+            Binding::Interdomain { port: far, .. } => Route::Here(domain.deliver(Port(u32::from(far)), env.machine)),
+            Binding::Ipi => Route::Here(domain.deliver(port, env.machine)),
+            Binding::Unbound { .. } => Route::Here(None),
+            Binding::Free | Binding::Reserved | Binding::Pirq(_) | Binding::Virq(_) => return Err(Errno::EINVAL),
+        };
+        domain.account.events_sent = domain.account.events_sent.wrapping_add(1);
+        Ok(route)
+    })??;
+    match route {
+        Route::Here(wake) => Ok(wake),
+        Route::There(remote, far) => {
+            let back = Binding::Interdomain {
+                remote: caller,
+                port: port.0 as u16,
+            };
+            let wake = env.domains.with(remote, |domain| {
+                let connected = domain.events.binding(far) == Ok(back);
+                if connected {
+                    domain.deliver(far, env.machine)
+                } else {
+                    None
+                }
+            });
+            Ok(wake.unwrap_or(None))
+        }
+    }
+}
+
+/// Raises a virtual interrupt for a domain, if it bound it. For the hypervisor itself.
+pub fn raise_virq<M: Machine>(env: &Env<'_, M>, dom: DomId, virq: u32, vcpu: VcpuId) -> Option<Wake> {
+    let raise = |domain: &mut Domain| {
+        let port = domain.events.virq_port(virq as u8, vcpu)?;
+        domain.deliver(port, env.machine)
+    };
+    env.domains.with(dom, raise).ok().flatten()
+}
+
+/// Raises a physical interrupt for a domain, if it bound it. For the hypervisor itself.
+#[inline]
+pub fn raise_pirq<M: Machine>(env: &Env<'_, M>, dom: DomId, pirq: Pirq) -> Option<Wake> {
+    let raise = |domain: &mut Domain| {
+        let port = domain.events.pirq_port(pirq)?;
+        domain.deliver(port, env.machine)
+    };
+    env.domains.with(dom, raise).ok().flatten()
+}
+
+/// `EVTCHNOP_status`: of an own port; of any for the policy domain.
+///
+/// # Errors
+/// `ESRCH`: no such domain. `EPERM`. `EINVAL`: no such port.
+pub fn status<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId, port: Port) -> Result<Status, Errno> {
+    let dom = dom.or_self(caller);
+    let allowed = dom == caller || caller_has(env, caller, FLAG_CONTROL);
+    env.domains.with(dom, |domain| {
+        if !allowed {
+            return Err(Errno::EPERM);
+        }
+        let channel = domain.events.channel(port)?;
+        Ok(Status {
+            binding: channel.binding,
+            vcpu: channel.vcpu,
+        })
+    })?
+}
+
+/// `EVTCHNOP_unmask`.
+///
+/// # Errors
+/// `EINVAL`: no such port.
+pub fn unmask<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Option<Wake>, Errno> {
+    env.domains.with(caller, |domain| {
+        let channel = domain.events.channel(port)?;
+        let signal = domain.events.shared.unmask(port, channel.vcpu, env.machine);
+        Ok(domain.wake_for(signal, port))
+    })?
+}
+
+/// `EVTCHNOP_bind_vcpu`: which vCPU a port notifies.
+///
+/// # Errors
+/// `ENOENT`: no such vCPU. `EINVAL`: no such port, or one that is tied to its vCPU.
+pub fn bind_vcpu<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port, vcpu: u32) -> Result<(), Errno> {
+    env.domains.with(caller, |domain| {
+        let vcpu = domain.vcpu_id(vcpu).ok_or(Errno::ENOENT)?;
+        let channel = domain.events.channel_mut(port)?;
+        match channel.binding {
+            Binding::Unbound { .. } | Binding::Interdomain { .. } | Binding::Pirq(_) => {}
+            Binding::Virq(virq) if is_global_virq(virq) => {}
+            Binding::Free | Binding::Reserved | Binding::Virq(_) | Binding::Ipi => return Err(Errno::EINVAL),
+        }
+        channel.vcpu = vcpu;
+        Ok(())
+    })?
+}

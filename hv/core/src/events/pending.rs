@@ -1,0 +1,133 @@
+//! Pending and mask bits: `struct shared_info` and `struct vcpu_info` as the guest sees them.
+
+use core::mem::offset_of;
+
+use xen_abi::xen::{SharedInfo, VcpuInfo};
+
+use crate::domain::VCPUS_MAX;
+use crate::ids::{Hpa, Mfn, Port, VcpuId};
+use crate::machine::MachineMemory;
+
+const PENDING: u64 = offset_of!(SharedInfo, evtchn_pending) as u64;
+const MASK: u64 = offset_of!(SharedInfo, evtchn_mask) as u64;
+const VCPU_INFO_BYTES: u64 = size_of::<VcpuInfo>() as u64;
+const SELECTOR: u64 = offset_of!(VcpuInfo, evtchn_pending_sel) as u64;
+const UPCALL_PENDING: u64 = offset_of!(VcpuInfo, evtchn_upcall_pending) as u64;
+
+/// What making a port pending means for the vCPU behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signal {
+    /// It was pending already.
+    Nothing,
+    /// It is pending now, but masked: only a vCPU that polls this port cares.
+    Masked(VcpuId),
+    /// It is pending now and unmasked: a waiting vCPU wakes.
+    Unmasked(VcpuId),
+}
+
+/// A domain's shared info page, and where each vCPU's part of it has moved to.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedInfoPage {
+    frame: Mfn,
+    vcpu_info: [Hpa; VCPUS_MAX],
+}
+
+impl SharedInfoPage {
+    /// All vCPUs' parts begin in the page itself.
+    pub fn new(frame: Mfn) -> Self {
+        let mut vcpu_info = [Hpa(0); VCPUS_MAX];
+        for (place, index) in vcpu_info.iter_mut().zip(0u64..) {
+            *place = frame.at(index.wrapping_mul(VCPU_INFO_BYTES));
+        }
+        Self { frame, vcpu_info }
+    }
+
+    /// The page.
+    #[inline]
+    pub fn frame(&self) -> Mfn {
+        self.frame
+    }
+
+    /// Where a vCPU's `VcpuInfo` is (the time part too).
+    #[inline]
+    pub fn vcpu_info(&self, vcpu: VcpuId) -> Hpa {
+        self.vcpu_info
+            .get(usize::from(vcpu.0))
+            .copied()
+            .unwrap_or(self.frame.at(0))
+    }
+
+    /// Moves a vCPU's part to `place`, a frame that the caller has pinned, with its contents. All words are marked as
+    /// possibly pending, since bits may have been set in the old place meanwhile.
+    pub(crate) fn move_vcpu_info(&mut self, vcpu: VcpuId, place: Hpa, memory: &impl MachineMemory) {
+        let old = self.vcpu_info(vcpu);
+        memory.copy(old, place, VCPU_INFO_BYTES as usize);
+        if let Some(slot) = self.vcpu_info.get_mut(usize::from(vcpu.0)) {
+            *slot = place;
+        }
+        memory.fetch_or_u64(Hpa(place.0.wrapping_add(SELECTOR)), u64::MAX);
+        memory.store_u8(Hpa(place.0.wrapping_add(UPCALL_PENDING)), 1);
+    }
+
+    #[inline]
+    fn word(&self, base: u64, port: Port) -> (Hpa, u64) {
+        let at = self.frame.at(base.wrapping_add(u64::from(port.0 >> 6) << 3));
+        (at, 1u64.wrapping_shl(port.0))
+    }
+
+    /// Makes a port pending.
+    #[inline]
+    pub(crate) fn set_pending(&self, port: Port, vcpu: VcpuId, memory: &impl MachineMemory) -> Signal {
+        let (at, bit) = self.word(PENDING, port);
+        if memory.fetch_or_u64(at, bit) & bit != 0 {
+            return Signal::Nothing;
+        }
+        let (at, bit) = self.word(MASK, port);
+        if memory.load_u64(at) & bit != 0 {
+            return Signal::Masked(vcpu);
+        }
+        self.select(port, vcpu, memory);
+        Signal::Unmasked(vcpu)
+    }
+
+    /// Unmasks a port; a signal if it was pending.
+    pub(crate) fn unmask(&self, port: Port, vcpu: VcpuId, memory: &impl MachineMemory) -> Signal {
+        let (at, bit) = self.word(MASK, port);
+        if memory.fetch_and_u64(at, !bit) & bit == 0 || !self.is_pending(port, memory) {
+            return Signal::Nothing;
+        }
+        self.select(port, vcpu, memory);
+        Signal::Unmasked(vcpu)
+    }
+
+    /// Tells the vCPU which word to look at. A native domain need not keep these up to date, so whether it wakes does
+    /// not depend on what was there.
+    #[inline]
+    fn select(&self, port: Port, vcpu: VcpuId, memory: &impl MachineMemory) {
+        let info = self.vcpu_info(vcpu);
+        let word = 1u64.wrapping_shl(port.0 >> 6);
+        if memory.fetch_or_u64(Hpa(info.0.wrapping_add(SELECTOR)), word) & word == 0 {
+            memory.store_u8(Hpa(info.0.wrapping_add(UPCALL_PENDING)), 1);
+        }
+    }
+
+    /// Forgets that a port is pending.
+    pub(crate) fn clear_pending(&self, port: Port, memory: &impl MachineMemory) {
+        let (at, bit) = self.word(PENDING, port);
+        memory.fetch_and_u64(at, !bit);
+    }
+
+    /// Whether a port is pending.
+    pub fn is_pending(&self, port: Port, memory: &impl MachineMemory) -> bool {
+        let (at, bit) = self.word(PENDING, port);
+        memory.load_u64(at) & bit != 0
+    }
+
+    /// Whether any of the ports below `limit` is pending and unmasked.
+    pub fn any_unmasked(&self, limit: u32, memory: &impl MachineMemory) -> bool {
+        (0..u64::from(limit.div_ceil(64)).min(64)).any(|word| {
+            let pending = memory.load_u64(self.frame.at(PENDING.wrapping_add(word << 3)));
+            pending != 0 && pending & !memory.load_u64(self.frame.at(MASK.wrapping_add(word << 3))) != 0
+        })
+    }
+}

@@ -1,0 +1,206 @@
+//! Active entries: pinning a granted page, and letting it go.
+//!
+//! The guest may write its table at any time, so an entry's first word (flags and domain) is judged and marked in one
+//! compare-exchange, retried a bounded number of times. The frame number is read once, translated once, and from then
+//! on the snapshot counts: a second user of an active entry gets the page that the first one got.
+
+use xen_abi::grant_table::{GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_SUB_PAGE, GTF_TYPE_MASK, GTF_WRITING};
+
+use super::Status;
+use crate::domain::{Domain, Env};
+use crate::frames::FrameError;
+use crate::ids::{DomId, Gfn, GrantRef, Hpa, Mfn};
+use crate::machine::{Machine, MachineMemory};
+use crate::space::PageKind;
+
+/// Tries to mark an entry that its owner keeps changing.
+const MARK_TRIES: u32 = 4;
+
+/// What a grant is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Reading only.
+    Read,
+    /// Reading and writing.
+    Write,
+}
+
+/// The hypervisor's side of an entry. In use while any count is not 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Active {
+    /// Frame numbers fit: machine frames are below 2^28, and a v1 entry has 32 bits.
+    mfn: u32,
+    gfn: u32,
+    user: DomId,
+    pub readers: u16,
+    pub writers: u16,
+}
+
+impl Active {
+    #[inline]
+    pub fn in_use(&self) -> bool {
+        self.readers != 0 || self.writers != 0
+    }
+
+    pub fn uses(&self) -> u32 {
+        u32::from(self.readers).wrapping_add(u32::from(self.writers))
+    }
+
+    pub fn gfn(&self) -> Gfn {
+        Gfn(u64::from(self.gfn))
+    }
+
+    pub fn user(&self) -> DomId {
+        self.user
+    }
+
+    /// The count for an access, one more; `None` at its end.
+    #[inline]
+    fn count(&mut self, access: Access) -> Option<&mut u16> {
+        let count = match access {
+            Access::Read => &mut self.readers,
+            Access::Write => &mut self.writers,
+        };
+        (*count < u16::MAX).then_some(count)
+    }
+}
+
+impl Domain {
+    /// Pins the page behind `gref` of this domain for `user`, and marks the entry as in use.
+    ///
+    /// # Errors
+    /// [`Status`]; nothing is pinned or marked.
+    #[inline]
+    pub(super) fn acquire<M: Machine>(
+        &mut self,
+        env: &Env<'_, M>,
+        user: DomId,
+        gref: GrantRef,
+        access: Access,
+    ) -> Result<Mfn, Status> {
+        let entry = self.grants.entry(gref).ok_or(Status::BadGntref)?;
+        let mut active = self.grants.active(gref).copied().ok_or(Status::BadGntref)?;
+        if active.in_use() {
+            if active.user != user {
+                return Err(Status::GeneralError);
+            }
+        } else {
+            active = self.snapshot(env, user, entry, access)?;
+        }
+        let mfn = Mfn(u64::from(active.mfn));
+        let first_of_its_kind = match access {
+            Access::Read => !active.in_use(),
+            Access::Write => active.writers == 0,
+        };
+        let count = active.count(access).ok_or(Status::NoSpace)?;
+        *count = count.wrapping_add(1);
+        env.frames.pin(mfn, self.slot()).map_err(|error| match error {
+            FrameError::TooManyPins => Status::NoSpace,
+            FrameError::NotOwned | FrameError::NotPinned => Status::BadPage,
+        })?;
+        if first_of_its_kind && let Err(status) = mark(env.machine, entry, user, access) {
+            let unpinned = env.frames.unpin(mfn);
+            debug_assert!(unpinned.is_ok(), "pinned a moment ago");
+            return Err(status);
+        }
+        if let Some(slot) = self.grants.active_mut(gref) {
+            *slot = active;
+        }
+        Ok(mfn)
+    }
+
+    /// Reads the guest's entry, once, and finds the page it means.
+    fn snapshot<M: Machine>(
+        &self,
+        env: &Env<'_, M>,
+        user: DomId,
+        entry: Hpa,
+        access: Access,
+    ) -> Result<Active, Status> {
+        // Judged again when it is marked; judged here so that a bad entry is not taken for a bad page.
+        judge(env.machine.load_u32(entry), user, access)?;
+        let gfn = env.machine.load_u32(Hpa(entry.0.wrapping_add(4)));
+        let page = self
+            .space
+            .translate(Gfn(u64::from(gfn)), env.machine)
+            .ok_or(Status::BadPage)?;
+        let writable = page.rights.writable() || access == Access::Read;
+        if page.kind != PageKind::Private || !writable {
+            return Err(Status::BadPage);
+        }
+        let mfn = u32::try_from(page.mfn.0).map_err(|_| Status::BadPage)?;
+        Ok(Active {
+            mfn,
+            gfn,
+            user,
+            readers: 0,
+            writers: 0,
+        })
+    }
+
+    /// Undoes one [`Self::acquire`]: clears the marks that no other use needs, then drops the pin.
+    #[inline]
+    pub(super) fn release<M: Machine>(&mut self, env: &Env<'_, M>, gref: GrantRef, access: Access, mfn: Mfn) {
+        self.unmark(env.machine, gref, access, mfn);
+        let unpinned = env.frames.unpin(mfn);
+        debug_assert!(unpinned.is_ok(), "an acquired grant had no pin");
+    }
+
+    #[inline]
+    fn unmark(&mut self, memory: &impl MachineMemory, gref: GrantRef, access: Access, mfn: Mfn) {
+        let Some(entry) = self.grants.entry(gref) else { return };
+        let Some(active) = self.grants.active_mut(gref) else {
+            return;
+        };
+        let count = match access {
+            Access::Read => &mut active.readers,
+            Access::Write => &mut active.writers,
+        };
+        if *count == 0 || u64::from(active.mfn) != mfn.0 {
+            debug_assert!(false, "a use that was never counted");
+            return;
+        }
+        *count = count.wrapping_sub(1);
+        let mut unused = 0;
+        if active.writers == 0 && access == Access::Write {
+            unused |= GTF_WRITING;
+        }
+        if !active.in_use() {
+            unused |= GTF_READING;
+        }
+        if unused != 0 {
+            memory.fetch_and_u16(entry, !unused);
+        }
+    }
+}
+
+/// Whether an entry's first word (flags below, domain above) grants this access to this domain.
+#[inline]
+fn judge(word: u32, user: DomId, access: Access) -> Result<(), Status> {
+    let (flags, domid) = (word as u16, (word >> 16) as u16);
+    let plain = flags & (GTF_TYPE_MASK | GTF_SUB_PAGE) == GTF_PERMIT_ACCESS;
+    let writable = flags & GTF_READONLY == 0 || access == Access::Read;
+    if plain && writable && domid == user.0 {
+        Ok(())
+    } else {
+        Err(Status::GeneralError)
+    }
+}
+
+/// Marks an entry as being read or written, if it grants that at this very moment.
+#[inline]
+fn mark(memory: &impl MachineMemory, entry: Hpa, user: DomId, access: Access) -> Result<(), Status> {
+    let marks = match access {
+        Access::Read => GTF_READING,
+        Access::Write => GTF_READING | GTF_WRITING,
+    };
+    let mut word = memory.load_u32(entry);
+    for _ in 0..MARK_TRIES {
+        judge(word, user, access)?;
+        match memory.compare_exchange_u32(entry, word, word | u32::from(marks)) {
+            Ok(_) => return Ok(()),
+            Err(found) => word = found,
+        }
+    }
+    Err(Status::GeneralError)
+}

@@ -1,0 +1,207 @@
+//! A domain's grant table: the frames it shares with the hypervisor, and the hypervisor's side of each entry.
+
+use alloc::vec::Vec;
+
+use xen_abi::grant_table::{GTF_PERMIT_ACCESS, GTF_READONLY, GrantEntryV1};
+use zerocopy::IntoBytes;
+
+use super::active::{Access, Active};
+use super::tracking::Tracking;
+use super::{ENTRIES_PER_FRAME, FRAMES_MAX, Status};
+use crate::domain::{Domain, Env};
+use crate::error::Errno;
+use crate::fallible;
+use crate::frames::{FrameTable, Purpose};
+use crate::ids::{DomId, Gfn, GrantRef, Hpa, Mfn, Slot};
+use crate::machine::{Machine, MachineMemory};
+
+const ENTRY_BYTES: u64 = size_of::<GrantEntryV1>() as u64;
+const _: () = assert!(ENTRY_BYTES == 8);
+
+/// What a domain grants, and what it has mapped.
+#[derive(Debug)]
+pub struct GrantTable {
+    frames: Vec<Mfn>,
+    frames_max: u32,
+    active: Vec<Active>,
+    pub(super) tracking: Tracking,
+}
+
+impl GrantTable {
+    /// An empty table that may grow to `frames_max` frames, and a domain that may map `maps_max` pages of others.
+    pub fn new(frames_max: u32, maps_max: u32) -> Self {
+        let frames_max = frames_max.min(FRAMES_MAX as u32);
+        Self {
+            frames: Vec::new(),
+            frames_max,
+            active: Vec::new(),
+            tracking: Tracking::new(maps_max),
+        }
+    }
+
+    /// Frames now.
+    pub fn frames(&self) -> u32 {
+        self.frames.len() as u32
+    }
+
+    /// Frames at most.
+    pub fn frames_max(&self) -> u32 {
+        self.frames_max
+    }
+
+    /// Pages of others that the domain has mapped.
+    pub fn mapped(&self) -> u32 {
+        self.tracking.in_use()
+    }
+
+    /// A frame of the table.
+    pub fn frame(&self, index: u32) -> Option<Mfn> {
+        self.frames.get(index as usize).copied()
+    }
+
+    /// Grows the table to `wanted` frames. It never shrinks while its domain lives.
+    ///
+    /// # Errors
+    /// `EINVAL`: more than allowed. `ENOMEM`: the table has grown by as much as there was memory for, or not at all.
+    pub fn grow(
+        &mut self,
+        wanted: u32,
+        slot: Slot,
+        frames: &FrameTable,
+        memory: &impl MachineMemory,
+    ) -> Result<(), Errno> {
+        if wanted > self.frames_max {
+            return Err(Errno::EINVAL);
+        }
+        while self.frames() < wanted {
+            fallible::reserve(&mut self.frames, 1)?;
+            fallible::reserve(&mut self.active, ENTRIES_PER_FRAME as usize)?;
+            let frame = frames.allocate(Purpose::Shared(slot), memory).ok_or(Errno::ENOMEM)?;
+            self.frames.push(frame);
+            let entries = self.active.len().saturating_add(ENTRIES_PER_FRAME as usize);
+            self.active.resize(entries, Active::default());
+        }
+        Ok(())
+    }
+
+    /// Where the guest's entry is.
+    #[inline]
+    pub(super) fn entry(&self, gref: GrantRef) -> Option<Hpa> {
+        let frame = self.frames.get((gref.0 / ENTRIES_PER_FRAME) as usize)?;
+        Some(frame.at(u64::from(gref.0 % ENTRIES_PER_FRAME).wrapping_mul(ENTRY_BYTES)))
+    }
+
+    #[inline]
+    pub(super) fn active(&self, gref: GrantRef) -> Option<&Active> {
+        self.active.get(gref.0 as usize)
+    }
+
+    #[inline]
+    pub(super) fn active_mut(&mut self, gref: GrantRef) -> Option<&mut Active> {
+        self.active.get_mut(gref.0 as usize)
+    }
+
+    pub(super) fn entries(&self) -> u32 {
+        self.active.len() as u32
+    }
+
+    /// The domain ends: its entries grant nothing any more. Pins that others hold keep the frames, by the mappings that
+    /// they track themselves.
+    pub(crate) fn forget_grants(&mut self) {
+        self.active = Vec::new();
+    }
+
+    /// Gives back the frames, after the domain's address space is gone.
+    pub(crate) fn free_frames(&mut self, slot: Slot, frames: &FrameTable) {
+        for frame in self.frames.drain(..) {
+            let freed = frames.free_unmapped(frame, Purpose::Shared(slot));
+            debug_assert!(freed.is_ok(), "a grant table frame was something else");
+        }
+    }
+}
+
+/// `GNTTABOP_setup_table`: grows the caller's own table. The frames are then to be mapped by
+/// `XENMAPSPACE_grant_table`.
+///
+/// # Errors
+/// [`Status::PermissionDenied`]: another domain's. [`Status::GeneralError`]: more frames than allowed.
+/// [`Status::NoSpace`].
+pub fn setup_table<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId, frames: u32) -> Result<(), Status> {
+    own(caller, dom)?;
+    let grown = env.domains.with(caller, |domain| {
+        let slot = domain.slot();
+        domain.grants.grow(frames, slot, env.frames, env.machine)
+    });
+    match grown.map_err(|_| Status::BadDomain)? {
+        Ok(()) => Ok(()),
+        Err(Errno::EINVAL) => Err(Status::GeneralError),
+        Err(_) => Err(Status::NoSpace),
+    }
+}
+
+/// `GNTTABOP_query_size` of the caller's own table: frames now and at most.
+///
+/// # Errors
+/// [`Status::PermissionDenied`]: another domain's.
+pub fn query_size<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId) -> Result<(u32, u32), Status> {
+    own(caller, dom)?;
+    let sizes = env
+        .domains
+        .with(caller, |domain| (domain.grants.frames(), domain.grants.frames_max()));
+    sizes.map_err(|_| Status::BadDomain)
+}
+
+fn own(caller: DomId, dom: DomId) -> Result<(), Status> {
+    if dom.or_self(caller) == caller {
+        Ok(())
+    } else {
+        Err(Status::PermissionDenied)
+    }
+}
+
+/// `GNTTABOP_set_version`: version 1 is what there is.
+///
+/// # Errors
+/// `ENOSYS`: version 2. `EINVAL`: anything else.
+pub fn set_version(version: u32) -> Result<(), Errno> {
+    match version {
+        1 => Ok(()),
+        2 => Err(Errno::ENOSYS),
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Writes an entry of a domain that is being built, for its builder: access to `gfn` for `peer`.
+///
+/// # Errors
+/// `EINVAL`: no such reference, or a frame number that an entry cannot hold. `EBUSY`: the entry is in use. `ENOENT`:
+/// no such page of the domain's own. `ENOMEM`.
+pub fn seed<M: Machine>(
+    env: &Env<'_, M>,
+    domain: &mut Domain,
+    gref: GrantRef,
+    gfn: Gfn,
+    peer: DomId,
+    access: Access,
+) -> Result<(), Errno> {
+    let slot = domain.slot();
+    let needed = (gref.0 / ENTRIES_PER_FRAME).saturating_add(1);
+    domain.grants.grow(needed, slot, env.frames, env.machine)?;
+    let at = domain.grants.entry(gref).ok_or(Errno::EINVAL)?;
+    if domain.grants.active(gref).is_none_or(Active::in_use) {
+        return Err(Errno::EBUSY);
+    }
+    let page = domain.space.translate(gfn, env.machine).ok_or(Errno::ENOENT)?;
+    if !env.frames.is_private_to(page.mfn, slot) {
+        return Err(Errno::ENOENT);
+    }
+    let read_only = if access == Access::Read { GTF_READONLY } else { 0 };
+    let frame = u32::try_from(gfn.0).map_err(|_| Errno::EINVAL)?;
+    let entry = GrantEntryV1 {
+        flags: GTF_PERMIT_ACCESS | read_only,
+        domid: peer.0,
+        frame,
+    };
+    env.machine.write(at, entry.as_bytes());
+    Ok(())
+}
