@@ -1,0 +1,315 @@
+//! Request/response rings (Xen public header `io/ring.h`), both ends.
+//!
+//! The front end produces requests and consumes responses, the back end the other way round; both use the same
+//! entries. Indexes run freely through all of `u32`. Each end keeps its own indexes privately and believes nothing that
+//! it has written to the page before; of the peer it reads one producer index and one event index. A producer index
+//! that cannot be is a [`RingError::Overrun`]: the ring is dead from then on, as nothing in it means anything any more.
+//!
+//! Sleeping without losing an event: consume until nothing is left, call `final_check`, and sleep only if it returns
+//! `false`.
+
+use core::marker::PhantomData;
+
+use xen_abi::io::ring::{SRING_ENTRIES_OFFSET, SringHeader, ring_entries};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+
+use crate::memory::SharedMemory;
+
+const REQ_PROD: usize = 0;
+const REQ_EVENT: usize = 4;
+const RSP_PROD: usize = 8;
+const RSP_EVENT: usize = 12;
+
+/// What travels over a ring: plain bytes of fixed size.
+pub trait Protocol {
+    /// From front to back.
+    type Request: FromBytes + IntoBytes + Immutable + Copy;
+    /// From back to front.
+    type Response: FromBytes + IntoBytes + Immutable + Copy;
+    /// Bytes of an entry: of the larger of the two.
+    const ENTRY_BYTES: usize = if size_of::<Self::Request>() > size_of::<Self::Response>() {
+        size_of::<Self::Request>()
+    } else {
+        size_of::<Self::Response>()
+    };
+}
+
+/// Why a ring does not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingError {
+    /// The memory holds no entry. Caller's fault.
+    TooSmall,
+    /// All entries are in use. Nobody's fault: wait for responses.
+    Full,
+    /// A response without an open request. Caller's fault.
+    NothingToAnswer,
+    /// The peer's producer index is impossible. The ring stays dead.
+    Overrun {
+        /// The index it wrote.
+        producer: u32,
+        /// Our consumer index.
+        consumer: u32,
+        /// How far ahead it may have been.
+        allowed: u32,
+    },
+}
+
+impl core::fmt::Display for RingError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            RingError::TooSmall => f.write_str("ring memory is too small"),
+            RingError::Full => f.write_str("ring is full"),
+            RingError::NothingToAnswer => f.write_str("response without a request"),
+            RingError::Overrun {
+                producer,
+                consumer,
+                allowed,
+            } => write!(
+                f,
+                "peer moved its index to {producer:#x}, {} ahead of {consumer:#x} where at most {allowed} can be",
+                producer.wrapping_sub(*consumer)
+            ),
+        }
+    }
+}
+
+impl core::error::Error for RingError {}
+
+/// How many entries `memory` holds for a protocol.
+fn entries_of<P: Protocol>(memory: &impl SharedMemory) -> Result<u32, RingError> {
+    match ring_entries(memory.bytes(), P::ENTRY_BYTES) {
+        0 => Err(RingError::TooSmall),
+        entries => Ok(entries),
+    }
+}
+
+/// Offset of the entry of an index. `entries` is a power of two.
+fn entry_offset<P: Protocol>(index: u32, entries: u32) -> usize {
+    SRING_ENTRIES_OFFSET + (index & (entries - 1)) as usize * P::ENTRY_BYTES
+}
+
+/// Whether the step from `old` to `new` passes the event index that the peer has asked for.
+fn passes(event: u32, old: u32, new: u32) -> bool {
+    new.wrapping_sub(event) < new.wrapping_sub(old)
+}
+
+/// How far the peer is ahead, if that is possible.
+fn ahead(producer: u32, consumer: u32, allowed: u32) -> Result<u32, RingError> {
+    match producer.wrapping_sub(consumer) {
+        count if count <= allowed => Ok(count),
+        _ => Err(RingError::Overrun {
+            producer,
+            consumer,
+            allowed,
+        }),
+    }
+}
+
+/// The end that makes requests. It owns the pages: it initialises them and grants them.
+#[derive(Debug)]
+pub struct FrontRing<P: Protocol, M> {
+    memory: M,
+    entries: u32,
+    req_prod_private: u32,
+    req_prod_published: u32,
+    rsp_cons: u32,
+    dead: Option<RingError>,
+    protocol: PhantomData<fn() -> P>,
+}
+
+impl<P: Protocol, M: SharedMemory> FrontRing<P, M> {
+    /// Initialises the ring in `memory` (all of its pages). Zero the pages before granting them.
+    pub fn new(memory: M) -> Result<Self, RingError> {
+        let entries = entries_of::<P>(&memory)?;
+        let head = SringHeader {
+            req_event: 1,
+            rsp_event: 1,
+            ..SringHeader::default()
+        };
+        memory.write(0, head.as_bytes());
+        Ok(Self {
+            memory,
+            entries,
+            req_prod_private: 0,
+            req_prod_published: 0,
+            rsp_cons: 0,
+            dead: None,
+            protocol: PhantomData,
+        })
+    }
+
+    /// Entries of the ring.
+    #[must_use]
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// Requests that fit now.
+    #[must_use]
+    pub fn free(&self) -> u32 {
+        self.entries - self.req_prod_private.wrapping_sub(self.rsp_cons)
+    }
+
+    /// Requests without a response so far, published or not.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.req_prod_private.wrapping_sub(self.rsp_cons)
+    }
+
+    /// Writes a request into the next entry; the peer does not see it before [`FrontRing::publish`].
+    pub fn push(&mut self, request: &P::Request) -> Result<(), RingError> {
+        if let Some(error) = self.dead {
+            return Err(error);
+        }
+        if self.free() == 0 {
+            return Err(RingError::Full);
+        }
+        self.memory.write(
+            entry_offset::<P>(self.req_prod_private, self.entries),
+            request.as_bytes(),
+        );
+        self.req_prod_private = self.req_prod_private.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Shows all pushed requests to the peer. `true`: it wants an event.
+    #[must_use = "the peer sleeps until it gets the event that it asked for"]
+    pub fn publish(&mut self) -> bool {
+        let (old, new) = (self.req_prod_published, self.req_prod_private);
+        self.memory.store_u32(REQ_PROD, new);
+        self.req_prod_published = new;
+        self.memory.fence();
+        passes(self.memory.load_u32(REQ_EVENT), old, new)
+    }
+
+    /// Takes the next response.
+    pub fn next_response(&mut self) -> Result<Option<P::Response>, RingError> {
+        if self.unconsumed()? == 0 {
+            return Ok(None);
+        }
+        let mut response = P::Response::new_zeroed();
+        self.memory
+            .read(entry_offset::<P>(self.rsp_cons, self.entries), response.as_mut_bytes());
+        self.rsp_cons = self.rsp_cons.wrapping_add(1);
+        Ok(Some(response))
+    }
+
+    /// Responses that wait.
+    pub fn unconsumed(&mut self) -> Result<u32, RingError> {
+        if let Some(error) = self.dead {
+            return Err(error);
+        }
+        let allowed = self.req_prod_published.wrapping_sub(self.rsp_cons);
+        let count = ahead(self.memory.load_u32(RSP_PROD), self.rsp_cons, allowed);
+        self.dead = count.err();
+        count
+    }
+
+    /// Asks for an event with the next response. `true`: there is one already, do not sleep.
+    pub fn final_check(&mut self) -> Result<bool, RingError> {
+        if self.unconsumed()? > 0 {
+            return Ok(true);
+        }
+        self.memory.store_u32(RSP_EVENT, self.rsp_cons.wrapping_add(1));
+        self.memory.fence();
+        Ok(self.unconsumed()? > 0)
+    }
+}
+
+/// The end that serves requests. It maps the front end's pages.
+#[derive(Debug)]
+pub struct BackRing<P: Protocol, M> {
+    memory: M,
+    entries: u32,
+    req_cons: u32,
+    rsp_prod_private: u32,
+    rsp_prod_published: u32,
+    dead: Option<RingError>,
+    protocol: PhantomData<fn() -> P>,
+}
+
+impl<P: Protocol, M: SharedMemory> BackRing<P, M> {
+    /// Attaches to a ring that the front end has initialised, behind the last response in it.
+    pub fn attach(memory: M) -> Result<Self, RingError> {
+        let entries = entries_of::<P>(&memory)?;
+        let start = memory.load_u32(RSP_PROD);
+        ahead(memory.load_u32(REQ_PROD), start, entries)?;
+        Ok(Self {
+            memory,
+            entries,
+            req_cons: start,
+            rsp_prod_private: start,
+            rsp_prod_published: start,
+            dead: None,
+            protocol: PhantomData,
+        })
+    }
+
+    /// Entries of the ring.
+    #[must_use]
+    pub fn entries(&self) -> u32 {
+        self.entries
+    }
+
+    /// Requests taken and not answered yet.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.req_cons.wrapping_sub(self.rsp_prod_private)
+    }
+
+    /// Requests that wait.
+    pub fn unconsumed(&mut self) -> Result<u32, RingError> {
+        if let Some(error) = self.dead {
+            return Err(error);
+        }
+        let allowed = self.entries - self.in_flight();
+        let count = ahead(self.memory.load_u32(REQ_PROD), self.req_cons, allowed);
+        self.dead = count.err();
+        count
+    }
+
+    /// Takes the next request: a private copy, read once.
+    pub fn next_request(&mut self) -> Result<Option<P::Request>, RingError> {
+        if self.unconsumed()? == 0 {
+            return Ok(None);
+        }
+        let mut request = P::Request::new_zeroed();
+        self.memory
+            .read(entry_offset::<P>(self.req_cons, self.entries), request.as_mut_bytes());
+        self.req_cons = self.req_cons.wrapping_add(1);
+        Ok(Some(request))
+    }
+
+    /// Writes a response into the next entry; the peer does not see it before [`BackRing::publish`].
+    pub fn push(&mut self, response: &P::Response) -> Result<(), RingError> {
+        if self.in_flight() == 0 {
+            return Err(RingError::NothingToAnswer);
+        }
+        self.memory.write(
+            entry_offset::<P>(self.rsp_prod_private, self.entries),
+            response.as_bytes(),
+        );
+        self.rsp_prod_private = self.rsp_prod_private.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Shows all pushed responses to the peer. `true`: it wants an event.
+    #[must_use = "the peer sleeps until it gets the event that it asked for"]
+    pub fn publish(&mut self) -> bool {
+        let (old, new) = (self.rsp_prod_published, self.rsp_prod_private);
+        self.memory.store_u32(RSP_PROD, new);
+        self.rsp_prod_published = new;
+        self.memory.fence();
+        passes(self.memory.load_u32(RSP_EVENT), old, new)
+    }
+
+    /// Asks for an event with the next request. `true`: there is one already, do not sleep.
+    pub fn final_check(&mut self) -> Result<bool, RingError> {
+        if self.unconsumed()? > 0 {
+            return Ok(true);
+        }
+        self.memory.store_u32(REQ_EVENT, self.req_cons.wrapping_add(1));
+        self.memory.fence();
+        Ok(self.unconsumed()? > 0)
+    }
+}
