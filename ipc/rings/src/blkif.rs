@@ -613,7 +613,7 @@ impl core::fmt::Display for BlkFrontError {
 impl core::error::Error for BlkFrontError {}
 
 /// A request in flight: compare with [`Completion::request`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestId(u64);
 
 impl RequestId {

@@ -1,0 +1,461 @@
+//! netif: chains of slots from hostile front ends, answers from hostile back ends; both ends against each other.
+
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+use xen_abi::io::netif::*;
+use xen_rings::memory::{CellMemory, SharedMemory};
+use xen_rings::netif::*;
+use zerocopy::{FromBytes, IntoBytes};
+
+const REQ_PROD: usize = 0;
+const RSP_PROD: usize = 8;
+
+fn slot(size: u16, flags: u16, id: u16) -> NetifTxRequest {
+    NetifTxRequest {
+        gref: 100 + u32::from(id),
+        offset: 0,
+        flags,
+        id,
+        size,
+    }
+}
+
+fn extra(kind: u8, flags: u8, u: [u16; 3]) -> Vec<u8> {
+    NetifExtraInfo { kind, flags, u }.as_bytes().to_vec()
+}
+
+/// What a back end makes of slots, and the answers (id, status) that it has pushed by then.
+fn receive(slots: &[Vec<u8>]) -> (Result<Option<Result<TxPacket, TxFault>>, NetBackError>, Vec<(u16, i16)>) {
+    let mut bytes = vec![0u8; 4096];
+    let memory = CellMemory::new(&mut bytes);
+    let mut back = TxBack::attach(memory).unwrap();
+    for (index, slot) in slots.iter().enumerate() {
+        memory.write(64 + index * NETIF_TX_ENTRY_BYTES, slot);
+    }
+    memory.store_u32(REQ_PROD, slots.len() as u32);
+    let result = back.next_packet();
+    let _ = back.publish();
+    let answers = (0..memory.load_u32(RSP_PROD) as usize).map(|index| {
+        let mut answer = [0; 4];
+        memory.read(64 + index * NETIF_TX_ENTRY_BYTES, &mut answer);
+        let answer = NetifTxResponse::read_from_bytes(&answer).unwrap();
+        (answer.id, answer.status)
+    });
+    let answers = answers.collect();
+    (result, answers)
+}
+
+fn chain(slots: &[NetifTxRequest]) -> Vec<Vec<u8>> {
+    slots.iter().map(|slot| slot.as_bytes().to_vec()).collect()
+}
+
+fn fault(slots: &[NetifTxRequest]) -> TxFault {
+    let (result, answers) = receive(&chain(slots));
+    assert_eq!(
+        answers.len(),
+        slots.len(),
+        "every slot of a bad packet is answered at once"
+    );
+    assert!(answers.iter().all(|&(_, status)| status == NETIF_RSP_ERROR));
+    result.unwrap().unwrap().expect_err("must be refused")
+}
+
+#[test]
+fn the_first_fragment_has_what_the_others_leave() {
+    let slots = [
+        slot(1000, NETTXF_MORE_DATA, 1),
+        slot(300, NETTXF_MORE_DATA, 2),
+        slot(200, 0, 3),
+    ];
+    let (result, answers) = receive(&chain(&slots));
+    let packet = result.unwrap().unwrap().unwrap();
+    assert!(answers.is_empty());
+    let fragments: Vec<_> = packet
+        .fragments()
+        .iter()
+        .map(|fragment| (fragment.gref(), fragment.bytes()))
+        .collect();
+    assert_eq!(
+        (packet.bytes, fragments),
+        (1000, vec![(101, 500), (102, 300), (103, 200)])
+    );
+}
+
+#[test]
+fn empty_fragments_are_left_out_wherever_they_are() {
+    let slots = [
+        slot(60, NETTXF_MORE_DATA, 1),
+        slot(0, NETTXF_MORE_DATA, 2),
+        slot(60, NETTXF_MORE_DATA, 3),
+        slot(0, 0, 4),
+    ];
+    let (result, _) = receive(&chain(&slots));
+    let packet = result.unwrap().unwrap().unwrap();
+    let fragments: Vec<_> = packet
+        .fragments()
+        .iter()
+        .map(|fragment| (fragment.gref(), fragment.bytes()))
+        .collect();
+    assert_eq!(fragments, vec![(103, 60)]);
+}
+
+#[test]
+fn bad_chains_are_refused() {
+    assert_eq!(fault(&[slot(13, 0, 1)]), TxFault::TooShort(13));
+    assert_eq!(fault(&[slot(0, 0, 1)]), TxFault::TooShort(0));
+    assert_eq!(
+        fault(&[slot(100, NETTXF_MORE_DATA, 1), slot(101, 0, 2)]),
+        TxFault::FragmentTooLarge
+    );
+    assert_eq!(fault(&[slot(4097, 0, 1)]), TxFault::CrossesPage);
+    assert_eq!(
+        fault(&[NetifTxRequest {
+            offset: 4095,
+            ..slot(14, 0, 1)
+        }]),
+        TxFault::CrossesPage
+    );
+    assert_eq!(
+        fault(&[NetifTxRequest {
+            offset: u16::MAX,
+            ..slot(u16::MAX, 0, 1)
+        }]),
+        TxFault::CrossesPage
+    );
+    let second = NetifTxRequest {
+        offset: 4000,
+        ..slot(97, 0, 2)
+    };
+    assert_eq!(fault(&[slot(200, NETTXF_MORE_DATA, 1), second]), TxFault::CrossesPage);
+}
+
+#[test]
+fn long_chains_are_taken_to_their_end_and_refused() {
+    for count in [19, 40, 256] {
+        let mut slots = vec![slot(1000, NETTXF_MORE_DATA, 0); count];
+        for slot in &mut slots[1..] {
+            slot.size = 1;
+        }
+        slots[count - 1].flags = 0;
+        assert_eq!(fault(&slots), TxFault::TooManySlots);
+    }
+}
+
+#[test]
+fn incomplete_chains_end_the_connection() {
+    let (result, _) = receive(&chain(&[slot(1000, NETTXF_MORE_DATA, 1)]));
+    assert_eq!(result.err(), Some(NetBackError::Incomplete));
+    let (result, _) = receive(&chain(&[slot(1000, NETTXF_EXTRA_INFO, 1)]));
+    assert_eq!(result.err(), Some(NetBackError::Incomplete));
+}
+
+#[test]
+fn extra_info_is_read_and_answered_without_an_id() {
+    let first = slot(1000, NETTXF_EXTRA_INFO | NETTXF_CSUM_BLANK | NETTXF_DATA_VALIDATED, 7)
+        .as_bytes()
+        .to_vec();
+    let gso = extra(XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_EXTRA_FLAG_MORE, [1448, 1, 0]);
+    let hash = extra(XEN_NETIF_EXTRA_TYPE_HASH, 0, [0; 3]);
+    let (result, answers) = receive(&[first, gso, hash]);
+    let packet = result.unwrap().unwrap().unwrap();
+    assert_eq!(
+        packet.gso,
+        Some(Gso {
+            segment_bytes: 1448,
+            ipv6: false
+        })
+    );
+    assert_eq!(packet.checksum, Checksum::Blank);
+    assert_eq!(answers, vec![(0, NETIF_RSP_NULL); 2]);
+}
+
+#[test]
+fn bad_extra_info_is_refused() {
+    for (kind, u, expected) in [
+        (0, [0; 3], TxFault::BadExtra(0)),
+        (5, [0; 3], TxFault::BadExtra(5)),
+        (255, [0; 3], TxFault::BadExtra(255)),
+        (1, [0, 1, 0], TxFault::BadGso(1)),
+        (1, [1448, 3, 0], TxFault::BadGso(3)),
+        (1, [1448, 0, 0], TxFault::BadGso(0)),
+    ] {
+        let (result, answers) = receive(&[slot(1000, NETTXF_EXTRA_INFO, 7).as_bytes().to_vec(), extra(kind, 0, u)]);
+        assert_eq!(result.unwrap().unwrap().err(), Some(expected));
+        assert_eq!(answers, vec![(0, NETIF_RSP_NULL), (7, NETIF_RSP_ERROR)]);
+    }
+}
+
+#[test]
+fn a_tx_front_end_believes_each_answer_once() {
+    let attempt = |answers: &[NetifTxResponse]| {
+        let mut bytes = vec![0u8; 4096];
+        let memory = CellMemory::new(&mut bytes);
+        let mut front = TxFront::new(memory).unwrap();
+        for gref in 0..3 {
+            front
+                .send(&[Fragment::new(gref, 0, 60).unwrap()], Checksum::InPacket)
+                .unwrap();
+        }
+        let _ = front.publish();
+        for (index, answer) in answers.iter().enumerate() {
+            memory.write(64 + index * NETIF_TX_ENTRY_BYTES, answer.as_bytes());
+        }
+        memory.store_u32(RSP_PROD, answers.len() as u32);
+        answers.iter().fold(Ok(None), |_, _| front.next_completion()).err()
+    };
+    let good = NetifTxResponse {
+        id: 0x1ff,
+        status: NETIF_RSP_OKAY,
+    };
+    assert_eq!(attempt(&[good]), None);
+    assert_eq!(attempt(&[good, good]), Some(NetFrontError::UnknownId(0x1ff)));
+    for id in [0xff, 0x2ff, 0x100, 0xffff] {
+        assert_eq!(
+            attempt(&[NetifTxResponse { id, ..good }]),
+            Some(NetFrontError::UnknownId(id))
+        );
+    }
+    for status in [1, -3, i16::MAX, i16::MIN] {
+        assert_eq!(
+            attempt(&[NetifTxResponse { status, ..good }]),
+            Some(NetFrontError::BadStatus(status))
+        );
+    }
+}
+
+#[test]
+fn an_rx_front_end_refuses_what_it_did_not_ask_for() {
+    let attempt = |answer: NetifRxResponse| {
+        let mut bytes = vec![0u8; 4096];
+        let memory = CellMemory::new(&mut bytes);
+        let mut front = RxFront::new(memory).unwrap();
+        front.post(5).unwrap();
+        front.post(6).unwrap();
+        let _ = front.publish();
+        memory.write(64, answer.as_bytes());
+        memory.store_u32(RSP_PROD, 1);
+        front.next_piece()
+    };
+    let good = NetifRxResponse {
+        id: 0,
+        offset: 96,
+        flags: NETRXF_DATA_VALIDATED,
+        status: 4000,
+    };
+    let data = RxData {
+        offset: 96,
+        bytes: 4000,
+        checksum: Checksum::Validated,
+        more: More::Last,
+    };
+    assert_eq!(
+        attempt(good),
+        Ok(Some(RxPiece {
+            gref: 5,
+            data: Some(data)
+        }))
+    );
+    assert_eq!(
+        attempt(NetifRxResponse { status: -2, ..good }),
+        Ok(Some(RxPiece { gref: 5, data: None }))
+    );
+    assert_eq!(
+        attempt(NetifRxResponse { id: 1, ..good }),
+        Err(NetFrontError::UnknownId(1))
+    );
+    assert_eq!(
+        attempt(NetifRxResponse { status: 4001, ..good }),
+        Err(NetFrontError::OutsidePage)
+    );
+    assert_eq!(
+        attempt(NetifRxResponse {
+            offset: u16::MAX,
+            ..good
+        }),
+        Err(NetFrontError::OutsidePage)
+    );
+    assert_eq!(
+        attempt(NetifRxResponse { status: -3, ..good }),
+        Err(NetFrontError::BadStatus(-3))
+    );
+    for flags in [NETRXF_EXTRA_INFO, NETRXF_GSO_PREFIX, 1 << 15] {
+        assert!(matches!(
+            attempt(NetifRxResponse { flags, ..good }),
+            Err(NetFrontError::Unexpected(_))
+        ));
+    }
+}
+
+#[test]
+fn an_rx_chain_is_bounded() {
+    let mut bytes = vec![0u8; 4096];
+    let memory = CellMemory::new(&mut bytes);
+    let mut front = RxFront::new(memory).unwrap();
+    let mut back = RxBack::attach(memory).unwrap();
+    for gref in 0..40 {
+        front.post(gref).unwrap();
+    }
+    let _ = front.publish();
+    while let Some(buffer) = back.next_buffer().unwrap() {
+        back.deliver(buffer, 0, 100, Checksum::InPacket, More::Follows).unwrap();
+    }
+    let _ = back.publish();
+    for _ in 0..17 {
+        assert!(front.next_piece().unwrap().is_some());
+    }
+    assert_eq!(front.next_piece(), Err(NetFrontError::TooManySlots));
+}
+
+#[test]
+fn a_back_end_does_not_deliver_outside_the_page() {
+    let mut bytes = vec![0u8; 4096];
+    let memory = CellMemory::new(&mut bytes);
+    let mut front = RxFront::new(memory).unwrap();
+    let mut back = RxBack::attach(memory).unwrap();
+    front.post(9).unwrap();
+    let _ = front.publish();
+    let buffer = back.next_buffer().unwrap().unwrap();
+    back.deliver(buffer, 4000, 97, Checksum::InPacket, More::Last).unwrap();
+    let _ = back.publish();
+    assert_eq!(front.next_piece(), Ok(Some(RxPiece { gref: 9, data: None })));
+}
+
+fn any_slot() -> impl Strategy<Value = Vec<u8>> {
+    let flags = prop_oneof![Just(0), Just(NETTXF_MORE_DATA), Just(NETTXF_EXTRA_INFO), 0u16..16];
+    let size = prop_oneof![0u16..100, 0u16..5000, any::<u16>()];
+    let offset = prop_oneof![Just(0u16), 0u16..4096, any::<u16>()];
+    (flags, size, offset, any::<u32>(), any::<u16>()).prop_map(|(flags, size, offset, gref, id)| {
+        NetifTxRequest {
+            gref,
+            offset,
+            flags,
+            id,
+            size,
+        }
+        .as_bytes()
+        .to_vec()
+    })
+}
+
+proptest! {
+    /// Whatever slots: no panic; a packet's fragments lie in their pages and add up; every slot is answered or counted.
+    #[test]
+    fn packets_add_up(slots in prop::collection::vec(any_slot(), 0..64)) {
+        let mut bytes = vec![0u8; 4096];
+        let memory = CellMemory::new(&mut bytes);
+        let mut back = TxBack::attach(memory).unwrap();
+        for (index, slot) in slots.iter().enumerate() {
+            memory.write(64 + index * NETIF_TX_ENTRY_BYTES, slot);
+        }
+        memory.store_u32(REQ_PROD, slots.len() as u32);
+        loop {
+            match back.next_packet() {
+                Ok(None) => break,
+                Ok(Some(Ok(packet))) => {
+                    let sum: u32 = packet.fragments().iter().map(|fragment| u32::from(fragment.bytes())).sum();
+                    prop_assert_eq!(sum, u32::from(packet.bytes));
+                    prop_assert!(packet.bytes >= ETHERNET_HEADER_BYTES && packet.fragments().len() <= 18);
+                    for fragment in packet.fragments() {
+                        prop_assert!(fragment.bytes() > 0);
+                        prop_assert!(u32::from(fragment.offset()) + u32::from(fragment.bytes()) <= 4096);
+                    }
+                    back.answer(&packet, TxOutcome::Sent).unwrap();
+                }
+                Ok(Some(Err(_))) => {}
+                Err(error) => {
+                    prop_assert_eq!(error, NetBackError::Incomplete);
+                    prop_assert_eq!(back.next_packet().err(), Some(NetBackError::Incomplete));
+                    return Ok(());
+                }
+            }
+        }
+        prop_assert_eq!(back.in_flight(), 0);
+    }
+
+    /// One packet in any fragmentation arrives the same, and every fragment's grant comes back once.
+    #[test]
+    fn tx_front_and_back_understand_each_other(
+        packets in prop::collection::vec(prop::collection::vec(14u16..300, 1..18), 1..60),
+    ) {
+        let mut bytes = vec![0u8; 4096];
+        let memory = CellMemory::new(&mut bytes);
+        let mut front = TxFront::new(memory).unwrap();
+        let mut back = TxBack::attach(memory).unwrap();
+        let mut gref = 0;
+        for sizes in packets {
+            let fragments: Vec<_> = sizes.iter().map(|&size| { gref += 1; Fragment::new(gref, 7, size).unwrap() }).collect();
+            front.send(&fragments, Checksum::InPacket).unwrap();
+            let _ = front.publish();
+            let packet = back.next_packet().unwrap().unwrap().unwrap();
+            prop_assert_eq!(packet.fragments(), &fragments[..]);
+            back.answer(&packet, TxOutcome::Dropped).unwrap();
+            let _ = back.publish();
+            let mut returned: Vec<_> = fragments.iter().map(|fragment| fragment.gref()).collect();
+            while let Some(done) = front.next_completion().unwrap() {
+                prop_assert_eq!(done.outcome, TxOutcome::Dropped);
+                let place = returned.iter().position(|&gref| gref == done.gref);
+                prop_assert!(place.is_some());
+                returned.swap_remove(place.unwrap());
+            }
+            prop_assert!(returned.is_empty());
+            prop_assert_eq!(front.free(), 256);
+        }
+    }
+
+    /// Buffers come back in order with what was put into them.
+    #[test]
+    fn rx_front_and_back_understand_each_other(script in prop::collection::vec((0usize..9, 0usize..9), 1..200)) {
+        let mut bytes = vec![0u8; 4096];
+        let memory = CellMemory::new(&mut bytes);
+        let mut front = RxFront::new(memory).unwrap();
+        let mut back = RxBack::attach(memory).unwrap();
+        let (mut posted, mut gref) = (VecDeque::new(), 0);
+        for (post, deliver) in script {
+            for _ in 0..post.min(front.free()) {
+                front.post(gref).unwrap();
+                posted.push_back(gref);
+                gref += 1;
+            }
+            let _ = front.publish();
+            for _ in 0..deliver {
+                let Some(buffer) = back.next_buffer().unwrap() else { break };
+                let bytes = (buffer.gref() % 1500) as u16;
+                back.deliver(buffer, 2, bytes, Checksum::InPacket, More::Last).unwrap();
+            }
+            let _ = back.publish();
+            while let Some(piece) = front.next_piece().unwrap() {
+                prop_assert_eq!(Some(piece.gref), posted.pop_front());
+                prop_assert_eq!(piece.data.unwrap().bytes, (piece.gref % 1500) as u16);
+            }
+        }
+    }
+
+    /// Front ends on garbage: no panic, no more completions than requests.
+    #[test]
+    fn front_ends_survive_any_answer(garbage in prop::collection::vec(any::<u8>(), 4096 - 64), index in 0u32..40) {
+        let mut bytes = [vec![0u8; 4096], vec![0u8; 4096]];
+        let [tx, rx] = &mut bytes;
+        let (tx_memory, rx_memory) = (CellMemory::new(tx), CellMemory::new(rx));
+        let mut tx = TxFront::new(tx_memory).unwrap();
+        let mut rx = RxFront::new(rx_memory).unwrap();
+        for gref in 0..16 {
+            tx.send(&[Fragment::new(gref, 0, 60).unwrap()], Checksum::Blank).unwrap();
+            rx.post(gref).unwrap();
+        }
+        let _ = (tx.publish(), rx.publish());
+        for memory in [tx_memory, rx_memory] {
+            memory.write(64, &garbage);
+            memory.store_u32(RSP_PROD, index);
+        }
+        let (mut sent, mut received) = (0, 0);
+        while let Ok(Some(_)) = tx.next_completion() { sent += 1; }
+        while let Ok(Some(piece)) = rx.next_piece() {
+            received += 1;
+            if let Some(data) = piece.data {
+                prop_assert!(u32::from(data.offset) + u32::from(data.bytes) <= 4096);
+            }
+        }
+        prop_assert!(sent <= 16 && received <= 16);
+    }
+}
