@@ -7,8 +7,8 @@ use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use runtime::event::Channel;
 use runtime::grant::{GrantError, Mapping};
-use runtime::ids::{Access, DomId, GrantRef, Port};
 use runtime::shared::Shared;
+use runtime::{Access, DomId, Errno, GrantRef, Port};
 use xen_abi::io::xs_wire as abi;
 use xen_abi::native::GRANT_REF_XENSTORE;
 
@@ -42,10 +42,19 @@ pub struct Ring {
 /// Why a ring could not be attached.
 #[derive(Clone, Copy, Debug)]
 pub enum AttachError {
-    /// Its page.
+    /// Its page cannot be mapped.
     Page(GrantError),
-    /// Its event channel.
-    Channel,
+    /// Its event channel cannot be bound.
+    Channel(Errno),
+}
+
+impl core::fmt::Display for AttachError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            AttachError::Page(error) => write!(f, "its ring page cannot be mapped: {error}"),
+            AttachError::Channel(error) => write!(f, "its event channel cannot be bound: {error}"),
+        }
+    }
 }
 
 impl Ring {
@@ -53,7 +62,7 @@ impl Ring {
     pub fn attach(domain: DomId, port: Port) -> Result<Self, AttachError> {
         let page =
             Mapping::page_of(domain, GrantRef(GRANT_REF_XENSTORE), Access::ReadWrite).map_err(AttachError::Page)?;
-        let channel = Channel::connect(domain, port).map_err(|_| AttachError::Channel)?;
+        let channel = Channel::connect(domain, port).map_err(AttachError::Channel)?;
         let memory = page.memory();
         let request_consumer = memory.u32_at(offset::REQ_CONS).load(Relaxed);
         let response_producer = memory.u32_at(offset::RSP_PROD).load(Relaxed);

@@ -3,8 +3,8 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
+use runtime::Port;
 use runtime::event;
-use runtime::ids::{self, Port};
 use xen_abi::io::xs_wire as abi;
 use xenstore::domid::DomId;
 use xenstore::engine::{Engine, Rings};
@@ -25,8 +25,8 @@ struct Attached {
 
 impl Rings for Attached {
     fn attach(&mut self, domain: DomId, port: u32) -> Result<(), Error> {
-        let ring = Ring::attach(ids::DomId(domain.0), Port(port)).map_err(|error| {
-            log::warn!("domain {domain} cannot be introduced: {error:?}");
+        let ring = Ring::attach(runtime::DomId(domain.0), Port(port)).map_err(|error| {
+            log::warn!("domain {domain} cannot be introduced: {error}");
             Error::Invalid
         })?;
         self.by_port.insert(ring.port(), domain);
