@@ -39,8 +39,6 @@ pub const XENMEM_SET_POD_TARGET: u64 = 16;
 pub const XENMEM_GET_POD_TARGET: u64 = 17;
 /// [`XenAddToPhysmapBatch`]: many pages of one kind.
 pub const XENMEM_ADD_TO_PHYSMAP_BATCH: u64 = 23;
-/// Claim of memory not yet allocated.
-pub const XENMEM_CLAIM_PAGES: u64 = 24;
 /// Compat machine-to-physical table.
 pub const XENMEM_MACHPHYS_COMPAT_MFN_LIST: u64 = 25;
 /// Virtual NUMA.
