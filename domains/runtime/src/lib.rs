@@ -34,6 +34,7 @@ pub mod info;
 mod local;
 pub mod pages;
 pub mod port_io;
+mod rings;
 pub mod shared;
 mod shared_info;
 mod start;
