@@ -8,14 +8,15 @@ use block_domain::gpt;
 use core::fmt;
 use core::time::Duration;
 use gpt_disk_types::BlockSize;
+use runtime::Port;
+use runtime::device::Device;
 use runtime::event::{self, Channel};
-use runtime::ids::Port;
+use runtime::pages::PAGE;
 use runtime::time::now;
 use virtio::dma::{Chunk, DmaRegion};
 use virtio::queue::{CHUNKS_MAX, DeviceFault, PushError, Queue, SetupError};
 use virtio::{DeviceId, DomainHal, InitError, PciTransport, Transport};
 use xen_abi::io::blkif::SECTOR_BYTES;
-use xen_abi::platform::DeviceDescribe;
 
 /// Descriptors of the queue.
 pub const QUEUE: usize = 256;
@@ -115,7 +116,10 @@ impl fmt::Display for DiskError {
         match self {
             Self::Init(error) => error.fmt(out),
             Self::Queue(SetupError::TooSmall { offered, wanted }) => {
-                write!(out, "the queue has {offered} descriptors, {wanted} are needed (QEMU: queue-size)")
+                write!(
+                    out,
+                    "the queue has {offered} descriptors, {wanted} are needed (QEMU: queue-size)"
+                )
             }
             Self::Queue(error) => write!(out, "the queue cannot be set up: {error:?}"),
             Self::Config => out.write_str("the device's configuration makes no sense"),
@@ -161,13 +165,10 @@ pub struct Disk {
 
 impl Disk {
     /// Opens a device that `virtio::find` found.
-    pub fn open(device: &DeviceDescribe) -> Result<Self, DiskError> {
+    pub fn open(device: &Device) -> Result<Self, DiskError> {
         let mut transport = PciTransport::open(device)?;
-        let wanted = features::SIZE_MAX
-            | features::SEG_MAX
-            | features::READ_ONLY
-            | features::BLOCK_SIZE
-            | features::FLUSH;
+        let wanted =
+            features::SIZE_MAX | features::SEG_MAX | features::READ_ONLY | features::BLOCK_SIZE | features::FLUSH;
         let agreed = transport.negotiate(wanted)?;
         let interrupt = transport.queue_interrupt(REQUEST_QUEUE, 0)?;
         transport.no_config_interrupt();
@@ -178,7 +179,7 @@ impl Disk {
             transport,
             queue,
             interrupt,
-            slots: DmaRegion::allocate((QUEUE * SLOT_BYTES).div_ceil(virtio_page())).ok_or(DiskError::Memory)?,
+            slots: DmaRegion::allocate((QUEUE * SLOT_BYTES).div_ceil(PAGE)).ok_or(DiskError::Memory)?,
             free: (0..QUEUE as u16).rev().collect(),
             by_token: [None; QUEUE],
             bounce: DmaRegion::allocate(BOUNCE_PAGES).ok_or(DiskError::Memory)?,
@@ -213,7 +214,10 @@ impl Disk {
         rest[8] = STATUS_NONE;
         self.slots.write(at, &header).map_err(|_| PushError::BadShape)?;
         let header = self.slots.chunk(at, HEADER_BYTES).map_err(|_| PushError::BadShape)?;
-        let status = self.slots.chunk(at + HEADER_BYTES, 1).map_err(|_| PushError::BadShape)?;
+        let status = self
+            .slots
+            .chunk(at + HEADER_BYTES, 1)
+            .map_err(|_| PushError::BadShape)?;
         let mut chunks = heapless::Vec::<Chunk, CHUNKS_MAX>::new();
         let token = if operation == Operation::Read {
             chunks.extend_from_slice(data).map_err(|_| PushError::BadShape)?;
@@ -249,13 +253,29 @@ impl Disk {
                 return Ok(None);
             };
             self.queue.suppress_interrupts();
-            let Some(slot) = self.by_token.get_mut(done.token.index()).and_then(Option::take) else { continue };
+            let Some(slot) = self.by_token.get_mut(done.token.index()).and_then(Option::take) else {
+                continue;
+            };
             let mut status = [STATUS_NONE];
             let _ = self.slots.read(slot.index() * SLOT_BYTES + HEADER_BYTES, &mut status);
             self.free.push(slot.0);
-            let outcome = if status == [STATUS_OK] { Outcome::Done } else { Outcome::Failed(status[0]) };
+            let outcome = if status == [STATUS_OK] {
+                Outcome::Done
+            } else {
+                Outcome::Failed(status[0])
+            };
             return Ok(Some((slot, outcome)));
         }
+    }
+
+    /// Whether requests are in flight.
+    pub fn is_busy(&self) -> bool {
+        !self.queue.is_idle()
+    }
+
+    /// The device has given up.
+    pub fn needs_reset(&self) -> bool {
+        self.transport.needs_reset()
     }
 
     /// Reads sectors and waits for them. Only before anything else is in flight.
@@ -275,13 +295,19 @@ impl Disk {
     }
 }
 
-fn virtio_page() -> usize {
-    runtime::pages::PAGE
-}
-
 fn read_facts(transport: &PciTransport, agreed: u64) -> Result<Facts, DiskError> {
-    let word = |offset| transport.read_config_space::<u32>(offset).map_err(|_| DiskError::Config);
-    let optional = |feature, offset| if agreed & feature != 0 { word(offset).map(Some) } else { Ok(None) };
+    let word = |offset| {
+        transport
+            .read_config_space::<u32>(offset)
+            .map_err(|_| DiskError::Config)
+    };
+    let optional = |feature, offset| {
+        if agreed & feature != 0 {
+            word(offset).map(Some)
+        } else {
+            Ok(None)
+        }
+    };
     let sectors = transport.read_consistent(|| transport.read_config_space::<u64>(config::CAPACITY));
     let block_bytes = optional(features::BLOCK_SIZE, config::BLOCK_SIZE)?.unwrap_or(SECTOR_BYTES as u32);
     let sensible = block_bytes.is_power_of_two() && (512..=65536).contains(&block_bytes);
@@ -290,8 +316,12 @@ fn read_facts(transport: &PciTransport, agreed: u64) -> Result<Facts, DiskError>
         sectors: sectors.map_err(|_| DiskError::Config)?,
         read_only: agreed & features::READ_ONLY != 0,
         flush: agreed & features::FLUSH != 0,
-        block_size: BlockSize::new(block_bytes).filter(|_| sensible).ok_or(DiskError::Config)?,
-        chunk_bytes_max: optional(features::SIZE_MAX, config::SIZE_MAX)?.filter(|&max| max >= 4096).unwrap_or(u32::MAX),
+        block_size: BlockSize::new(block_bytes)
+            .filter(|_| sensible)
+            .ok_or(DiskError::Config)?,
+        chunk_bytes_max: optional(features::SIZE_MAX, config::SIZE_MAX)?
+            .filter(|&max| max >= 4096)
+            .unwrap_or(u32::MAX),
         chunks_max: chunks_max.clamp(1, CHUNKS_MAX - 2),
     })
 }

@@ -116,7 +116,7 @@ impl<H: Hal, const N: usize> Queue<H, N> {
         self.free
     }
 
-    /// Requests in flight may exist (some descriptor is taken).
+    /// No request is in flight.
     pub fn is_idle(&self) -> bool {
         self.free == N
     }

@@ -1,0 +1,409 @@
+//! Many virtual disks over a few disks: the dance with the front ends, turns, completions.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use block_domain::export::{Extent, Part};
+use block_domain::gpt::{self, Copy, Table};
+use core::time::Duration;
+use runtime::event::Channel;
+use runtime::grant::Mapping;
+use runtime::time::{Instant, now};
+use runtime::xenbus::{BackendBus, BackendEvent, DeviceId};
+use runtime::{Access as PageAccess, Errno, GrantRef, Port, store};
+use virtio::DeviceType;
+use xen_abi::io::blkif::{VDISK_READONLY, XEN_IO_PROTO_ABI_X86_64};
+use xen_rings::blkif::{Access, BlkBack, Discard, DiskLimits, Outcome};
+
+use crate::disk::{self, Disk, QUEUE};
+use crate::vbd::{Connection, Ending, InFlight, Plan, RingPages, SEGMENTS_MAX, Turn, Vbd};
+
+/// Pages of a ring: 2 to this power at most.
+const RING_ORDER_MAX: u32 = 2;
+/// Rounds over all virtual disks before the store and the clock are looked at again.
+const ROUNDS: usize = 32;
+/// How long the device may be silent, with requests in flight, before its status is looked at.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A disk, its partitions and what it works on.
+struct Unit {
+    disk: Disk,
+    table: Result<Table, String>,
+    in_flight: Vec<Option<InFlight>>,
+}
+
+/// Whether everything is done that can be done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Wait for an event.
+    Idle,
+    /// There is more to do.
+    Busy,
+}
+
+/// The block domain.
+pub struct Service {
+    units: Vec<Unit>,
+    bus: BackendBus,
+    events: VecDeque<BackendEvent>,
+    plans: BTreeMap<DeviceId, Plan>,
+    vbds: Vec<Vbd>,
+    /// Whose turn is first.
+    first: usize,
+    connections: u64,
+}
+
+impl Service {
+    /// Opens the disks and starts to look for front ends.
+    pub fn new() -> Result<Self, Errno> {
+        let mut units = Vec::new();
+        for device in virtio::find(DeviceType::Block) {
+            match Disk::open(&device) {
+                Ok(disk) => units.push(Unit::new(disk)),
+                Err(error) => log::error!("disk {:02x}: {error}", device.facts().bdf),
+            }
+        }
+        if units.is_empty() {
+            log::error!("there is no disk that could be used");
+        }
+        Ok(Self {
+            units,
+            bus: BackendBus::new("vbd")?,
+            events: VecDeque::new(),
+            plans: BTreeMap::new(),
+            vbds: Vec::new(),
+            first: 0,
+            connections: 0,
+        })
+    }
+
+    /// Notes what an event is about. [`Service::run`] does the work.
+    pub fn on_event(&mut self, port: Port) {
+        if let Some(vbd) = self.vbds.iter_mut().find(|vbd| vbd.channel().port() == port) {
+            vbd.ready = vbd.ended().is_none();
+        } else if store::port() == Some(port) {
+            while let Some(event) = store::next_event() {
+                self.events.extend(self.bus.on_watch(&event));
+            }
+        }
+    }
+
+    /// Does what there is to do.
+    pub fn run(&mut self) -> Progress {
+        while let Some(event) = self.events.pop_front() {
+            self.on_bus_event(event);
+        }
+        for _ in 0..ROUNDS {
+            let mut busy = self.complete();
+            busy |= self.turns();
+            for unit in &mut self.units {
+                unit.disk.flush();
+            }
+            self.vbds.iter_mut().for_each(Vbd::publish);
+            busy |= self.bury();
+            if !busy {
+                return Progress::Idle;
+            }
+        }
+        Progress::Busy
+    }
+
+    /// When to look at silent devices, if any works.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.units
+            .iter()
+            .any(|unit| unit.disk.is_busy())
+            .then(|| now() + PATIENCE)
+    }
+
+    /// Ends the domain if a device has given up: the policy domain then starts it anew, with the device reset.
+    pub fn check_devices(&self) {
+        if let Some(unit) = self.units.iter().find(|unit| unit.disk.needs_reset()) {
+            log::error!("disk {}: the device has failed and needs a reset", unit.disk.id());
+            runtime::crash();
+        }
+    }
+
+    /// Prints what was done so far.
+    pub fn print_counters(&self) {
+        for vbd in &self.vbds {
+            log::info!("vbd {}: {}", vbd.connection.id, vbd.counters);
+        }
+        let (used, free) = runtime::heap::usage();
+        log::info!("heap: {} KiB used, {} KiB free", used / 1024, free / 1024);
+    }
+
+    /// Takes what the devices have finished.
+    fn complete(&mut self) -> bool {
+        let mut busy = false;
+        for (number, unit) in self.units.iter_mut().enumerate() {
+            let mut any = false;
+            loop {
+                let (slot, outcome) = match unit.disk.next_done() {
+                    Ok(Some(done)) => done,
+                    Ok(None) => break,
+                    Err(fault) => {
+                        log::error!("disk {}: broke the virtio protocol: {fault:?}", unit.disk.id());
+                        runtime::crash();
+                    }
+                };
+                any = true;
+                let Some(done) = unit.in_flight.get_mut(slot.index()).and_then(Option::take) else {
+                    continue;
+                };
+                let (connection, ticket) = (done.connection, done.ticket);
+                drop(done); // unmaps: after the answer the front end may take its pages back
+                let outcome = match outcome {
+                    disk::Outcome::Done => Outcome::Done,
+                    disk::Outcome::Failed(_) => Outcome::Failed,
+                };
+                if let Some(vbd) = self.vbds.iter_mut().find(|vbd| vbd.connection == connection) {
+                    vbd.finished(ticket, outcome);
+                }
+            }
+            if any {
+                // There is room again for those who found the queue full.
+                let waiting = self
+                    .vbds
+                    .iter_mut()
+                    .filter(|vbd| vbd.plan.disk == number && vbd.waits_for_room);
+                waiting.for_each(|vbd| (vbd.waits_for_room, vbd.ready) = (false, true));
+            }
+            busy |= any;
+        }
+        busy
+    }
+
+    /// One turn for each virtual disk that has something to do, another one first each time.
+    fn turns(&mut self) -> bool {
+        let count = self.vbds.len();
+        let mut busy = false;
+        for step in 0..count {
+            let Some(vbd) = self.vbds.get_mut((self.first + step) % count).filter(|vbd| vbd.ready) else {
+                continue;
+            };
+            let Some(unit) = self.units.get_mut(vbd.plan.disk) else {
+                continue;
+            };
+            let in_flight = &mut unit.in_flight;
+            let turn = vbd.turn(&mut unit.disk, &mut |slot, request| {
+                if let Some(place) = in_flight.get_mut(slot.index()) {
+                    *place = Some(request);
+                }
+            });
+            vbd.ready = turn == Turn::More;
+            vbd.waits_for_room = turn == Turn::DiskFull;
+            busy |= turn == Turn::More;
+        }
+        self.first = if count == 0 { 0 } else { (self.first + 1) % count };
+        busy
+    }
+
+    /// Lets go of connections that have ended.
+    fn bury(&mut self) -> bool {
+        let mut buried = false;
+        while let Some(at) = self.vbds.iter().position(|vbd| vbd.ended().is_some()) {
+            let vbd = self.vbds.swap_remove(at);
+            let (id, ending) = (vbd.connection.id, vbd.ended());
+            log::info!("vbd {id}: closed after {}", vbd.counters);
+            drop(vbd);
+            match ending {
+                Some(Ending::BrokenRing(error)) => self.bus.refuse(id, &format!("closed: {error}")),
+                _ => self.events.extend(self.bus.closed(id)),
+            }
+            buried = true;
+        }
+        while let Some(event) = self.events.pop_front() {
+            self.on_bus_event(event);
+        }
+        buried
+    }
+
+    fn on_bus_event(&mut self, event: BackendEvent) {
+        match event {
+            BackendEvent::Found(id) => match self.plan(id) {
+                Ok(plan) => {
+                    self.plans.insert(id, plan);
+                    self.events.extend(self.bus.announce(id));
+                }
+                Err(why) => self.bus.refuse(id, &why),
+            },
+            BackendEvent::Ready(id) => {
+                if self.vbds.iter().any(|vbd| vbd.connection.id == id) {
+                    return;
+                }
+                match self.connect(id) {
+                    Ok(vbd) => {
+                        self.vbds.push(vbd);
+                        self.events.extend(self.bus.connected(id));
+                    }
+                    Err(why) => self.bus.refuse(id, &why),
+                }
+            }
+            BackendEvent::Closing(id) => match self.vbds.iter_mut().find(|vbd| vbd.connection.id == id) {
+                Some(vbd) => vbd.end(Ending::Asked), // closed when nothing is in flight
+                None => self.events.extend(self.bus.closed(id)),
+            },
+            BackendEvent::Gone(id) => {
+                self.plans.remove(&id);
+                // What is in flight keeps its own pages mapped until the device is done.
+                if let Some(at) = self.vbds.iter().position(|vbd| vbd.connection.id == id) {
+                    let vbd = self.vbds.swap_remove(at);
+                    log::info!("vbd {id}: front end is gone after {}", vbd.counters);
+                }
+            }
+        }
+    }
+
+    /// What the policy says of a virtual disk, by its nodes in our own directory.
+    fn plan(&self, id: DeviceId) -> Result<Plan, String> {
+        let device = self.bus.device(id).ok_or("it is gone")?;
+        let disk = match device.config::<u32>("selector") {
+            Ok(selector) => self.units.iter().position(|unit| unit.disk.id().selector == selector),
+            Err(_) if self.units.len() == 1 => Some(0),
+            Err(_) => return Err(String::from("`selector` names no disk, and there is not exactly one")),
+        };
+        let disk = disk.ok_or("its disk is missing or cannot be used")?;
+        let unit = self.units.get(disk).ok_or("its disk is missing")?;
+        let part = device.config::<String>("partition").unwrap_or_default();
+        let extent = unit.extent(Part::parse(&part).map_err(|error| format!("{error}"))?)?;
+        let writable = device.config::<String>("mode").is_ok_and(|mode| mode.starts_with('w'));
+        let read_only = !writable || unit.disk.facts.read_only;
+        let segments = unit.disk.facts.chunks_max.min(SEGMENTS_MAX);
+        let features = [
+            ("feature-max-indirect-segments", segments as u32),
+            ("feature-flush-cache", u32::from(unit.disk.facts.flush && !read_only)),
+            ("feature-barrier", 0),
+            ("feature-persistent", 0),
+            ("feature-discard", 0),
+            ("max-ring-page-order", RING_ORDER_MAX),
+        ];
+        for (key, value) in features {
+            device
+                .write(key, value)
+                .map_err(|error| format!("cannot write {key}: {error:?}"))?;
+        }
+        Ok(Plan {
+            disk,
+            extent,
+            read_only,
+        })
+    }
+
+    /// Maps the front end's ring, binds its channel, publishes the disk.
+    fn connect(&mut self, id: DeviceId) -> Result<Vbd, String> {
+        let device = self.bus.device(id).ok_or("it is gone")?;
+        let plan = self.plans.get(&id).ok_or("it was not announced")?.clone();
+        let unit = self.units.get(plan.disk).ok_or("its disk is missing")?;
+        if let Ok(protocol) = device.frontend_value::<String>("protocol")
+            && protocol != XEN_IO_PROTO_ABI_X86_64
+        {
+            return Err(format!(
+                "protocol `{protocol}` is not served, only {XEN_IO_PROTO_ABI_X86_64}"
+            ));
+        }
+        let references = ring_references(device)?;
+        let pages = Mapping::new(id.frontend, &references, PageAccess::ReadWrite)
+            .map_err(|error| format!("its ring cannot be mapped: {error}"))?;
+        let limits = DiskLimits {
+            sectors: plan.extent.count,
+            access: if plan.read_only {
+                Access::ReadOnly
+            } else {
+                Access::ReadWrite
+            },
+            discard: Discard::None,
+            indirect_segments: unit.disk.facts.chunks_max.min(SEGMENTS_MAX) as u16,
+        };
+        let ring = BlkBack::attach(RingPages(pages), limits).map_err(|error| format!("its ring: {error}"))?;
+        let port = device
+            .frontend_value::<u32>("event-channel")
+            .map_err(|_| "it names no event channel")?;
+        let channel = Channel::connect(id.frontend, Port(port))
+            .map_err(|error| format!("its event channel cannot be bound: {error:?}"))?;
+        let info = if plan.read_only { VDISK_READONLY } else { 0 };
+        let block_bytes = unit.disk.facts.block_size.to_u64();
+        let facts = [
+            ("sectors", plan.extent.count),
+            ("sector-size", 512.max(block_bytes)),
+            ("physical-sector-size", block_bytes),
+            ("info", info.into()),
+        ];
+        for (key, value) in facts {
+            device
+                .write(key, value)
+                .map_err(|error| format!("cannot write {key}: {error:?}"))?;
+        }
+        self.connections += 1;
+        let access = if plan.read_only { "read-only" } else { "read-write" };
+        log::info!(
+            "vbd {id}: connected, {} sectors from {}, {access}",
+            plan.extent.count,
+            plan.extent.first
+        );
+        Ok(Vbd::new(
+            Connection {
+                id,
+                number: self.connections,
+            },
+            plan,
+            ring,
+            channel,
+        ))
+    }
+}
+
+/// The grants of a ring: `ring-ref`, or with `ring-page-order` several `ring-refN`.
+fn ring_references(device: &runtime::xenbus::BackendDevice) -> Result<Vec<GrantRef>, String> {
+    let reference = |key: &str| {
+        let number = device.frontend_value::<u32>(key);
+        number.map(GrantRef).map_err(|_| format!("it names no `{key}`"))
+    };
+    match device.frontend_value::<u32>("ring-page-order") {
+        Ok(order) if order > RING_ORDER_MAX => Err(format!("a ring of 2^{order} pages is not served")),
+        Ok(order) if order > 0 => (0..1 << order)
+            .map(|index| reference(&format!("ring-ref{index}")))
+            .collect(),
+        _ => Ok(alloc::vec![reference("ring-ref").or_else(|_| reference("ring-ref0"))?]),
+    }
+}
+
+impl Unit {
+    fn new(mut disk: Disk) -> Self {
+        let facts = disk.facts;
+        log::info!(
+            "disk {}: {} sectors, {} MiB, blocks of {} bytes, {}, {}",
+            disk.id(),
+            facts.sectors,
+            facts.sectors / 2048,
+            facts.block_size,
+            if facts.read_only { "read-only" } else { "read-write" },
+            if facts.flush { "with flush" } else { "without flush" },
+        );
+        let table = gpt::read(&mut disk).map_err(|bad| format!("{}; backup: {}", bad.primary, bad.backup));
+        if let Ok(table) = &table {
+            let copy = if table.copy == Copy::Backup {
+                " (from the backup: the primary is damaged)"
+            } else {
+                ""
+            };
+            log::info!("disk {}: {} partitions{copy}", disk.id(), table.partitions().len());
+        }
+        let in_flight = (0..QUEUE).map(|_| None).collect();
+        Self { disk, table, in_flight }
+    }
+
+    fn extent(&self, part: Part) -> Result<Extent, String> {
+        match (part, &self.table) {
+            (Part::Whole, _) => Ok(Extent {
+                first: 0,
+                count: self.disk.facts.sectors,
+            }),
+            (Part::Partition(number), Ok(table)) => table
+                .partition(number)
+                .ok_or_else(|| format!("the disk has no partition {number}")),
+            (Part::Partition(_), Err(error)) => Err(format!("the disk has no partition table: {error}")),
+        }
+    }
+}
