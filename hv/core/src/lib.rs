@@ -37,4 +37,5 @@ pub mod ids;
 pub mod iommu;
 pub mod machine;
 pub mod pci;
+pub mod sched;
 pub mod space;

@@ -1,0 +1,294 @@
+//! Fairness, boost, caps, timers: on simulated time.
+
+use std::vec;
+use std::vec::Vec;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::Errno;
+
+fn key(slot: u8) -> VcpuKey {
+    VcpuKey::new(Slot(slot), VcpuId(0))
+}
+
+/// Lets the runnable vCPUs run for `total` nanoseconds; returns how long each ran.
+fn run(queue: &mut RunQueue, from: u64, total: u64, count: u8) -> Vec<u64> {
+    let before: Vec<u64> = (0..count).map(|slot| queue.run_ns(key(slot))).collect();
+    let mut now = from;
+    while now < from + total {
+        let decision = queue.pick(now);
+        now = decision.until_ns.min(now + SLICE_NS).min(from + total);
+    }
+    queue.charge(now);
+    (0..count)
+        .map(|slot| queue.run_ns(key(slot)) - before[usize::from(slot)])
+        .collect()
+}
+
+#[test]
+fn spinning_domains_share_by_weight() {
+    let mut queue = RunQueue::new();
+    for (slot, weight) in [(0, 256), (1, 512), (2, 1024)] {
+        queue.add(key(slot), weight, 0);
+        let _preempt = queue.wake(key(slot), 0);
+    }
+    let ran = run(&mut queue, 0, 7_000_000_000, 3);
+    for (ran, share) in ran.iter().zip([1u64, 2, 4]) {
+        let expected = share * 1_000_000_000;
+        assert!(ran.abs_diff(expected) < 2 * SLICE_NS, "{ran} instead of {expected}");
+    }
+}
+
+#[test]
+fn a_sleeper_preempts_a_spinner_at_once() {
+    let mut queue = RunQueue::new();
+    for slot in 0..2 {
+        queue.add(key(slot), 256, 0);
+    }
+    let _preempt = queue.wake(key(0), 0);
+    assert_eq!(queue.pick(0).run, Some(key(0)));
+    assert_eq!(queue.wake(key(1), 100_000_000), Preempt::Yes);
+    assert_eq!(queue.pick(100_000_000).run, Some(key(1)));
+}
+
+#[test]
+fn napping_gains_nothing_over_spinning() {
+    // One vCPU spins; the other wakes every 2 ms, runs for 1.9 ms, and wants the boost each time.
+    let mut queue = RunQueue::new();
+    for slot in 0..2 {
+        queue.add(key(slot), 256, 0);
+        let _preempt = queue.wake(key(slot), 0);
+    }
+    let mut now = 0;
+    let mut napper_run_until = u64::MAX;
+    let mut napper_wakes = u64::MAX;
+    while now < 4_000_000_000 {
+        let decision = queue.pick(now);
+        if decision.run == Some(key(1)) && napper_run_until == u64::MAX {
+            napper_run_until = 1_900_000;
+        }
+        let step = 100_000;
+        now += step;
+        if decision.run == Some(key(1)) {
+            napper_run_until -= step;
+            if napper_run_until == 0 {
+                queue.sleep(key(1), now);
+                (napper_run_until, napper_wakes) = (u64::MAX, now + step);
+            }
+        } else if now >= napper_wakes {
+            napper_wakes = u64::MAX;
+            let _preempt = queue.wake(key(1), now);
+        }
+    }
+    let (spinner, napper) = (queue.run_ns(key(0)), queue.run_ns(key(1)));
+    assert!(napper <= spinner + 2 * SLICE_NS, "napper {napper}, spinner {spinner}");
+}
+
+#[test]
+fn e07_a_spinner_flooded_with_wakes_of_others_still_progresses() {
+    let mut queue = RunQueue::new();
+    for slot in 0..2 {
+        queue.add(key(slot), 256, 0);
+    }
+    let _preempt = queue.wake(key(0), 0);
+    let mut now = 0;
+    // The other is woken a million times and runs each time for as long as it is let.
+    for _ in 0..100_000 {
+        let _preempt = queue.wake(key(1), now);
+        let picked = queue.pick(now).run;
+        now += 10_000;
+        if picked == Some(key(1)) {
+            queue.sleep(key(1), now);
+        }
+    }
+    queue.charge(now);
+    assert!(queue.run_ns(key(0)) * 10 > now * 4, "{} of {now}", queue.run_ns(key(0)));
+}
+
+#[test]
+fn a_cap_holds_on_an_idle_machine() {
+    let mut queue = RunQueue::new();
+    queue.add(key(0), 256, 25);
+    let _preempt = queue.wake(key(0), 0);
+    let ran = run(&mut queue, 0, 4_000_000_000, 1);
+    assert!(ran[0].abs_diff(1_000_000_000) < 50_000_000, "{}", ran[0]);
+}
+
+#[test]
+fn alone_there_is_no_end_of_slice() {
+    let mut queue = RunQueue::new();
+    queue.add(key(3), 256, 0);
+    let _preempt = queue.wake(key(3), 5);
+    assert_eq!(
+        queue.pick(5),
+        Decision {
+            run: Some(key(3)),
+            until_ns: u64::MAX
+        }
+    );
+    queue.sleep(key(3), 6);
+    assert_eq!(
+        queue.pick(6),
+        Decision {
+            run: None,
+            until_ns: u64::MAX
+        }
+    );
+}
+
+#[test]
+fn a_wake_ends_the_endless_slice() {
+    let mut queue = RunQueue::new();
+    for slot in 0..2 {
+        queue.add(key(slot), 256, 0);
+    }
+    let _preempt = queue.wake(key(0), 0);
+    assert_eq!(queue.pick(0).until_ns, u64::MAX);
+    let _preempt = queue.wake(key(1), 1_000);
+    assert_eq!(queue.until_ns(), SLICE_NS);
+}
+
+#[test]
+fn yielding_lets_the_other_run_and_comes_back() {
+    let mut queue = RunQueue::new();
+    for slot in 0..2 {
+        queue.add(key(slot), 256, 0);
+        let _preempt = queue.wake(key(slot), 0);
+    }
+    let first = queue.pick(0).run;
+    queue.yield_now(1);
+    let second = queue.pick(1).run;
+    assert_ne!(first, second);
+    queue.yield_now(2);
+    assert_eq!(queue.pick(2).run, first);
+}
+
+#[test]
+fn a_removed_vcpu_never_runs() {
+    let mut queue = RunQueue::new();
+    queue.add(key(0), 256, 0);
+    let _preempt = queue.wake(key(0), 0);
+    assert_eq!(queue.pick(0).run, Some(key(0)));
+    queue.remove(key(0), 1);
+    assert_eq!(queue.wake(key(0), 2), Preempt::No);
+    assert_eq!(queue.pick(3).run, None);
+}
+
+#[test]
+fn virtual_time_survives_centuries() {
+    let mut queue = RunQueue::new();
+    for slot in 0..2 {
+        queue.add(key(slot), 1, 0);
+        let _preempt = queue.wake(key(slot), 0);
+    }
+    let mut now = 0u64;
+    for _ in 0..2_000 {
+        now += 1 << 52;
+        queue.pick(now);
+    }
+    let (one, other) = (queue.run_ns(key(0)), queue.run_ns(key(1)));
+    assert!(one > 0 && other > 0 && one.abs_diff(other) <= 2 << 52, "{one} {other}");
+}
+
+#[test]
+fn e09_any_deadline_is_acceptable() {
+    let now = 1_000;
+    for past in [0, 1, now] {
+        assert_eq!(singleshot(now, past, 0), Ok(Alarm::Now));
+        assert_eq!(singleshot(now, past, 1), Err(Errno::ETIME));
+    }
+    let mut timers = Timers::new();
+    for far in [now + 1, 1 << 63, u64::MAX] {
+        assert_eq!(singleshot(now, far, 1), Ok(Alarm::At(far)));
+        timers.set(key(1), TimerKind::Singleshot, far);
+        assert_eq!(timers.next_ns(), Some(far));
+        assert_eq!(timers.expire(now), None);
+    }
+    assert_eq!(
+        timers.expire(u64::MAX),
+        Some(Expired {
+            vcpu: key(1),
+            kind: TimerKind::Singleshot
+        })
+    );
+    assert_eq!(timers.next_ns(), None);
+}
+
+#[test]
+fn timers_of_both_kinds_are_apart() {
+    let mut timers = Timers::new();
+    timers.set(key(1), TimerKind::Singleshot, 10);
+    timers.set(key(1), TimerKind::Poll, 5);
+    timers.cancel(key(1), TimerKind::Singleshot);
+    assert_eq!(
+        timers.expire(10),
+        Some(Expired {
+            vcpu: key(1),
+            kind: TimerKind::Poll
+        })
+    );
+    assert_eq!(timers.expire(10), None);
+}
+
+proptest! {
+    #[test]
+    fn the_heap_is_a_sorted_map(steps in prop::collection::vec((0usize..24, 0u64..50, 0u8..4), 0..200)) {
+        let mut heap = IndexedHeap::<24>::new();
+        let mut model = vec![None; 24];
+        for (item, value, action) in steps {
+            match action {
+                0 => {
+                    heap.remove(item);
+                    model[item] = None;
+                }
+                1 => {
+                    let least = model.iter().flatten().min().copied();
+                    let popped = heap.pop();
+                    prop_assert_eq!(popped.map(|(_, value)| value), least);
+                    if let Some((item, value)) = popped {
+                        prop_assert_eq!(model[item].take(), Some(value));
+                    }
+                }
+                _ => {
+                    heap.set(item, value);
+                    model[item] = Some(value);
+                }
+            }
+            prop_assert_eq!(heap.len(), model.iter().flatten().count());
+            for (item, value) in model.iter().enumerate() {
+                prop_assert_eq!(heap.contains(item), value.is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_starves(naps in prop::collection::vec(1u64..20_000_000, 3), weights in prop::collection::vec(1u32..2000, 4)) {
+        let mut queue = RunQueue::new();
+        for (slot, weight) in weights.iter().enumerate() {
+            queue.add(key(slot as u8), *weight, 0);
+            let _preempt = queue.wake(key(slot as u8), 0);
+        }
+        let mut now = 0;
+        let mut asleep: Vec<Option<u64>> = vec![None; 4];
+        for _ in 0..2000 {
+            let decision = queue.pick(now);
+            now += 700_000;
+            if let Some(run) = decision.run && run.slot().0 > 0 {
+                let slot = usize::from(run.slot().0);
+                queue.sleep(run, now);
+                asleep[slot] = Some(now + naps[slot - 1]);
+            }
+            for slot in 1..4 {
+                if asleep[slot].is_some_and(|until| until <= now) {
+                    asleep[slot] = None;
+                    let _preempt = queue.wake(key(slot as u8), now);
+                }
+            }
+        }
+        queue.charge(now);
+        let total: u32 = weights.iter().sum();
+        let entitled = now / u64::from(total) * u64::from(weights[0]);
+        prop_assert!(queue.run_ns(key(0)) + 20 * SLICE_NS >= entitled);
+    }
+}

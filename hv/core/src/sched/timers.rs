@@ -1,0 +1,112 @@
+//! vCPU timers: absolute deadlines, so nothing is added and nothing overflows.
+
+use super::heap::IndexedHeap;
+use super::{VCPU_KEYS, VcpuKey};
+use crate::error::Errno;
+use xen_abi::vcpu::VCPU_SSHOTTMR_FUTURE;
+
+const KINDS: usize = 2;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TimerKind {
+    /// `VCPUOP_set_singleshot_timer`: raises `VIRQ_TIMER`.
+    Singleshot,
+    /// The timeout of `SCHEDOP_poll`: ends the wait.
+    Poll,
+}
+
+/// A deadline that has passed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Expired {
+    /// Whose.
+    pub vcpu: VcpuKey,
+    /// What for.
+    pub kind: TimerKind,
+}
+
+/// What a guest's request for a one-shot timer comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Alarm {
+    /// Set a timer for this system time.
+    At(u64),
+    /// The time has passed: raise the interrupt now.
+    Now,
+}
+
+/// Judges `VCPUOP_set_singleshot_timer`. Any deadline is acceptable: 0 is past, `u64::MAX` never comes.
+///
+/// # Errors
+/// `ETIME`: the time has passed and the guest asked to be told so.
+pub fn singleshot(now: u64, timeout_abs_ns: u64, flags: u32) -> Result<Alarm, Errno> {
+    if timeout_abs_ns > now {
+        Ok(Alarm::At(timeout_abs_ns))
+    } else if flags & VCPU_SSHOTTMR_FUTURE != 0 {
+        Err(Errno::ETIME)
+    } else {
+        Ok(Alarm::Now)
+    }
+}
+
+/// The deadlines of one CPU's vCPUs.
+#[derive(Debug)]
+pub struct Timers {
+    heap: IndexedHeap<{ VCPU_KEYS * KINDS }>,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn item(vcpu: VcpuKey, kind: TimerKind) -> usize {
+    let kind = match kind {
+        TimerKind::Singleshot => 0,
+        TimerKind::Poll => 1,
+    };
+    vcpu.index().wrapping_mul(KINDS).wrapping_add(kind)
+}
+
+impl Timers {
+    /// No deadlines.
+    pub const fn new() -> Self {
+        Self {
+            heap: IndexedHeap::new(),
+        }
+    }
+
+    /// Sets or moves a deadline.
+    pub fn set(&mut self, vcpu: VcpuKey, kind: TimerKind, deadline_ns: u64) {
+        self.heap.set(item(vcpu, kind), deadline_ns);
+    }
+
+    /// Takes a deadline back, if there is one.
+    pub fn cancel(&mut self, vcpu: VcpuKey, kind: TimerKind) {
+        self.heap.remove(item(vcpu, kind));
+    }
+
+    /// The next deadline.
+    #[inline]
+    pub fn next_ns(&self) -> Option<u64> {
+        self.heap.peek().map(|(_, deadline)| deadline)
+    }
+
+    /// Takes out one deadline that has passed.
+    pub fn expire(&mut self, now: u64) -> Option<Expired> {
+        let (item, deadline) = self.heap.peek()?;
+        if deadline > now {
+            return None;
+        }
+        self.heap.remove(item);
+        let kind = if item.is_multiple_of(KINDS) {
+            TimerKind::Singleshot
+        } else {
+            TimerKind::Poll
+        };
+        Some(Expired {
+            vcpu: VcpuKey((item / KINDS) as u16),
+            kind,
+        })
+    }
+}
