@@ -7,31 +7,22 @@
 
 use alloc::string::String;
 use core::fmt::{self, Write as _};
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use xen_abi::native::CONSOLE_RING;
+use xen_rings::console::ConsoleFront;
 
 use crate::event::{self, Channel};
 use crate::hypercall::console_io;
 use crate::ids::Port;
 use crate::info::start_info;
 use crate::local::Local;
+use crate::pages::PAGE;
 use crate::shared::Shared;
-
-/// `struct xencons_interface`.
-mod ring {
-    pub const IN: usize = 0;
-    pub const IN_BYTES: u32 = 1024;
-    pub const OUT: usize = 1024;
-    pub const OUT_BYTES: u32 = 2048;
-    pub const IN_CONS: usize = 3072;
-    pub const IN_PROD: usize = 3076;
-    pub const OUT_CONS: usize = 3080;
-    pub const OUT_PROD: usize = 3084;
-}
 
 /// Bytes kept for a console domain that is slow.
 const BACKLOG_BYTES: usize = 16 * 1024;
 /// The longest input line; what is longer comes in pieces.
-const LINE_BYTES: usize = 1024;
+const INPUT_BYTES: usize = 1024;
 
 static CONSOLE: Local<Console> = Local::new(Console::new());
 
@@ -43,12 +34,12 @@ struct Console {
     backlog_bytes: usize,
     /// Bytes lost since the last report of it.
     dropped: usize,
-    /// Input read that is not a whole line yet.
-    line: heapless::Vec<u8, LINE_BYTES>,
+    /// Input read and not handed out as lines yet.
+    input: heapless::Vec<u8, INPUT_BYTES>,
 }
 
 struct Connection {
-    ring: Shared<'static>,
+    ring: ConsoleFront<Shared<'static>>,
     channel: Channel,
 }
 
@@ -60,7 +51,7 @@ impl Console {
             backlog_start: 0,
             backlog_bytes: 0,
             dropped: 0,
-            line: heapless::Vec::new(),
+            input: heapless::Vec::new(),
         }
     }
 
@@ -74,23 +65,13 @@ impl Console {
         self.keep(&bytes[sent..]);
     }
 
-    /// Puts into the ring what fits, and tells the other end.
+    /// Puts into the ring what fits, and tells the other end. A ring with impossible indices has no room.
     fn send(&mut self, bytes: &[u8]) -> usize {
-        let Some(Connection { ring, channel }) = &self.connection else {
+        let Some(Connection { ring, channel }) = &mut self.connection else {
             return 0;
         };
-        let producer = ring.u32_at(ring::OUT_PROD);
-        let start = producer.load(Relaxed);
-        let used = start.wrapping_sub(ring.u32_at(ring::OUT_CONS).load(Acquire));
-        // A consumer index that makes no sense is the other end's fault: nothing fits until it does.
-        let room = ring::OUT_BYTES.saturating_sub(used) as usize;
-        let count = room.min(bytes.len());
-        for (i, &byte) in bytes[..count].iter().enumerate() {
-            let at = start.wrapping_add(i as u32) % ring::OUT_BYTES;
-            ring.u8_at(ring::OUT + at as usize).store(byte, Relaxed);
-        }
+        let count = ring.write(bytes).unwrap_or(0);
         if count != 0 {
-            producer.store(start.wrapping_add(count as u32), Release);
             channel.notify();
         }
         count
@@ -129,21 +110,23 @@ impl Console {
         }
     }
 
-    /// Takes one byte of input out of the ring.
-    fn read_byte(&mut self) -> Option<u8> {
-        let Connection { ring, channel } = self.connection.as_ref()?;
-        let consumer = ring.u32_at(ring::IN_CONS);
-        let at = consumer.load(Relaxed);
-        let filled = ring.u32_at(ring::IN_PROD).load(Acquire).wrapping_sub(at);
-        if filled == 0 || filled > ring::IN_BYTES {
-            return None;
+    /// Takes input out of the ring.
+    fn read(&mut self, into: &mut [u8]) -> usize {
+        let Some(Connection { ring, channel }) = &mut self.connection else {
+            return 0;
+        };
+        let count = ring.read(into).unwrap_or(0);
+        if count != 0 {
+            channel.notify(); // there is room again
         }
-        let byte = ring.u8_at(ring::IN + (at % ring::IN_BYTES) as usize).load(Relaxed);
-        consumer.store(at.wrapping_add(1), Release);
-        if filled == ring::IN_BYTES {
-            channel.notify(); // it was full: there is room again
-        }
-        Some(byte)
+        count
+    }
+
+    /// Hands out the first `bytes` of the input as text and forgets the first `used`.
+    fn take_input(&mut self, bytes: usize, used: usize) -> String {
+        let text = String::from_utf8_lossy(&self.input[..bytes]).into_owned();
+        self.input.drain(..used);
+        text
     }
 }
 
@@ -161,8 +144,10 @@ pub(crate) fn init() {
 /// domain, which makes its own channel, calls this.
 pub fn attach(port: Port) {
     // SAFETY: the ring page is mapped read-write for the life of the domain, and nothing else refers to it.
-    let ring = unsafe { Shared::new(xen_abi::native::CONSOLE_RING as *mut u8, crate::pages::PAGE) };
+    let page = unsafe { Shared::new(CONSOLE_RING as *mut u8, PAGE) };
     let channel = Channel::adopt(port);
+    // Indices that are impossible from the start: output goes on to the hypervisor.
+    let Ok(ring) = ConsoleFront::attach(page) else { return };
     event::unmask(port);
     let mut console = CONSOLE.borrow();
     console.connection = Some(Connection { ring, channel });
@@ -208,28 +193,32 @@ pub(crate) fn write_early(bytes: &[u8]) {
     console_io::write(bytes);
 }
 
-/// Takes one byte of input, if there is any.
-pub fn read_byte() -> Option<u8> {
-    CONSOLE.borrow().read_byte()
+/// Takes input as it comes; how many bytes. For a domain whose console is in raw mode.
+pub fn read(into: &mut [u8]) -> usize {
+    CONSOLE.borrow().read(into)
 }
 
 /// Takes one line of input, without its end, if a whole one has come. What is not UTF-8 is replaced.
 ///
-/// No echo and no editing: the console domain's line discipline sends lines ready-made.
+/// No echo and no editing: the console domain does both and sends whole lines.
 pub fn read_line() -> Option<String> {
     let mut console = CONSOLE.borrow();
-    while let Some(byte) = console.read_byte() {
-        let end = matches!(byte, b'\n' | b'\r');
-        if !end {
-            let _ = console.line.push(byte);
+    loop {
+        let input = &console.input;
+        if let Some(end) = input.iter().position(|&byte| byte == b'\n') {
+            return Some(console.take_input(end, end + 1));
         }
-        if end || console.line.is_full() {
-            let line = String::from_utf8_lossy(&console.line).into_owned();
-            console.line.clear();
-            return Some(line);
+        if input.is_full() {
+            return Some(console.take_input(INPUT_BYTES, INPUT_BYTES));
         }
+        let mut piece = [0; 128];
+        let room = piece.len().min(INPUT_BYTES - input.len());
+        let count = console.read(&mut piece[..room]);
+        if count == 0 {
+            return None;
+        }
+        let _ = console.input.extend_from_slice(&piece[..count]);
     }
-    None
 }
 
 /// Formats to the console, in few pieces, so that few events are sent. Behind `print!`.

@@ -21,6 +21,17 @@ pub fn name() -> &'static str {
     text(&start_info().name)
 }
 
+/// The boot bundle; empty except in the policy domain.
+pub fn bundle() -> &'static [u8] {
+    let bytes = start_info().bundle_bytes as usize;
+    if bytes == 0 {
+        return &[];
+    }
+    // SAFETY: the hypervisor mapped this many bytes there before the domain first ran, read-only and for ever, and
+    // nobody writes the frames behind them.
+    unsafe { core::slice::from_raw_parts(native::BUNDLE_BASE as *const u8, bytes) }
+}
+
 /// The command line as the policy has it.
 pub fn command_line() -> &'static str {
     text(&start_info().arguments)

@@ -4,13 +4,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
-use xen_abi::io::xs_wire::{XENSTORE_PAYLOAD_MAX, XsdSockmsg};
-use zerocopy::{FromBytes, IntoBytes};
+use xen_rings::store::message::encode_head;
 
 use crate::ids::DomId;
-
-/// Bytes of a message's head.
-pub const HEAD_BYTES: usize = size_of::<XsdSockmsg>();
 
 /// Something below a watched node changed (or the watch was just set).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,56 +121,11 @@ pub fn directory_part(payload: &[u8]) -> Option<(&[u8], &[u8], bool)> {
 /// Puts a request together; `None`: too long.
 pub fn request(kind: u32, id: u32, transaction: u32, parts: &[&[u8]]) -> Option<Vec<u8>> {
     let bytes: usize = parts.iter().map(|part| part.len()).sum();
-    if bytes > XENSTORE_PAYLOAD_MAX {
-        return None;
-    }
-    let head = XsdSockmsg {
-        kind,
-        req_id: id,
-        tx_id: transaction,
-        len: bytes as u32,
-    };
-    let mut message = Vec::with_capacity(HEAD_BYTES + bytes);
-    message.extend_from_slice(head.as_bytes());
+    let head = encode_head(kind, id, transaction, bytes)?;
+    let mut message = Vec::with_capacity(head.len() + bytes);
+    message.extend_from_slice(&head);
     parts.iter().for_each(|part| message.extend_from_slice(part));
     Some(message)
-}
-
-/// Takes messages out of a stream of bytes that comes in pieces.
-#[derive(Debug, Default)]
-pub struct Inbox {
-    bytes: Vec<u8>,
-}
-
-/// The stream makes no sense any more: a message is longer than any may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Garbled;
-
-impl Inbox {
-    fn head(&self) -> Option<XsdSockmsg> {
-        XsdSockmsg::read_from_prefix(&self.bytes).ok().map(|(head, _)| head)
-    }
-
-    /// Bytes that complete what is being received: of the head, then of the whole message. Never 0.
-    pub fn wanted(&self) -> Result<usize, Garbled> {
-        match self.head() {
-            None => Ok(HEAD_BYTES - self.bytes.len()),
-            Some(head) if head.len as usize > XENSTORE_PAYLOAD_MAX => Err(Garbled),
-            Some(head) => Ok((HEAD_BYTES + head.len as usize).saturating_sub(self.bytes.len()).max(1)),
-        }
-    }
-
-    /// Adds received bytes, at most as many as are wanted, and returns the message that they complete.
-    pub fn push(&mut self, bytes: &[u8]) -> Option<(XsdSockmsg, Vec<u8>)> {
-        self.bytes.extend_from_slice(bytes);
-        let head = self.head()?;
-        if self.bytes.len() < HEAD_BYTES + head.len as usize {
-            return None;
-        }
-        let payload = self.bytes.split_off(HEAD_BYTES);
-        self.bytes.clear();
-        Some((head, payload))
-    }
 }
 
 #[cfg(test)]
@@ -183,35 +134,9 @@ mod tests {
     use alloc::string::ToString;
 
     #[test]
-    fn messages_come_out_whole_however_they_come_in() {
-        let mut stream = request(15, 0, 0, &[b"a\0t\0"]).unwrap();
-        stream.extend(request(2, 7, 0, &[]).unwrap());
-        stream.extend(request(2, 8, 1, &[b"value"]).unwrap());
-        for step in 1..40 {
-            let (mut inbox, mut out, mut at) = (Inbox::default(), Vec::new(), 0);
-            while at < stream.len() {
-                let count = inbox.wanted().unwrap().min(step).min(stream.len() - at);
-                out.extend(inbox.push(&stream[at..at + count]));
-                at += count;
-            }
-            let seen: Vec<_> = out
-                .iter()
-                .map(|(head, payload)| (head.req_id, payload.as_slice()))
-                .collect();
-            assert_eq!(seen, [(0, &b"a\0t\0"[..]), (7, b""), (8, b"value")]);
-        }
-    }
-
-    #[test]
-    fn an_impossible_length_garbles_the_stream() {
-        let mut inbox = Inbox::default();
-        let head = XsdSockmsg {
-            len: 5000,
-            ..Default::default()
-        };
-        assert!(inbox.push(head.as_bytes()).is_none());
-        assert_eq!(inbox.wanted(), Err(Garbled));
-        assert!(request(11, 1, 0, &[&[0; 4097]]).is_none());
+    fn requests_that_are_too_long_are_refused() {
+        assert!(request(11, 1, 0, &[&[0; 4000], &[0; 97]]).is_none());
+        assert_eq!(request(2, 7, 3, &[b"a", b"\0"]).unwrap().len(), 18);
     }
 
     #[test]
