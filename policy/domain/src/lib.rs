@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+pub mod bundle;
 pub mod layout;
 pub mod nodes;
 pub mod ready;

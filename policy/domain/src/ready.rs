@@ -54,6 +54,11 @@ impl Ready {
         }
     }
 
+    /// Link number `link` must be connected before the system is ready.
+    pub fn awaits(&self, link: usize) -> bool {
+        self.awaited.iter().any(|awaited| awaited.link == link)
+    }
+
     /// Notes the state of one end of link number `link`.
     pub fn note(&mut self, link: usize, end: End, state: u32) {
         if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.link == link) {

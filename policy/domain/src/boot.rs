@@ -1,0 +1,110 @@
+//! Starting up: everything is made, then xenstore runs, then everything is described there, then all run.
+
+use alloc::format;
+use core::time::Duration;
+
+use policy::table::Label;
+use runtime::errno::Result;
+use runtime::event::Channel;
+use runtime::grant::{grant_own_console_ring, grant_own_store_ring};
+use runtime::hypercall::event_channel::{self, VIRQ_DOM_EXC};
+use runtime::{DomId, console, println, store};
+use xen_abi::policy_table::{FLAG_CONSOLE, FLAG_STORE};
+
+use crate::system::System;
+use crate::watch;
+
+/// What xenstore may take for one request. It is on the same machine: this is for a xenstore that fails.
+const STORE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The policy domain's life.
+pub fn run() {
+    let mut system = match System::new() {
+        Ok(system) => system,
+        Err(why) => {
+            log::error!("{why}; nothing can be started");
+            return;
+        }
+    };
+    let deaths = Channel::virq(VIRQ_DOM_EXC);
+    if let Err(error) = &deaths {
+        log::error!("deaths of domains will go unnoticed: {error}");
+    }
+    start_all(&mut system);
+    watch::serve(system, deaths.ok());
+}
+
+fn start_all(system: &mut System) {
+    system.create_all();
+    let (store, console) = (system.table.flagged(FLAG_STORE), system.table.flagged(FLAG_CONSOLE));
+
+    // Xenstore first: all others are described there before they run.
+    let own_port = store.and_then(|_| own_store_ring(system));
+    if let Some(store) = store {
+        system.build(
+            store,
+            &own_port.map(|port| format!("policy-port={port}")).unwrap_or_default(),
+        );
+        system.start(store);
+    }
+    let others: alloc::vec::Vec<Label> = system
+        .table
+        .labels()
+        .skip(1)
+        .map(|(label, _)| label)
+        .filter(|label| Some(*label) != store)
+        .collect();
+    for &label in &others {
+        system.build(label, "");
+    }
+    own_console_ring(system);
+    if system.store().is_some() {
+        system.wire_all();
+    }
+    // The console runs before all others, so that they are heard.
+    let first = console.into_iter().filter(|console| Some(*console) != store);
+    let rest = others.iter().copied().filter(|label| Some(*label) != console);
+    for label in first.chain(rest).collect::<alloc::vec::Vec<_>>() {
+        system.start(label);
+        if system.store().is_some() {
+            system.introduce(label);
+        }
+    }
+    system.watch_links();
+}
+
+/// Connects this domain to xenstore, as it would connect any other domain.
+fn own_store_ring(system: &mut System) -> Option<u32> {
+    let server = system.store()?;
+    let port = attach(server, grant_own_store_ring)
+        .map_err(|error| log::error!("own xenstore ring: {error}"))
+        .ok()?;
+    store::attach(port);
+    store::set_timeout(Some(STORE_TIMEOUT));
+    if let Some(own) = system.member_mut(Label::POLICY) {
+        own.ports.store = Some(port.0);
+    }
+    Some(port.0)
+}
+
+/// Connects this domain to the console, if there is going to be one. Until here its output goes to the hypervisor.
+fn own_console_ring(system: &mut System) {
+    let Some(server) = system.console() else { return };
+    match attach(server, grant_own_console_ring) {
+        Ok(port) => {
+            console::attach(port);
+            if let Some(own) = system.member_mut(Label::POLICY) {
+                own.ports.console = Some(port.0);
+            }
+        }
+        Err(error) => println!("own console ring: {error}"),
+    }
+}
+
+fn attach(
+    server: DomId,
+    grant: fn(DomId) -> core::result::Result<(), runtime::grant::GrantError>,
+) -> Result<runtime::Port> {
+    grant(server).map_err(|_| runtime::Errno::ENOSPC)?;
+    event_channel::alloc_unbound(DomId::SELF, server)
+}

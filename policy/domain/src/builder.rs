@@ -1,0 +1,165 @@
+//! One domain from its image: memory, rings, devices, start info, first instruction.
+//!
+//! The domain does not run while this happens, and when it first does, nothing here can reach it any more.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+
+use image::Image;
+use policy::table::Label;
+use policy_domain::layout;
+use policy_domain::nodes::Ports;
+use runtime::hypercall::{event_channel, platform};
+use runtime::{Access, DomId, Errno, GrantRef};
+use xen_abi::native::{
+    ARGUMENTS_MAX, CONSOLE_RING, GRANT_REF_CONSOLE, GRANT_REF_XENSTORE, PAGE_SIZE, STACK_TOP, START_INFO, START_MAGIC,
+    START_VERSION, STORE_RING, StartInfo,
+};
+use xen_abi::policy_table::FLAG_AUTOSTART;
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::system::{Status, System};
+
+/// Why a domain cannot be built, as a sentence.
+type Reason = String;
+
+/// A step failed in the hypervisor.
+fn step(what: &str) -> impl Fn(Errno) -> Reason + '_ {
+    move |error| match error {
+        Errno::ENOMEM => format!("{what}: out of memory"),
+        Errno::EPERM => format!("{what}: the hypervisor refuses it"),
+        error => format!("{what}: {error}"),
+    }
+}
+
+impl System {
+    /// Makes an empty domain for every label that starts at boot, so that all ids are known before the first is built.
+    pub fn create_all(&mut self) {
+        let starts = |(_, domain): &(Label, &policy::table::Domain)| domain.flags.has(FLAG_AUTOSTART);
+        let labels = self.table.labels().skip(1).filter(starts).map(|(label, _)| label);
+        for label in labels.collect::<alloc::vec::Vec<_>>() {
+            match platform::create_domain(label.0) {
+                Ok(id) => {
+                    if let Some(member) = self.member_mut(label) {
+                        member.id = Some(id);
+                        member.status = Status::Building;
+                    }
+                }
+                Err(error) => self.failed(label, step("it cannot be created")(error)),
+            }
+        }
+    }
+
+    /// Builds the domain of a label. `more_arguments` are appended to those of the policy. What goes wrong is reported,
+    /// and the others go on.
+    pub fn build(&mut self, label: Label, more_arguments: &str) {
+        let Some(id) = self.alive(label) else { return };
+        match self.fill(label, id, more_arguments) {
+            Ok(ports) => {
+                if let Some(member) = self.member_mut(label) {
+                    member.ports = ports;
+                }
+            }
+            Err(why) => self.failed(label, why),
+        }
+    }
+
+    fn fill(&self, label: Label, id: DomId, more_arguments: &str) -> Result<Ports, Reason> {
+        let entry = self.entry(label).ok_or("it is not in the policy")?;
+        let file = self.bundle.find(&entry.image);
+        let file = file.ok_or_else(|| format!("the bundle has no image `{}`", entry.image))?;
+        let image = Image::parse(file).map_err(|error| format!("its image `{}`: {error}", entry.image))?;
+        let layout = layout::plan(&image, entry.memory_pages).map_err(|error| error.to_string())?;
+        for region in &layout.regions {
+            platform::populate(id, region.gfn, region.pages, region.rights.bits()).map_err(step("its memory"))?;
+        }
+        for segment in &image.segments {
+            platform::copy_in(id, segment.gpa, segment.bytes).map_err(step("its image"))?;
+        }
+        let ports = self.rings(id).map_err(step("its rings"))?;
+        self.devices(label, id)?;
+        let arguments = [entry.arguments.as_str(), more_arguments].join(" ");
+        let start = self.start_info(label, id, &ports, layout.heap_bytes, arguments.trim());
+        platform::copy_in(id, START_INFO, start.as_bytes()).map_err(step("its start info"))?;
+        platform::set_entry(id, image.entry, STACK_TOP, START_INFO).map_err(step("its entry point"))?;
+        Ok(ports)
+    }
+
+    /// Makes the ports and grants of its xenstore and console rings.
+    fn rings(&self, id: DomId) -> Result<Ports, Errno> {
+        let ring = |server: Option<DomId>, reference: u32, page: u64| {
+            let Some(server) = server.filter(|server| *server != id) else {
+                return Ok(None);
+            };
+            platform::seed_grant(id, GrantRef(reference), page / PAGE_SIZE, server, Access::ReadWrite)?;
+            event_channel::alloc_unbound(id, server).map(|port| Some(port.0))
+        };
+        Ok(Ports {
+            store: ring(self.store(), GRANT_REF_XENSTORE, STORE_RING)?,
+            console: ring(self.console(), GRANT_REF_CONSOLE, CONSOLE_RING)?,
+        })
+    }
+
+    /// Assigns the devices that the policy gives it.
+    fn devices(&self, label: Label, id: DomId) -> Result<(), Reason> {
+        let wanted = (0..)
+            .zip(&self.table.devices)
+            .filter(|(_, device)| device.label == label);
+        for (selector, device) in wanted {
+            let name = &device.name;
+            match platform::devices().find(|function| function.selector == selector) {
+                Some(function) => platform::assign_device(id, function.bdf).map_err(|error| match error {
+                    Errno::EPERM => format!(
+                        "its device `{name}`: refused; without an IOMMU only a policy with unprotected-dma = \"accept\" \
+                         starts driver domains"
+                    ),
+                    error => step(&format!("its device `{name}`"))(error),
+                })?,
+                None if device.optional => log::warn!("`{}` goes without `{name}`, which is not there", self.name(label)),
+                None => {
+                    let selector = policy::reach::selector(device);
+                    return Err(format!("its device `{name}` ({selector}) is missing, or the machine has several of it"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn start_info(&self, label: Label, id: DomId, ports: &Ports, heap_bytes: u64, arguments: &str) -> StartInfo {
+        let domid = |id: Option<DomId>| id.map_or(u32::MAX, |id| u32::from(id.0));
+        StartInfo {
+            magic: START_MAGIC,
+            version: START_VERSION,
+            domid: u32::from(id.0),
+            label: label.0,
+            store_domid: domid(self.store()),
+            store_port: ports.store.unwrap_or(0),
+            console_domid: domid(self.console()),
+            console_port: ports.console.unwrap_or(0),
+            heap_bytes,
+            name: padded(self.name(label)),
+            arguments: padded::<ARGUMENTS_MAX>(arguments),
+            ..StartInfo::new_zeroed()
+        }
+    }
+
+    /// Lets a domain run.
+    pub fn start(&mut self, label: Label) {
+        let Some(id) = self.alive(label) else { return };
+        match platform::unpause(id) {
+            Ok(()) => {
+                if let Some(member) = self.member_mut(label) {
+                    member.status = Status::Running;
+                }
+            }
+            Err(error) => self.failed(label, step("it cannot run")(error)),
+        }
+    }
+}
+
+/// Text in a field of fixed size, cut where it does not fit (the policy's checks keep it from that).
+fn padded<const N: usize>(text: &str) -> [u8; N] {
+    let mut field = [0; N];
+    field.iter_mut().zip(text.bytes()).for_each(|(to, from)| *to = from);
+    field
+}

@@ -1,0 +1,155 @@
+//! What the policy domain knows: the sealed table, the bundle, and what has become of each label.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use policy::table::{Domain, Label, Table};
+use policy_domain::bundle::Bundle;
+use policy_domain::nodes::Ports;
+use policy_domain::ready::Ready;
+use runtime::hypercall::platform;
+use runtime::{DomId, info};
+use xen_abi::policy_table::{FLAG_CONSOLE, FLAG_STORE};
+
+/// What has become of a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// No domain was made for it.
+    Absent,
+    /// Its domain exists and has not run yet.
+    Building,
+    /// Its domain runs.
+    Running,
+    /// Its domain ended, for this reason; the hypervisor may still be taking it apart.
+    Ended(String),
+    /// Its domain could not be built, for this reason.
+    Failed(String),
+}
+
+/// A label and its domain.
+#[derive(Debug)]
+pub struct Member {
+    /// The domain, from its making until it has been taken apart.
+    pub id: Option<DomId>,
+    /// Its ring ports.
+    pub ports: Ports,
+    /// What has become of it.
+    pub status: Status,
+}
+
+impl Member {
+    /// Its domain, if that is being built or runs.
+    pub fn alive(&self) -> Option<DomId> {
+        self.id
+            .filter(|_| matches!(self.status, Status::Building | Status::Running))
+    }
+}
+
+/// Everything.
+pub struct System {
+    /// The sealed policy.
+    pub table: Table,
+    /// The images.
+    pub bundle: Bundle<'static>,
+    /// By label.
+    pub members: Vec<Member>,
+    /// What the system waits for to be ready; `None` once it is.
+    pub ready: Option<Ready>,
+}
+
+impl System {
+    /// Reads the sealed table out of the bundle.
+    pub fn new() -> Result<Self, String> {
+        let (start, archive) = (info::start_info(), info::bundle());
+        let offset = start.policy_offset as usize;
+        let bytes = archive
+            .get(offset..)
+            .and_then(|rest| rest.get(..start.policy_bytes as usize));
+        let bytes = bytes.ok_or("the hypervisor gave no policy table")?;
+        let table = Table::decode(bytes).map_err(|error| format!("the policy table cannot be read: {error}"))?;
+        let member = |_| Member {
+            id: None,
+            ports: Ports::default(),
+            status: Status::Absent,
+        };
+        let mut members: Vec<Member> = table.domains.iter().map(member).collect();
+        if let Some(own) = members.first_mut() {
+            own.id = Some(DomId::POLICY);
+            own.status = Status::Running;
+        }
+        let ready = Some(Ready::new(&table));
+        Ok(System {
+            table,
+            bundle: Bundle::new(archive),
+            members,
+            ready,
+        })
+    }
+
+    /// The member of a label.
+    pub fn member(&self, label: Label) -> Option<&Member> {
+        self.members.get(label.0 as usize)
+    }
+
+    /// The member of a label.
+    pub fn member_mut(&mut self, label: Label) -> Option<&mut Member> {
+        self.members.get_mut(label.0 as usize)
+    }
+
+    /// The living domain of a label.
+    pub fn alive(&self, label: Label) -> Option<DomId> {
+        self.member(label)?.alive()
+    }
+
+    /// The label's entry in the policy.
+    pub fn entry(&self, label: Label) -> Option<&Domain> {
+        self.table.domain(label)
+    }
+
+    /// The label's name.
+    pub fn name(&self, label: Label) -> &str {
+        self.entry(label).map_or("?", |domain| domain.name.as_str())
+    }
+
+    /// The name of the domain of this id, for messages.
+    pub fn name_of(&self, id: DomId) -> &str {
+        let label = (0..)
+            .map(Label)
+            .zip(&self.members)
+            .find(|(_, member)| member.id == Some(id));
+        label.map_or("?", |(label, _)| self.name(label))
+    }
+
+    /// The living domain that serves xenstore.
+    pub fn store(&self) -> Option<DomId> {
+        self.alive(self.table.flagged(FLAG_STORE)?)
+    }
+
+    /// The living domain that serves the console.
+    pub fn console(&self) -> Option<DomId> {
+        self.alive(self.table.flagged(FLAG_CONSOLE)?)
+    }
+
+    /// Notes that a label will have no domain, and says so. Whoever waits for it need not wait longer.
+    pub fn failed(&mut self, label: Label, why: String) {
+        log::error!("domain `{}` was not started: {why}", self.name(label));
+        let id = self.member_mut(label).and_then(|member| {
+            member.status = Status::Failed(why);
+            member.id.take()
+        });
+        if let Some(id) = id
+            && let Err(error) = platform::destroy(id)
+        {
+            log::error!("its remains (domain {id}) cannot be destroyed: {error}");
+        }
+        self.give_up_waiting_for(label);
+    }
+
+    /// Takes the links of a label from what must be connected for the system to be ready.
+    pub fn give_up_waiting_for(&mut self, label: Label) {
+        if let Some(ready) = &mut self.ready {
+            ready.without(&self.table, label);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The main loop: deaths, readiness, the administrator.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use policy::table::Label;
+use policy_domain::ready::End;
+use policy_domain::shell::seconds_text;
+use runtime::console;
+use runtime::errno::Result;
+use runtime::event::{self, Channel};
+use runtime::hypercall::platform;
+use runtime::store::{self, Store, WatchEvent};
+use runtime::time::{Instant, now};
+use xen_abi::platform::{DomainInfo, STATE_DYING};
+
+use crate::admin::Shell;
+use crate::system::{Status, System};
+
+/// How long after boot the system may take to be ready before the policy domain says what is missing.
+const READY_LIMIT: Duration = Duration::from_secs(20);
+
+/// Serves for ever.
+pub fn serve(mut system: System, deaths: Option<Channel>) {
+    let mut shell = Shell::default();
+    let mut complaint_due = Some(Instant(0) + READY_LIMIT);
+    system.announce(&mut shell);
+    if system.ready.is_some() {
+        shell.prompt(); // one can look around while the rest comes up
+    }
+    loop {
+        let deadline = complaint_due
+            .filter(|_| system.ready.is_some())
+            .into_iter()
+            .chain(shell.deadline())
+            .min();
+        let ports: Vec<_> = event::wait(deadline).collect();
+        for port in ports {
+            if Some(port) == deaths.as_ref().map(Channel::port) {
+                system.bury(&mut shell);
+            } else if Some(port) == store::port() {
+                system.links_changed();
+            } else if Some(port) == console::port() {
+                shell.serve(&mut system);
+            }
+        }
+        shell.look_for_log(&system);
+        system.announce(&mut shell);
+        if let Some(ready) = &system.ready
+            && complaint_due.is_some_and(|due| now() >= due)
+        {
+            complaint_due = None;
+            let missing = ready.missing(&system.table);
+            shell.interject(&format!("not ready after {} s; missing:", READY_LIMIT.as_secs()));
+            missing.iter().for_each(|line| shell.interject(&format!("  {line}")));
+        }
+    }
+}
+
+impl System {
+    /// Asks xenstore to tell of the states of both ends of each link that makes the system ready.
+    pub fn watch_links(&self) {
+        let Some(ready) = &self.ready else { return };
+        for (number, link) in self
+            .table
+            .links
+            .iter()
+            .enumerate()
+            .filter(|(number, _)| ready.awaits(*number))
+        {
+            let Some(ends) = self.ends(link) else { continue };
+            let watch = |path: &str, end| Store::new().watch(&format!("{path}/state"), &format!("{number}{end}"));
+            let watched = watch(&ends.front_path, 'f').and_then(|()| watch(&ends.back_path, 'b'));
+            if let Err(error) = watched {
+                log::warn!("a link of `{}` cannot be watched: {error}", self.name(link.front));
+            }
+        }
+    }
+
+    fn links_changed(&mut self) {
+        while let Some(event) = store::next_event() {
+            self.link_changed(&event);
+        }
+    }
+
+    fn link_changed(&mut self, event: &WatchEvent) {
+        let end = match event.token.chars().last() {
+            Some('f') => End::Front,
+            Some('b') => End::Back,
+            _ => return,
+        };
+        let Some(number) = event
+            .token
+            .get(..event.token.len() - 1)
+            .and_then(|text| text.parse().ok())
+        else {
+            return;
+        };
+        let state = Store::new().read_parsed(&event.path).unwrap_or(0);
+        if let Some(ready) = &mut self.ready {
+            ready.note(number, end, state);
+        }
+    }
+
+    /// Says once that the system is ready, when it is.
+    fn announce(&mut self, shell: &mut Shell) {
+        if self.ready.as_ref().is_none_or(|ready| !ready.is_complete()) {
+            return;
+        }
+        self.ready = None;
+        shell.interject(&format!("ready in {}", seconds_text(now().0)));
+        for (number, _) in self.table.links.iter().enumerate() {
+            // Not needed any more; those that never were are no error worth a word.
+            let _ = self.unwatch(number);
+        }
+    }
+
+    fn unwatch(&self, number: usize) -> Result<()> {
+        let Some(ends) = self.table.links.get(number).and_then(|link| self.ends(link)) else {
+            return Ok(());
+        };
+        Store::new().unwatch(&format!("{}/state", ends.front_path), &format!("{number}f"))?;
+        Store::new().unwatch(&format!("{}/state", ends.back_path), &format!("{number}b"))
+    }
+
+    /// Some domain has died, or has been taken apart: finds out which, says why, and tells its peers.
+    fn bury(&mut self, shell: &mut Shell) {
+        let labels: Vec<Label> = self.table.labels().skip(1).map(|(label, _)| label).collect();
+        for label in labels {
+            let Some(id) = self.member(label).and_then(|member| member.id) else {
+                continue;
+            };
+            let info = platform::domain_info(u32::from(id.0))
+                .ok()
+                .filter(|info| info.domid == u32::from(id.0));
+            let dying = info.as_ref().filter(|info| info.state == STATE_DYING);
+            if self.alive(label).is_some() && (dying.is_some() || info.is_none()) {
+                let why = dying.map_or_else(|| "for an unknown reason".to_string(), why);
+                shell.interject(&format!("domain `{}` ended: {why}", self.name(label)));
+                if let Some(member) = self.member_mut(label) {
+                    member.status = Status::Ended(why);
+                }
+                self.give_up_waiting_for(label);
+                if self.store().is_some()
+                    && let Err(error) = self.unwire(label, id)
+                {
+                    log::warn!(
+                        "what `{}` left in xenstore cannot be removed: {error}",
+                        self.name(label)
+                    );
+                }
+            }
+            if info.is_none()
+                && let Some(member) = self.member_mut(label)
+            {
+                member.id = None;
+            }
+        }
+    }
+}
+
+/// Why a domain died, as the hypervisor has it.
+fn why(info: &DomainInfo) -> String {
+    let end = info.why.iter().position(|&byte| byte == 0).unwrap_or(info.why.len());
+    let text = String::from_utf8_lossy(info.why.get(..end).unwrap_or_default()).into_owned();
+    if text.is_empty() {
+        format!("reason {}", info.reason)
+    } else {
+        text
+    }
+}

@@ -1,0 +1,129 @@
+//! Writes to xenstore what the library says: homes and links, and takes them away again.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use policy::table::{Label, Link, LinkKind};
+use policy_domain::nodes::{self, Ends, Node, home_path, state};
+use runtime::errno::Result;
+use runtime::store::{Permission, Rights, Store};
+use runtime::{DomId, Port};
+use xen_abi::native::{PAGE_SIZE, STORE_RING};
+
+use crate::system::System;
+
+/// Writes nodes, all at once for those who watch.
+fn write(nodes: &[Node]) -> Result<()> {
+    Store::new().transaction(|store| {
+        for node in nodes {
+            store.write(&node.path, &node.value)?;
+            let readers = node.readers.iter().map(|&reader| Permission::new(reader, Rights::Read));
+            let permissions: Vec<Permission> = [Permission::new(node.owner, Rights::None)]
+                .into_iter()
+                .chain(readers)
+                .collect();
+            store.set_permissions(&node.path, &permissions)?;
+        }
+        Ok(())
+    })
+}
+
+impl System {
+    /// Writes the homes of all living domains, then the links between them.
+    pub fn wire_all(&self) {
+        let labels: Vec<Label> = self.table.labels().map(|(label, _)| label).collect();
+        for &label in &labels {
+            self.report("its home", label, self.write_home(label));
+        }
+        // A link's directories lie in both homes: with its front end it is whole.
+        for link in &self.table.links {
+            self.report("its links", link.front, self.write_link(link));
+        }
+    }
+
+    fn report(&self, what: &str, label: Label, result: Result<()>) {
+        if let Err(error) = result {
+            log::error!(
+                "domain `{}`: {what} cannot be written to xenstore: {error}",
+                self.name(label)
+            );
+        }
+    }
+
+    fn write_home(&self, label: Label) -> Result<()> {
+        let (Some(entry), Some(member)) = (self.entry(label), self.member(label)) else {
+            return Ok(());
+        };
+        match member.alive() {
+            Some(id) => write(&nodes::home(entry, id, member.ports)),
+            None => Ok(()),
+        }
+    }
+
+    /// Both ends of a link, if both domains live.
+    pub fn ends(&self, link: &Link) -> Option<Ends> {
+        nodes::ends(link, self.alive(link.front)?, self.alive(link.back)?)
+    }
+
+    fn write_link(&self, link: &Link) -> Result<()> {
+        let Some(ends) = self.ends(link) else { return Ok(()) };
+        let port = self.member(link.front).and_then(|member| member.ports.console);
+        write(&nodes::link(&self.table, link, &ends, port))
+    }
+
+    /// Tells xenstore of a domain, whose requests it takes from then on.
+    pub fn introduce(&self, label: Label) {
+        let Some(id) = self.alive(label) else { return };
+        let Some(port) = self.member(label).and_then(|member| member.ports.store) else {
+            return;
+        };
+        let introduced = Store::new().introduce(id, STORE_RING / PAGE_SIZE, Port(port));
+        if let Err(error) = introduced {
+            log::error!("domain `{}` is not known to xenstore: {error}", self.name(label));
+        }
+    }
+
+    /// Takes away what a dead domain had in xenstore, so that its peers notice: back ends see the device vanish, front
+    /// ends see their back end closed.
+    pub fn unwire(&self, label: Label, dead: DomId) -> Result<()> {
+        let store = Store::new();
+        store.release(dead)?;
+        for link in &self.table.links {
+            if link.front == label
+                && let Some(back) = self.alive(link.back)
+                && let Some(ends) = nodes::ends(link, dead, back)
+            {
+                store.remove(
+                    ends.back_path
+                        .rsplit_once('/')
+                        .map_or(&ends.back_path, |(parent, _)| parent),
+                )?;
+            }
+            if link.back == label
+                && link.kind != LinkKind::Store
+                && let Some(front) = self.alive(link.front)
+                && let Some(ends) = nodes::ends(link, front, dead)
+            {
+                close(&store, &ends)?;
+            }
+        }
+        // What a living front end looks at is in the dead back end's home: that much stays.
+        let home = home_path(dead);
+        for name in store.list(&home)?.iter().filter(|name| *name != "backend") {
+            store.remove(&format!("{home}/{name}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Marks a back end as gone.
+fn close(store: &Store, ends: &Ends) -> Result<()> {
+    let own = [
+        Permission::new(DomId::POLICY, Rights::None),
+        Permission::new(ends.front, Rights::Read),
+    ];
+    let path = format!("{}/state", ends.back_path);
+    store.write(&format!("{}/online", ends.back_path), "0")?;
+    store.write(&path, state::CLOSED)?;
+    store.set_permissions(&path, &own)
+}
