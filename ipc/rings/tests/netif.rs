@@ -25,8 +25,11 @@ fn extra(kind: u8, flags: u8, u: [u16; 3]) -> Vec<u8> {
     NetifExtraInfo { kind, flags, u }.as_bytes().to_vec()
 }
 
+/// What [`TxBack::next_packet`] says.
+type Received = Result<Option<Result<TxPacket, TxFault>>, NetBackError>;
+
 /// What a back end makes of slots, and the answers (id, status) that it has pushed by then.
-fn receive(slots: &[Vec<u8>]) -> (Result<Option<Result<TxPacket, TxFault>>, NetBackError>, Vec<(u16, i16)>) {
+fn receive(slots: &[Vec<u8>]) -> (Received, Vec<(u16, i16)>) {
     let mut bytes = vec![0u8; 4096];
     let memory = CellMemory::new(&mut bytes);
     let mut back = TxBack::attach(memory).unwrap();
@@ -202,7 +205,7 @@ fn a_tx_front_end_believes_each_answer_once() {
             memory.write(64 + index * NETIF_TX_ENTRY_BYTES, answer.as_bytes());
         }
         memory.store_u32(RSP_PROD, answers.len() as u32);
-        answers.iter().fold(Ok(None), |_, _| front.next_completion()).err()
+        answers.iter().find_map(|_| front.next_completion().err())
     };
     let good = NetifTxResponse {
         id: 0x1ff,

@@ -35,7 +35,7 @@ pub fn field_bytes<S, F>(_: impl Fn(&S) -> &F) -> usize {
 /// `NAME = "C expression"`: constants of the same value.
 macro_rules! constants {
     ($checks:ident: $($name:ident = $c:literal),* $(,)?) => {
-        $($checks.push(Check::new($c, $name));)*
+        $checks.extend([$(Check::new($c, $name)),*]);
     };
 }
 
@@ -46,9 +46,11 @@ macro_rules! fields {
             #[allow(unused_mut, unused_assignments)]
             let mut field = stringify!($field);
             $(field = $c_field;)?
-            $checks.push(Check::new(&format!("offsetof({}, {field})", $c), std::mem::offset_of!($name, $field)));
             let bytes = $crate::field_bytes(|structure: &$name| &structure.$field);
-            $checks.push(Check::new(&format!("sizeof((({} *)0)->{field})", $c), bytes));
+            $checks.extend([
+                Check::new(&format!("offsetof({}, {field})", $c), std::mem::offset_of!($name, $field)),
+                Check::new(&format!("sizeof((({} *)0)->{field})", $c), bytes),
+            ]);
         )*
     };
 }
@@ -222,20 +224,19 @@ fn public_names(source: &str) -> Vec<String> {
     let mut structure = "";
     let mut names = Vec::new();
     for line in source.lines() {
-        let word = |text: &'static str| {
-            line.trim_start()
-                .strip_prefix(text)
-                .and_then(|rest| rest.split([':', ' ', ';']).next())
+        let name_after = |text| {
+            line.strip_prefix(text)
+                .and_then(|rest: &str| rest.split([':', ' ', ';']).next())
         };
-        if let Some(name) = word("pub const ").filter(|&name| name != "fn") {
+        if let Some(name) = name_after("pub const ").filter(|&name| name != "fn") {
             names.push(name.to_owned());
-        } else if let Some(name) = word("pub struct ") {
+        } else if let Some(name) = name_after("pub struct ") {
             structure = name;
             names.push(name.to_owned());
-        } else if let Some(name) = word("pub ").filter(|name| line.contains(':') && !name.starts_with("pad")) {
-            if line.starts_with("    pub ") && !matches!(name, "const" | "fn") {
-                names.push(format!("{structure}.{name}"));
-            }
+        } else if let Some(name) = name_after("    pub ").filter(|name| !name.starts_with("pad"))
+            && !matches!(name, "const" | "fn")
+        {
+            names.push(format!("{structure}.{name}"));
         }
     }
     names
