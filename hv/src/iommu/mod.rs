@@ -1,0 +1,353 @@
+//! DMA and interrupt remapping (Intel VT-d): every device reaches its owner's memory and nothing else, and can raise
+//! the interrupts that it was given and no others.
+//!
+//! All units share one set of tables: a root table, a context table for each bus that has functions, one interrupt
+//! remapping table. A function without an owner has no context entry, so its DMA ends in a fault.
+//!
+//! No command is ever taken as done because it should be: a unit that does not answer in time, or reports an error, is
+//! *broken*. Then the machine's devices lose bus mastering, and whoever waited for the flush goes on safely.
+
+mod tables;
+mod unit;
+
+use crate::acpi::Facts;
+use crate::boot::report::{Finding, fact};
+use crate::pci;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use hv_core::ids::{DomId, Gfn, Hpa, SLOTS};
+use hv_core::iommu::vtd::{
+    BLOCKED, Command, IommuDomainId, Trigger, context_entry, interrupt_entry, plain_message, remappable_message,
+    root_entry,
+};
+use hv_core::pci::Bdf;
+use hv_core::space::VtdFormat;
+use spin::{Mutex, Once};
+use tables::{ENTRIES, TablePage};
+use unit::Unit;
+use x86_64::PhysAddr;
+
+/// Why the IOMMU did not do what it should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IommuError {
+    /// It lacks something.
+    Unsupported(&'static str),
+    /// No memory for tables or registers.
+    NoMemory,
+    /// It did not answer in time.
+    TimedOut,
+    /// It refused a command.
+    CommandFailed,
+    /// No room in the interrupt remapping table, or the function's bus has no table.
+    NoEntry,
+}
+
+impl fmt::Display for IommuError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsupported(what) => write!(f, "the IOMMU lacks {what}"),
+            Self::NoMemory => f.write_str("no memory for the IOMMU's tables"),
+            Self::TimedOut => f.write_str("the IOMMU does not answer"),
+            Self::CommandFailed => f.write_str("the IOMMU refused a command"),
+            Self::NoEntry => f.write_str("no IOMMU table entry left"),
+        }
+    }
+}
+
+/// What all units share.
+struct Remapping {
+    units: Vec<Mutex<Unit>>,
+    /// Context tables by bus.
+    contexts: [Option<TablePage>; 256],
+    /// The interrupt remapping table, and which of its entries are in use.
+    interrupts: Option<Mutex<Interrupts>>,
+    coherent: bool,
+    page_selective: bool,
+}
+
+struct Interrupts {
+    table: TablePage,
+    used: [bool; ENTRIES],
+}
+
+static REMAPPING: Once<Remapping> = Once::new();
+/// A unit broke; said once.
+static BROKEN: AtomicBool = AtomicBool::new(false);
+/// Functions attached, by IOMMU domain id.
+static ATTACHED: [AtomicU16; SLOTS + 1] = [const { AtomicU16::new(0) }; SLOTS + 1];
+
+/// DMA remapping is on for the whole machine.
+pub fn available() -> bool {
+    REMAPPING.get().is_some()
+}
+
+/// Interrupt remapping is on for the whole machine.
+pub fn remaps_interrupts() -> bool {
+    REMAPPING.get().is_some_and(|remapping| remapping.interrupts.is_some())
+}
+
+/// The format of IOMMU tables that driver domains need; `None` without an IOMMU.
+pub fn table_format() -> Option<VtdFormat> {
+    REMAPPING.get().map(|remapping| VtdFormat {
+        levels: 4,
+        write_back: !remapping.coherent,
+    })
+}
+
+/// Turns remapping on. After `pci::init`, which quarantined every device, and `system::init`.
+pub fn init(facts: &Facts) {
+    const NONE: &str = "driver domains are refused unless the policy accepts unprotected DMA";
+    if facts.dmar.is_none() {
+        fact("iommu", Finding::Missing, format_args!("no DMAR table: {NONE}"));
+        return;
+    }
+    match start(facts) {
+        Ok((remapping, (major, minor))) => {
+            let interrupts = if remapping.interrupts.is_some() {
+                "on"
+            } else {
+                "MISSING"
+            };
+            let units = remapping.units.len();
+            fact(
+                "iommu",
+                Finding::of(remapping.interrupts.is_some()),
+                format_args!(
+                    "VT-d {major}.{minor}, {units} unit(s), DMA remapping on, interrupt remapping {interrupts}"
+                ),
+            );
+            REMAPPING.call_once(|| remapping);
+        }
+        Err(error) => fact("iommu", Finding::Missing, format_args!("{error}: {NONE}")),
+    }
+}
+
+fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), IommuError> {
+    let dmar = facts.dmar.as_ref().ok_or(IommuError::Unsupported("a DMAR table"))?;
+    let page = || TablePage::new().ok_or(IommuError::NoMemory);
+    let root = page()?;
+    let mut contexts = [None; 256];
+    for bus in pci::buses() {
+        let table = page()?;
+        root.write(usize::from(bus), root_entry(table.address().as_u64()));
+        contexts[usize::from(bus)] = Some(table);
+    }
+    let mut units = Vec::new();
+    let (mut coherent, mut page_selective, mut interrupts) = (true, true, dmar.interrupt_remapping);
+    for info in &dmar.units {
+        let address = PhysAddr::try_new(info.registers).map_err(|_| IommuError::Unsupported("a sane address"))?;
+        let unit = Unit::new(address, page()?, page()?)?;
+        let (capabilities, extended) = unit.capabilities();
+        if capabilities.domains() <= SLOTS as u32 {
+            return Err(IommuError::Unsupported("enough domain ids"));
+        }
+        coherent &= extended.coherent();
+        page_selective &= capabilities.page_selective();
+        interrupts &= extended.interrupt_remapping();
+        units.push(unit);
+    }
+    let version = units
+        .first()
+        .ok_or(IommuError::Unsupported("remapping units"))?
+        .version();
+    for unit in &mut units {
+        unit.enable_translation(root.address())?;
+    }
+    let table = if interrupts { Some(page()?) } else { None };
+    if let Some(table) = table {
+        for unit in &mut units {
+            unit.enable_interrupts(table.address())?;
+        }
+    }
+    let units = units.into_iter().map(Mutex::new).collect();
+    let interrupts = table.map(|table| {
+        Mutex::new(Interrupts {
+            table,
+            used: [false; ENTRIES],
+        })
+    });
+    Ok((
+        Remapping {
+            units,
+            contexts,
+            interrupts,
+            coherent,
+            page_selective,
+        },
+        version,
+    ))
+}
+
+/// The tag of a domain's translations: its slot, counted from 1. A slot is used again only after `release` flushed it.
+fn tag(domain: DomId) -> Option<IommuDomainId> {
+    domain.slot().map(|slot| IommuDomainId(u16::from(slot.0) + 1))
+}
+
+impl Remapping {
+    /// Runs commands on every unit. A failure costs all devices their bus mastering.
+    fn run_all(&self, commands: &[Command]) -> Result<(), IommuError> {
+        let mut result = Ok(());
+        for unit in &self.units {
+            let outcome = unit.lock().run(commands);
+            result = result.and(outcome);
+        }
+        result.inspect_err(contain)
+    }
+}
+
+fn contain(error: &IommuError) {
+    if !BROKEN.swap(true, Ordering::Relaxed) {
+        log::error!("iommu: {error}: bus mastering of all devices is off");
+    }
+    pci::silence_all();
+}
+
+/// Lets a function's DMA through to the address space with this root. `unit` as `pci` found it.
+pub fn attach(unit: usize, bdf: Bdf, domain: DomId, root: Hpa) -> Result<(), IommuError> {
+    let (remapping, id, table) = context(bdf, domain)?;
+    let mut unit = remapping.units.get(unit).ok_or(IommuError::NoEntry)?.lock();
+    let index = usize::from(bdf.devfn());
+    table.write(index, context_entry(root.0, id));
+    let outcome = unit.run(&[Command::context(id, bdf), Command::iotlb(id)]);
+    drop(unit);
+    match outcome {
+        Ok(()) => {
+            count(id).fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+        Err(error) => {
+            table.write(index, BLOCKED);
+            contain(&error);
+            Err(error)
+        }
+    }
+}
+
+/// Blocks a function's DMA. On return, what it began before has ended; or, on an error, no device masters the bus.
+pub fn detach(unit: usize, bdf: Bdf, domain: DomId) -> Result<(), IommuError> {
+    let (remapping, id, table) = context(bdf, domain)?;
+    table.write(usize::from(bdf.devfn()), BLOCKED);
+    count(id).fetch_sub(1, Ordering::Relaxed);
+    let mut unit = remapping.units.get(unit).ok_or(IommuError::NoEntry)?.lock();
+    let outcome = unit.run(&[Command::context(id, bdf), Command::iotlb(id)]);
+    drop(unit);
+    outcome.inspect_err(contain)
+}
+
+fn context(bdf: Bdf, domain: DomId) -> Result<(&'static Remapping, IommuDomainId, TablePage), IommuError> {
+    let remapping = REMAPPING.get().ok_or(IommuError::Unsupported("remapping units"))?;
+    let id = tag(domain).ok_or(IommuError::NoEntry)?;
+    let table = remapping.contexts[usize::from(bdf.bus())].ok_or(IommuError::NoEntry)?;
+    Ok((remapping, id, table))
+}
+
+fn count(id: IommuDomainId) -> &'static AtomicU16 {
+    &ATTACHED[usize::from(id.0) % ATTACHED.len()]
+}
+
+/// On return, no device uses a cached translation of this page of this domain, and DMA that used one has ended.
+pub fn flush_page(domain: DomId, page: Gfn) {
+    flush(domain, |id| Command::iotlb_pages(id, page.base().0, 0));
+}
+
+/// On return, no device uses a cached translation of this domain.
+pub fn flush_domain(domain: DomId) {
+    flush(domain, Command::iotlb);
+}
+
+fn flush(domain: DomId, command: impl Fn(IommuDomainId) -> Command) {
+    let Some((remapping, id)) = REMAPPING.get().zip(tag(domain)) else {
+        return;
+    };
+    // Without a function attached (and `detach` flushes), no unit can hold a translation with this tag.
+    if count(id).load(Ordering::Relaxed) != 0 {
+        let command = if remapping.page_selective {
+            command(id)
+        } else {
+            Command::iotlb(id)
+        };
+        // A failure has been contained: no device can use what is still cached.
+        let _ = remapping.run_all(&[command]);
+    }
+}
+
+/// An entry of the interrupt remapping table.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "the entry has to be given back"]
+pub struct InterruptEntry(u16);
+
+impl InterruptEntry {
+    /// Its number.
+    pub fn index(&self) -> u16 {
+        self.0
+    }
+
+    /// The message that goes through it.
+    pub fn message(&self) -> (u64, u32) {
+        remappable_message(self.0)
+    }
+}
+
+/// Makes an entry that delivers `vector` to `cpu`, for requests from `source` only. `Ok(None)`: interrupts are not
+/// remapped on this machine.
+pub fn allocate_interrupt(
+    vector: u8,
+    cpu: u8,
+    trigger: Trigger,
+    source: Bdf,
+) -> Result<Option<InterruptEntry>, IommuError> {
+    let Some((remapping, interrupts)) = interrupts() else {
+        return Ok(None);
+    };
+    let mut interrupts = interrupts.lock();
+    let index = interrupts
+        .used
+        .iter()
+        .position(|used| !used)
+        .ok_or(IommuError::NoEntry)?;
+    interrupts
+        .table
+        .write(index, interrupt_entry(vector, cpu, trigger, source));
+    // An entry that was not present may be cached as such (caching mode).
+    if let Err(error) = remapping.run_all(&[Command::interrupt(index as u16)]) {
+        interrupts.table.write(index, BLOCKED);
+        return Err(error);
+    }
+    interrupts.used[index] = true;
+    Ok(Some(InterruptEntry(index as u16)))
+}
+
+/// Takes an entry away: on return, requests that name it are blocked.
+pub fn free_interrupt(entry: InterruptEntry) {
+    let Some((remapping, interrupts)) = interrupts() else {
+        return;
+    };
+    let mut interrupts = interrupts.lock();
+    interrupts.table.write(usize::from(entry.0), BLOCKED);
+    // An entry that may still be cached is not used for anyone else.
+    let flushed = remapping.run_all(&[Command::interrupt(entry.0)]).is_ok();
+    interrupts.used[usize::from(entry.0)] = !flushed;
+}
+
+fn interrupts() -> Option<(&'static Remapping, &'static Mutex<Interrupts>)> {
+    let remapping = REMAPPING.get()?;
+    Some((remapping, remapping.interrupts.as_ref()?))
+}
+
+/// Has the units interrupt `cpu` with `vector` when they record a fault. (Their own interrupts are not remapped,
+/// VT-d 5.1.6.)
+pub fn enable_fault_interrupt(vector: u8, cpu: u8) {
+    for unit in REMAPPING.get().iter().flat_map(|remapping| &remapping.units) {
+        unit.lock().enable_fault_interrupt(plain_message(vector, cpu));
+    }
+}
+
+/// Reports faults that were recorded, a bounded number. For the fault interrupt and the timer.
+pub fn poll_faults() {
+    for unit in REMAPPING.get().iter().flat_map(|remapping| &remapping.units) {
+        let mut faults = heapless::Vec::new();
+        unit.lock().take_faults(&mut faults);
+        faults.iter().for_each(pci::record_fault);
+    }
+}

@@ -1,0 +1,266 @@
+//! One VT-d remapping unit: its registers, its invalidation queue, its faults (VT-d 11.4, 6.5, 7).
+
+use super::IommuError;
+use super::tables::TablePage;
+use crate::mmio::Registers;
+use crate::time;
+use core::sync::atomic::{Ordering, fence};
+use heapless::Vec;
+use hv_core::iommu::vtd::{Capabilities, Command, ExtendedCapabilities, FAULT_VALID, Fault};
+use x86_64::PhysAddr;
+
+mod register {
+    //! Offsets (VT-d 11.4).
+    pub const VERSION: u64 = 0x00;
+    pub const CAPABILITIES: u64 = 0x08;
+    pub const EXTENDED_CAPABILITIES: u64 = 0x10;
+    pub const GLOBAL_COMMAND: u64 = 0x18;
+    pub const GLOBAL_STATUS: u64 = 0x1c;
+    pub const ROOT_TABLE: u64 = 0x20;
+    pub const FAULT_STATUS: u64 = 0x34;
+    pub const FAULT_CONTROL: u64 = 0x38;
+    pub const FAULT_DATA: u64 = 0x3c;
+    pub const FAULT_ADDRESS: u64 = 0x40;
+    pub const FAULT_UPPER_ADDRESS: u64 = 0x44;
+    pub const PROTECTED_MEMORY: u64 = 0x64;
+    pub const QUEUE_HEAD: u64 = 0x80;
+    pub const QUEUE_TAIL: u64 = 0x88;
+    pub const QUEUE_ADDRESS: u64 = 0x90;
+    pub const INTERRUPT_TABLE: u64 = 0xb8;
+}
+
+mod command {
+    //! Bits of global command and status (VT-d 11.4.4).
+    pub const TRANSLATION: u32 = 1 << 31;
+    pub const ROOT_POINTER: u32 = 1 << 30;
+    pub const FLUSH_WRITE_BUFFER: u32 = 1 << 27;
+    pub const QUEUE: u32 = 1 << 26;
+    pub const INTERRUPTS: u32 = 1 << 25;
+    pub const INTERRUPT_POINTER: u32 = 1 << 24;
+    /// What stays as it is when another bit is commanded.
+    pub const PERSISTENT: u32 = TRANSLATION | QUEUE | INTERRUPTS | 1 << 23;
+}
+
+/// Fault status: a record is pending, records were lost, and the three ways the queue can fail.
+const FAULT_OVERFLOW: u32 = 1;
+const FAULT_PENDING: u32 = 1 << 1;
+const QUEUE_ERRORS: u32 = 0b111 << 4;
+
+/// Fault control: no interrupt.
+const FAULT_MASKED: u32 = 1 << 31;
+
+/// Bytes of registers. The fault records may lie further up, within this.
+const REGISTER_BYTES: u64 = 0x4000;
+/// Commands in the queue; a page of them.
+const QUEUE_ENTRIES: usize = 256;
+/// A unit that has not answered after this long is broken.
+const ANSWER_NANOS: u64 = 500_000_000;
+/// Polls at most, should the clock stand still.
+const POLLS_MAX: u32 = 200_000_000;
+/// Faults handled in one visit.
+pub const FAULTS_PER_VISIT: usize = 16;
+
+/// A remapping unit in use.
+pub struct Unit {
+    registers: Registers,
+    capabilities: Capabilities,
+    extended: ExtendedCapabilities,
+    queue: TablePage,
+    /// The unit writes a number here when it has come to a wait command.
+    status: TablePage,
+    tail: usize,
+    waits: u32,
+    broken: bool,
+}
+
+impl Unit {
+    /// Maps the unit's registers and checks that it has what is needed.
+    pub fn new(address: PhysAddr, queue: TablePage, status: TablePage) -> Result<Self, IommuError> {
+        // SAFETY: the DMAR table says that a remapping unit's registers are there.
+        let registers = unsafe { Registers::map(address, REGISTER_BYTES) }.map_err(|_| IommuError::NoMemory)?;
+        let capabilities = Capabilities(registers.read64(register::CAPABILITIES));
+        let extended = ExtendedCapabilities(registers.read64(register::EXTENDED_CAPABILITIES));
+        if !capabilities.has_four_levels() {
+            return Err(IommuError::Unsupported("48-bit addresses (QEMU: aw-bits=48)"));
+        }
+        if !extended.queued_invalidation() {
+            return Err(IommuError::Unsupported("queued invalidation"));
+        }
+        Ok(Self {
+            registers,
+            capabilities,
+            extended,
+            queue,
+            status,
+            tail: 0,
+            waits: 0,
+            broken: false,
+        })
+    }
+
+    /// Version register, for the report.
+    pub fn version(&self) -> (u32, u32) {
+        let version = self.registers.read32(register::VERSION);
+        (version >> 4 & 0xf, version & 0xf)
+    }
+
+    /// What it can do.
+    pub fn capabilities(&self) -> (Capabilities, ExtendedCapabilities) {
+        (self.capabilities, self.extended)
+    }
+
+    /// Turns translation on with this root table, from whatever state firmware left.
+    pub fn enable_translation(&mut self, root: PhysAddr) -> Result<(), IommuError> {
+        for bit in [command::TRANSLATION, command::INTERRUPTS, command::QUEUE] {
+            self.set(bit, false)?;
+        }
+        self.registers.write32(register::FAULT_CONTROL, FAULT_MASKED);
+        self.clear_faults();
+        self.registers.write64(register::QUEUE_TAIL, 0);
+        self.registers
+            .write64(register::QUEUE_ADDRESS, self.queue.address().as_u64());
+        self.set(command::QUEUE, true)?;
+        self.flush_write_buffer()?;
+        self.registers.write64(register::ROOT_TABLE, root.as_u64());
+        self.trigger(command::ROOT_POINTER)?;
+        self.run(&[Command::CONTEXT_ALL, Command::IOTLB_ALL])?;
+        self.set(command::TRANSLATION, true)?;
+        // Protected memory regions (VT-d 11.4.9) would stay in the way of DMA that translation allows.
+        if self.registers.read32(register::PROTECTED_MEMORY) & 1 != 0 {
+            self.registers.write32(register::PROTECTED_MEMORY, 0);
+        }
+        Ok(())
+    }
+
+    /// Turns interrupt remapping on with this table of 256 entries. Interrupts in compatibility format are blocked:
+    /// that bit stays off.
+    pub fn enable_interrupts(&mut self, table: PhysAddr) -> Result<(), IommuError> {
+        /// 2^(7+1) entries.
+        const SIZE: u64 = 7;
+        self.flush_write_buffer()?;
+        self.registers.write64(register::INTERRUPT_TABLE, table.as_u64() | SIZE);
+        self.trigger(command::INTERRUPT_POINTER)?;
+        self.run(&[Command::INTERRUPTS_ALL])?;
+        self.set(command::INTERRUPTS, true)
+    }
+
+    /// Sends an interrupt by this message when a fault is recorded.
+    pub fn enable_fault_interrupt(&self, (address, data): (u64, u32)) {
+        self.registers.write32(register::FAULT_DATA, data);
+        self.registers.write32(register::FAULT_ADDRESS, address as u32);
+        self.registers
+            .write32(register::FAULT_UPPER_ADDRESS, (address >> 32) as u32);
+        self.registers.write32(register::FAULT_CONTROL, 0);
+    }
+
+    /// Turns a persistent bit of global command on or off, and waits until it is so.
+    fn set(&mut self, bit: u32, on: bool) -> Result<(), IommuError> {
+        let status = self.registers.read32(register::GLOBAL_STATUS) & command::PERSISTENT;
+        let wanted = if on { status | bit } else { status & !bit };
+        self.registers.write32(register::GLOBAL_COMMAND, wanted);
+        self.poll(|unit| (unit.registers.read32(register::GLOBAL_STATUS) & bit != 0) == on)
+    }
+
+    /// Commands something that is done once, and waits until it is.
+    fn trigger(&mut self, bit: u32) -> Result<(), IommuError> {
+        let status = self.registers.read32(register::GLOBAL_STATUS) & command::PERSISTENT;
+        self.registers.write32(register::GLOBAL_COMMAND, status | bit);
+        self.poll(|unit| unit.registers.read32(register::GLOBAL_STATUS) & bit != 0)
+    }
+
+    fn flush_write_buffer(&mut self) -> Result<(), IommuError> {
+        const BIT: u32 = command::FLUSH_WRITE_BUFFER;
+        if !self.capabilities.needs_write_buffer_flush() {
+            return Ok(());
+        }
+        let status = self.registers.read32(register::GLOBAL_STATUS) & command::PERSISTENT;
+        self.registers.write32(register::GLOBAL_COMMAND, status | BIT);
+        self.poll(|unit| unit.registers.read32(register::GLOBAL_STATUS) & BIT == 0)
+    }
+
+    /// Waits with a bound. Not being answered in time breaks the unit for good.
+    fn poll(&mut self, done: impl Fn(&Self) -> bool) -> Result<(), IommuError> {
+        let deadline = time::now().plus_nanos(ANSWER_NANOS);
+        for _ in 0..POLLS_MAX {
+            if done(self) {
+                return Ok(());
+            }
+            if time::now() > deadline {
+                break;
+            }
+            core::hint::spin_loop();
+        }
+        self.broken = true;
+        Err(IommuError::TimedOut)
+    }
+
+    /// Executes commands (at most 8) in order and waits until the last is done: then no stale entry is in use, and DMA
+    /// that began under one has ended. A unit that was late once is broken and never trusted again.
+    pub fn run(&mut self, commands: &[Command]) -> Result<(), IommuError> {
+        if self.broken {
+            return Err(IommuError::TimedOut);
+        }
+        self.waits = self.waits.wrapping_add(1);
+        let number = self.waits;
+        // Table entries, and what the caller wrote before, come before the commands that are about them.
+        fence(Ordering::SeqCst);
+        if self.capabilities.needs_write_buffer_flush() {
+            self.flush_write_buffer()?;
+        }
+        for command in commands.iter().take(8) {
+            self.push(*command);
+        }
+        self.push(Command::wait(self.status.address().as_u64(), number));
+        fence(Ordering::SeqCst);
+        self.registers.write64(register::QUEUE_TAIL, self.tail as u64 * 16);
+        self.poll(|unit| {
+            // The queue stops at an error; then the number never comes, and polling on would be pointless.
+            unit.status.read_u32(0) == number || unit.registers.read32(register::FAULT_STATUS) & QUEUE_ERRORS != 0
+        })?;
+        if self.status.read_u32(0) == number {
+            return Ok(());
+        }
+        self.broken = true;
+        let head = self.registers.read64(register::QUEUE_HEAD) / 16;
+        log::error!(
+            "iommu: command {head} failed, status {:#x}",
+            self.registers.read32(register::FAULT_STATUS)
+        );
+        Err(IommuError::CommandFailed)
+    }
+
+    /// The queue is empty whenever this is called first, so it never fills up.
+    fn push(&mut self, command: Command) {
+        self.queue.write(self.tail, command.0);
+        self.tail = (self.tail + 1) % QUEUE_ENTRIES;
+    }
+
+    fn clear_faults(&self) {
+        let mut ignored = Vec::new();
+        self.take_faults(&mut ignored);
+        self.registers
+            .write32(register::FAULT_STATUS, FAULT_OVERFLOW | QUEUE_ERRORS);
+    }
+
+    /// Takes the recorded faults, a bounded number, and makes room for new ones.
+    pub fn take_faults(&self, into: &mut Vec<Fault, FAULTS_PER_VISIT>) {
+        let status = self.registers.read32(register::FAULT_STATUS);
+        if status & (FAULT_PENDING | FAULT_OVERFLOW) == 0 {
+            return;
+        }
+        let first = self.capabilities.fault_records_offset() as u64;
+        for index in 0..self.capabilities.fault_records().min(FAULTS_PER_VISIT) as u64 {
+            let at = first + index * 16;
+            let high = self.registers.read64(at + 8);
+            if high & FAULT_VALID == 0 {
+                continue;
+            }
+            if let Some(fault) = Fault::decode([self.registers.read64(at), high]) {
+                // Full: the fault is dropped, as the hardware does with those that it has no record for.
+                let _ = into.push(fault);
+            }
+            self.registers.write32(at + 12, (FAULT_VALID >> 32) as u32);
+        }
+        self.registers.write32(register::FAULT_STATUS, FAULT_OVERFLOW);
+    }
+}

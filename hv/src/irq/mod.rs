@@ -1,0 +1,426 @@
+//! Device interrupts: vectors, what is behind each, and how a domain gets it as an event channel.
+//!
+//! `PHYSDEVOP_map_pirq` gives a domain a *pirq* for a message of its own device or for a line that the policy grants;
+//! `EVTCHNOP_bind_pirq` ties it to a port, and only then is the source unmasked. Authority is looked up here, in terms of
+//! the device or the line, never in terms of what the domain calls them.
+//!
+//! **Storms.** A source may fire once until its domain comes back for more (`SCHEDOP_block`, `SCHEDOP_poll`, or
+//! `PHYSDEVOP_eoi`); firing again before that masks it until then. So a device, or a domain that does not tend it, costs
+//! the machine two interrupts each time that the domain itself runs. A message that waits in an MSI-X table is sent when it
+//! is opened; an edge on a masked line is lost, so the domain gets one event too many instead. Level-triggered lines are
+//! masked at once and wait for `PHYSDEVOP_eoi`.
+//!
+//! Lock order: [`IRQS`], then `pci`'s, then the IOMMU's.
+
+mod ioapic;
+
+use crate::acpi::Facts;
+use crate::iommu::{self, InterruptEntry};
+use crate::pci::{self, MessageMask};
+use crate::system::system;
+use core::sync::atomic::{AtomicU64, Ordering};
+use hv_core::error::Errno;
+use hv_core::events::PIRQS_MAX;
+use hv_core::ids::{DomId, Label, Pirq};
+use hv_core::iommu::vtd::{Route, Trigger, plain_message, redirection_entry};
+use hv_core::pci::Bdf;
+use ioapic::Lines;
+use spin::Mutex;
+use xen_abi::physdev::{
+    MAP_PIRQ_TYPE_GSI, MAP_PIRQ_TYPE_MSI, MAP_PIRQ_TYPE_MSI_SEG, PhysdevMapPirq, XENIRQSTAT_NEEDS_EOI,
+};
+
+/// The IOMMU's fault interrupt.
+const FAULT_VECTOR: u8 = 0x30;
+/// First vector for devices.
+const FIRST_VECTOR: u8 = 0x31;
+/// One past the last vector for devices; the timer's and others are from there on.
+const END_VECTOR: u8 = crate::apic::TIMER_VECTOR;
+const VECTORS: usize = (END_VECTOR - FIRST_VECTOR) as usize;
+/// Messages get pirqs from here up; below, a line's pirq is its number.
+const FIRST_MESSAGE_PIRQ: u32 = 24;
+
+/// Where an interrupt comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Message { bdf: Bdf, entry: u16 },
+    Line { line: u32, trigger: Trigger },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    /// Unbound, or waiting for its domain.
+    Masked,
+    /// May fire.
+    Open,
+    /// Fired since its domain came back last; may fire once more, and is masked then.
+    Fired,
+}
+
+/// A vector in use.
+#[derive(Debug)]
+struct Irq {
+    domain: DomId,
+    pirq: Pirq,
+    source: Source,
+    entry: Option<InterruptEntry>,
+    bound: bool,
+    gate: Gate,
+}
+
+struct Irqs {
+    by_vector: [Option<Irq>; VECTORS],
+    lines: Lines,
+    cpu: u8,
+}
+
+static IRQS: Mutex<Irqs> = Mutex::new(Irqs {
+    by_vector: [const { None }; VECTORS],
+    lines: Lines::NONE,
+    cpu: 0,
+});
+/// Vectors whose gate is not open although they are bound: what [`rearm`] has to look at.
+static WAITING: [AtomicU64; VECTORS.div_ceil(64)] = [const { AtomicU64::new(0) }; VECTORS.div_ceil(64)];
+
+fn set_waiting(index: usize) {
+    WAITING[index / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
+}
+
+/// Masks all lines and takes the IOMMU's fault interrupt. After `iommu::init`; `cpu` is the APIC id of the CPU that
+/// device interrupts go to.
+pub fn init(facts: &Facts, cpu: u32) {
+    let mut irqs = IRQS.lock();
+    irqs.lines = Lines::new(facts);
+    // Interrupt messages without extended destinations reach APIC ids below 255; the boot CPU's is one.
+    irqs.cpu = cpu as u8;
+    iommu::enable_fault_interrupt(FAULT_VECTOR, irqs.cpu);
+}
+
+/// An interrupt has arrived; the local APIC is told by the caller, afterwards. Answers whom to raise it for
+/// (`events::raise_pirq`).
+#[must_use]
+pub fn handle(vector: u8) -> Option<(DomId, Pirq)> {
+    if vector == FAULT_VECTOR {
+        iommu::poll_faults();
+        return None;
+    }
+    let index = usize::from(vector.checked_sub(FIRST_VECTOR)?);
+    let mut irqs = IRQS.lock();
+    let Irqs { by_vector, lines, .. } = &mut *irqs;
+    let irq = by_vector.get_mut(index)?.as_mut()?;
+    let level = irq.is_level();
+    match irq.gate {
+        Gate::Open if !level => irq.gate = Gate::Fired,
+        _ => irq.set_gate(Gate::Masked, lines),
+    }
+    if irq.bound && !level {
+        set_waiting(index);
+    }
+    irq.bound.then_some((irq.domain, irq.pirq))
+}
+
+/// The domain has come back for more (it blocks or polls): sources that waited for that may fire again. `raise` is
+/// called for those that may have lost an interrupt meanwhile.
+pub fn rearm(domain: DomId, mut raise: impl FnMut(Pirq)) {
+    if WAITING.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+        return;
+    }
+    let mut irqs = IRQS.lock();
+    let Irqs { by_vector, lines, .. } = &mut *irqs;
+    for (word, group) in WAITING.iter().zip(by_vector.chunks_mut(64)) {
+        let mut bits = word.load(Ordering::Relaxed);
+        while bits != 0 {
+            let bit = bits.trailing_zeros();
+            bits &= bits - 1;
+            let slot = group.get_mut(bit as usize).and_then(Option::as_mut);
+            let Some(irq) = slot else {
+                word.fetch_and(!(1 << bit), Ordering::Relaxed);
+                continue;
+            };
+            if irq.domain == domain {
+                word.fetch_and(!(1 << bit), Ordering::Relaxed);
+                if irq.bound && irq.open(lines) == Lost::Perhaps {
+                    raise(irq.pirq);
+                }
+            }
+        }
+    }
+}
+
+/// Whether an interrupt may have been lost while its source was masked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    No,
+    Perhaps,
+}
+
+impl Irq {
+    fn is_level(&self) -> bool {
+        matches!(
+            self.source,
+            Source::Line {
+                trigger: Trigger::Level,
+                ..
+            }
+        )
+    }
+
+    /// Masks or opens the source itself.
+    fn set_gate(&mut self, gate: Gate, lines: &Lines) {
+        self.gate = gate;
+        let masked = gate == Gate::Masked;
+        match self.source {
+            Source::Message { bdf, entry } => {
+                let mask = if masked { MessageMask::Masked } else { MessageMask::Open };
+                // The device is the domain's for as long as the vector is: `release` goes before `pci::release`.
+                let _ = pci::set_message(self.domain, bdf, entry, None, mask);
+            }
+            Source::Line { line, .. } => {
+                if let Some(controller) = lines.controller(line) {
+                    controller.mask(line, masked);
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, lines: &Lines) -> Lost {
+        let lost = match (self.gate, self.source) {
+            (
+                Gate::Masked,
+                Source::Line {
+                    trigger: Trigger::Edge, ..
+                },
+            ) => Lost::Perhaps,
+            (Gate::Masked, Source::Message { bdf, .. }) if !pci::keeps_masked_messages(bdf) => Lost::Perhaps,
+            _ => Lost::No,
+        };
+        match self.gate {
+            Gate::Masked => self.set_gate(Gate::Open, lines),
+            _ => self.gate = Gate::Open,
+        }
+        lost
+    }
+}
+
+/// `PHYSDEVOP_map_pirq` for `domain` itself.
+///
+/// # Errors
+/// `EPERM`: for somebody else, not its device, or not a line that the policy grants it. `EINVAL`: no such vector, line or kind. `EEXIST`:
+/// the pirq is in use. `EBUSY`: the vector or line is mapped, by whomever. `ENOSPC`: no vector or pirq left. `EIO`.
+pub fn map(domain: DomId, label: Label, request: &PhysdevMapPirq) -> Result<Pirq, Errno> {
+    if DomId(request.domid).or_self(domain) != domain {
+        return Err(Errno::EPERM);
+    }
+    let wanted = u32::try_from(request.pirq).ok();
+    let mut irqs = IRQS.lock();
+    match request.kind {
+        MAP_PIRQ_TYPE_MSI | MAP_PIRQ_TYPE_MSI_SEG => {
+            let (bus, devfn) = (u8::try_from(request.bus), u8::try_from(request.devfn));
+            // Another segment, or a number out of range, is no device of this machine.
+            let (Ok(bus), Ok(devfn)) = (bus, devfn) else {
+                return Err(Errno::EPERM);
+            };
+            let bdf = Bdf(u16::from_be_bytes([bus, devfn]));
+            let entry = u16::try_from(request.entry_nr).map_err(|_| Errno::EINVAL)?;
+            if entry >= pci::messages_of(domain, bdf)? {
+                return Err(Errno::EINVAL);
+            }
+            irqs.map_message(domain, bdf, entry, wanted)
+        }
+        MAP_PIRQ_TYPE_GSI => {
+            let line = u32::try_from(request.index).map_err(|_| Errno::EINVAL)?;
+            if !system().policy.may_use_line(label, line) {
+                return Err(Errno::EPERM);
+            }
+            irqs.map_line(domain, line, wanted)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+impl Irqs {
+    fn find(&mut self, domain: DomId, pirq: Pirq) -> Result<(usize, &mut Irq, &Lines), Errno> {
+        let Self { by_vector, lines, .. } = self;
+        let irqs = by_vector
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(index, irq)| Some((index, irq.as_mut()?)));
+        let mut own = irqs.filter(|(_, irq)| irq.domain == domain && irq.pirq == pirq);
+        own.next()
+            .map(|(index, irq)| (index, irq, &*lines))
+            .ok_or(Errno::EINVAL)
+    }
+
+    /// A pirq that the domain does not use yet: the one it wants, else `preferred` and up.
+    fn choose_pirq(&mut self, domain: DomId, wanted: Option<u32>, preferred: u32) -> Result<Pirq, Errno> {
+        match wanted {
+            Some(pirq) if pirq as usize >= PIRQS_MAX => Err(Errno::EINVAL),
+            Some(pirq) if self.find(domain, Pirq(pirq)).is_ok() => Err(Errno::EEXIST),
+            Some(pirq) => Ok(Pirq(pirq)),
+            None => {
+                let free = |pirq: &u32| self.find(domain, Pirq(*pirq)).is_err();
+                (preferred..PIRQS_MAX as u32).find(free).map(Pirq).ok_or(Errno::ENOSPC)
+            }
+        }
+    }
+
+    /// A free vector, if nobody has the source.
+    fn choose_vector(&self, same: impl Fn(&Source) -> bool) -> Result<(usize, u8), Errno> {
+        if self.by_vector.iter().flatten().any(|irq| same(&irq.source)) {
+            return Err(Errno::EBUSY);
+        }
+        let index = self.by_vector.iter().position(Option::is_none).ok_or(Errno::ENOSPC)?;
+        Ok((index, FIRST_VECTOR + index as u8))
+    }
+
+    fn map_message(&mut self, domain: DomId, bdf: Bdf, entry: u16, wanted: Option<u32>) -> Result<Pirq, Errno> {
+        let source = Source::Message { bdf, entry };
+        let (index, vector) = self.choose_vector(|other| *other == source)?;
+        let pirq = self.choose_pirq(domain, wanted, FIRST_MESSAGE_PIRQ)?;
+        let remapped = allocate_entry(vector, self.cpu, Trigger::Edge, bdf)?;
+        let message = remapped
+            .as_ref()
+            .map_or_else(|| plain_message(vector, self.cpu), InterruptEntry::message);
+        if let Err(error) = pci::set_message(domain, bdf, entry, Some(message), MessageMask::Masked) {
+            remapped.map(iommu::free_interrupt);
+            return Err(error);
+        }
+        self.insert(
+            index,
+            Irq {
+                domain,
+                pirq,
+                source,
+                entry: remapped,
+                bound: false,
+                gate: Gate::Masked,
+            },
+        );
+        Ok(pirq)
+    }
+
+    fn map_line(&mut self, domain: DomId, line: u32, wanted: Option<u32>) -> Result<Pirq, Errno> {
+        let (trigger, polarity) = self.lines.signalling(line);
+        let same = |other: &Source| matches!(other, Source::Line { line: other, .. } if *other == line);
+        let (index, vector) = self.choose_vector(same)?;
+        let source_id = self.lines.controller(line).ok_or(Errno::EINVAL)?.source;
+        let pirq = self.choose_pirq(domain, wanted, line)?;
+        let remapped = match source_id {
+            Some(source) => allocate_entry(vector, self.cpu, trigger, source)?,
+            None if iommu::remaps_interrupts() => return Err(Errno::EIO),
+            None => None,
+        };
+        let route = remapped
+            .as_ref()
+            .map_or(Route::Plain(self.cpu), |entry| Route::Remapped(entry.index()));
+        if let Some(controller) = self.lines.controller(line) {
+            controller.set(line, redirection_entry(vector, route, trigger, polarity));
+        }
+        let source = Source::Line { line, trigger };
+        self.insert(
+            index,
+            Irq {
+                domain,
+                pirq,
+                source,
+                entry: remapped,
+                bound: false,
+                gate: Gate::Masked,
+            },
+        );
+        Ok(pirq)
+    }
+
+    fn insert(&mut self, index: usize, irq: Irq) {
+        if let Some(slot) = self.by_vector.get_mut(index) {
+            *slot = Some(irq);
+        }
+    }
+
+    /// Masks the source, blocks its remapping entry, frees the vector. A message that is on its way finds no vector.
+    fn remove(&mut self, index: usize) {
+        let Some(mut irq) = self.by_vector.get_mut(index).and_then(Option::take) else {
+            return;
+        };
+        irq.set_gate(Gate::Masked, &self.lines);
+        irq.entry.map(iommu::free_interrupt);
+    }
+}
+
+fn allocate_entry(vector: u8, cpu: u8, trigger: Trigger, source: Bdf) -> Result<Option<InterruptEntry>, Errno> {
+    iommu::allocate_interrupt(vector, cpu, trigger, source).map_err(|error| {
+        log::error!("interrupt of {source}: {error}");
+        Errno::EIO
+    })
+}
+
+/// `PHYSDEVOP_unmap_pirq`. The domain's port, if it bound one, stays and is silent.
+///
+/// # Errors
+/// `EINVAL`: not mapped.
+pub fn unmap(domain: DomId, pirq: Pirq) -> Result<(), Errno> {
+    let mut irqs = IRQS.lock();
+    let (index, ..) = irqs.find(domain, pirq)?;
+    irqs.remove(index);
+    Ok(())
+}
+
+/// Before `EVTCHNOP_bind_pirq`: whether the pirq is mapped.
+///
+/// # Errors
+/// `EPERM`: it is not.
+pub fn check(domain: DomId, pirq: Pirq) -> Result<(), Errno> {
+    IRQS.lock().find(domain, pirq).map(drop).map_err(|_| Errno::EPERM)
+}
+
+/// After `EVTCHNOP_bind_pirq`: the source may fire.
+pub fn bound(domain: DomId, pirq: Pirq) {
+    if let Ok((_, irq, lines)) = IRQS.lock().find(domain, pirq) {
+        irq.bound = true;
+        irq.set_gate(Gate::Open, lines);
+    }
+}
+
+/// After `EVTCHNOP_close` of its port: the source is masked.
+pub fn unbound(domain: DomId, pirq: Pirq) {
+    if let Ok((_, irq, lines)) = IRQS.lock().find(domain, pirq) {
+        irq.bound = false;
+        irq.set_gate(Gate::Masked, lines);
+    }
+}
+
+/// `PHYSDEVOP_eoi`: the domain has handled the interrupt. `Ok(true)`: raise the pirq once more, an edge may have been
+/// lost.
+///
+/// # Errors
+/// `EINVAL`: not mapped.
+pub fn end_of_interrupt(domain: DomId, pirq: Pirq) -> Result<bool, Errno> {
+    let mut irqs = IRQS.lock();
+    let (_, irq, lines) = irqs.find(domain, pirq)?;
+    Ok(irq.bound && irq.open(lines) == Lost::Perhaps)
+}
+
+/// `PHYSDEVOP_irq_status_query`: `XENIRQSTAT_*`.
+///
+/// # Errors
+/// `EINVAL`: not mapped.
+pub fn status(domain: DomId, pirq: Pirq) -> Result<u32, Errno> {
+    let mut irqs = IRQS.lock();
+    let (_, irq, _) = irqs.find(domain, pirq)?;
+    Ok(if irq.is_level() { XENIRQSTAT_NEEDS_EOI } else { 0 })
+}
+
+/// Takes everything of a dying domain away. Goes before `pci::release`. Bounded by the number of vectors.
+pub fn release(domain: DomId) {
+    let mut irqs = IRQS.lock();
+    for index in 0..VECTORS {
+        if irqs
+            .by_vector
+            .get(index)
+            .and_then(Option::as_ref)
+            .is_some_and(|irq| irq.domain == domain)
+        {
+            irqs.remove(index);
+        }
+    }
+}

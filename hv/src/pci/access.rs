@@ -1,0 +1,127 @@
+//! What domains see of PCI: the policy domain the list of functions, a driver domain its own devices.
+
+use super::assign::{bar_address, owned_by};
+use super::{Function, Machine, Messages, Owner, STATES, State, machine};
+use hv_core::error::Errno;
+use hv_core::ids::DomId;
+use hv_core::pci::Bdf;
+use hv_core::pci::bar::BarKind;
+use hv_core::pci::config::{Allowed, Field, Granted, Verdict, judge_write};
+use xen_abi::platform::{
+    BAR_HAS_MSIX, BAR_MEMORY, Bar, ConfigAccess, DeviceDescribe, DeviceInfo, LABEL_NONE, OWNER_HYPERVISOR,
+    OWNER_QUARANTINE,
+};
+
+/// Facts of function number `index` of the machine. For the policy domain.
+pub fn info(index: u32) -> Result<DeviceInfo, Errno> {
+    let machine = machine().ok_or(Errno::ENOENT)?;
+    let function = machine.functions.get(index as usize).ok_or(Errno::ENOENT)?;
+    let states = STATES.lock();
+    let state = states.get(index as usize).ok_or(Errno::ENOENT)?;
+    let (label, selector) = state
+        .driver
+        .map_or((LABEL_NONE, u32::MAX), |(label, entry)| (label.0.into(), entry));
+    Ok(DeviceInfo {
+        index,
+        bdf: function.identity.bdf.0.into(),
+        vendor: function.identity.vendor,
+        device: function.identity.device,
+        class: function.identity.class,
+        owner: match state.owner {
+            Owner::Domain(domain) => domain.0.into(),
+            Owner::Quarantine | Owner::Broken => OWNER_QUARANTINE,
+            Owner::Hypervisor => OWNER_HYPERVISOR,
+        },
+        label,
+        selector,
+        faults: state.faults,
+    })
+}
+
+/// Facts of the `index`th device of `domain`.
+pub fn describe(domain: DomId, index: u32) -> Result<DeviceDescribe, Errno> {
+    let machine = machine().ok_or(Errno::ENOENT)?;
+    let states = STATES.lock();
+    let at = owned_by(domain, &states).nth(index as usize).ok_or(Errno::ENOENT)?;
+    let (function, state) = machine.functions.get(at).zip(states.get(at)).ok_or(Errno::ENOENT)?;
+    let mut bars = [Bar::default(); 6];
+    for ((slot, bar), out) in function.bars.iter().enumerate().zip(&mut bars) {
+        let Some(bar) = bar else { continue };
+        let in_bar = |inside: hv_core::pci::bar::Inside| usize::from(inside.bar) == slot;
+        let holds_msix =
+            matches!(&function.messages, Messages::MsiX(msix) if in_bar(msix.table) || in_bar(msix.pending));
+        *out = Bar {
+            gpa: bar_address(function, at, slot).unwrap_or(0),
+            bytes: bar.bytes,
+            flags: if bar.kind == BarKind::Memory { BAR_MEMORY } else { 0 } | if holds_msix { BAR_HAS_MSIX } else { 0 },
+            reserved: 0,
+        };
+    }
+    Ok(DeviceDescribe {
+        index,
+        bdf: function.identity.bdf.0.into(),
+        vendor: function.identity.vendor,
+        device: function.identity.device,
+        class: function.identity.class,
+        msix_vectors: match &function.messages {
+            Messages::MsiX(msix) => msix.vectors.into(),
+            Messages::Msi(_) => 1,
+            Messages::None => 0,
+        },
+        selector: state.driver.map_or(u32::MAX, |(_, entry)| entry),
+        bars,
+    })
+}
+
+/// Calls `act` for a function of `domain`, under the lock. `EPERM` when the domain does not have it: no different for
+/// functions that there are and that there are not.
+pub(super) fn with_owned<T>(
+    domain: DomId,
+    bdf: Bdf,
+    act: impl FnOnce(&Machine, &Function, &mut State) -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    let machine = machine().ok_or(Errno::EPERM)?;
+    let index = machine.index_of(bdf).ok_or(Errno::EPERM)?;
+    let function = machine.functions.get(index).ok_or(Errno::EPERM)?;
+    let mut states = STATES.lock();
+    let state = states.get_mut(index).ok_or(Errno::EPERM)?;
+    if state.owner != Owner::Domain(domain) {
+        return Err(Errno::EPERM);
+    }
+    act(machine, function, state)
+}
+
+fn field(access: &ConfigAccess) -> Result<(Bdf, Field), Errno> {
+    let bdf = Bdf::from_abi(access.bdf).ok_or(Errno::EINVAL)?;
+    let field = Field::new(access.offset, access.width).ok_or(Errno::EINVAL)?;
+    Ok((bdf, field))
+}
+
+/// Reads configuration space of an own device.
+pub fn config_read(domain: DomId, access: &ConfigAccess) -> Result<u32, Errno> {
+    let (bdf, field) = field(access)?;
+    with_owned(domain, bdf, |machine, _, _| {
+        Ok(field.extract(machine.ecam.read(bdf, field.dword())))
+    })
+}
+
+/// Writes configuration space of an own device: see `hv_core::pci::config` for what is let through.
+pub fn config_write(domain: DomId, access: &ConfigAccess) -> Result<(), Errno> {
+    let (bdf, field) = field(access)?;
+    with_owned(domain, bdf, |machine, function, _| {
+        let granted = Granted {
+            memory: Allowed::when(function.memory_bars().next().is_some()),
+            bus_master: Allowed::Yes,
+            intx: Allowed::No,
+        };
+        let current = machine.ecam.read(bdf, field.dword());
+        match judge_write(field, access.value, current, granted) {
+            Verdict::Write(dword) => {
+                machine.ecam.write(bdf, field.dword(), dword);
+                Ok(())
+            }
+            Verdict::Ignore => Ok(()),
+            Verdict::Refuse => Err(Errno::EPERM),
+        }
+    })
+}

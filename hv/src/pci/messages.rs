@@ -1,0 +1,122 @@
+//! Interrupts by message: MSI-X tables and MSI capabilities, which only the hypervisor writes
+//! (PCI Local Bus 3.0, 6.8.1 and 6.8.2).
+//!
+//! A device with MSI-X uses that; one with MSI alone has a single vector. The table's page is mapped in the hypervisor
+//! and in no domain.
+
+use super::access::with_owned;
+use super::{Function, Machine, Messages, State};
+use crate::mmio::Registers;
+use hv_core::error::Errno;
+use hv_core::ids::DomId;
+use hv_core::pci::Bdf;
+use x86_64::PhysAddr;
+
+const ENTRY_BYTES: u64 = 16;
+const ENTRY_ADDRESS: u64 = 0;
+const ENTRY_DATA: u64 = 8;
+const ENTRY_CONTROL: u64 = 12;
+const ENTRY_MASKED: u32 = 1;
+
+/// Whether a message may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageMask {
+    /// It waits (MSI-X keeps it pending; MSI without mask bits loses it).
+    Masked,
+    /// It is sent.
+    Open,
+}
+
+/// Makes the table reachable for the hypervisor, every vector masked, and switches MSI-X on. The function must be
+/// in quarantine with its BARs in place.
+pub(super) fn prepare(machine: &Machine, function: &Function, state: &mut State) -> Result<(), Errno> {
+    let Messages::MsiX(msix) = &function.messages else {
+        return Ok(());
+    };
+    let bdf = function.identity.bdf;
+    if state.table.is_none() {
+        let bar = function
+            .bars
+            .get(usize::from(msix.table.bar))
+            .copied()
+            .flatten()
+            .ok_or(Errno::ENODEV)?;
+        let start = PhysAddr::try_new(bar.base + u64::from(msix.table.offset)).map_err(|_| Errno::ENODEV)?;
+        // SAFETY: the range lies inside a BAR as sized at boot, so a device decodes it and it is no memory.
+        let table = unsafe { Registers::map(start, u64::from(msix.table.bytes)) };
+        state.table = Some(table.map_err(|_| Errno::ENOMEM)?);
+    }
+    let table = state.table.ok_or(Errno::ENODEV)?;
+    machine
+        .ecam
+        .change(bdf, 4, 0xffff, super::COMMAND_MEMORY | super::COMMAND_INTX_DISABLE);
+    for entry in 0..u64::from(msix.vectors) {
+        table.write32(entry * ENTRY_BYTES + ENTRY_CONTROL, ENTRY_MASKED);
+    }
+    let mut capability = msix.capability;
+    capability.set_function_mask(false, &machine.ecam);
+    capability.set_enabled(true, &machine.ecam);
+    Ok(())
+}
+
+/// Switches all messages off.
+pub(super) fn disable(machine: &Machine, function: &Function) {
+    match function.messages {
+        Messages::MsiX(mut msix) => msix.capability.set_enabled(false, &machine.ecam),
+        Messages::Msi(msi) => msi.set_enabled(false, &machine.ecam),
+        Messages::None => {}
+    }
+}
+
+/// How many messages a device of `domain` can send.
+pub fn messages_of(domain: DomId, bdf: Bdf) -> Result<u16, Errno> {
+    with_owned(domain, bdf, |_, function, _| match &function.messages {
+        Messages::MsiX(msix) => Ok(msix.vectors),
+        Messages::Msi(_) => Ok(1),
+        Messages::None => Ok(0),
+    })
+}
+
+/// Whether a message that a device wants to send while it is masked is sent later.
+pub fn keeps_masked_messages(bdf: Bdf) -> bool {
+    let function = super::machine().and_then(|machine| machine.functions.get(machine.index_of(bdf)?));
+    function.is_some_and(|function| matches!(function.messages, Messages::MsiX(_)))
+}
+
+/// Sets where message `entry` of a device of `domain` goes, and whether it may go. `target`: address and data, `None`
+/// to leave them.
+pub fn set_message(
+    domain: DomId,
+    bdf: Bdf,
+    entry: u16,
+    target: Option<(u64, u32)>,
+    mask: MessageMask,
+) -> Result<(), Errno> {
+    with_owned(domain, bdf, |machine, function, state| match &function.messages {
+        Messages::MsiX(msix) if entry < msix.vectors => {
+            let table = state.table.ok_or(Errno::ENODEV)?;
+            let at = u64::from(entry) * ENTRY_BYTES;
+            if let Some((address, data)) = target {
+                // Masked while it is neither the old nor the new.
+                table.write32(at + ENTRY_CONTROL, ENTRY_MASKED);
+                table.write32(at + ENTRY_ADDRESS, address as u32);
+                table.write32(at + ENTRY_ADDRESS + 4, (address >> 32) as u32);
+                table.write32(at + ENTRY_DATA, data);
+            }
+            table.write32(
+                at + ENTRY_CONTROL,
+                if mask == MessageMask::Masked { ENTRY_MASKED } else { 0 },
+            );
+            Ok(())
+        }
+        Messages::Msi(msi) if entry == 0 => {
+            if let Some((address, data)) = target {
+                msi.set_enabled(false, &machine.ecam);
+                msi.set_message_info(address, data, &machine.ecam);
+            }
+            msi.set_enabled(mask == MessageMask::Open, &machine.ecam);
+            Ok(())
+        }
+        _ => Err(Errno::EINVAL),
+    })
+}
