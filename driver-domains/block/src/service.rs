@@ -17,7 +17,7 @@ use xen_abi::io::blkif::{VDISK_READONLY, XEN_IO_PROTO_ABI_X86_64};
 use xen_rings::blkif::{Access, BlkBack, Discard, DiskLimits, Outcome};
 
 use crate::disk::{self, Disk, QUEUE};
-use crate::vbd::{Connection, Ending, InFlight, Plan, RingPages, SEGMENTS_MAX, Turn, Vbd};
+use crate::vbd::{Connection, Ending, InFlight, Plan, SEGMENTS_MAX, Turn, Vbd};
 
 /// Pages of a ring: 2 to this power at most.
 const RING_ORDER_MAX: u32 = 2;
@@ -316,7 +316,7 @@ impl Service {
             discard: Discard::None,
             indirect_segments: unit.disk.facts.chunks_max.min(SEGMENTS_MAX) as u16,
         };
-        let ring = BlkBack::attach(RingPages(pages), limits).map_err(|error| format!("its ring: {error}"))?;
+        let ring = BlkBack::attach(pages, limits).map_err(|error| format!("its ring: {error}"))?;
         let port = device
             .frontend_value::<u32>("event-channel")
             .map_err(|_| "it names no event channel")?;

@@ -2,16 +2,13 @@
 
 use block_domain::export::Extent;
 use core::fmt;
-use core::sync::atomic::{Ordering, fence};
 use runtime::event::Channel;
 use runtime::grant::copy::{self, Remote};
 use runtime::grant::{MapError, Mapping};
-use runtime::shared::Shared;
 use runtime::xenbus::DeviceId;
 use runtime::{Access as PageAccess, GrantRef};
 use virtio::dma::Chunk;
 use xen_rings::blkif::{BlkBack, CheckedRequest, Direction, IndirectRequest, Outcome, Refusal, Segment, Ticket};
-use xen_rings::memory::SharedMemory;
 use xen_rings::ring::RingError;
 
 use crate::disk::{Disk, Operation, Slot};
@@ -23,31 +20,6 @@ const SEGMENT_BYTES: usize = 8;
 const TURN: usize = 16;
 /// Refused requests that are logged, for each connection.
 const COMPLAINTS_MAX: u32 = 4;
-
-/// A front end's ring pages.
-#[derive(Debug)]
-pub struct RingPages(pub Mapping);
-
-impl SharedMemory for RingPages {
-    fn bytes(&self) -> usize {
-        self.0.memory().len()
-    }
-    fn load_u32(&self, offset: usize) -> u32 {
-        self.0.memory().u32_at(offset).load(Ordering::Acquire)
-    }
-    fn store_u32(&self, offset: usize, value: u32) {
-        self.0.memory().u32_at(offset).store(value, Ordering::Release);
-    }
-    fn read(&self, offset: usize, into: &mut [u8]) {
-        Shared::read(self.0.memory(), offset, into);
-    }
-    fn write(&self, offset: usize, from: &[u8]) {
-        Shared::write(self.0.memory(), offset, from);
-    }
-    fn fence(&self) {
-        fence(Ordering::SeqCst);
-    }
-}
 
 /// What the policy says of a virtual disk.
 #[derive(Clone, Debug)]
@@ -139,7 +111,7 @@ pub struct Vbd {
     pub connection: Connection,
     /// What it shows.
     pub plan: Plan,
-    ring: BlkBack<RingPages>,
+    ring: BlkBack<Mapping>,
     channel: Channel,
     /// Requests may wait in the ring.
     pub ready: bool,
@@ -157,7 +129,7 @@ pub struct Vbd {
 
 impl Vbd {
     /// A virtual disk over an attached ring.
-    pub fn new(connection: Connection, plan: Plan, ring: BlkBack<RingPages>, channel: Channel) -> Self {
+    pub fn new(connection: Connection, plan: Plan, ring: BlkBack<Mapping>, channel: Channel) -> Self {
         Self {
             connection,
             plan,

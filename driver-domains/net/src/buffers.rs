@@ -5,11 +5,11 @@
 
 use net_domain::frame::{FRAME_MAX, HEAD_BYTES};
 use net_domain::pool::{Buffer, Held, Pool};
+use runtime::grant::copy::Remote;
+use runtime::pages::PAGE;
 use virtio::DomainHal;
 use virtio::copies::{BadCopy, Copies};
 use virtio::dma::{Chunk, DmaRegion};
-use runtime::grant::copy::Remote;
-use runtime::pages::PAGE;
 
 /// Bytes of `struct virtio_net_hdr` as of virtio 1.0.
 pub const DEVICE_HEADER_BYTES: usize = 12;
@@ -30,7 +30,10 @@ impl Buffers {
     /// `count` buffers. `None`: out of memory.
     pub fn new(count: u16) -> Option<Self> {
         let pages = usize::from(count).div_ceil(PAGE / BUFFER_BYTES);
-        Some(Self { pool: Pool::new(count), region: DmaRegion::allocate(pages)? })
+        Some(Self {
+            pool: Pool::new(count),
+            region: DmaRegion::allocate(pages)?,
+        })
     }
 
     fn start(buffer: Buffer) -> usize {
@@ -39,12 +42,19 @@ impl Buffers {
 
     /// Header and a frame of up to `bytes` bytes, for the device.
     pub fn device_chunk(&self, buffer: Buffer, bytes: usize) -> Option<Chunk> {
-        self.region.chunk(Self::start(buffer) + DEVICE_OFFSET, DEVICE_HEADER_BYTES + bytes.min(FRAME_MAX)).ok()
+        self.region
+            .chunk(
+                Self::start(buffer) + DEVICE_OFFSET,
+                DEVICE_HEADER_BYTES + bytes.min(FRAME_MAX),
+            )
+            .ok()
     }
 
     /// A held frame with a clean header, for the device to send.
     pub fn sendable(&mut self, frame: Held) -> Option<Chunk> {
-        self.region.write(Self::start(frame.buffer) + DEVICE_OFFSET, &[0; DEVICE_HEADER_BYTES]).ok()?;
+        self.region
+            .write(Self::start(frame.buffer) + DEVICE_OFFSET, &[0; DEVICE_HEADER_BYTES])
+            .ok()?;
         self.device_chunk(frame.buffer, frame.bytes.into())
     }
 
@@ -68,11 +78,23 @@ impl Buffers {
     }
 
     /// Adds a copy of a front end's bytes to `offset` of the frame.
-    pub fn fill(&mut self, copies: &mut Copies, from: Remote, buffer: Buffer, offset: usize, bytes: u16) -> Result<(), BadCopy> {
+    pub fn fill(
+        &mut self,
+        copies: &mut Copies,
+        from: Remote,
+        buffer: Buffer,
+        offset: usize,
+        bytes: u16,
+    ) -> Result<(), BadCopy> {
         if offset + usize::from(bytes) > FRAME_MAX {
             return Err(BadCopy);
         }
-        copies.from_peer(from, &mut self.region, Self::start(buffer) + FRAME_OFFSET + offset, bytes)
+        copies.from_peer(
+            from,
+            &mut self.region,
+            Self::start(buffer) + FRAME_OFFSET + offset,
+            bytes,
+        )
     }
 
     /// Adds a copy of a whole frame into a front end's page.

@@ -1,2 +1,57 @@
-//! Placeholder.
+//! The net domain: drives a virtio network card and switches frames between it and the vifs of front ends.
+//!
+//! A frame is copied once on its way from or to a front end, by the hypervisor, and checked only after that. Who may
+//! send as whom comes from nodes that the policy domain writes; no table is learned. A vif that does not take its
+//! frames loses them, and nobody else notices.
+//!
+//! Anything typed at its console prints what it has done so far.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+#![forbid(unsafe_code)]
+
+#[cfg(target_os = "none")]
+extern crate alloc;
+
+#[cfg(target_os = "none")]
+mod buffers;
+#[cfg(target_os = "none")]
+mod nic;
+#[cfg(target_os = "none")]
+mod service;
+#[cfg(target_os = "none")]
+mod traffic;
+#[cfg(target_os = "none")]
+mod vif;
+
+#[cfg(target_os = "none")]
+runtime::entry!(domain);
+
+#[cfg(target_os = "none")]
+fn domain() {
+    use runtime::{console, event};
+    use service::{Progress, Service};
+
+    let mut service = match Service::new() {
+        Ok(service) => service,
+        Err(error) => {
+            log::error!("cannot serve: {error:?}");
+            runtime::crash();
+        }
+    };
+    let mut progress = Progress::Idle;
+    loop {
+        let events = match progress {
+            Progress::Busy => event::pending(),
+            Progress::Idle => event::wait(None),
+        };
+        for port in events {
+            if console::port() == Some(port) && console::read_line().is_some() {
+                service.print_counters();
+            }
+            service.on_event(port);
+        }
+        progress = service.run();
+    }
+}
+
+#[cfg(not(target_os = "none"))]
 fn main() {}

@@ -8,11 +8,11 @@ use crate::buffers::{Buffers, DEVICE_HEADER_BYTES};
 use core::fmt;
 use net_domain::frame::{FRAME_MAX, HEADER_BYTES, Mac};
 use net_domain::pool::{Buffer, Held};
+use runtime::Port;
+use runtime::device::Device;
 use runtime::event::Channel;
-use runtime::ids::Port;
 use virtio::queue::{DeviceFault, Queue, SetupError};
 use virtio::{DeviceId, DomainHal, InitError, PciTransport, Transport};
-use xen_abi::platform::DeviceDescribe;
 
 /// Descriptors of each queue.
 pub const QUEUE: usize = 256;
@@ -49,7 +49,10 @@ impl fmt::Display for NicError {
         match self {
             Self::Init(error) => error.fmt(out),
             Self::Queue(SetupError::TooSmall { offered, wanted }) => {
-                write!(out, "a queue has {offered} descriptors, {wanted} are needed (QEMU: rx_queue_size, tx_queue_size)")
+                write!(
+                    out,
+                    "a queue has {offered} descriptors, {wanted} are needed (QEMU: rx_queue_size, tx_queue_size)"
+                )
             }
             Self::Queue(error) => write!(out, "a queue cannot be set up: {error:?}"),
         }
@@ -87,7 +90,7 @@ pub struct Nic {
 
 impl Nic {
     /// Opens the card and gives it buffers to receive into.
-    pub fn open(device: &DeviceDescribe, buffers: &mut Buffers) -> Result<Self, NicError> {
+    pub fn open(device: &Device, buffers: &mut Buffers) -> Result<Self, NicError> {
         let mut transport = PciTransport::open(device)?;
         let features = transport.negotiate(FEATURE_MAC)?;
         let receive_interrupt = transport.queue_interrupt(RECEIVE, 0)?;
@@ -135,7 +138,9 @@ impl Nic {
         let mut added = false;
         while self.receive.free() != 0 {
             let Some(buffer) = buffers.pool.take() else { break };
-            let token = buffers.device_chunk(buffer, FRAME_MAX).and_then(|chunk| self.receive.push(&[], &[chunk]).ok());
+            let token = buffers
+                .device_chunk(buffer, FRAME_MAX)
+                .and_then(|chunk| self.receive.push(&[], &[chunk]).ok());
             match token.and_then(|token| self.receiving.get_mut(token.index())) {
                 Some(slot) => *slot = Some(buffer),
                 None => {
@@ -160,11 +165,16 @@ impl Nic {
                 return Ok(None);
             };
             self.receive.suppress_interrupts();
-            let Some(buffer) = self.receiving.get_mut(done.token.index()).and_then(Option::take) else { continue };
+            let Some(buffer) = self.receiving.get_mut(done.token.index()).and_then(Option::take) else {
+                continue;
+            };
             let bytes = (done.written as usize).saturating_sub(DEVICE_HEADER_BYTES);
             if (HEADER_BYTES..=FRAME_MAX).contains(&bytes) {
                 self.counters.received += 1;
-                return Ok(Some(Held { buffer, bytes: bytes as u16 }));
+                return Ok(Some(Held {
+                    buffer,
+                    bytes: bytes as u16,
+                }));
             }
             self.counters.malformed += 1;
             buffers.pool.release(buffer);
@@ -207,6 +217,11 @@ impl Nic {
             }
         }
         Ok(())
+    }
+
+    /// The device has given up.
+    pub fn needs_reset(&self) -> bool {
+        self.transport.needs_reset()
     }
 
     /// Room for frames to send.
