@@ -76,7 +76,7 @@ fn check_images(spec: &Spec, images: &[ImageInfo], sink: &Sink) {
         let fixed = (STACK_PAGES + 64) * 4096;
         if image.bytes + fixed > domain.memory.value {
             let message = format!("`{}` has too little memory for its image", domain.name.value);
-            let wanted = (image.bytes + fixed + MIB).next_multiple_of(MIB) / MIB;
+            let wanted = (image.bytes + fixed + MIB).div_ceil(MIB);
             sink.error(domain.memory.span.clone(), message).help(format!(
                 "image `{}` has {} and stack and tables take {} more: give it \"{wanted}M\" at least",
                 image.name,

@@ -158,7 +158,6 @@ fn domain(name: At<String>, section: Section<'_>) -> Domain {
             .collect(),
         arguments: arguments(&section),
         config: settings(&section),
-        uplink: section.text("uplink"),
         exports: section
             .named("export", &format!("domain.{}.export", name.value))
             .into_iter()
@@ -340,11 +339,13 @@ fn nic(section: Section<'_>, domain: &str, index: usize) -> Option<Nic> {
             .filter(usable)
             .ok_or_else(|| format!("`{text}` is no IPv4 address of one host"))
     });
+    let isolated = section.boolean("isolated").is_some_and(|yes| yes.value);
     section.finish();
     Some(Nic {
         from: from?,
         mac: mac?,
         ip,
+        isolated,
     })
 }
 

@@ -67,11 +67,11 @@ impl<'a> Resolver<'a> {
                 format!("more than {} devices", raw::DEVICES_MAX),
             );
         }
-        let ranges = self.spec.domains.iter().flat_map(|domain| {
+        let mut ranges = self.spec.domains.iter().flat_map(|domain| {
             let ports = domain.io_ports.iter().map(|range| range.span.clone());
             ports.chain(domain.irqs.iter().map(|irq| irq.span.clone()))
         });
-        if let Some(span) = ranges.skip(raw::RANGES_MAX as usize).next() {
+        if let Some(span) = ranges.nth(raw::RANGES_MAX as usize) {
             self.sink.error(
                 span,
                 format!("more than {} port ranges and interrupts", raw::RANGES_MAX),
@@ -185,16 +185,6 @@ impl<'a> Resolver<'a> {
                         .help("line interrupts are not shared between domains");
                 }
                 irqs.push((irq, name));
-            }
-            if let Some(uplink) = &domain.uplink
-                && !domain.devices.iter().any(|device| device.value == uplink.value)
-            {
-                self.sink
-                    .error(
-                        uplink.span.clone(),
-                        format!("`{}` is no device of `{name}`", uplink.value),
-                    )
-                    .help(format!("add it to `devices` of [domain.{name}]"));
             }
         }
         for device in self
@@ -448,6 +438,9 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             let mut parameters = settings([("handle", handle.to_string()), ("mac", mac_text(nic.mac.value))]);
+            if nic.isolated {
+                parameters.push(("isolated".to_string(), "1".to_string()));
+            }
             parameters.extend(nic.ip.as_ref().map(|ip| ("ip".to_string(), ip.value.to_string())));
             links.push(Link {
                 front,
@@ -503,13 +496,6 @@ impl<'a> Resolver<'a> {
         });
         let role = domain.role.as_ref().map(|role| role.value);
         let devices = domain.disks.len() + domain.nics.len();
-        let mut config = domain.config.clone();
-        config.extend(
-            domain
-                .uplink
-                .as_ref()
-                .map(|uplink| ("uplink".to_string(), uplink.value.clone())),
-        );
         table::Domain {
             name: name.to_string(),
             kind: Kind::Native,
@@ -532,7 +518,7 @@ impl<'a> Resolver<'a> {
                 .collect(),
             image: domain.image.value.clone(),
             arguments: domain.arguments.clone(),
-            config,
+            config: domain.config.clone(),
             initrd: String::new(),
         }
     }
@@ -540,10 +526,7 @@ impl<'a> Resolver<'a> {
     fn devices(&self) -> Vec<table::Device> {
         let owner = |device: &spec::Device| {
             let owns = |domain: &&spec::Domain| domain.devices.iter().any(|claim| claim.value == device.name.value);
-            self.order
-                .iter()
-                .position(|domain| owns(&domain))
-                .map(|label| Label(label as u32))
+            self.order.iter().position(owns).map(|label| Label(label as u32))
         };
         let device = |device: &spec::Device| table::Device {
             name: device.name.value.clone(),

@@ -105,8 +105,6 @@ pub struct Domain {
     pub arguments: String,
     /// `config`.
     pub config: Settings,
-    /// `uplink`.
-    pub uplink: Option<At<String>>,
     /// `[domain.NAME.export.EXPORT]`.
     pub exports: Vec<Export>,
     /// `disks`.
@@ -154,6 +152,8 @@ pub struct Nic {
     pub mac: At<[u8; 6]>,
     /// `ip`.
     pub ip: Option<At<core::net::Ipv4Addr>>,
+    /// `isolated`.
+    pub isolated: bool,
 }
 
 /// An entry of `channels`.

@@ -334,7 +334,6 @@ memory = "16M"
 devices = ["disk", "disc", "vague", "odd"]
 io-ports = ["0x3f8-0x3ff", "0x3ff", "0x10000", "9-8"]
 irqs = [4, 4, 256]
-uplink = "nic"
 "#,
     );
     golden("hardware", &text);
@@ -465,7 +464,6 @@ fn scraps() -> impl Strategy<Value = String> {
             "io-ports = [\"0-65535\"]",
             "without = [\"console\"]",
             "unprotected-dma = \"accept\"",
-            "uplink = \"d\"",
             "config = { a = 1 }",
             "[[domain]]",
             "domain = 3",

@@ -37,7 +37,7 @@ fn domain(index: usize) -> impl Strategy<Value = Domain> {
             move |(name, pvh, flags, numbers, limits, io_ports, irq_lines, texts)| Domain {
                 name: format!("{name}-{index}"),
                 kind: if pvh { Kind::Pvh } else { Kind::Native },
-                flags: Flags(flags << 1 | u32::from(index == 0) * raw::FLAG_CONTROL),
+                flags: Flags((flags << 1) | if index == 0 { raw::FLAG_CONTROL } else { 0 }),
                 memory_pages: numbers.0,
                 vcpus: numbers.1,
                 weight: numbers.2,
