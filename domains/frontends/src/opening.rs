@@ -1,0 +1,96 @@
+//! The xenbus dance of a front end, one step at a time.
+
+use core::fmt::Display;
+
+use runtime::Errno;
+use runtime::time::now;
+use runtime::xenbus::{Frontend, State};
+
+/// How far an opening has come.
+#[derive(Debug)]
+enum Stage<R> {
+    /// Nothing done; the device may not even exist.
+    Start,
+    /// The device exists; its back end is not ready.
+    Found(Frontend),
+    /// Rings and channel are published; the back end has to connect.
+    Published(Frontend, R),
+}
+
+/// An opening of a device whose rings and channel are an `R`.
+#[derive(Debug)]
+pub struct Steps<R> {
+    kind: &'static str,
+    index: Option<u32>,
+    stage: Stage<R>,
+}
+
+/// Why an opening has not come to its end yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// There is no such device in xenstore.
+    NoDevice,
+    /// The back end is not there or not ready.
+    Backend,
+}
+
+impl<R> Steps<R> {
+    /// Of the device `index`, or of the first of its kind.
+    pub fn new(kind: &'static str, index: Option<u32>) -> Self {
+        Steps {
+            kind,
+            index,
+            stage: Stage::Start,
+        }
+    }
+
+    /// Goes on as far as possible without waiting. `make` allocates the rings for a back end; `publish` gives their
+    /// details and the state that says that they are there.
+    pub fn step<E: From<Errno>>(
+        &mut self,
+        make: impl FnOnce(&Frontend) -> Result<R, E>,
+        publish: impl FnOnce(&R, &mut dyn FnMut(State, &[(&str, &dyn Display)]) -> Result<(), Errno>) -> Result<(), Errno>,
+    ) -> Result<Result<(Frontend, R), Waiting>, E> {
+        let (mut make, mut publish) = (Some(make), Some(publish));
+        loop {
+            match core::mem::replace(&mut self.stage, Stage::Start) {
+                Stage::Start => {
+                    let Some(index) = self.index.or_else(|| Frontend::list(self.kind).first().copied()) else {
+                        return Ok(Err(Waiting::NoDevice));
+                    };
+                    match Frontend::open(self.kind, index) {
+                        Ok(device) => self.stage = Stage::Found(device),
+                        Err(Errno::ENOENT) => return Ok(Err(Waiting::NoDevice)),
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Stage::Found(mut device) => {
+                    if device.wait_for_backend(Some(now())).is_err() {
+                        self.stage = Stage::Found(device);
+                        return Ok(Err(Waiting::Backend));
+                    }
+                    let (Some(make), Some(publish)) = (make.take(), publish.take()) else {
+                        self.stage = Stage::Found(device);
+                        return Ok(Err(Waiting::Backend));
+                    };
+                    let rings = make(&device)?;
+                    publish(&rings, &mut |state, details| device.publish(state, details))?;
+                    self.stage = Stage::Published(device, rings);
+                }
+                Stage::Published(mut device, rings) => match device.wait_connected(Some(now())) {
+                    Ok(()) => return Ok(Ok((device, rings))),
+                    Err(Errno::ETIMEDOUT) => {
+                        self.stage = Stage::Published(device, rings);
+                        return Ok(Err(Waiting::Backend));
+                    }
+                    // The back end closed instead. Say that we are done with it, so that it can start over.
+                    Err(error) => {
+                        drop(rings);
+                        device.close()?;
+                        return Err(error.into());
+                    }
+                },
+            }
+        }
+    }
+}
