@@ -81,7 +81,7 @@ impl Service {
     /// Notes what an event is about. [`Service::run`] does the work.
     pub fn on_event(&mut self, port: Port) {
         if let Some(vbd) = self.vbds.iter_mut().find(|vbd| vbd.channel().port() == port) {
-            vbd.ready = vbd.ended().is_none();
+            vbd.wake();
         } else if store::port() == Some(port) {
             while let Some(event) = store::next_event() {
                 self.events.extend(self.bus.on_watch(&event));
@@ -168,7 +168,7 @@ impl Service {
                     .vbds
                     .iter_mut()
                     .filter(|vbd| vbd.plan.disk == number && vbd.waits_for_room);
-                waiting.for_each(|vbd| (vbd.waits_for_room, vbd.ready) = (false, true));
+                waiting.for_each(Vbd::wake);
             }
             busy |= any;
         }
@@ -216,6 +216,7 @@ impl Service {
         }
         while let Some(event) = self.events.pop_front() {
             self.on_bus_event(event);
+            buried = true;
         }
         buried
     }

@@ -150,6 +150,11 @@ impl Vbd {
         &self.channel
     }
 
+    /// There may be requests, or room for them.
+    pub fn wake(&mut self) {
+        (self.ready, self.waits_for_room) = (self.ending.is_none(), false);
+    }
+
     /// Takes no more requests.
     pub fn end(&mut self, ending: Ending) {
         (self.ready, self.waits_for_room) = (false, false);

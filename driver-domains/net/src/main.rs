@@ -27,6 +27,8 @@ runtime::entry!(domain);
 
 #[cfg(target_os = "none")]
 fn domain() {
+    use core::time::Duration;
+    use runtime::time::now;
     use runtime::{console, event};
     use service::{Progress, Service};
 
@@ -37,17 +39,24 @@ fn domain() {
             runtime::crash();
         }
     };
+    /// How long nothing may happen before the card's status is looked at.
+    const PATIENCE: Duration = Duration::from_secs(30);
     let mut progress = Progress::Idle;
     loop {
         let events = match progress {
             Progress::Busy => event::pending(),
-            Progress::Idle => event::wait(None),
+            Progress::Idle => event::wait(Some(now() + PATIENCE)),
         };
+        let mut silent = progress == Progress::Idle;
         for port in events {
+            silent = false;
             if console::port() == Some(port) && console::read_line().is_some() {
                 service.print_counters();
             }
             service.on_event(port);
+        }
+        if silent {
+            service.check_card();
         }
         progress = service.run();
     }

@@ -8,7 +8,6 @@ use crate::buffers::{Buffers, DEVICE_HEADER_BYTES};
 use core::fmt;
 use net_domain::frame::{FRAME_MAX, HEADER_BYTES, Mac};
 use net_domain::pool::{Buffer, Held};
-use runtime::Port;
 use runtime::device::Device;
 use runtime::event::Channel;
 use virtio::queue::{DeviceFault, Queue, SetupError};
@@ -77,8 +76,8 @@ pub struct Nic {
     transport: PciTransport,
     receive: Queue<DomainHal, QUEUE>,
     transmit: Queue<DomainHal, QUEUE>,
-    receive_interrupt: Channel,
-    transmit_interrupt: Channel,
+    /// Kept bound: every event makes the domain look at the queues.
+    _interrupts: [Channel; 2],
     /// By token: the buffer that the device has.
     receiving: [Option<Buffer>; QUEUE],
     sending: [Option<Buffer>; QUEUE],
@@ -93,8 +92,10 @@ impl Nic {
     pub fn open(device: &Device, buffers: &mut Buffers) -> Result<Self, NicError> {
         let mut transport = PciTransport::open(device)?;
         let features = transport.negotiate(FEATURE_MAC)?;
-        let receive_interrupt = transport.queue_interrupt(RECEIVE, 0)?;
-        let transmit_interrupt = transport.queue_interrupt(TRANSMIT, 1)?;
+        let interrupts = [
+            transport.queue_interrupt(RECEIVE, 0)?,
+            transport.queue_interrupt(TRANSMIT, 1)?,
+        ];
         transport.no_config_interrupt();
         let receive = Queue::new(&mut transport, RECEIVE)?;
         let mut transmit = Queue::new(&mut transport, TRANSMIT)?;
@@ -106,8 +107,7 @@ impl Nic {
             transport,
             receive,
             transmit,
-            receive_interrupt,
-            transmit_interrupt,
+            _interrupts: interrupts,
             receiving: [None; QUEUE],
             sending: [None; QUEUE],
             mac,
@@ -126,11 +126,6 @@ impl Nic {
     /// The card's own address, if it has one.
     pub fn mac(&self) -> Option<Mac> {
         self.mac
-    }
-
-    /// Whether a port is one of the card's interrupts.
-    pub fn owns(&self, port: Port) -> bool {
-        port == self.receive_interrupt.port() || port == self.transmit_interrupt.port()
     }
 
     /// Gives the device buffers to receive into.

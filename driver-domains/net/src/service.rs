@@ -78,11 +78,20 @@ impl Service {
                 log::error!("network card: broke the virtio protocol: {fault:?}");
                 runtime::crash();
             });
-            if !busy && !self.bury() {
+            let buried = self.bury();
+            if !busy && !buried {
                 return Progress::Idle;
             }
         }
         Progress::Busy
+    }
+
+    /// Ends the domain if the card has given up: the policy domain then starts it anew, with the card reset.
+    pub fn check_card(&self) {
+        if self.traffic.card_failed() {
+            log::error!("network card: it has failed and needs a reset");
+            runtime::crash();
+        }
     }
 
     /// Prints what was done so far.

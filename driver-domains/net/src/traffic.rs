@@ -105,14 +105,16 @@ impl Traffic {
     /// One round in all directions. `true`: there may be more to do at once.
     pub fn round(&mut self) -> Result<bool, DeviceFault> {
         let mut busy = self.take_from_uplink()?;
-        busy |= self.take_from_vifs();
+        self.take_from_vifs();
         busy |= self.deliver();
         if let Some(nic) = &mut self.nic {
             nic.flush(&mut self.buffers)?;
             nic.refill(&mut self.buffers);
         }
         self.vifs.iter_mut().for_each(Vif::publish);
-        Ok(busy)
+        // With packets left but no room on the wire the card's interrupt goes on: `flush` has asked for it.
+        let room = self.nic.as_ref().is_none_or(|nic| nic.room() != 0);
+        Ok(busy || room && self.vifs.iter().any(|vif| vif.ready))
     }
 
     fn take_from_uplink(&mut self) -> Result<bool, DeviceFault> {
@@ -150,12 +152,11 @@ impl Traffic {
     }
 
     /// Takes packets from the vifs that have some, another vif first each time.
-    fn take_from_vifs(&mut self) -> bool {
+    fn take_from_vifs(&mut self) {
         self.copies.clear();
-        let mut busy = false;
         let count = self.vifs.len();
         for step in 0..count {
-            busy |= self.collect((self.first + step) % count);
+            self.collect((self.first + step) % count);
         }
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
         self.copies.run();
@@ -164,18 +165,17 @@ impl Traffic {
             self.arrived(&packet);
         }
         self.incoming = incoming; // keeps its capacity
-        busy
     }
 
-    /// Adds a vif's packets to the batch. `true`: there may be more.
-    fn collect(&mut self, at: usize) -> bool {
+    /// Adds a vif's packets to the batch. A vif that stays `ready` has more.
+    fn collect(&mut self, at: usize) {
         let Some(vif) = self.vifs.get_mut(at).filter(|vif| vif.ready) else {
-            return false;
+            return;
         };
         for _ in 0..VIF_TURN {
             // Without room on the wire packets stay with their senders, which slows them down instead of losing any.
             if self.nic.as_ref().is_some_and(|nic| nic.room() <= self.incoming.len()) {
-                return false; // still ready: the next round or the card's interrupt goes on
+                return;
             }
             let packet = match vif.tx.next_packet() {
                 Ok(Some(Ok(packet))) => packet,
@@ -188,16 +188,16 @@ impl Traffic {
                     Ok(true) => continue,
                     Ok(false) => {
                         vif.ready = false;
-                        return false;
+                        return;
                     }
                     Err(error) => {
                         vif.fail(error);
-                        return false;
+                        return;
                     }
                 },
                 Err(error) => {
                     vif.fail(error);
-                    return false;
+                    return;
                 }
             };
             match copy_in(&mut self.buffers, &mut self.copies, vif, &packet) {
@@ -210,7 +210,6 @@ impl Traffic {
                 Err(outcome) => answer(vif, &packet, outcome),
             }
         }
-        true
     }
 
     /// A packet has been copied: it is checked, answered and passed on.
@@ -320,6 +319,11 @@ impl Traffic {
             }
         }
         true
+    }
+
+    /// Whether the card has given up.
+    pub fn card_failed(&self) -> bool {
+        self.nic.as_ref().is_some_and(Nic::needs_reset)
     }
 
     /// Prints what was done so far.
