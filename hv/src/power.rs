@@ -1,5 +1,6 @@
 //! The ways to end: power off, restart, leave QEMU, stop.
 
+use crate::acpi;
 use core::sync::atomic::{AtomicBool, Ordering};
 use x86_64::instructions::port::Port;
 
@@ -27,8 +28,18 @@ pub fn debug_exit(code: u32) {
     }
 }
 
+/// Turns the machine off. Comes back when ACPI does not say how.
+pub fn off() {
+    if let Some(soft_off) = acpi::facts().and_then(|facts| facts.soft_off.as_ref()) {
+        soft_off.execute();
+    }
+}
+
 /// Restarts the machine.
 pub fn restart() -> ! {
+    if let Some(register) = acpi::facts().and_then(|facts| facts.reset.as_ref()) {
+        register.execute();
+    }
     // SAFETY: the chipset's reset register; nothing survives it.
     unsafe { Port::new(RESET_PORT).write(RESET_HARD) };
     halt()

@@ -4,13 +4,14 @@ use crate::boot::info::BootInfo;
 use crate::boot::report::{Finding, fact, fail};
 use crate::cpu::features::Features;
 use crate::cpu::percpu::PerCpu;
-use crate::{apic, cpu, legacy, logging, mm, power, serial, time, traps};
+use crate::{acpi, apic, cpu, domain, iommu, irq, legacy, logging, mm, pci, power, serial, system, time, traps};
 use spin::Once;
 
 /// ACPI's power management timer where the firmware does not say (QEMU, most PCs).
 const PM_TIMER_PORT: u16 = 0x608;
 
 static INFO: Once<BootInfo> = Once::new();
+static PLAN: Once<mm::Plan> = Once::new();
 
 /// What the boot loader told.
 pub fn boot_info() -> Option<&'static BootInfo> {
@@ -49,7 +50,7 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
         Err(why) => fail("cpu", format_args!("no page tables left: {why:?}"), "report this"),
     };
     cpu::init_syscall(traps::entry::syscall());
-    crate::domain::set_plan(plan);
+    PLAN.call_once(|| plan);
     traps::entry::switch_stack(stack, on_final_stack)
 }
 
@@ -57,20 +58,26 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
 extern "C" fn on_final_stack() -> ! {
     mm::unmap_boot();
     let features = Features::read();
-    let Some(info) = boot_info() else { power::halt() };
-    start_clock(&features);
+    let (Some(info), Some(plan)) = (boot_info(), PLAN.get()) else { power::halt() };
     log::info!("Bulkhead {}", env!("CARGO_PKG_VERSION"));
     fact("boot loader", Finding::Ok, format_args!("{}, command line \"{}\"", info.protocol, info.command_line));
     cpu::report(&features);
-    crate::domain::start(info)
+    let facts = acpi::init(info.rsdp);
+    start_clock(&features, facts.pm_timer.unwrap_or(PM_TIMER_PORT));
+    system::init(info, plan);
+    pci::init(facts);
+    iommu::init(facts);
+    irq::init(facts, apic::id());
+    pci::resolve(&system::system().policy);
+    domain::start()
 }
 
 /// Starts the APIC and the clock.
-fn start_clock(features: &Features) {
+fn start_clock(features: &Features, pm_timer: u16) {
     if let Err(why) = apic::init(features) {
         fail("apic", format_args!("cannot map it: {why:?}"), "report this");
     }
-    match time::calibrate(PM_TIMER_PORT) {
+    match time::calibrate(pm_timer) {
         Some(rates) => {
             time::set_khz(features.tsc_khz.unwrap_or(rates.tsc_khz));
             apic::enable_timer(rates.apic_khz);

@@ -43,7 +43,7 @@ boot_pml4:  .skip 4096
 boot_pdpt:  .skip 4096
 boot_pdpt_high: .skip 4096
 boot_pd:    .skip 4 * 4096
-boot_stack: .skip 64 * 1024
+boot_stack: .skip 256 * 1024
 boot_stack_top:
     .globl boot_tsc
 boot_tsc:   .skip 8

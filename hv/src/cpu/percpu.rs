@@ -3,10 +3,14 @@
 //! The first fields are known to the assembly in `traps::entry`; keep both in step.
 
 use super::descriptors::Descriptors;
+use crate::domain::Current;
 use crate::mm::{MapError, Stack};
+use crate::time::Instant;
 use crate::traps::Frame;
 use alloc::boxed::Box;
 use core::mem::offset_of;
+use hv_core::ids::Slot;
+use hv_core::sched::{RunQueue, Timers};
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{GsBase, KernelGsBase};
 
@@ -28,6 +32,18 @@ pub struct PerCpu {
     pub attention: u32,
     /// Non-zero while the CPU waits for interrupts in the idle loop.
     pub idle: u32,
+    /// The domain that runs, or whose trap is being handled.
+    pub current: Option<Current>,
+    /// Whose page tables are loaded; `None`: the hypervisor's own.
+    pub loaded: Option<Slot>,
+    /// Hypercalls of the current domain that its account does not have yet.
+    pub hypercalls: u64,
+    /// When the timer's interrupt comes.
+    pub alarm: Instant,
+    /// Who can run here.
+    pub queue: RunQueue,
+    /// Deadlines of the vCPUs of this CPU.
+    pub timers: Timers,
     /// GDT, IDT and TSS.
     pub descriptors: &'static mut Descriptors,
 }
@@ -50,6 +66,12 @@ impl PerCpu {
             scratch: 0,
             attention: 0,
             idle: 0,
+            current: None,
+            loaded: None,
+            hypercalls: 0,
+            alarm: Instant::NEVER,
+            queue: RunQueue::new(),
+            timers: Timers::new(),
             descriptors: Descriptors::install()?,
         }));
         cpu.this = cpu;

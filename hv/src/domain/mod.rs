@@ -1,8 +1,98 @@
-//! Domains on this machine.
-use crate::boot::info::BootInfo;
-use crate::traps::Frame;
-pub fn exception(_f: &mut Frame, _cr2: u64) {}
-pub fn resume() -> *mut Frame { core::ptr::null_mut() }
-pub fn timer() {}
-pub fn set_plan(_p: crate::mm::Plan) {}
-pub fn start(_info: &BootInfo) -> ! { log::info!("done"); crate::power::debug_exit(0x10); panic!("end") }
+//! Domains on this machine: `hv_core::domain` joined with CPUs, registers, timers and devices.
+
+mod ending;
+mod native;
+mod policy;
+mod schedule;
+mod vcpus;
+
+pub use ending::{end, end_current};
+pub use native::{create, pause, set_entry, unpause};
+pub use policy::start;
+pub use schedule::{current_waits, need_attention, resume, set_deadline, timer, usage, wake, yield_now};
+
+use crate::cpu::percpu;
+use crate::logging::{self, SerialOwner};
+use crate::system::system;
+use crate::traps::{Frame, reason};
+use hv_core::domain::Death;
+use hv_core::events;
+use hv_core::ids::{DomId, Slot, VcpuId};
+use xen_abi::sched::SHUTDOWN_CRASH;
+use xen_abi::xen::VIRQ_CON_RING;
+
+/// A domain that a CPU runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Current {
+    /// Its id.
+    pub domain: DomId,
+    /// Its slot.
+    pub slot: Slot,
+}
+
+/// The domain whose trap is being handled. Counts its hypercall.
+#[inline]
+pub fn count_hypercall() -> DomId {
+    percpu::with(|cpu| {
+        cpu.hypercalls += 1;
+        // There is always one when a domain's trap is handled.
+        cpu.current.map_or(DomId::SELF, |current| current.domain)
+    })
+}
+
+/// The domain whose trap is being handled.
+pub fn current() -> Option<Current> {
+    percpu::with(|cpu| cpu.current)
+}
+
+/// An exception of the current domain: it ends.
+pub fn exception(frame: &Frame, fault_address: u64) {
+    let why = reason::exception(frame, fault_address);
+    end_current(Death::new(SHUTDOWN_CRASH, format_args!("{why}")));
+}
+
+/// How far a sliced call of the current domain has come; 0 at its start. Taking it forgets it.
+pub fn take_progress() -> u32 {
+    current().map_or(0, |current| vcpus::swap_progress(current.slot, 0))
+}
+
+/// Remembers how far a sliced call of the current domain has come.
+pub fn keep_progress(progress: u32) {
+    if let Some(current) = current() {
+        vcpus::swap_progress(current.slot, progress);
+    }
+}
+
+/// Raises a virtual interrupt for the domain whose label has a flag.
+fn raise_for_flag(flag: u32, virq: u32) {
+    let system = system();
+    let domain = system.policy.find_flag(flag).and_then(|label| system.domains.of_label(label));
+    if let Some(woken) = domain.and_then(|domain| events::raise_virq(&system.env(), domain, virq, VcpuId(0))) {
+        wake(woken);
+    }
+}
+
+/// A domain has bound a virtual interrupt. With the log's it takes the serial line over.
+pub fn virq_bound(virq: u32) {
+    if virq == VIRQ_CON_RING {
+        logging::set_serial_owner(SerialOwner::Console);
+    }
+}
+
+/// A virtual interrupt's port was closed.
+pub fn virq_unbound(virq: u32) {
+    if virq == VIRQ_CON_RING {
+        logging::set_serial_owner(SerialOwner::Hypervisor);
+    }
+}
+
+/// Leaves boot for the first domain.
+fn run() -> ! {
+    need_attention();
+    crate::traps::entry::enter(resume())
+}
+
+/// Whether a domain id has been used. (Ids are given out in order of generation, so none is forgotten.)
+pub fn existed(id: DomId) -> bool {
+    id.slot().is_some_and(|slot| vcpus::domain(slot).0 >= id.0 && vcpus::root(slot).0 != 0)
+}

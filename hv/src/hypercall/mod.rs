@@ -1,3 +1,170 @@
-//! Hypercalls.
+//! What domains ask for: one file a hypercall. `docs/hypercalls.md` has the register tables.
+//!
+//! RAX = number, RDI RSI RDX R10 R8 = arguments, result in RAX. A result below zero is an error number; positive ones
+//! are never errors. Arguments in memory are copied in once, by the domain's own rights, and only the copy is used.
+//! Long work is cut into slices: the domain's SYSCALL is made to happen again, and what was done so far is remembered
+//! by the hypervisor, never in the domain's memory.
+
+mod console_io;
+mod event_channel;
+mod grant_table;
+mod memory;
+mod multicall;
+mod physdev;
+mod platform;
+mod sched;
+mod vcpu;
+mod version;
+
+use crate::domain;
+use crate::machine::Bare;
+use crate::system::system;
 use crate::traps::Frame;
-pub extern "C" fn entry(_f: &mut Frame) -> *mut Frame { core::ptr::null_mut() }
+use hv_core::domain::{Domain, Env, Wake};
+use hv_core::error::Errno;
+use hv_core::grant::Continuation;
+use hv_core::ids::{DomId, Gpa, VcpuId};
+use xen_abi::xen as abi;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// How a hypercall ends when it does not fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum Answer {
+    /// With this result.
+    Done(u64),
+    /// Not yet: the same call again, after the hypervisor has looked at what else there is to do.
+    Again,
+    /// Not now: the domain waits; its result is already in place for when it wakes.
+    Waits,
+    /// Not at all: the domain has ended.
+    Ended,
+}
+
+/// What a hypercall comes to.
+pub type Outcome = Result<Answer, Errno>;
+
+/// Success without a value.
+pub const OK: Outcome = Ok(Answer::Done(0));
+
+/// A hypercall being served.
+#[derive(Clone, Copy)]
+pub struct Call {
+    /// Which hypercall.
+    pub number: u64,
+    /// Who calls.
+    pub caller: DomId,
+    /// RDI, RSI, RDX, R10, R8.
+    pub args: [u64; 5],
+}
+
+impl Call {
+    /// The command, first argument of most hypercalls.
+    pub const fn command(&self) -> u64 {
+        self.args[0]
+    }
+
+    /// The address of the command's structure, second argument of most hypercalls.
+    pub const fn structure(&self) -> Gpa {
+        Gpa(self.args[1])
+    }
+
+    /// The logic's environment.
+    #[inline]
+    pub fn env(&self) -> Env<'static, Bare> {
+        system().env()
+    }
+
+    /// Copies a structure in.
+    #[inline]
+    pub fn read<T: FromBytes + IntoBytes>(&self, from: Gpa) -> Result<T, Errno> {
+        let system = system();
+        system.domains.with(self.caller, |domain| domain.space.read(from, &system.machine))?.map_err(Errno::from)
+    }
+
+    /// Copies a structure out.
+    #[inline]
+    pub fn write<T: IntoBytes + Immutable>(&self, to: Gpa, value: &T) -> Result<(), Errno> {
+        let system = system();
+        system.domains.with(self.caller, |domain| domain.space.write(to, value, &system.machine))?.map_err(Errno::from)
+    }
+
+    /// Copies bytes in.
+    pub fn read_bytes(&self, from: Gpa, into: &mut [u8]) -> Result<(), Errno> {
+        let system = system();
+        system.domains.with(self.caller, |domain| domain.space.copy_in(from, into, &system.machine))?.map_err(Errno::from)
+    }
+
+    /// Copies bytes out.
+    pub fn write_bytes(&self, to: Gpa, bytes: &[u8]) -> Result<(), Errno> {
+        let system = system();
+        system.domains.with(self.caller, |domain| domain.space.copy_out(to, bytes, &system.machine))?.map_err(Errno::from)
+    }
+
+    /// Checks that a structure could be written, before anything is done whose result has to be told.
+    pub fn check_writable(&self, at: Gpa, bytes: usize) -> Result<(), Errno> {
+        let system = system();
+        let check = |domain: &mut Domain| domain.space.check_writable(at, bytes, &system.machine);
+        system.domains.with(self.caller, check)?.map_err(Errno::from)
+    }
+
+    const fn identity(&self) -> [u64; 4] {
+        [self.number, self.args[0], self.args[1], self.args[2]]
+    }
+
+    /// How far this call came before it was interrupted; 0 at its beginning.
+    pub fn progress(&self) -> Result<u32, Errno> {
+        system().domains.with(self.caller, |domain| {
+            let interrupted = domain.vcpu(VcpuId(0)).and_then(|vcpu| vcpu.continuation.take());
+            Continuation::resume(interrupted, self.identity()).done
+        })
+    }
+
+    /// Remembers how far this call has come, before it answers [`Answer::Again`].
+    pub fn keep_progress(&self, done: u32) -> Result<(), Errno> {
+        system().domains.with(self.caller, |domain| {
+            if let Some(vcpu) = domain.vcpu(VcpuId(0)) {
+                vcpu.continuation = Some(Continuation { call: self.identity(), done });
+            }
+        })
+    }
+}
+
+/// Lets a woken vCPU run when its turn comes.
+#[inline]
+pub fn wake(wake: Option<Wake>) {
+    if let Some(wake) = wake {
+        domain::wake(wake);
+    }
+}
+
+/// Serves one call.
+fn dispatch(call: &Call) -> Outcome {
+    match call.number {
+        abi::HYPERVISOR_EVENT_CHANNEL_OP => event_channel::serve(call),
+        abi::HYPERVISOR_GRANT_TABLE_OP => grant_table::serve(call),
+        abi::HYPERVISOR_SCHED_OP => sched::serve(call),
+        abi::HYPERVISOR_XEN_VERSION => version::serve(call),
+        abi::HYPERVISOR_VCPU_OP => vcpu::serve(call),
+        abi::HYPERVISOR_MEMORY_OP => memory::serve(call),
+        abi::HYPERVISOR_PHYSDEV_OP => physdev::serve(call),
+        abi::HYPERVISOR_PLATFORM_OP => platform::serve(call),
+        abi::HYPERVISOR_CONSOLE_IO => console_io::serve(call),
+        abi::HYPERVISOR_MULTICALL => multicall::serve(call),
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+/// SYSCALL's handler. Answers the frame to go on with.
+pub extern "C" fn entry(frame: &mut Frame) -> *mut Frame {
+    let args = [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8];
+    let caller = domain::count_hypercall();
+    match dispatch(&Call { number: frame.rax, caller, args }) {
+        Ok(Answer::Done(value)) => frame.rax = value,
+        Err(error) => frame.rax = error.to_result() as u64,
+        Ok(Answer::Again) => frame.restart_syscall(),
+        Ok(Answer::Waits) => frame.rax = 0,
+        Ok(Answer::Ended) => {}
+    }
+    domain::resume()
+}

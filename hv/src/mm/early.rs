@@ -18,8 +18,10 @@ const POOL_LIMIT: u64 = 4 << 30;
 const TABLE_SPARE: u64 = 128 * PAGE;
 /// Heap that the domains' own structures need at least.
 const HEAP_BASE_BYTES: u64 = 12 << 20;
-/// Heap for each frame of RAM: its entry in the frame table.
-const HEAP_PER_FRAME: u64 = 40;
+/// The heap's share of RAM beyond that.
+const HEAP_SHARE: u64 = 64;
+/// Bytes of a frame's entry in the frame table, which lies in the heap.
+const FRAME_ENTRY: u64 = 4;
 
 /// A run of RAM that may become frames, page aligned.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +59,7 @@ pub struct Plan {
     pub ram_end: u64,
     tables: Usable,
     heap: Usable,
+    pool: Usable,
 }
 
 impl Plan {
@@ -78,7 +81,7 @@ impl Plan {
             reserve(&mut usable, page_down(start.as_u64()), page_up(start.as_u64().saturating_add(bytes)));
         }
         let table_bytes = TABLE_SPARE + (ram_bytes / LARGE_PAGE / 512 + 2 * REGIONS_MAX as u64) * PAGE;
-        let heap_bytes = page_up(HEAP_BASE_BYTES + ram_bytes / PAGE * HEAP_PER_FRAME);
+        let heap_bytes = page_up(HEAP_BASE_BYTES + ram_bytes / HEAP_SHARE + ram_end / PAGE * FRAME_ENTRY);
         let wanted = table_bytes + heap_bytes;
         let pool = usable
             .iter()
@@ -87,25 +90,27 @@ impl Plan {
             .ok_or(Failure::TooLittleMemory { wanted })?;
         reserve(&mut usable, pool.start, pool.start + wanted);
         let tables = Usable { start: pool.start, end: pool.start + table_bytes };
-        let heap = Usable { start: tables.end, end: pool.start + wanted };
-        Ok(Self { usable, ram_bytes, ram_end, tables, heap })
+        let pool = Usable { start: pool.start, end: pool.start + wanted };
+        let heap = Usable { start: tables.end, end: pool.end };
+        Ok(Self { usable, ram_bytes, ram_end, tables, heap, pool })
     }
 
-    /// Takes a page for one of the hypervisor's page tables.
+    /// Takes the memory for the hypervisor's page tables; it is given once.
     pub(super) fn take_tables(&mut self) -> Usable {
         let tables = self.tables;
         self.tables.start = self.tables.end;
         tables
     }
 
+    /// The hypervisor's own memory: the image and the pool.
+    pub fn own(&self) -> [Usable; 2] {
+        let image = layout::image();
+        [Usable { start: image.start.as_u64(), end: image.end.as_u64() }, self.pool]
+    }
+
     /// The heap's memory.
     pub(super) fn heap(&self) -> Usable {
         self.heap
-    }
-
-    /// Frames' worth of the hypervisor's own pool.
-    pub fn pool_pages(&self) -> u64 {
-        (self.heap.end - self.tables.start.min(self.heap.start)) / PAGE
     }
 }
 

@@ -6,9 +6,12 @@ pub mod layout;
 mod paging;
 mod stack;
 
+pub use heap::free_bytes as heap_free;
 pub use early::{Plan, Usable};
 pub use layout::direct;
-pub use paging::{DeviceMapping, MapError, hypervisor_root, map_device, map_firmware, unmap_boot, upper_half_entry};
+pub use paging::{
+    DeviceMapping, MapError, UPPER_HALF, hypervisor_root, load_root, map_device, map_firmware, unmap_boot, upper_half_entry,
+};
 pub use stack::Stack;
 
 use crate::boot::info::BootInfo;

@@ -162,7 +162,7 @@ pub fn hypervisor_root() -> PhysAddr {
 }
 
 /// Loads a top-level table.
-pub(crate) fn load_root(root: PhysAddr) {
+pub fn load_root(root: PhysAddr) {
     // SAFETY: `root` is the hypervisor's table or a domain's, whose upper half is a copy of the hypervisor's; so all
     // that Rust code refers to stays mapped as it was.
     unsafe { Cr3::write(PhysFrame::containing_address(root), Cr3Flags::empty()) }

@@ -47,6 +47,7 @@ pub fn exception_name(vector: u64) -> &'static str {
 /// Only the first crash is told; one inside the telling stops at once.
 fn begin() {
     if CRASHED.swap(true, Ordering::Relaxed) {
+        crate::power::debug_exit(EXIT_CODE);
         crate::power::halt();
     }
 }
@@ -57,7 +58,12 @@ pub fn exception(frame: &Frame) -> ! {
     // The serial port cannot fail.
     let _ = writeln!(Serial, "\nhv: CRASH: {} ({}) in the hypervisor", exception_name(frame.vector), frame.vector);
     registers(frame);
-    stack(frame.rsp);
+    if layout::page_down(Cr2::read_raw()) == layout::page_down(frame.rsp) {
+        let _ = writeln!(Serial, " the stack overflowed");
+        stack(layout::page_up(frame.rsp));
+    } else {
+        stack(frame.rsp);
+    }
     finish()
 }
 

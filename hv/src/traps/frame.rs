@@ -42,7 +42,7 @@ const _: () = assert!(size_of::<Frame>() == 22 * 8);
 
 impl Frame {
     /// Registers of a native domain at its first instruction.
-    pub fn start(rip: u64, rsp: u64, argument: u64) -> Self {
+    pub const fn start(rip: u64, rsp: u64, argument: u64) -> Self {
         use crate::cpu::descriptors::{USER_CODE, USER_DATA};
         Self {
             r15: 0,
@@ -63,10 +63,10 @@ impl Frame {
             vector: VECTOR_NONE,
             error: 0,
             rip,
-            cs: u64::from(USER_CODE),
+            cs: USER_CODE as u64,
             rflags: RFLAGS_START,
             rsp,
-            ss: u64::from(USER_DATA),
+            ss: USER_DATA as u64,
         }
     }
 

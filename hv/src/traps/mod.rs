@@ -6,6 +6,7 @@
 pub mod crash;
 pub mod entry;
 mod frame;
+pub mod reason;
 
 pub use frame::{Frame, VECTOR_NONE, VECTOR_SYSCALL};
 
@@ -47,8 +48,15 @@ fn interrupt(vector: u64) {
             crate::domain::timer();
         }
         vector => {
-            let _ = vector;
+            device_interrupt(vector);
             crate::apic::end_of_interrupt();
         }
+    }
+}
+
+fn device_interrupt(vector: u8) {
+    let Some((domain, pirq)) = crate::irq::handle(vector) else { return };
+    if let Some(woken) = hv_core::events::raise_pirq(&crate::system::system().env(), domain, pirq) {
+        crate::domain::wake(woken);
     }
 }

@@ -63,6 +63,12 @@ impl<'a> Pair<'a> {
         self.local
     }
 
+    /// The two apart; `None` when they are the same.
+    #[inline]
+    pub fn both(&mut self) -> (&mut Domain, Option<&mut Domain>) {
+        (self.local, self.remote.as_deref_mut())
+    }
+
     /// The other; the caller again when they are the same.
     #[inline]
     pub fn remote(&mut self) -> &mut Domain {

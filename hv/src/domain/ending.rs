@@ -1,0 +1,89 @@
+//! The end of domains: at once for the domain, in bounded slices for what it had.
+
+use super::{current, raise_for_flag, schedule, vcpus};
+use crate::logging::{self, SerialOwner};
+use crate::system::system;
+use crate::{irq, mm, pci};
+use hv_core::authority::table::{FLAG_CONTROL, FLAG_LOG};
+use hv_core::domain::{Death, DeviceRelease, begin_destroy, destroy_slice};
+use hv_core::error::Errno;
+use hv_core::ids::{DomId, SLOTS};
+use hv_core::machine::MachineMemory;
+use hv_core::space::Progress;
+use heapless::Deque;
+use spin::Mutex;
+use xen_abi::sched::SHUTDOWN_POWEROFF;
+use xen_abi::xen::VIRQ_DOM_EXC;
+
+/// Domains whose resources are being returned.
+static DYING: Mutex<Deque<DomId, SLOTS>> = Mutex::new(Deque::new());
+
+/// Takes a dying domain's devices and interrupts.
+struct Devices;
+
+impl DeviceRelease for Devices {
+    fn release_devices(&mut self, domain: DomId) -> Progress {
+        irq::release(domain);
+        pci::release(domain);
+        Progress::Done
+    }
+}
+
+/// Ends the current domain; it does not come back from its trap.
+pub fn end_current(death: Death) {
+    if let Some(current) = current() {
+        // It runs, so it is there and not dying.
+        let _ = end(current.domain, death);
+    }
+}
+
+/// Ends a domain in any state: it does not run any more; [`slice()`] returns what it had.
+///
+/// # Errors
+/// `ESRCH`: no such domain. `EBUSY`: it is dying already.
+pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
+    let system = system();
+    let label = system.domains.label(domain).ok_or(Errno::ESRCH)?;
+    let name = system.policy.name(label);
+    if death.reason == SHUTDOWN_POWEROFF {
+        log::info!("domain {domain} ({name}) ended: {}", death.why);
+    } else {
+        log::warn!("domain {domain} ({name}) died: {}", death.why);
+    }
+    begin_destroy(&system.env(), domain, death)?;
+    let (slot, root) = system.domains.with(domain, |domain| (domain.slot(), domain.space.cpu_root()))?;
+    schedule::dismiss(slot);
+    schedule::forget_deadlines(slot);
+    if system.policy.has_flag(label, FLAG_LOG) {
+        logging::set_serial_owner(SerialOwner::Hypervisor);
+    }
+    // What the teardown walks must be the domain's own.
+    for index in mm::UPPER_HALF {
+        system.machine.store_u64(root.at(index as u64 * 8), 0);
+    }
+    vcpus::clear(slot);
+    if domain == DomId::POLICY {
+        log::error!("the policy domain has ended: what runs goes on, nothing can be started or mended any more");
+    }
+    // There are as many places as slots.
+    let _ = DYING.lock().push_back(domain);
+    raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
+    schedule::need_attention();
+    Ok(())
+}
+
+/// Returns a bounded part of what one dying domain had. Answers whether there is more to do.
+pub fn slice() -> bool {
+    let Some(domain) = DYING.lock().pop_front() else { return false };
+    match destroy_slice(&system().env(), domain, &mut Devices) {
+        Ok(Progress::More) => {
+            // It was in the queue just now.
+            let _ = DYING.lock().push_back(domain);
+        }
+        Ok(Progress::Done) | Err(_) => {
+            log::debug!("domain {domain} is gone; {} frames free", system().frames.free());
+            raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
+        }
+    }
+    !DYING.lock().is_empty()
+}

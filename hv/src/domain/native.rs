@@ -1,0 +1,106 @@
+//! Native domains: made, sealed, paused.
+
+use super::{schedule, vcpus};
+use crate::system::system;
+use crate::traps::Frame;
+use crate::{iommu, mm, time};
+use core::mem::offset_of;
+use hv_core::authority::table::{FLAG_DRIVER, KIND_NATIVE};
+use hv_core::domain::{self, Wait};
+use hv_core::error::Errno;
+use hv_core::ids::{DomId, Hpa, Label, VcpuId};
+use hv_core::machine::MachineMemory;
+use xen_abi::native::ADDRESS_LIMIT;
+use xen_abi::xen::{VcpuInfo, VcpuTimeInfo};
+use zerocopy::IntoBytes;
+
+/// Makes an empty domain for a label.
+///
+/// # Errors
+/// As `hv_core::domain::create`; `ENOSYS`: the label is not of the native kind.
+pub fn create(label: Label) -> Result<DomId, Errno> {
+    let system = system();
+    let entry = system.policy.domain(label).ok_or(Errno::EINVAL)?;
+    if entry.kind != KIND_NATIVE {
+        return Err(Errno::ENOSYS);
+    }
+    let format = if entry.flags & FLAG_DRIVER != 0 { iommu::table_format() } else { None };
+    let id = domain::create(&system.env(), label, format)?;
+    let (slot, root, info) = system.domains.with(id, |domain| {
+        (domain.slot(), domain.space.cpu_root(), domain.events.shared.vcpu_info(VcpuId(0)))
+    })?;
+    for index in mm::UPPER_HALF {
+        system.machine.store_u64(root.at(index as u64 * 8), mm::upper_half_entry(index));
+    }
+    write_clock(info);
+    vcpus::occupy(slot, id, root.base());
+    if vcpus::set_ports(slot, system.policy.io_ports(label)).is_err() {
+        super::end(id, domain::Death::new(0, format_args!("no memory for its I/O permission bitmap")))?;
+        return Err(Errno::ENOMEM);
+    }
+    Ok(id)
+}
+
+/// Writes how the TSC becomes system time. It never changes, so this is all there is to keep right, and its version
+/// stays even.
+fn write_clock(info: Hpa) {
+    let scale = time::scale();
+    let clock = VcpuTimeInfo {
+        version: 2,
+        tsc_timestamp: scale.boot_tsc,
+        system_time: 0,
+        tsc_to_system_mul: scale.multiplier,
+        tsc_shift: scale.shift,
+        ..VcpuTimeInfo::default()
+    };
+    system().machine.write(Hpa(info.0 + offset_of!(VcpuInfo, time) as u64), clock.as_bytes());
+}
+
+/// Sets the first instruction, stack and argument of a domain that is being built.
+///
+/// # Errors
+/// `EINVAL`: an address that no domain can have. `EPERM`: it is not being built. `ESRCH`.
+pub fn set_entry(id: DomId, rip: u64, rsp: u64, argument: u64) -> Result<(), Errno> {
+    if rip == 0 || rip >= ADDRESS_LIMIT || rsp > ADDRESS_LIMIT {
+        return Err(Errno::EINVAL);
+    }
+    system().domains.with(id, |domain| {
+        if !domain.is_building() {
+            return Err(Errno::EPERM);
+        }
+        vcpus::set_frame(domain.slot(), Frame::start(rip, rsp, argument));
+        Ok(())
+    })?
+}
+
+/// Seals a domain that is being built and lets it run, or resumes a paused one.
+///
+/// # Errors
+/// `EINVAL`: it runs, is dying, or has no entry point. `ESRCH`.
+pub fn unpause(id: DomId) -> Result<(), Errno> {
+    let system = system();
+    let (slot, label, waits) = system.domains.with(id, |domain| {
+        if !vcpus::has_entry(domain.slot()) {
+            return Err(Errno::EINVAL);
+        }
+        domain.unpause()?;
+        let waits = domain.vcpu(VcpuId(0)).is_some_and(|vcpu| vcpu.wait != Wait::No);
+        Ok((domain.slot(), domain.label(), waits))
+    })??;
+    let entry = system.policy.domain(label).ok_or(Errno::EINVAL)?;
+    schedule::admit(slot, entry.weight, entry.cap);
+    if !waits {
+        schedule::make_runnable(slot);
+    }
+    Ok(())
+}
+
+/// Stops scheduling a running domain.
+///
+/// # Errors
+/// `EINVAL`: it does not run. `ESRCH`.
+pub fn pause(id: DomId) -> Result<(), Errno> {
+    let slot = system().domains.with(id, |domain| domain.pause().map(|()| domain.slot()))??;
+    schedule::dismiss(slot);
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! The first domain: the policy domain, label 0, loaded from the bundle by the hypervisor itself. It builds all others.
+
+use super::native;
+use crate::boot::report::{Finding, fact, fail};
+use crate::machine::Bare;
+use crate::system::system;
+use hv_core::domain::{self, Domain, Env};
+use hv_core::error::Errno;
+use hv_core::ids::{DomId, Gfn, Gpa, Label, Mfn};
+use hv_core::space::{Page, PageKind, Rights};
+use image::{Image, Segment};
+use xen_abi::native as abi;
+use zerocopy::{FromZeros, IntoBytes};
+
+const LABEL: Label = Label(0);
+const REMEDY: &str = "make the bundle anew with `cargo xtask build`";
+
+/// Builds the policy domain and runs it, and with it the system. Each failure ends the boot with its reason.
+pub fn start() -> ! {
+    let system = system();
+    let name = system.policy.domain(LABEL).map_or("", |entry| system.policy.text(entry.image));
+    let Some(file) = system.bundle.find(name) else {
+        fail("policy domain", format_args!("no image \"{name}\" in the bundle"), REMEDY);
+    };
+    let image = match Image::parse(file.bytes) {
+        Ok(image) => image,
+        Err(why) => fail("policy domain", format_args!("image \"{name}\": {why}"), REMEDY),
+    };
+    if let Err(why) = build(&image) {
+        let need = image.pages() + abi::STACK_PAGES + 3;
+        fail("policy domain", format_args!("{why}; it needs more than {need} pages"), "give it more memory in the policy");
+    }
+    fact("policy domain", Finding::Ok, format_args!("\"{name}\", {} pages", image.pages()));
+    super::run()
+}
+
+fn build(image: &Image) -> Result<(), Errno> {
+    let id = native::create(LABEL)?;
+    let env = system().env();
+    env.domains.with(id, |domain| {
+        for segment in &image.segments {
+            load(&env, domain, segment)?;
+        }
+        let stack = (abi::STACK_TOP >> 12) - abi::STACK_PAGES;
+        populate(&env, domain, stack, abi::STACK_PAGES, Rights::ReadWrite)?;
+        populate(&env, domain, abi::START_INFO >> 12, 1, Rights::Read)?;
+        populate(&env, domain, abi::CONSOLE_RING >> 12, 1, Rights::ReadWrite)?;
+        populate(&env, domain, abi::STORE_RING >> 12, 1, Rights::ReadWrite)?;
+        let heap_pages = domain.account.pages_max.saturating_sub(domain.account.pages);
+        populate(&env, domain, abi::HEAP_BASE >> 12, heap_pages, Rights::ReadWrite)?;
+        lend_bundle(&env, domain)?;
+        let info = start_info(heap_pages * abi::PAGE_SIZE);
+        domain.space.fill(Gpa(abi::START_INFO), info.as_bytes(), env.machine)?;
+        Ok::<_, Errno>(())
+    })??;
+    native::set_entry(id, image.entry, abi::STACK_TOP, abi::START_INFO)?;
+    native::unpause(id)
+}
+
+fn populate(env: &Env<Bare>, domain: &mut Domain, first: u64, pages: u64, rights: Rights) -> Result<(), Errno> {
+    (first..first + pages).try_for_each(|gfn| domain::populate(env, domain, Gfn(gfn), rights))
+}
+
+fn load(env: &Env<Bare>, domain: &mut Domain, segment: &Segment) -> Result<(), Errno> {
+    let rights = match segment.rights {
+        image::Rights::Read => Rights::Read,
+        image::Rights::ReadWrite => Rights::ReadWrite,
+        image::Rights::ReadExecute => Rights::ReadExecute,
+    };
+    populate(env, domain, segment.gpa >> 12, segment.pages, rights)?;
+    domain.space.fill(Gpa(segment.gpa), segment.bytes, env.machine)?;
+    Ok(())
+}
+
+/// Shows the bundle to the policy domain, read-only.
+fn lend_bundle(env: &Env<Bare>, domain: &mut Domain) -> Result<(), Errno> {
+    let system = system();
+    let first = system.bundle_start.mfn().0;
+    let pages = (system.bundle.archive().len() as u64).div_ceil(abi::PAGE_SIZE);
+    for page in 0..pages {
+        let lent = Page { mfn: Mfn(first + page), rights: Rights::Read, kind: PageKind::Lent };
+        domain.space.map(Gfn((abi::BUNDLE_BASE >> 12) + page), lent, env.frames, env.machine)?;
+    }
+    Ok(())
+}
+
+fn start_info(heap_bytes: u64) -> abi::StartInfo {
+    let system = system();
+    let mut info = abi::StartInfo::new_zeroed();
+    info.magic = abi::START_MAGIC;
+    info.version = abi::START_VERSION;
+    info.domid = u32::from(DomId::POLICY.0);
+    info.store_domid = u32::MAX;
+    info.console_domid = u32::MAX;
+    info.heap_bytes = heap_bytes;
+    info.bundle_bytes = system.bundle.archive().len() as u64;
+    info.policy_offset = system.policy_file.offset as u64;
+    info.policy_bytes = system.policy_file.bytes.len() as u64;
+    copy_text(&mut info.name, system.policy.name(LABEL));
+    copy_text(&mut info.arguments, system.policy.domain(LABEL).map_or("", |entry| system.policy.text(entry.arguments)));
+    info
+}
+
+/// Copies what fits, with a NUL behind it.
+fn copy_text(to: &mut [u8], text: &str) {
+    let room = to.len().saturating_sub(1);
+    for (to, from) in to.iter_mut().zip(text.bytes().take(room)) {
+        *to = from;
+    }
+}

@@ -1,0 +1,126 @@
+//! What the hypervisor keeps for each domain's vCPU beside the logic's part: registers and I/O ports.
+//!
+//! A frame is touched by the CPU that runs the vCPU (through SYSCALL and traps), or, while it does not run, by whoever
+//! changes its domain's state. Native domains have one vCPU, so a frame goes by its domain's slot.
+
+use crate::cpu::descriptors::{NO_PORTS, PortBitmap};
+use crate::traps::Frame;
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use hv_core::fallible::{Boxed, OutOfMemory};
+use hv_core::authority::table::Range;
+use hv_core::ids::{DomId, Hpa, SLOTS, Slot};
+use spin::Mutex;
+
+struct Place {
+    frame: UnsafeCell<Frame>,
+    ports: Mutex<Option<Boxed<PortBitmap>>>,
+    domain: AtomicU16,
+    progress: AtomicU32,
+    root: AtomicU64,
+    hypercalls: AtomicU64,
+}
+
+// SAFETY: the cell is only handed out as a raw pointer, under the rule in the module's description; the rest is locked.
+unsafe impl Sync for Place {}
+
+static PLACES: [Place; SLOTS] = [const {
+    Place {
+        frame: UnsafeCell::new(Frame::start(0, 0, 0)),
+        ports: Mutex::new(None),
+        domain: AtomicU16::new(0),
+        progress: AtomicU32::new(0),
+        root: AtomicU64::new(0),
+        hypercalls: AtomicU64::new(0),
+    }
+}; SLOTS];
+
+fn place(slot: Slot) -> &'static Place {
+    &PLACES[usize::from(slot.0) % SLOTS]
+}
+
+/// A vCPU's registers.
+#[inline]
+pub fn frame(slot: Slot) -> *mut Frame {
+    place(slot).frame.get()
+}
+
+/// Sets the registers of a vCPU that has not run yet.
+pub fn set_frame(slot: Slot, registers: Frame) {
+    // SAFETY: the domain is being built: no CPU runs it, and its builder, our caller, is the only one who changes it.
+    unsafe { frame(slot).write(registers) }
+}
+
+/// Whether a vCPU was given an entry point.
+pub fn has_entry(slot: Slot) -> bool {
+    // SAFETY: as in `set_frame`.
+    unsafe { (*frame(slot)).rip != 0 }
+}
+
+/// Sets the I/O ports of a new domain. `Err`: no memory.
+pub fn set_ports(slot: Slot, ranges: &[Range]) -> Result<(), OutOfMemory> {
+    let bitmap = if ranges.is_empty() {
+        None
+    } else {
+        let mut bitmap = Boxed::new(NO_PORTS).map_err(|_| OutOfMemory)?;
+        for port in ranges.iter().flat_map(|range| range.first..=range.last) {
+            if let Some(byte) = bitmap.get_mut(port as usize / 8).filter(|_| port <= 0xffff) {
+                *byte &= !(1 << (port % 8));
+            }
+        }
+        Some(bitmap)
+    };
+    *place(slot).ports.lock() = bitmap;
+    Ok(())
+}
+
+/// Loads a domain's I/O ports into this CPU's task state segment.
+pub fn load_ports(slot: Slot, into: &mut crate::cpu::descriptors::Descriptors) {
+    into.set_ports(place(slot).ports.lock().as_deref());
+}
+
+/// Forgets what an earlier domain left in a slot.
+pub fn clear(slot: Slot) {
+    *place(slot).ports.lock() = None;
+    swap_progress(slot, 0);
+}
+
+/// Which domain a slot's vCPU is.
+#[inline]
+pub fn domain(slot: Slot) -> DomId {
+    DomId(place(slot).domain.load(Ordering::Relaxed))
+}
+
+/// The top-level page table of a slot's domain.
+#[inline]
+pub fn root(slot: Slot) -> Hpa {
+    Hpa(place(slot).root.load(Ordering::Relaxed))
+}
+
+/// Gives a slot to a new domain.
+pub fn occupy(slot: Slot, domain: DomId, root: Hpa) {
+    let place = place(slot);
+    // SAFETY: the domain was just made: nobody runs it.
+    unsafe { frame(slot).write(Frame::start(0, 0, 0)) };
+    place.domain.store(domain.0, Ordering::Relaxed);
+    place.root.store(root.0, Ordering::Relaxed);
+    place.hypercalls.store(0, Ordering::Relaxed);
+    clear(slot);
+}
+
+/// Hypercalls that a slot's domain has made, up to when it ran last.
+pub fn hypercalls(slot: Slot) -> u64 {
+    place(slot).hypercalls.load(Ordering::Relaxed)
+}
+
+/// Counts hypercalls.
+#[inline]
+pub fn add_hypercalls(slot: Slot, count: u64) {
+    place(slot).hypercalls.fetch_add(count, Ordering::Relaxed);
+}
+
+/// How far a multicall has come: answers the old value.
+pub fn swap_progress(slot: Slot, progress: u32) -> u32 {
+    place(slot).progress.swap(progress, Ordering::Relaxed)
+}

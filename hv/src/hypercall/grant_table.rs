@@ -1,0 +1,71 @@
+//! `grant_table_op` (Xen public `grant_table.h`, version 1): batches of structures, each with a status of its own.
+
+use super::{Answer, Call, OK, Outcome};
+use hv_core::error::Errno;
+use hv_core::grant::{self, GnttabOp, Status};
+use hv_core::ids::{DomId, Gpa};
+use xen_abi::grant_table as abi;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Structures served before others get a chance.
+const SLICE: u32 = 32;
+
+pub fn serve(call: &Call) -> Outcome {
+    match GnttabOp::try_from(call.command())? {
+        GnttabOp::Map => batch(call, |op: &mut abi::GnttabMapGrantRef| {
+            let mapped = grant::map(&call.env(), call.caller, op);
+            op.status = Status::of(&mapped);
+            (op.handle, op.dev_bus_addr) =
+                mapped.map_or((abi::INVALID_GRANT_HANDLE, 0), |mapped| (mapped.handle.0, mapped.dev_bus_addr));
+        }),
+        GnttabOp::Unmap => batch(call, |op: &mut abi::GnttabUnmapGrantRef| {
+            op.status = Status::of(&grant::unmap(&call.env(), call.caller, op));
+        }),
+        GnttabOp::Copy => batch(call, |op: &mut abi::GnttabCopy| {
+            op.status = Status::of(&grant::copy(&call.env(), call.caller, op));
+        }),
+        // The frames themselves are mapped by XENMAPSPACE_grant_table: a translated domain is told no machine frames.
+        GnttabOp::SetupTable => batch(call, |op: &mut abi::GnttabSetupTable| {
+            op.status = Status::of(&grant::setup_table(&call.env(), call.caller, DomId(op.dom), op.nr_frames));
+        }),
+        GnttabOp::QuerySize => batch(call, |op: &mut abi::GnttabQuerySize| {
+            let size = grant::query_size(&call.env(), call.caller, DomId(op.dom));
+            op.status = Status::of(&size);
+            (op.nr_frames, op.max_nr_frames) = size.unwrap_or((0, 0));
+        }),
+        GnttabOp::SetVersion => {
+            let op: abi::GnttabSetVersion = call.read(call.structure())?;
+            grant::set_version(op.version)?;
+            OK
+        }
+        GnttabOp::GetVersion => {
+            let mut op: abi::GnttabGetVersion = call.read(call.structure())?;
+            if DomId(op.dom).or_self(call.caller) != call.caller {
+                return Err(Errno::EPERM);
+            }
+            op.version = 1;
+            call.write(call.structure(), &op)?;
+            OK
+        }
+    }
+}
+
+/// Serves an array of structures, a slice a call. A structure that cannot be written back is not acted on.
+fn batch<T: FromBytes + IntoBytes + Immutable>(call: &Call, mut serve: impl FnMut(&mut T)) -> Outcome {
+    let count = u32::try_from(call.args[2]).map_err(|_| Errno::EINVAL)?;
+    let first = call.progress()?;
+    let end = count.min(first.saturating_add(SLICE));
+    for index in first..end {
+        let offset = u64::from(index) * size_of::<T>() as u64;
+        let at = Gpa(call.structure().0.checked_add(offset).ok_or(Errno::EFAULT)?);
+        let mut op: T = call.read(at)?;
+        call.check_writable(at, size_of::<T>())?;
+        serve(&mut op);
+        call.write(at, &op)?;
+    }
+    if end < count {
+        call.keep_progress(end)?;
+        return Ok(Answer::Again);
+    }
+    OK
+}

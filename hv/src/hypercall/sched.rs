@@ -1,0 +1,95 @@
+//! `sched_op` (Xen public `sched.h`): yielding, waiting, ending.
+
+use super::{Answer, Call, OK, Outcome, wake};
+use crate::domain;
+use crate::irq;
+use crate::system::system;
+use crate::time::{self, Instant};
+use heapless::Vec;
+use hv_core::domain::Death;
+use hv_core::error::Errno;
+use hv_core::events::{self, PIRQS_MAX};
+use hv_core::ids::{DomId, Gpa, Pirq, Port, VcpuId};
+use hv_core::sched::TimerKind;
+use xen_abi::sched as abi;
+use zerocopy::IntoBytes;
+
+/// Ports of one poll at most.
+const POLL_PORTS_MAX: usize = 128;
+
+pub fn serve(call: &Call) -> Outcome {
+    match call.command() {
+        abi::SCHEDOP_YIELD => {
+            domain::yield_now();
+            OK
+        }
+        abi::SCHEDOP_BLOCK => block(call),
+        abi::SCHEDOP_POLL => poll(call),
+        abi::SCHEDOP_SHUTDOWN => {
+            let op: abi::SchedShutdown = call.read(call.structure())?;
+            shutdown(op.reason)
+        }
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+fn block(call: &Call) -> Outcome {
+    rearm(call.caller);
+    let system = system();
+    if system.domains.with(call.caller, |domain| domain.block(VcpuId(0), &system.machine))? {
+        domain::current_waits();
+        return Ok(Answer::Waits);
+    }
+    OK
+}
+
+fn poll(call: &Call) -> Outcome {
+    let op: abi::SchedPoll = call.read(call.structure())?;
+    let count = op.nr_ports as usize;
+    if count > POLL_PORTS_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let mut numbers = [0u32; POLL_PORTS_MAX];
+    call.read_bytes(Gpa(op.ports), numbers[..count].as_mut_bytes())?;
+    let ports: Vec<Port, POLL_PORTS_MAX> = numbers[..count].iter().map(|number| Port(*number)).collect();
+    rearm(call.caller);
+    let system = system();
+    if !system.domains.with(call.caller, |domain| domain.poll(VcpuId(0), &ports, &system.machine))?? {
+        return OK;
+    }
+    if op.timeout != 0 {
+        let limit = Instant::from_nanos(op.timeout);
+        if limit <= time::now() {
+            let _runs_on = system.domains.with(call.caller, |domain| domain.end_wait(VcpuId(0)))?;
+            return OK;
+        }
+        domain::set_deadline(TimerKind::Poll, Some(limit));
+    }
+    domain::current_waits();
+    Ok(Answer::Waits)
+}
+
+/// The caller has come back for more: its devices may interrupt again.
+fn rearm(caller: DomId) {
+    let mut lost: Vec<Pirq, PIRQS_MAX> = Vec::new();
+    irq::rearm(caller, |pirq| {
+        // There are no more pirqs than places.
+        let _ = lost.push(pirq);
+    });
+    for pirq in lost {
+        wake(events::raise_pirq(&system().env(), caller, pirq));
+    }
+}
+
+fn shutdown(reason: u32) -> Outcome {
+    let why = match reason {
+        abi::SHUTDOWN_POWEROFF => "power off",
+        abi::SHUTDOWN_REBOOT => "restart",
+        abi::SHUTDOWN_CRASH => "crashed",
+        abi::SHUTDOWN_WATCHDOG => "watchdog",
+        // A domain that cannot be resumed does not suspend.
+        _ => return Err(Errno::EINVAL),
+    };
+    domain::end_current(Death::new(reason, format_args!("shutdown: {why}")));
+    Ok(Answer::Ended)
+}

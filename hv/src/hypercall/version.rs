@@ -1,0 +1,41 @@
+//! `xen_version` (Xen public `version.h`).
+
+use super::{Answer, Call, OK, Outcome};
+use hv_core::error::Errno;
+use xen_abi::version as abi;
+
+/// Xen 4.17: the interface that this hypervisor's calls are taken from.
+const VERSION: u64 = 4 << 16 | 17;
+const EXTRA: &[u8] = b".bulkhead";
+const CAPABILITIES: &[u8] = b"bulkhead-native-x86_64";
+/// What every native domain can rely on.
+const FEATURES: u32 = 1 << abi::XENFEAT_AUTO_TRANSLATED_PHYSMAP | 1 << abi::XENFEAT_NOT_DIRECT_MAPPED;
+
+pub fn serve(call: &Call) -> Outcome {
+    match call.command() {
+        abi::XENVER_VERSION => Ok(Answer::Done(VERSION)),
+        abi::XENVER_PAGESIZE => Ok(Answer::Done(xen_abi::native::PAGE_SIZE)),
+        abi::XENVER_EXTRAVERSION => text::<16>(call, EXTRA),
+        abi::XENVER_CAPABILITIES => text::<1024>(call, CAPABILITIES),
+        abi::XENVER_CHANGESET => text::<64>(call, env!("CARGO_PKG_VERSION").as_bytes()),
+        abi::XENVER_GET_FEATURES => {
+            let mut info: abi::XenFeatureInfo = call.read(call.structure())?;
+            if info.submap_idx >= abi::XENFEAT_NR_SUBMAPS {
+                return Err(Errno::EINVAL);
+            }
+            info.submap = FEATURES;
+            call.write(call.structure(), &info)?;
+            OK
+        }
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+fn text<const BYTES: usize>(call: &Call, text: &[u8]) -> Outcome {
+    let mut buffer = [0; BYTES];
+    for (to, from) in buffer.iter_mut().zip(text) {
+        *to = *from;
+    }
+    call.write_bytes(call.structure(), &buffer)?;
+    OK
+}

@@ -1,0 +1,141 @@
+//! The machine as `hv-core` sees it: memory by machine address through the direct map, and the flushing of stale
+//! translations.
+//!
+//! Domains write the same memory at the same time, on other CPUs and by DMA. Therefore it is never behind a Rust
+//! reference: runs of bytes are moved by string instructions that the compiler cannot see into, words by atomics.
+
+use crate::mm::direct;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use hv_core::ids::{DomId, Gfn, Hpa, Mfn, PAGE_BYTES};
+use hv_core::machine::{FlushScope, Machine, MachineMemory};
+use x86_64::{PhysAddr, VirtAddr};
+
+/// This machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Bare;
+
+fn at(address: Hpa) -> VirtAddr {
+    direct(PhysAddr::new_truncate(address.0))
+}
+
+/// Copies `bytes` upwards, eight at a time where possible.
+///
+/// # Safety
+/// Both runs are mapped, `to` writable; if `to` is Rust memory, it belongs to the caller.
+unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
+    // SAFETY: the caller's promise; the direction flag is clear in all Rust code.
+    unsafe {
+        core::arch::asm!(
+            "rep movsq", "mov ecx, edx", "rep movsb",
+            inout("rcx") bytes / 8 => _, in("edx") bytes % 8,
+            inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+macro_rules! word {
+    ($atomic:ty, $address:expr) => {
+        // SAFETY: callers of `MachineMemory` name aligned words in frames that the frame table owns; those are RAM,
+        // which the direct map shows read-write and no Rust object lives in. Every access to such words is atomic.
+        unsafe { <$atomic>::from_ptr(at($address).as_mut_ptr()) }
+    };
+}
+
+impl MachineMemory for Bare {
+    #[inline]
+    fn read(&self, from: Hpa, into: &mut [u8]) {
+        // SAFETY: the run lies in one frame of RAM; `into` is the caller's.
+        unsafe { copy(at(from).as_ptr(), into.as_mut_ptr(), into.len()) }
+    }
+
+    #[inline]
+    fn write(&self, to: Hpa, bytes: &[u8]) {
+        // SAFETY: the run lies in one frame of RAM that holds no Rust object.
+        unsafe { copy(bytes.as_ptr(), at(to).as_mut_ptr(), bytes.len()) }
+    }
+
+    #[inline]
+    fn copy(&self, from: Hpa, to: Hpa, bytes: usize) {
+        // SAFETY: both runs lie in frames of RAM that hold no Rust object.
+        unsafe { copy(at(from).as_ptr(), at(to).as_mut_ptr(), bytes) }
+    }
+
+    fn zero(&self, frame: Mfn) {
+        // SAFETY: a whole frame of RAM that holds no Rust object; the direction flag is clear.
+        unsafe {
+            core::arch::asm!(
+                "rep stosq",
+                inout("rcx") PAGE_BYTES / 8 => _, inout("rdi") at(frame.base()).as_mut_ptr::<u8>() => _, in("rax") 0,
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
+    #[inline]
+    fn load_u32(&self, address: Hpa) -> u32 {
+        word!(AtomicU32, address).load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn load_u64(&self, address: Hpa) -> u64 {
+        word!(AtomicU64, address).load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn store_u8(&self, address: Hpa, value: u8) {
+        word!(AtomicU8, address).store(value, Ordering::Release);
+    }
+
+    #[inline]
+    fn store_u64(&self, address: Hpa, value: u64) {
+        word!(AtomicU64, address).store(value, Ordering::Release);
+    }
+
+    #[inline]
+    fn fetch_or_u64(&self, address: Hpa, bits: u64) -> u64 {
+        word!(AtomicU64, address).fetch_or(bits, Ordering::AcqRel)
+    }
+
+    #[inline]
+    fn fetch_and_u64(&self, address: Hpa, bits: u64) -> u64 {
+        word!(AtomicU64, address).fetch_and(bits, Ordering::AcqRel)
+    }
+
+    #[inline]
+    fn fetch_and_u16(&self, address: Hpa, bits: u16) -> u16 {
+        word!(AtomicU16, address).fetch_and(bits, Ordering::AcqRel)
+    }
+
+    #[inline]
+    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
+        word!(AtomicU32, address).compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+    }
+
+    fn write_back(&self, address: Hpa) {
+        // SAFETY: flushes the cache line of a mapped word; its contents stay.
+        unsafe {
+            core::arch::asm!("clflush [{}]", "mfence", in(reg) at(address).as_u64(), options(nostack, preserves_flags));
+        }
+    }
+}
+
+impl Machine for Bare {
+    fn flush_page(&self, domain: DomId, page: Gfn, scope: FlushScope) {
+        // One CPU and no address space tags: what is not in the loaded space is in no TLB, and for another space's
+        // address this does nothing.
+        if let Ok(address) = VirtAddr::try_new(page.base().0) {
+            x86_64::instructions::tlb::flush(address);
+        }
+        if scope == FlushScope::CpuAndIommu {
+            crate::iommu::flush_page(domain, page);
+        }
+    }
+
+    fn flush_all(&self, domain: DomId, scope: FlushScope) {
+        x86_64::instructions::tlb::flush_all();
+        if scope == FlushScope::CpuAndIommu {
+            crate::iommu::flush_domain(domain);
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What there is one of: the frame table, the sealed policy, the bundle.
+
+use crate::boot::info::BootInfo;
+use crate::boot::report::{Finding, fact, fail};
+use crate::machine::Bare;
+use crate::mm::{self, Plan, Usable};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::sync::atomic::AtomicU32;
+use hv_core::authority::SealedPolicy;
+use hv_core::bundle::{Bundle, File};
+use hv_core::domain::{DomainTable, Env};
+use hv_core::frames::FrameTable;
+use hv_core::ids::{Hpa, Mfn};
+use spin::Once;
+
+/// Name of the compiled policy in the bundle.
+pub const POLICY_FILE: &str = "policy.table";
+
+/// The machine's singletons; immutable, or with locks of their own inside.
+pub struct System {
+    /// Who owns which machine frame.
+    pub frames: FrameTable,
+    /// What the administrator allows.
+    pub policy: SealedPolicy,
+    /// The boot bundle.
+    pub bundle: Bundle<'static>,
+    /// Where the bundle lies; page aligned.
+    pub bundle_start: Hpa,
+    /// The compiled policy in the bundle.
+    pub policy_file: File<'static>,
+    /// All domains.
+    pub domains: DomainTable,
+    /// The memory behind all domains.
+    pub machine: Bare,
+}
+
+impl System {
+    /// The logic's environment.
+    #[inline]
+    pub fn env(&'static self) -> Env<'static, Bare> {
+        Env { machine: &self.machine, frames: &self.frames, domains: &self.domains, policy: &self.policy }
+    }
+}
+
+static SYSTEM: Once<System> = Once::new();
+
+/// The system. Only for code that runs after boot.
+#[inline]
+pub fn system() -> &'static System {
+    match SYSTEM.get() {
+        Some(system) => system,
+        None => fail("system", format_args!("used before it was made"), "report this"),
+    }
+}
+
+/// Makes the frame table, reads the bundle and seals the policy. Each failure ends the boot with its reason.
+pub fn init(info: &BootInfo, plan: &Plan) {
+    let frames = make_frames(plan);
+    fact(
+        "memory",
+        Finding::Ok,
+        format_args!(
+            "{} MiB, {} MiB free for domains, {} KiB heap",
+            plan.ram_bytes >> 20,
+            frames.free() >> 8,
+            mm::heap_free() >> 10
+        ),
+    );
+    let (archive, bundle_start) = bundle_bytes(info);
+    let bundle = match Bundle::new(archive) {
+        Ok(bundle) => bundle,
+        Err(why) => fail("bundle", format_args!("{why}"), "make it anew with `cargo xtask build`"),
+    };
+    fact("bundle", Finding::Ok, format_args!("{} files, {} KiB", bundle.files().count(), archive.len() >> 10));
+    let Some(policy_file) = bundle.find(POLICY_FILE) else {
+        fail("policy", format_args!("no file {POLICY_FILE} in the bundle"), "make the bundle with `cargo xtask build`");
+    };
+    let policy = match SealedPolicy::parse(policy_file.bytes) {
+        Ok(policy) => policy,
+        Err(why) => fail("policy", format_args!("{why}"), "compile the policy anew with `cargo xtask build`"),
+    };
+    let (domains, links) = (policy.labels(), policy.links().len());
+    fact("policy", Finding::Ok, format_args!("sealed: {domains} domains, {links} links"));
+    SYSTEM.call_once(|| System {
+        frames,
+        policy,
+        bundle,
+        bundle_start,
+        policy_file,
+        domains: DomainTable::new(),
+        machine: Bare,
+    });
+}
+
+fn make_frames(plan: &Plan) -> FrameTable {
+    let entries = Mfn(plan.ram_end.div_ceil(mm::layout::PAGE)).0;
+    let mut storage = Vec::new();
+    storage.resize_with(entries as usize, || AtomicU32::new(0));
+    let frames = FrameTable::new(Box::leak(storage.into_boxed_slice()));
+    let range = |run: &Usable| Hpa(run.start).mfn()..Hpa(run.end).mfn();
+    for run in &plan.own() {
+        frames.add_hypervisor(range(run));
+    }
+    for run in &plan.usable {
+        frames.add_free(range(run));
+    }
+    frames
+}
+
+/// The boot loader's module, in the direct map.
+fn bundle_bytes(info: &BootInfo) -> (&'static [u8], Hpa) {
+    const REMEDY: &str = "give QEMU -initrd BUNDLE, or GRUB module2 BUNDLE";
+    let Some((start, bytes)) = info.bundle else { fail("bundle", format_args!("the boot loader gave none"), REMEDY) };
+    let end = start.as_u64().saturating_add(bytes);
+    let in_ram = info.regions.iter().any(|run| run.ram && run.start <= start.as_u64() && end <= run.end);
+    if !in_ram || !start.is_aligned(mm::layout::PAGE) {
+        fail("bundle", format_args!("at {start:#x}, {bytes} bytes: not in RAM or not on a page"), REMEDY);
+    }
+    // SAFETY: the run is RAM, shown by the direct map, and was reserved in the plan: it never becomes a frame of
+    // anyone, and domains can map it read-only at most, so it does not change.
+    let archive = unsafe { core::slice::from_raw_parts(mm::direct(start).as_ptr(), bytes as usize) };
+    (archive, Hpa(start.as_u64()))
+}
