@@ -114,7 +114,8 @@ impl Shell {
         if name != HYPERVISOR_LOG {
             find(system, name)?;
         }
-        let directory = log_directory(system).ok_or("there is no console domain, and so no log")?;
+        let directory =
+            log_directory(system).ok_or("there is no console domain or no xenstore to reach it, and so no log")?;
         let console = system
             .console()
             .ok_or("the console domain is gone, and the logs with it")?;
@@ -147,7 +148,8 @@ const HYPERVISOR_LOG: &str = "hv";
 
 /// Where requests for logs go: the policy domain's own console directory.
 fn log_directory(system: &System) -> Option<String> {
-    Some(format!("{}/backend/console/0/0", home_path(system.console()?)))
+    let console = system.console().filter(|_| system.has_store())?;
+    Some(format!("{}/backend/console/0/0", home_path(console)))
 }
 
 fn show(grid: &Grid) {
@@ -286,6 +288,9 @@ fn devices(system: &System) -> Outcome {
 
 /// Both ends' states of a link in xenstore.
 fn link_state(system: &System, link: &Link) -> String {
+    if !system.has_store() {
+        return "unknown without xenstore".to_string();
+    }
     let Some(ends) = system.ends(link) else {
         return "an end does not run".to_string();
     };

@@ -58,17 +58,13 @@ fn start_all(system: &mut System) {
         system.build(label, "");
     }
     own_console_ring(system);
-    if system.store().is_some() {
-        system.wire_all();
-    }
+    system.wire_all();
     // The console runs before all others, so that they are heard.
     let first = console.into_iter().filter(|console| Some(*console) != store);
     let rest = others.iter().copied().filter(|label| Some(*label) != console);
     for label in first.chain(rest).collect::<alloc::vec::Vec<_>>() {
         system.start(label);
-        if system.store().is_some() {
-            system.introduce(label);
-        }
+        system.introduce(label);
     }
     system.watch_links();
 }

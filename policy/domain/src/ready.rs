@@ -59,6 +59,11 @@ impl Ready {
         self.awaited.iter().any(|awaited| awaited.link == link)
     }
 
+    /// All links that must be connected.
+    pub fn links(&self) -> impl Iterator<Item = usize> {
+        self.awaited.iter().map(|awaited| awaited.link)
+    }
+
     /// Notes the state of one end of link number `link`.
     pub fn note(&mut self, link: usize, end: End, state: u32) {
         if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.link == link) {

@@ -8,6 +8,7 @@ use policy::table::{Domain, Label, Table};
 use policy_domain::bundle::Bundle;
 use policy_domain::nodes::Ports;
 use policy_domain::ready::Ready;
+use runtime::errno::{Errno, Result};
 use runtime::hypercall::platform;
 use runtime::{DomId, info};
 use xen_abi::policy_table::{FLAG_CONSOLE, FLAG_STORE};
@@ -56,11 +57,13 @@ pub struct System {
     pub members: Vec<Member>,
     /// What the system waits for to be ready; `None` once it is.
     pub ready: Option<Ready>,
+    /// Xenstore has not answered in time: it is not asked again, so that nothing waits for it twice.
+    pub store_lost: bool,
 }
 
 impl System {
     /// Reads the sealed table out of the bundle.
-    pub fn new() -> Result<Self, String> {
+    pub fn new() -> core::result::Result<Self, String> {
         let (start, archive) = (info::start_info(), info::bundle());
         let offset = start.policy_offset as usize;
         let bytes = archive
@@ -84,6 +87,7 @@ impl System {
             bundle: Bundle::new(archive),
             members,
             ready,
+            store_lost: false,
         })
     }
 
@@ -124,6 +128,21 @@ impl System {
     /// The living domain that serves xenstore.
     pub fn store(&self) -> Option<DomId> {
         self.alive(self.table.flagged(FLAG_STORE)?)
+    }
+
+    /// Whether xenstore can be asked.
+    pub fn has_store(&self) -> bool {
+        self.store().is_some() && !self.store_lost
+    }
+
+    /// Notes and reports the failure of a request to xenstore, if it is one; `what` begins the sentence.
+    pub fn check_store<T>(&mut self, what: &str, result: Result<T>) {
+        let Err(error) = result else { return };
+        log::error!("{what}: xenstore answers {error}");
+        if matches!(error, Errno::ETIMEDOUT | Errno::ENOTCONN | Errno::EIO) && !self.store_lost {
+            log::error!("xenstore is lost; links do not change any more");
+            self.store_lost = true;
+        }
     }
 
     /// The living domain that serves the console.

@@ -27,9 +27,7 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
     let mut shell = Shell::default();
     let mut complaint_due = Some(Instant(0) + READY_LIMIT);
     system.announce(&mut shell);
-    if system.ready.is_some() {
-        shell.prompt(); // one can look around while the rest comes up
-    }
+    shell.prompt(); // one can look around while the rest comes up
     loop {
         let deadline = complaint_due
             .filter(|_| system.ready.is_some())
@@ -61,22 +59,23 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
 
 impl System {
     /// Asks xenstore to tell of the states of both ends of each link that makes the system ready.
-    pub fn watch_links(&self) {
-        let Some(ready) = &self.ready else { return };
-        for (number, link) in self
-            .table
-            .links
-            .iter()
-            .enumerate()
-            .filter(|(number, _)| ready.awaits(*number))
-        {
-            let Some(ends) = self.ends(link) else { continue };
-            let watch = |path: &str, end| Store::new().watch(&format!("{path}/state"), &format!("{number}{end}"));
-            let watched = watch(&ends.front_path, 'f').and_then(|()| watch(&ends.back_path, 'b'));
-            if let Err(error) = watched {
-                log::warn!("a link of `{}` cannot be watched: {error}", self.name(link.front));
+    pub fn watch_links(&mut self) {
+        for number in 0..self.table.links.len() {
+            if self.ready.as_ref().is_some_and(|ready| ready.awaits(number)) {
+                let result = self.for_both_states(number, |path, token| Store::new().watch(path, token));
+                self.check_store(&format!("watching link {number}"), result);
             }
         }
+    }
+
+    /// Does something with the paths of both ends' states of a link, and the tokens for their watches.
+    fn for_both_states(&self, number: usize, act: impl Fn(&str, &str) -> Result<()>) -> Result<()> {
+        let Some(link) = self.table.links.get(number).filter(|_| self.has_store()) else {
+            return Ok(());
+        };
+        let Some(ends) = self.ends(link) else { return Ok(()) };
+        act(&format!("{}/state", ends.front_path), &format!("{number}f"))?;
+        act(&format!("{}/state", ends.back_path), &format!("{number}b"))
     }
 
     fn links_changed(&mut self) {
@@ -109,20 +108,17 @@ impl System {
         if self.ready.as_ref().is_none_or(|ready| !ready.is_complete()) {
             return;
         }
-        self.ready = None;
+        let awaited: Vec<usize> = self
+            .ready
+            .take()
+            .into_iter()
+            .flat_map(|ready| ready.links().collect::<Vec<_>>())
+            .collect();
         shell.interject(&format!("ready in {}", seconds_text(now().0)));
-        for (number, _) in self.table.links.iter().enumerate() {
-            // Not needed any more; those that never were are no error worth a word.
-            let _ = self.unwatch(number);
+        for number in awaited {
+            let result = self.for_both_states(number, |path, token| Store::new().unwatch(path, token));
+            self.check_store(&format!("no longer watching link {number}"), result);
         }
-    }
-
-    fn unwatch(&self, number: usize) -> Result<()> {
-        let Some(ends) = self.table.links.get(number).and_then(|link| self.ends(link)) else {
-            return Ok(());
-        };
-        Store::new().unwatch(&format!("{}/state", ends.front_path), &format!("{number}f"))?;
-        Store::new().unwatch(&format!("{}/state", ends.back_path), &format!("{number}b"))
     }
 
     /// Some domain has died, or has been taken apart: finds out which, says why, and tells its peers.
@@ -143,13 +139,9 @@ impl System {
                     member.status = Status::Ended(why);
                 }
                 self.give_up_waiting_for(label);
-                if self.store().is_some()
-                    && let Err(error) = self.unwire(label, id)
-                {
-                    log::warn!(
-                        "what `{}` left in xenstore cannot be removed: {error}",
-                        self.name(label)
-                    );
+                if self.has_store() {
+                    let result = self.unwire(label, id);
+                    self.check_store(&format!("what `{}` left behind", self.name(label)), result);
                 }
             }
             if info.is_none()

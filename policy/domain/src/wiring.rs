@@ -30,23 +30,16 @@ fn write(nodes: &[Node]) -> Result<()> {
 
 impl System {
     /// Writes the homes of all living domains, then the links between them.
-    pub fn wire_all(&self) {
+    pub fn wire_all(&mut self) {
         let labels: Vec<Label> = self.table.labels().map(|(label, _)| label).collect();
-        for &label in &labels {
-            self.report("its home", label, self.write_home(label));
+        for label in labels {
+            let result = self.write_home(label);
+            self.check_store(&format!("home of `{}`", self.name(label)), result);
         }
-        // A link's directories lie in both homes: with its front end it is whole.
-        for link in &self.table.links {
-            self.report("its links", link.front, self.write_link(link));
-        }
-    }
-
-    fn report(&self, what: &str, label: Label, result: Result<()>) {
-        if let Err(error) = result {
-            log::error!(
-                "domain `{}`: {what} cannot be written to xenstore: {error}",
-                self.name(label)
-            );
+        // A link's directories lie in both homes, so all homes come first.
+        for number in 0..self.table.links.len() {
+            let result = self.write_link(number);
+            self.check_store(&format!("link {number}"), result);
         }
     }
 
@@ -54,7 +47,7 @@ impl System {
         let (Some(entry), Some(member)) = (self.entry(label), self.member(label)) else {
             return Ok(());
         };
-        match member.alive() {
+        match member.alive().filter(|_| self.has_store()) {
             Some(id) => write(&nodes::home(entry, id, member.ports)),
             None => Ok(()),
         }
@@ -65,22 +58,25 @@ impl System {
         nodes::ends(link, self.alive(link.front)?, self.alive(link.back)?)
     }
 
-    fn write_link(&self, link: &Link) -> Result<()> {
+    fn write_link(&self, number: usize) -> Result<()> {
+        let Some(link) = self.table.links.get(number).filter(|_| self.has_store()) else {
+            return Ok(());
+        };
         let Some(ends) = self.ends(link) else { return Ok(()) };
         let port = self.member(link.front).and_then(|member| member.ports.console);
         write(&nodes::link(&self.table, link, &ends, port))
     }
 
     /// Tells xenstore of a domain, whose requests it takes from then on.
-    pub fn introduce(&self, label: Label) {
-        let Some(id) = self.alive(label) else { return };
+    pub fn introduce(&mut self, label: Label) {
+        let Some(id) = self.alive(label).filter(|_| self.has_store()) else {
+            return;
+        };
         let Some(port) = self.member(label).and_then(|member| member.ports.store) else {
             return;
         };
-        let introduced = Store::new().introduce(id, STORE_RING / PAGE_SIZE, Port(port));
-        if let Err(error) = introduced {
-            log::error!("domain `{}` is not known to xenstore: {error}", self.name(label));
-        }
+        let result = Store::new().introduce(id, STORE_RING / PAGE_SIZE, Port(port));
+        self.check_store(&format!("introducing `{}`", self.name(label)), result);
     }
 
     /// Takes away what a dead domain had in xenstore, so that its peers notice: back ends see the device vanish, front
