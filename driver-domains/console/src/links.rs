@@ -49,8 +49,16 @@ impl Links {
     /// Compares what is announced with what is served.
     pub fn scan(&mut self, mux: &mut Mux) {
         let names = Store::new().list(DIRECTORY).unwrap_or_default();
-        let announced: Vec<DomId> = names.iter().filter_map(|name| DomId::from_u32(name.parse().ok()?)).collect();
-        let gone: Vec<DomId> = self.serving.keys().copied().filter(|domain| !announced.contains(domain)).collect();
+        let announced: Vec<DomId> = names
+            .iter()
+            .filter_map(|name| DomId::from_u32(name.parse().ok()?))
+            .collect();
+        let gone: Vec<DomId> = self
+            .serving
+            .keys()
+            .copied()
+            .filter(|domain| !announced.contains(domain))
+            .collect();
         for domain in gone {
             self.end(domain, mux);
         }
@@ -73,7 +81,15 @@ impl Links {
                 if domain == DomId::POLICY {
                     mux.set_shell(source);
                 }
-                self.serving.insert(domain, Link { source, ring, channel, pending: true });
+                self.serving.insert(
+                    domain,
+                    Link {
+                        source,
+                        ring,
+                        channel,
+                        pending: true,
+                    },
+                );
                 let _ = Store::new().write(&state, State::Connected.text());
             }
             Err(why) => {
@@ -86,7 +102,9 @@ impl Links {
 
     /// A domain is gone: its last words, then no more.
     fn end(&mut self, domain: DomId, mux: &mut Mux) {
-        let Some(mut link) = self.serving.remove(&domain) else { return };
+        let Some(mut link) = self.serving.remove(&domain) else {
+            return;
+        };
         let mut last = [0; ROUND_BYTES];
         // The ring holds two of these; nobody writes it any more, and if somebody did, this ends all the same.
         for _ in 0..3 {
@@ -141,7 +159,9 @@ impl Link {
     }
 
     fn send_input(&mut self, mux: &mut Mux) -> Result<(), xen_rings::ring::RingError> {
-        let Some(input) = mux.input(self.source) else { return Ok(()) };
+        let Some(input) = mux.input(self.source) else {
+            return Ok(());
+        };
         let mut sent = 0;
         while !input.is_empty() {
             let count = self.ring.write(input.as_slices().0)?;
@@ -179,5 +199,8 @@ fn connect(domain: DomId, announced: &Announced) -> Result<(ConsoleBack<Mapping>
     let page = page.map_err(|error| format!("its ring cannot be mapped: {error}"))?;
     let ring = ConsoleBack::attach(page).map_err(|error| format!("its ring makes no sense: {error}"))?;
     let channel = Channel::connect(domain, announced.port);
-    Ok((ring, channel.map_err(|error| format!("its port {} cannot be bound: {error}", announced.port))?))
+    Ok((
+        ring,
+        channel.map_err(|error| format!("its port {} cannot be bound: {error}", announced.port))?,
+    ))
 }

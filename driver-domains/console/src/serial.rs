@@ -29,6 +29,7 @@ mod register {
 
 const RECEIVE_INTERRUPT: u8 = 1;
 const TRANSMIT_INTERRUPT: u8 = 2;
+const NOTHING_PENDING: u8 = 1;
 const DATA_READY: u8 = 1;
 const TRANSMITTER_EMPTY: u8 = 1 << 5;
 
@@ -60,8 +61,14 @@ impl Serial {
         // DTR, RTS, and OUT2, which lets the interrupt out on a PC.
         ports.write_u8(register::MODEM_CONTROL, 0x0b);
         let interrupt = physdev::map_line(irq).and_then(|pirq| Ok((Channel::pirq(pirq)?, pirq)));
-        let interrupt = interrupt.inspect_err(|error| log::warn!("serial: no interrupt {irq}: {error}; polling")).ok();
-        let mut serial = Self { ports, interrupt, enabled: 0 };
+        let interrupt = interrupt
+            .inspect_err(|error| log::warn!("serial: no interrupt {irq}: {error}; polling"))
+            .ok();
+        let mut serial = Self {
+            ports,
+            interrupt,
+            enabled: 0,
+        };
         serial.enable(RECEIVE_INTERRUPT);
         Some(serial)
     }
@@ -71,13 +78,16 @@ impl Serial {
         self.interrupt.as_ref().map(|(channel, _)| channel.port())
     }
 
-    /// Ends an interrupt: after everything was served that it could stand for.
-    pub fn end_interrupt(&mut self) {
-        // Reading this register takes back a transmit interrupt.
-        let _ = self.ports.read_u8(register::INTERRUPT_ID);
+    /// Ends an interrupt, after everything was served that it stood for. Whether there is something again: the line can
+    /// have stayed high in between, and no further edge would tell.
+    #[must_use = "what is still pending must be served now"]
+    pub fn end_interrupt(&mut self) -> bool {
         if let Some((_, pirq)) = &self.interrupt {
             let _ = physdev::eoi(*pirq);
         }
+        // Reading takes back a transmit interrupt; a receive interrupt stays until the data is read.
+        let _ = self.ports.read_u8(register::INTERRUPT_ID);
+        self.ports.read_u8(register::INTERRUPT_ID) & NOTHING_PENDING == 0
     }
 
     /// Takes a byte that was received.
@@ -100,7 +110,11 @@ impl Serial {
 
     /// Asks for an interrupt when the transmitter is empty, as long as there is more to send.
     pub fn more_to_send(&mut self, waiting: usize) {
-        self.enable(if waiting == 0 { RECEIVE_INTERRUPT } else { RECEIVE_INTERRUPT | TRANSMIT_INTERRUPT });
+        self.enable(if waiting == 0 {
+            RECEIVE_INTERRUPT
+        } else {
+            RECEIVE_INTERRUPT | TRANSMIT_INTERRUPT
+        });
     }
 
     fn enable(&mut self, interrupts: u8) {

@@ -17,7 +17,7 @@ use crate::serial::{FIFO_BYTES, Serial};
 
 /// The time that xenstore has for an answer.
 const STORE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the line is looked at when no interrupt tells.
+/// How often the line is looked at when no interrupt tells that it has come or gone.
 const POLL: Duration = Duration::from_millis(5);
 /// Bytes received and sent in a round.
 const ROUND_BYTES: usize = 4096;
@@ -44,7 +44,11 @@ pub fn run() {
         .ok();
     loop {
         let busy = server.round();
-        let pending = if busy { event::pending() } else { event::wait(server.deadline()) };
+        let pending = if busy {
+            event::pending()
+        } else {
+            event::wait(server.deadline())
+        };
         for port in pending {
             server.notify(port);
         }
@@ -62,15 +66,23 @@ struct Server {
     /// xenstore may have something.
     store_pending: bool,
     /// The request for a kept log that was answered last.
-    answered: u64,
+    answered: Option<u64>,
+    /// The serial line's interrupt came and was not ended yet.
+    interrupted: bool,
 }
 
 impl Server {
     fn new() -> Self {
-        let terminal = if info::argument("terminal") == Some("dumb") { Terminal::Dumb } else { Terminal::Ansi };
+        let terminal = if info::argument("terminal") == Some("dumb") {
+            Terminal::Dumb
+        } else {
+            Terminal::Ansi
+        };
         let mut mux = Mux::new(terminal);
         let hypervisor = mux.source("hv", 0);
-        let base = info::argument("port").and_then(number).and_then(|port| port.try_into().ok());
+        let base = info::argument("port")
+            .and_then(number)
+            .and_then(|port| port.try_into().ok());
         let irq = info::argument("irq").and_then(number);
         let serial = Serial::new(base.unwrap_or(COM1.0), irq.unwrap_or(COM1.1));
         if serial.is_none() {
@@ -84,7 +96,8 @@ impl Server {
             hypervisor,
             log_pending: true,
             store_pending: true,
-            answered: 0,
+            answered: None,
+            interrupted: false,
         }
     }
 
@@ -94,8 +107,10 @@ impl Server {
             self.log_pending = true;
         } else if store::port() == Some(port) {
             self.store_pending = true;
+        } else if self.serial.as_ref().and_then(Serial::port) == Some(port) {
+            // Its data is looked at in every round anyway.
+            self.interrupted = true;
         }
-        // The serial line is looked at in every round.
     }
 
     /// The moment to look at the line again without an event.
@@ -141,8 +156,8 @@ impl Server {
             left = left.saturating_sub(count);
         }
         serial.more_to_send(self.mux.screen_bytes());
-        serial.end_interrupt();
-        left == 0
+        let again = core::mem::take(&mut self.interrupted) && serial.end_interrupt();
+        left == 0 || again
     }
 
     fn read_log(&mut self) -> bool {
@@ -168,15 +183,20 @@ impl Server {
         }
         if changed {
             self.links.scan(&mut self.mux);
+            self.answer_log_request();
         }
     }
 
     fn answer_log_request(&mut self) {
-        let Ok(request) = Store::new().read_text(LOG_REQUEST) else { return };
-        let Some((id, name)) = request.split_once(' ') else { return };
+        let Ok(request) = Store::new().read_text(LOG_REQUEST) else {
+            return;
+        };
+        let Some((id, name)) = request.split_once(' ') else {
+            return;
+        };
         let Ok(id) = id.parse() else { return };
-        if id != self.answered {
-            self.answered = id;
+        if self.answered != Some(id) {
+            self.answered = Some(id);
             self.mux.show_log(name.trim());
             let _ = Store::new().write(LOG_ANSWER, format!("{id}"));
         }
