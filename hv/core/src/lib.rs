@@ -39,3 +39,6 @@ pub mod machine;
 pub mod pci;
 pub mod sched;
 pub mod space;
+
+#[cfg(test)]
+mod testing;

@@ -308,12 +308,20 @@ impl RunQueue {
             }
         }
         self.release_parked(now);
-        let Some((item, _)) = self.queued.pop() else { return Decision { run: None, until_ns: self.until_ns() } };
+        let Some((item, _)) = self.queued.pop() else {
+            return Decision {
+                run: None,
+                until_ns: self.until_ns(),
+            };
+        };
         let key = VcpuKey(item as u16);
         self.current = Some(key);
         self.picked_ns = now;
         self.set_state(key, State::Running);
-        Decision { run: Some(key), until_ns: self.until_ns() }
+        Decision {
+            run: Some(key),
+            until_ns: self.until_ns(),
+        }
     }
 
     /// When [`Self::pick`] is due at the latest, as things are now. A wake may bring it forward: a vCPU that runs alone
@@ -322,8 +330,16 @@ impl RunQueue {
         let unpark = self.parked.peek().map_or(u64::MAX, |(_, until)| until);
         let Some(current) = self.current else { return unpark };
         let entity = self.entity(current);
-        let slice = if self.queued.is_empty() { u64::MAX } else { self.picked_ns.saturating_add(SLICE_NS) };
-        let budget = if entity.cap == 0 { u64::MAX } else { self.since_ns.saturating_add(entity.budget_ns) };
+        let slice = if self.queued.is_empty() {
+            u64::MAX
+        } else {
+            self.picked_ns.saturating_add(SLICE_NS)
+        };
+        let budget = if entity.cap == 0 {
+            u64::MAX
+        } else {
+            self.since_ns.saturating_add(entity.budget_ns)
+        };
         slice.min(budget).min(unpark)
     }
 }

@@ -56,6 +56,16 @@ impl Flushed {
         Self { gfn, page }
     }
 
+    /// A private page that was never mapped, for tests of what comes after.
+    #[cfg(test)]
+    pub(crate) fn for_test(mfn: crate::ids::Mfn) -> Self {
+        let (rights, kind) = (super::Rights::ReadWrite, super::PageKind::Private);
+        Self {
+            gfn: Gfn(0),
+            page: Page { mfn, rights, kind },
+        }
+    }
+
     /// Where it was mapped.
     pub fn gfn(&self) -> Gfn {
         self.gfn
