@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 use xtask::bundle::{self, Member};
 use xtask::machine::{Disk, Machine, Network};
 use xtask::{disk, images, root, target};
@@ -27,7 +27,10 @@ impl Boot {
     /// Boots a policy given as text.
     pub fn policy(text: &str) -> Self {
         Self {
-            machine: Machine { command_line: "debug-exit".into(), ..Machine::default() },
+            machine: Machine {
+                command_line: "debug-exit".into(),
+                ..Machine::default()
+            },
             policy_name: "test.toml".into(),
             policy_text: text.into(),
             extra: vec![],
@@ -40,7 +43,10 @@ impl Boot {
     /// Boots a policy file, named from the workspace's root.
     pub fn policy_file(file: &str) -> Result<Self> {
         let text = fs::read_to_string(root().join(file)).with_context(|| format!("cannot read {file}"))?;
-        Ok(Self { policy_name: file.into(), ..Self::policy(&text) })
+        Ok(Self {
+            policy_name: file.into(),
+            ..Self::policy(&text)
+        })
     }
 
     /// Names a package whose binary a policy uses as an image, beyond those that ship.
@@ -68,7 +74,9 @@ impl Boot {
     pub fn demo_disk(self) -> Result<Self> {
         // Tests run side by side, and the first makes the image.
         static MAKING: Mutex<()> = Mutex::new(());
-        let _making = MAKING.lock().map_err(|_| anyhow!("another test failed while it made the disk"))?;
+        let _making = MAKING
+            .lock()
+            .map_err(|_| anyhow!("another test failed while it made the disk"))?;
         let image = disk::demo()?;
         Ok(self.disk(&image, false))
     }
@@ -76,7 +84,10 @@ impl Boot {
     /// Adds a disk.
     #[must_use]
     pub fn disk(mut self, image: &Path, keep_writes: bool) -> Self {
-        self.machine.disks.push(Disk { image: image.into(), keep_writes });
+        self.machine.disks.push(Disk {
+            image: image.into(),
+            keep_writes,
+        });
         self
     }
 
@@ -101,10 +112,17 @@ impl Boot {
         let bundle = match self.bundle {
             Some(bytes) => bytes,
             None => {
-                let policy = policy::load(&self.policy_name, &self.policy_text).map_err(|errors| anyhow!("{errors}"))?;
-                let mut members = vec![Member { name: bundle::POLICY_TABLE.into(), data: policy.compile() }];
+                let policy =
+                    policy::load(&self.policy_name, &self.policy_text).map_err(|errors| anyhow!("{errors}"))?;
+                let mut members = vec![Member {
+                    name: bundle::POLICY_TABLE.into(),
+                    data: policy.compile(),
+                }];
                 for name in policy.images() {
-                    members.push(Member { name: name.to_string(), data: images::read(&programs, &name)? });
+                    members.push(Member {
+                        name: name.to_string(),
+                        data: images::read(&programs, &name)?,
+                    });
                 }
                 for member in &mut members {
                     if let Some(bytes) = self.replaced.get(&member.name) {

@@ -24,7 +24,10 @@ impl Qmp {
             }
         };
         writer.set_read_timeout(Some(Duration::from_secs(20)))?;
-        let mut qmp = Self { reader: BufReader::new(writer.try_clone()?), writer };
+        let mut qmp = Self {
+            reader: BufReader::new(writer.try_clone()?),
+            writer,
+        };
         let mut greeting = String::new();
         qmp.reader.read_line(&mut greeting)?;
         qmp.execute(r#"{"execute":"qmp_capabilities"}"#)?;

@@ -2,3 +2,7 @@
 
 mod bad_input;
 mod demo;
+mod dma;
+mod misbehaviour;
+mod policies;
+mod primitives;
