@@ -312,7 +312,7 @@ mod tests {
         ) {
             if let Ok(passed) = guard().check(&bytes, length) {
                 prop_assert_eq!(passed.source, OWN);
-                prop_assert!(length <= FRAME_MAX && length >= HEADER_BYTES);
+                prop_assert!((HEADER_BYTES..=FRAME_MAX).contains(&length));
             }
         }
 

@@ -104,14 +104,14 @@ impl Switch {
     /// Who gets a frame. An empty answer means that it is dropped.
     pub fn forward(&self, from: Ingress, addresses: Addresses) -> Targets {
         match from {
-            Ingress::Uplink => self.from_uplink(addresses),
-            Ingress::Vif(port) => self.from_vif(port, addresses),
+            Ingress::Uplink => self.targets_from_uplink(addresses),
+            Ingress::Vif(port) => self.targets_from_vif(port, addresses),
         }
     }
 
     /// A frame from the wire that claims to come from a vif is a forgery or a loop. One to a station that is no vif
     /// is none of our business (the device may be promiscuous).
-    fn from_uplink(&self, Addresses { source, destination }: Addresses) -> Targets {
+    fn targets_from_uplink(&self, Addresses { source, destination }: Addresses) -> Targets {
         if self.find(source).is_some() {
             Targets::default()
         } else if destination.is_group() {
@@ -128,7 +128,7 @@ impl Switch {
     }
 
     /// A frame to a vif stays inside, also when the two may not talk: the wire must not carry it round.
-    fn from_vif(&self, port: PortNumber, Addresses { destination, .. }: Addresses) -> Targets {
+    fn targets_from_vif(&self, port: PortNumber, Addresses { destination, .. }: Addresses) -> Targets {
         let talkative = self.reach(port) == Some(Reach::All);
         let peers = if talkative {
             self.mask(|reach| reach == Reach::All) & !(1 << port.0)
