@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use policy::reach;
-use policy::table::{Label, Link, LinkKind, Table, setting};
+use policy::table::{Device, Label, Link, LinkKind, Table, setting};
 use policy_domain::nodes::{home_path, state};
 use policy_domain::shell::{COMMANDS, Command, Grid, PROMPT, Subject, bytes_text, parse, seconds_text};
 use runtime::hypercall::{event_channel, platform, version};
@@ -262,12 +262,11 @@ fn state_name(state: u32) -> &'static str {
 
 fn devices(system: &System) -> Outcome {
     let mut grid = Grid::new(&["slot", "device", "class", "name", "driven by", "DMA faults"]);
+    let mut missing: Vec<&Device> = system.table.devices.iter().collect();
     for function in platform::devices() {
-        let name = system
-            .table
-            .devices
-            .get(function.selector as usize)
-            .map_or("", |device| device.name.as_str());
+        let selected = system.table.devices.get(function.selector as usize);
+        let name = selected.map_or("", |device| device.name.as_str());
+        missing.retain(|device| device.name != name);
         let owner = match function.owner {
             abi::OWNER_QUARANTINE => "nobody (quarantine)".to_string(),
             abi::OWNER_HYPERVISOR => "hypervisor".to_string(),
@@ -283,6 +282,14 @@ fn devices(system: &System) -> Outcome {
         ]);
     }
     show(&grid);
+    for device in missing {
+        println!(
+            "`{}` ({}) is missing, or the machine has several of it; `{}` would drive it",
+            device.name,
+            reach::selector(device),
+            system.name(device.label)
+        );
+    }
     Ok(())
 }
 
