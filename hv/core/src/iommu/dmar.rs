@@ -10,8 +10,6 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned, little_endian as le
 
 /// Remapping units at most.
 pub const UNITS_MAX: usize = 8;
-/// Reserved memory regions at most.
-pub const REGIONS_MAX: usize = 16;
 /// Device scopes at most, of all units and regions together.
 pub const SCOPES_MAX: usize = 128;
 /// Bridges on the way to a device, itself included, at most.
@@ -22,8 +20,9 @@ pub const PATH_MAX: usize = 4;
 pub enum ScopeOf {
     /// `units[n]`.
     Unit(usize),
-    /// `regions[n]`.
-    Region(usize),
+    /// A reserved memory region (RMRR): memory that firmware or the device uses by DMA behind our back. A device with
+    /// one is not given away.
+    Region,
 }
 
 /// What a scope names (VT-d 8.3.1).
@@ -35,9 +34,7 @@ pub enum ScopeKind {
     Bridge,
     /// The I/O APIC with this APIC id; the path gives its requester id.
     IoApic(u8),
-    /// The HPET with this number.
-    Hpet(u8),
-    /// Anything newer.
+    /// Anything else.
     Other(u8),
 }
 
@@ -58,9 +55,9 @@ impl Scope {
     /// The function it names; `secondary_bus` tells the bus behind a bridge, `None` when that is no bridge.
     pub fn resolve(&self, mut secondary_bus: impl FnMut(Bdf) -> Option<u8>) -> Option<Bdf> {
         let ((device, function), bridges) = self.path.split_last()?;
-        let bus = bridges.iter().try_fold(self.start_bus, |bus, (device, function)| {
-            secondary_bus(Bdf::new(bus, *device, *function))
-        })?;
+        let bus = bridges
+            .iter()
+            .try_fold(self.start_bus, |bus, (device, function)| secondary_bus(Bdf::new(bus, *device, *function)))?;
         Some(Bdf::new(bus, *device, *function))
     }
 }
@@ -76,17 +73,6 @@ pub struct Unit {
     pub includes_all: bool,
 }
 
-/// Memory that firmware or a device uses by DMA behind our back (RMRR). A device with one is not given away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
-    /// First byte.
-    pub base: u64,
-    /// Last byte.
-    pub limit: u64,
-    /// PCI segment.
-    pub segment: u16,
-}
-
 /// The table's contents.
 #[derive(Clone, Debug, Default)]
 pub struct Dmar {
@@ -96,9 +82,7 @@ pub struct Dmar {
     pub interrupt_remapping: bool,
     /// Remapping units.
     pub units: Vec<Unit, UNITS_MAX>,
-    /// Reserved memory.
-    pub regions: Vec<Region, REGIONS_MAX>,
-    /// Device scopes of both.
+    /// Device scopes of units and of reserved memory.
     pub scopes: Vec<Scope, SCOPES_MAX>,
 }
 
@@ -156,16 +140,6 @@ struct RawUnit {
     base: le::U64,
 }
 
-/// RMRR behind its head (VT-d 8.4).
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawRegion {
-    reserved: le::U16,
-    segment: le::U16,
-    base: le::U64,
-    limit: le::U64,
-}
-
 /// A device scope without its path (VT-d 8.3.1).
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -181,7 +155,9 @@ const HEAD_BYTES: usize = size_of::<Head>();
 const STRUCTURE_HEAD_BYTES: usize = size_of::<StructureHead>();
 const SCOPE_HEAD_BYTES: usize = size_of::<RawScope>();
 const _: () = assert!(HEAD_BYTES == 48 && SCOPE_HEAD_BYTES == 6);
-const _: () = assert!(size_of::<RawUnit>() == 12 && size_of::<RawRegion>() == 20);
+const _: () = assert!(size_of::<RawUnit>() == 12);
+/// RMRR behind its head (VT-d 8.4): reserved, segment, base, limit.
+const REGION_BYTES: usize = 20;
 
 const KIND_DRHD: u16 = 0;
 const KIND_RMRR: u16 = 1;
@@ -230,14 +206,8 @@ impl Dmar {
                 self.scopes(scopes, ScopeOf::Unit(self.units.len() - 1), at)?;
             }
             KIND_RMRR => {
-                let (raw, scopes) = RawRegion::ref_from_prefix(body).map_err(|_| DmarError::Short(at))?;
-                let region = Region {
-                    base: raw.base.get(),
-                    limit: raw.limit.get(),
-                    segment: raw.segment.get(),
-                };
-                self.regions.push(region).map_err(|_| DmarError::TooMany)?;
-                self.scopes(scopes, ScopeOf::Region(self.regions.len() - 1), at)?;
+                let scopes = body.get(REGION_BYTES..).ok_or(DmarError::Short(at))?;
+                self.scopes(scopes, ScopeOf::Region, at)?;
             }
             _ => {}
         }
@@ -257,15 +227,9 @@ impl Dmar {
                 1 => ScopeKind::Endpoint,
                 2 => ScopeKind::Bridge,
                 3 => ScopeKind::IoApic(raw.enumeration_id),
-                4 => ScopeKind::Hpet(raw.enumeration_id),
                 other => ScopeKind::Other(other),
             };
-            let mut scope = Scope {
-                of,
-                kind,
-                start_bus: raw.start_bus,
-                path: Vec::new(),
-            };
+            let mut scope = Scope { of, kind, start_bus: raw.start_bus, path: Vec::new() };
             for [device, function] in steps {
                 scope.path.push((*device, *function)).map_err(|_| DmarError::TooMany)?;
             }
@@ -303,18 +267,14 @@ impl Dmar {
             };
             covered.then_some(unit)
         });
-        named.or_else(|| {
-            self.units
-                .iter()
-                .position(|unit| unit.includes_all && unit.segment == 0)
-        })
+        named.or_else(|| self.units.iter().position(|unit| unit.includes_all && unit.segment == 0))
     }
 
     /// Whether firmware reserved memory for the function's DMA.
     pub fn has_reserved_memory(&self, function: Bdf, mut secondary_bus: impl FnMut(Bdf) -> Option<u8>) -> bool {
         self.scopes
             .iter()
-            .any(|scope| matches!(scope.of, ScopeOf::Region(_)) && scope.resolve(&mut secondary_bus) == Some(function))
+            .any(|scope| scope.of == ScopeOf::Region && scope.resolve(&mut secondary_bus) == Some(function))
     }
 }
 
@@ -354,25 +314,14 @@ mod tests {
 
     /// The table that QEMU makes: one unit with the I/O APIC and one function.
     fn qemu() -> Bytes {
-        table(&[drhd(
-            0,
-            0xfed9_0000,
-            &[3, 8, 0, 0, 0, 0xff, 0, 0, 1, 8, 0, 0, 0, 0, 2, 0],
-        )])
+        table(&[drhd(0, 0xfed9_0000, &[3, 8, 0, 0, 0, 0xff, 0, 0, 1, 8, 0, 0, 0, 0, 2, 0])])
     }
 
     #[test]
     fn a_unit_with_an_io_apic_and_a_function() {
         let dmar = Dmar::parse(&qemu()).unwrap();
         assert_eq!((dmar.address_bits, dmar.interrupt_remapping), (39, true));
-        assert_eq!(
-            dmar.units[..],
-            [Unit {
-                registers: 0xfed9_0000,
-                segment: 0,
-                includes_all: false
-            }]
-        );
+        assert_eq!(dmar.units[..], [Unit { registers: 0xfed9_0000, segment: 0, includes_all: false }]);
         assert_eq!(dmar.io_apic(0), Some(Bdf(0xff00)));
         assert_eq!(dmar.io_apic(1), None);
         // The sole unit has hot-plugged devices too.
@@ -400,14 +349,6 @@ mod tests {
         body.extend(0x7f0f_ffffu64.to_le_bytes());
         body.extend([1, 8, 0, 0, 0, 0, 0x14, 0]);
         let dmar = Dmar::parse(&table(&[structure(KIND_RMRR, &body), structure(9, &[1, 2, 3])])).unwrap();
-        assert_eq!(
-            dmar.regions[..],
-            [Region {
-                base: 0x7f00_0000,
-                limit: 0x7f0f_ffff,
-                segment: 0
-            }]
-        );
         assert!(dmar.has_reserved_memory(Bdf::new(0, 0x14, 0), |_| None));
         assert!(!dmar.has_reserved_memory(Bdf::new(0, 0x15, 0), |_| None));
     }
@@ -435,32 +376,9 @@ mod tests {
     #[test]
     fn more_than_there_is_room_for_is_an_error_not_a_gap() {
         let unit = drhd(0, 0x1000, &[]);
-        assert_eq!(
-            Dmar::parse(&table(&vec![unit; UNITS_MAX + 1])).unwrap_err(),
-            DmarError::TooMany
-        );
-        let deep = [
-            1,
-            6 + 2 * (PATH_MAX as u8 + 1),
-            0,
-            0,
-            0,
-            0,
-            1,
-            0,
-            1,
-            0,
-            1,
-            0,
-            1,
-            0,
-            1,
-            0,
-        ];
-        assert_eq!(
-            Dmar::parse(&table(&[drhd(0, 0, &deep)])).unwrap_err(),
-            DmarError::TooMany
-        );
+        assert_eq!(Dmar::parse(&table(&vec![unit; UNITS_MAX + 1])).unwrap_err(), DmarError::TooMany);
+        let deep = [1, 6 + 2 * (PATH_MAX as u8 + 1), 0, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0];
+        assert_eq!(Dmar::parse(&table(&[drhd(0, 0, &deep)])).unwrap_err(), DmarError::TooMany);
     }
 
     proptest! {

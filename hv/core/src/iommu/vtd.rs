@@ -25,11 +25,6 @@ impl Capabilities {
         self.0 >> 4 & 1 != 0
     }
 
-    /// It may cache entries that are not present.
-    pub fn caching_mode(self) -> bool {
-        self.0 >> 7 & 1 != 0
-    }
-
     /// 4-level tables, 48-bit addresses (SAGAW bit 2).
     pub fn has_four_levels(self) -> bool {
         self.0 >> 10 & 1 != 0
@@ -48,16 +43,6 @@ impl Capabilities {
     /// Translations can be invalidated page by page.
     pub fn page_selective(self) -> bool {
         self.0 >> 39 & 1 != 0
-    }
-
-    /// Pages of one page-selective invalidation at most, as a power of two.
-    pub fn max_address_mask(self) -> u8 {
-        (self.0 >> 48 & 0x3f) as u8
-    }
-
-    /// Reads and writes in flight are drained by an invalidation that asks for it.
-    pub fn drains(self) -> bool {
-        self.0 >> 54 & 0b11 == 0b11
     }
 }
 
@@ -118,12 +103,9 @@ impl Command {
         Self([0x02 | 2 << 4 | DRAIN | (id.0 as u64) << 16, 0])
     }
 
-    /// Forget the translations of `2^order` pages from `iova`, which must be aligned to that.
-    pub const fn iotlb_pages(id: IommuDomainId, iova: u64, order: u8) -> Self {
-        Self([
-            0x02 | 3 << 4 | DRAIN | (id.0 as u64) << 16,
-            iova & !0xfff | order as u64 & 0x3f,
-        ])
+    /// Forget the translation of the page at `iova`, after draining DMA in flight.
+    pub const fn iotlb_page(id: IommuDomainId, iova: u64) -> Self {
+        Self([0x02 | 3 << 4 | DRAIN | (id.0 as u64) << 16, iova & !0xfff])
     }
 
     /// Forget one interrupt remapping entry.
@@ -141,14 +123,6 @@ impl Command {
 
 /// Drain reads and writes (both bits are ignored by a unit that cannot).
 const DRAIN: u64 = 1 << 6 | 1 << 7;
-
-/// The power-of-two run that covers `count` pages from page number `first`: its first page and order, for
-/// [`Command::iotlb_pages`]. `None` when it would be larger than `2^max_order` pages.
-pub fn covering_run(first: u64, count: u64, max_order: u8) -> Option<(u64, u8)> {
-    let last = first.checked_add(count.checked_sub(1)?)?;
-    let order = (u64::BITS - (first ^ last).leading_zeros()) as u8;
-    (order <= max_order.min(52)).then(|| (first >> order << order, order))
-}
 
 /// How an interrupt line or message is signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,19 +142,13 @@ pub const fn interrupt_entry(vector: u8, cpu: u8, trigger: Trigger, source: Bdf)
         Trigger::Edge => 0,
         Trigger::Level => 1 << 4,
     };
-    [
-        PRESENT | level | (vector as u64) << 16 | (cpu as u64) << 40,
-        VERIFY_WHOLE_ID | source.0 as u64,
-    ]
+    [PRESENT | level | (vector as u64) << 16 | (cpu as u64) << 40, VERIFY_WHOLE_ID | source.0 as u64]
 }
 
 /// Address and data of a message in remappable format (VT-d 5.1.2.2) for the table entry `index`.
 pub const fn remappable_message(index: u16) -> (u64, u32) {
     const REMAPPABLE: u64 = 1 << 4;
-    (
-        0xfee0_0000 | (index as u64 & 0x7fff) << 5 | REMAPPABLE | (index as u64 >> 15) << 2,
-        0,
-    )
+    (0xfee0_0000 | (index as u64 & 0x7fff) << 5 | REMAPPABLE | (index as u64 >> 15) << 2, 0)
 }
 
 /// Address and data of a message in the format without remapping (Intel SDM 3A, 11.11).
@@ -267,12 +235,7 @@ impl Fault {
             (_, 0) => (Attempt::Write, low & !0xfff),
             _ => (Attempt::Read, low & !0xfff),
         };
-        Some(Self {
-            source: Bdf(high as u16),
-            attempt,
-            address,
-            reason,
-        })
+        Some(Self { source: Bdf(high as u16), attempt, address, reason })
     }
 
     /// The reason in words.
@@ -310,7 +273,6 @@ impl fmt::Display for Fault {
 mod tests {
     extern crate std;
     use super::*;
-    use proptest::prelude::*;
     use std::string::ToString;
 
     const BDF: Bdf = Bdf::new(0, 5, 0);
@@ -346,7 +308,7 @@ mod tests {
         let id = IommuDomainId(7);
         assert_eq!(Command::context(id, BDF).0, [0x0000_0028_0007_0031, 0]);
         assert_eq!(Command::iotlb(id).0, [0x0000_0000_0007_00e2, 0]);
-        assert_eq!(Command::iotlb_pages(id, 0x5000, 0).0, [0x0000_0000_0007_00f2, 0x5000]);
+        assert_eq!(Command::iotlb_page(id, 0x5000).0, [0x0000_0000_0007_00f2, 0x5000]);
         assert_eq!(Command::interrupt(9).0, [0x0000_0009_0000_0014, 0]);
         assert_eq!(Command::wait(0x1234, 0xabcd).0, [0x0000_abcd_0000_0065, 0x1234]);
     }
@@ -366,30 +328,10 @@ mod tests {
     fn faults_say_who_did_what() {
         let record = [0xdead_b000, FAULT_VALID | 5 << 32 | 0x28];
         let fault = Fault::decode(record).unwrap();
-        assert_eq!(
-            (fault.source, fault.attempt, fault.address),
-            (BDF, Attempt::Write, 0xdead_b000)
-        );
+        assert_eq!((fault.source, fault.attempt, fault.address), (BDF, Attempt::Write, 0xdead_b000));
         assert_eq!(fault.to_string(), "write of 0xdeadb000, reason 5: not mapped writable");
         let fault = Fault::decode([9 << 48, FAULT_VALID | 0x26 << 32 | 0x28]).unwrap();
-        assert_eq!(
-            fault.to_string(),
-            "interrupt request 9, reason 38: interrupt entry of another device"
-        );
+        assert_eq!(fault.to_string(), "interrupt request 9, reason 38: interrupt entry of another device");
         assert_eq!(Fault::decode([0, 5 << 32]), None);
-    }
-
-    proptest! {
-        #[test]
-        fn a_covering_run_covers_and_is_aligned(first in 0u64..1 << 40, count in 0u64..1 << 20, max in 0u8..64) {
-            match covering_run(first, count, max) {
-                Some((start, order)) => {
-                    prop_assert!(order <= max);
-                    prop_assert_eq!(start % (1 << order), 0);
-                    prop_assert!(start <= first && first + count <= start + (1 << order));
-                }
-                None => prop_assert!(count == 0 || (first ^ (first + count - 1)) >> max.min(52) != 0),
-            }
-        }
     }
 }
