@@ -194,6 +194,12 @@ impl Nic {
         self.mac
     }
 
+    /// The address that the policy gives the interface, if it does.
+    #[must_use]
+    pub fn configured_address(&self) -> Option<String> {
+        self.device.value("ip").ok()
+    }
+
     /// The port that has news when frames came or went.
     #[must_use]
     pub fn port(&self) -> Port {

@@ -4,5 +4,7 @@
 
 extern crate alloc;
 
+pub mod cache;
+pub mod checksum;
 pub mod http;
 pub mod site;
