@@ -232,11 +232,20 @@ fn domains(system: &System) -> Outcome {
                 info.ports.to_string(),
                 info.devices.to_string(),
             ]),
-            None => cells.extend([
-                "-".to_string(),
-                "none".to_string(),
-                bytes_text(domain.memory_pages * PAGE_SIZE),
-            ]),
+            None => {
+                let none = || "-".to_string();
+                let memory = bytes_text(domain.memory_pages * PAGE_SIZE);
+                cells.extend([
+                    none(),
+                    "none".to_string(),
+                    memory,
+                    none(),
+                    none(),
+                    none(),
+                    none(),
+                    none(),
+                ]);
+            }
         }
         grid.row(cells);
         match &member.status {

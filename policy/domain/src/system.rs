@@ -1,7 +1,7 @@
 //! What the policy domain knows: the sealed table, the bundle, and what has become of each label.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use policy::table::{Domain, Label, Table};
@@ -59,6 +59,8 @@ pub struct System {
     pub ready: Option<Ready>,
     /// Xenstore has not answered in time: it is not asked again, so that nothing waits for it twice.
     pub store_lost: bool,
+    /// What is to be said around the shell's prompt; before there is a shell, it is said at once.
+    pub notes: Option<Vec<String>>,
 }
 
 impl System {
@@ -88,6 +90,7 @@ impl System {
             members,
             ready,
             store_lost: false,
+            notes: None,
         })
     }
 
@@ -130,6 +133,14 @@ impl System {
         self.alive(self.table.flagged(FLAG_STORE)?)
     }
 
+    /// Tells the administrator something that is no answer.
+    pub fn note(&mut self, line: String) {
+        match &mut self.notes {
+            Some(notes) => notes.push(line),
+            None => log::info!("{line}"),
+        }
+    }
+
     /// Whether xenstore can be asked.
     pub fn has_store(&self) -> bool {
         self.store().is_some() && !self.store_lost
@@ -138,9 +149,9 @@ impl System {
     /// Notes and reports the failure of a request to xenstore, if it is one; `what` begins the sentence.
     pub fn check_store<T>(&mut self, what: &str, result: Result<T>) {
         let Err(error) = result else { return };
-        log::error!("{what}: xenstore answers {error}");
+        self.note(format!("error: {what}: xenstore answers {error}"));
         if matches!(error, Errno::ETIMEDOUT | Errno::ENOTCONN | Errno::EIO) && !self.store_lost {
-            log::error!("xenstore is lost; links do not change any more");
+            self.note("error: xenstore is lost; links do not change any more".to_string());
             self.store_lost = true;
         }
     }
@@ -152,7 +163,7 @@ impl System {
 
     /// Notes that a label will have no domain, and says so. Whoever waits for it need not wait longer.
     pub fn failed(&mut self, label: Label, why: String) {
-        log::error!("domain `{}` was not started: {why}", self.name(label));
+        self.note(format!("error: domain `{}` was not started: {why}", self.name(label)));
         let id = self.member_mut(label).and_then(|member| {
             member.status = Status::Failed(why);
             member.id.take()
@@ -160,7 +171,7 @@ impl System {
         if let Some(id) = id
             && let Err(error) = platform::destroy(id)
         {
-            log::error!("its remains (domain {id}) cannot be destroyed: {error}");
+            self.note(format!("error: its remains (domain {id}) cannot be destroyed: {error}"));
         }
         self.give_up_waiting_for(label);
     }

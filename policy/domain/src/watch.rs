@@ -25,6 +25,7 @@ const READY_LIMIT: Duration = Duration::from_secs(20);
 /// Serves for ever.
 pub fn serve(mut system: System, deaths: Option<Channel>) {
     let mut shell = Shell::default();
+    system.notes = Some(Vec::new());
     let mut complaint_due = Some(Instant(0) + READY_LIMIT);
     system.announce(&mut shell);
     shell.prompt(); // one can look around while the rest comes up
@@ -46,6 +47,8 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
         }
         shell.look_for_log(&system);
         system.announce(&mut shell);
+        let notes = system.notes.as_mut().map(core::mem::take).unwrap_or_default();
+        notes.iter().for_each(|note| shell.interject(note));
         if let Some(ready) = &system.ready
             && complaint_due.is_some_and(|due| now() >= due)
         {

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use policy::table::{Label, Link, LinkKind};
 use policy_domain::nodes::{self, Ends, Node, home_path, state};
-use runtime::errno::Result;
+use runtime::errno::{Errno, Result};
 use runtime::store::{Permission, Rights, Store};
 use runtime::{DomId, Port};
 use xen_abi::native::{PAGE_SIZE, STORE_RING};
@@ -83,7 +83,10 @@ impl System {
     /// ends see their back end closed.
     pub fn unwire(&self, label: Label, dead: DomId) -> Result<()> {
         let store = Store::new();
-        store.release(dead)?;
+        match store.release(dead) {
+            Ok(()) | Err(Errno::ENOENT) => {} // it may have gone before it was introduced
+            Err(error) => return Err(error),
+        }
         for link in &self.table.links {
             if link.front == label
                 && let Some(back) = self.alive(link.back)
@@ -105,7 +108,12 @@ impl System {
         }
         // What a living front end looks at is in the dead back end's home: that much stays.
         let home = home_path(dead);
-        for name in store.list(&home)?.iter().filter(|name| *name != "backend") {
+        for name in store
+            .list(&home)
+            .unwrap_or_default()
+            .iter()
+            .filter(|name| *name != "backend")
+        {
             store.remove(&format!("{home}/{name}"))?;
         }
         Ok(())
