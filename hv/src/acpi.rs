@@ -103,11 +103,7 @@ pub fn init(rsdp: Option<PhysAddr>) -> &'static Facts {
         let tables = match find(rsdp) {
             Ok(tables) => tables,
             Err(why) => {
-                fact(
-                    "acpi",
-                    Finding::Missing,
-                    format_args!("{why:?}: no devices, no power off"),
-                );
+                fact("acpi", Finding::Missing, format_args!("{why:?}: no devices, no power off"));
                 return Facts::default();
             }
         };
@@ -158,15 +154,8 @@ fn read_madt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
         9 => 16,
         _ => 2,
     };
-    if !bytes
-        .get(FIXED..)
-        .is_some_and(|entries| entries_are_sound(entries, minimum))
-    {
-        fact(
-            "interrupts",
-            Finding::Missing,
-            format_args!("the MADT's entries do not fit in it"),
-        );
+    if !bytes.get(FIXED..).is_some_and(|entries| entries_are_sound(entries, minimum)) {
+        fact("interrupts", Finding::Missing, format_args!("the MADT's entries do not fit in it"));
         return;
     }
     // What does not fit in the lists is left out: CPUs and interrupt lines that are not used.
@@ -177,26 +166,12 @@ fn read_madt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
             MadtEntry::IoApic(io_apic) => {
                 let address = u64::from(io_apic.io_apic_address);
                 let first_line = io_apic.global_system_interrupt_base;
-                facts
-                    .io_apics
-                    .push(IoApicInfo {
-                        id: io_apic.io_apic_id,
-                        address,
-                        first_line,
-                    })
-                    .is_err()
+                facts.io_apics.push(IoApicInfo { id: io_apic.io_apic_id, address, first_line }).is_err()
             }
             MadtEntry::InterruptSourceOverride(wiring) if wiring.bus == 0 => {
                 let (trigger, polarity) = isa_wiring(wiring.flags);
                 let line = wiring.global_system_interrupt;
-                facts
-                    .overrides
-                    .push(Override {
-                        line,
-                        trigger,
-                        polarity,
-                    })
-                    .is_err()
+                facts.overrides.push(Override { line, trigger, polarity }).is_err()
             }
             _ => false,
         };
@@ -205,16 +180,8 @@ fn read_madt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
 
 /// MPS INTI flags (ACPI 6.5, table 5.26) of an ISA interrupt.
 fn isa_wiring(flags: u16) -> (Trigger, Polarity) {
-    let polarity = if flags & 0b11 == 0b11 {
-        Polarity::Low
-    } else {
-        Polarity::High
-    };
-    let trigger = if flags >> 2 & 0b11 == 0b11 {
-        Trigger::Level
-    } else {
-        Trigger::Edge
-    };
+    let polarity = if flags & 0b11 == 0b11 { Polarity::Low } else { Polarity::High };
+    let trigger = if flags >> 2 & 0b11 == 0b11 { Trigger::Level } else { Trigger::Edge };
     (trigger, polarity)
 }
 
@@ -222,11 +189,7 @@ fn read_mcfg(tables: &AcpiTables<Firmware>) -> Option<EcamInfo> {
     let mcfg = tables.find_table::<Mcfg>().ok()?;
     let entry = mcfg.entries().iter().find(|entry| entry.pci_segment_group == 0)?;
     let (first_bus, last_bus) = (entry.bus_number_start, entry.bus_number_end);
-    (first_bus <= last_bus).then_some(EcamInfo {
-        base: entry.base_address,
-        first_bus,
-        last_bus,
-    })
+    (first_bus <= last_bus).then_some(EcamInfo { base: entry.base_address, first_bus, last_bus })
 }
 
 fn read_fadt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
@@ -255,10 +218,7 @@ fn read_fadt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
     let flags = fadt.flags;
     if flags.supports_system_reset_via_fadt() {
         let register = fadt.reset_register().ok().and_then(port);
-        facts.reset = register.map(|port| ResetRegister {
-            port,
-            value: fadt.reset_value,
-        });
+        facts.reset = register.map(|port| ResetRegister { port, value: fadt.reset_value });
     }
 }
 
@@ -351,14 +311,11 @@ fn window(address: u64, bytes: u64) -> Option<*mut u8> {
 }
 
 impl AcpiHandler for Firmware {
+    // SAFETY: the caller's promise, that a `T` is at `address`, is not needed before the last line.
     unsafe fn map_physical_region<T>(&self, address: usize, bytes: usize) -> PhysicalMapping<Self, T> {
         let bytes = bytes.max(size_of::<T>());
         let Some(start) = window(address as u64, bytes as u64).and_then(NonNull::new) else {
-            fail(
-                "acpi",
-                format_args!("cannot map the table at {address:#x}, {bytes} bytes"),
-                "report this",
-            );
+            fail("acpi", format_args!("cannot map the table at {address:#x}, {bytes} bytes"), "report this");
         };
         // SAFETY: `window` maps at least `bytes` bytes, readable, and never takes them away; the crate's types have no
         // alignment (`repr(packed)`), and the caller promises that they fit what is there.

@@ -18,10 +18,7 @@ impl Registers {
     /// domain owns.
     pub unsafe fn map(start: PhysAddr, bytes: u64) -> Result<Self, MapError> {
         let mapping = map_device(start, bytes)?;
-        Ok(Self {
-            base: mapping.address,
-            bytes: mapping.bytes,
-        })
+        Ok(Self { base: mapping.address, bytes: mapping.bytes })
     }
 
     /// The address of the register at `offset`, if it is aligned and inside.
@@ -34,8 +31,7 @@ impl Registers {
     /// Reads a register; all ones outside the window, as the bus answers.
     pub fn read32(&self, offset: u64) -> u32 {
         // SAFETY: `map`'s mapping is never undone, and `pointer` gives aligned addresses inside it only.
-        self.pointer::<u32>(offset)
-            .map_or(!0, |register| unsafe { register.read_volatile() })
+        self.pointer::<u32>(offset).map_or(!0, |register| unsafe { register.read_volatile() })
     }
 
     /// Writes a register; nothing happens outside the window.
@@ -49,8 +45,7 @@ impl Registers {
     /// Reads a register of 64 bits.
     pub fn read64(&self, offset: u64) -> u64 {
         // SAFETY: as in `read32`.
-        self.pointer::<u64>(offset)
-            .map_or(!0, |register| unsafe { register.read_volatile() })
+        self.pointer::<u64>(offset).map_or(!0, |register| unsafe { register.read_volatile() })
     }
 
     /// Writes a register of 64 bits.

@@ -89,10 +89,7 @@ pub fn remaps_interrupts() -> bool {
 
 /// The format of IOMMU tables that driver domains need; `None` without an IOMMU.
 pub fn table_format() -> Option<VtdFormat> {
-    REMAPPING.get().map(|remapping| VtdFormat {
-        levels: 4,
-        write_back: !remapping.coherent,
-    })
+    REMAPPING.get().map(|remapping| VtdFormat { levels: 4, write_back: !remapping.coherent })
 }
 
 /// Turns remapping on. After `pci::init`, which quarantined every device, and `system::init`.
@@ -104,15 +101,12 @@ pub fn init(facts: &Facts) {
     }
     match start(facts) {
         Ok((remapping, (major, minor))) => {
-            let interrupts = if remapping.interrupts.is_some() {
-                "on"
-            } else {
-                "MISSING"
-            };
+            let interrupts = if remapping.interrupts.is_some() { "on" } else { "MISSING" };
             let units = remapping.units.len();
+            let finding = if remapping.interrupts.is_some() { Finding::Ok } else { Finding::Refused };
             fact(
                 "iommu",
-                Finding::of(remapping.interrupts.is_some()),
+                finding,
                 format_args!(
                     "VT-d {major}.{minor}, {units} unit(s), DMA remapping on, interrupt remapping {interrupts}"
                 ),
@@ -147,10 +141,7 @@ fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), IommuError> {
         interrupts &= extended.interrupt_remapping();
         units.push(unit);
     }
-    let version = units
-        .first()
-        .ok_or(IommuError::Unsupported("remapping units"))?
-        .version();
+    let version = units.first().ok_or(IommuError::Unsupported("remapping units"))?.version();
     for unit in &mut units {
         unit.enable_translation(root.address())?;
     }
@@ -161,22 +152,8 @@ fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), IommuError> {
         }
     }
     let units = units.into_iter().map(Mutex::new).collect();
-    let interrupts = table.map(|table| {
-        Mutex::new(Interrupts {
-            table,
-            used: [false; ENTRIES],
-        })
-    });
-    Ok((
-        Remapping {
-            units,
-            contexts,
-            interrupts,
-            coherent,
-            page_selective,
-        },
-        version,
-    ))
+    let interrupts = table.map(|table| Mutex::new(Interrupts { table, used: [false; ENTRIES] }));
+    Ok((Remapping { units, contexts, interrupts, coherent, page_selective }, version))
 }
 
 /// The tag of a domain's translations: its slot, counted from 1. A slot is used again only after `release` flushed it.
@@ -248,7 +225,7 @@ fn count(id: IommuDomainId) -> &'static AtomicU16 {
 
 /// On return, no device uses a cached translation of this page of this domain, and DMA that used one has ended.
 pub fn flush_page(domain: DomId, page: Gfn) {
-    flush(domain, |id| Command::iotlb_pages(id, page.base().0, 0));
+    flush(domain, |id| Command::iotlb_page(id, page.base().0));
 }
 
 /// On return, no device uses a cached translation of this domain.
@@ -262,11 +239,7 @@ fn flush(domain: DomId, command: impl Fn(IommuDomainId) -> Command) {
     };
     // Without a function attached (and `detach` flushes), no unit can hold a translation with this tag.
     if count(id).load(Ordering::Relaxed) != 0 {
-        let command = if remapping.page_selective {
-            command(id)
-        } else {
-            Command::iotlb(id)
-        };
+        let command = if remapping.page_selective { command(id) } else { Command::iotlb(id) };
         // A failure has been contained: no device can use what is still cached.
         let _ = remapping.run_all(&[command]);
     }
@@ -301,14 +274,8 @@ pub fn allocate_interrupt(
         return Ok(None);
     };
     let mut interrupts = interrupts.lock();
-    let index = interrupts
-        .used
-        .iter()
-        .position(|used| !used)
-        .ok_or(IommuError::NoEntry)?;
-    interrupts
-        .table
-        .write(index, interrupt_entry(vector, cpu, trigger, source));
+    let index = interrupts.used.iter().position(|used| !used).ok_or(IommuError::NoEntry)?;
+    interrupts.table.write(index, interrupt_entry(vector, cpu, trigger, source));
     // An entry that was not present may be cached as such (caching mode).
     if let Err(error) = remapping.run_all(&[Command::interrupt(index as u16)]) {
         interrupts.table.write(index, BLOCKED);

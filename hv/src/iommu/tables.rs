@@ -54,11 +54,6 @@ impl TablePage {
     /// Reads four bytes that the unit writes.
     pub fn read_u32(self, index: usize) -> u32 {
         // SAFETY: as in `write`; `index % 1024` keeps it inside the page.
-        unsafe {
-            direct(self.0)
-                .as_ptr::<u32>()
-                .wrapping_add(index % 1024)
-                .read_volatile()
-        }
+        unsafe { direct(self.0).as_ptr::<u32>().wrapping_add(index % 1024).read_volatile() }
     }
 }

@@ -86,16 +86,7 @@ impl Unit {
         if !extended.queued_invalidation() {
             return Err(IommuError::Unsupported("queued invalidation"));
         }
-        Ok(Self {
-            registers,
-            capabilities,
-            extended,
-            queue,
-            status,
-            tail: 0,
-            waits: 0,
-            broken: false,
-        })
+        Ok(Self { registers, capabilities, extended, queue, status, tail: 0, waits: 0, broken: false })
     }
 
     /// Version register, for the report.
@@ -117,8 +108,7 @@ impl Unit {
         self.registers.write32(register::FAULT_CONTROL, FAULT_MASKED);
         self.clear_faults();
         self.registers.write64(register::QUEUE_TAIL, 0);
-        self.registers
-            .write64(register::QUEUE_ADDRESS, self.queue.address().as_u64());
+        self.registers.write64(register::QUEUE_ADDRESS, self.queue.address().as_u64());
         self.set(command::QUEUE, true)?;
         self.flush_write_buffer()?;
         self.registers.write64(register::ROOT_TABLE, root.as_u64());
@@ -148,8 +138,7 @@ impl Unit {
     pub fn enable_fault_interrupt(&self, (address, data): (u64, u32)) {
         self.registers.write32(register::FAULT_DATA, data);
         self.registers.write32(register::FAULT_ADDRESS, address as u32);
-        self.registers
-            .write32(register::FAULT_UPPER_ADDRESS, (address >> 32) as u32);
+        self.registers.write32(register::FAULT_UPPER_ADDRESS, (address >> 32) as u32);
         self.registers.write32(register::FAULT_CONTROL, 0);
     }
 
@@ -222,10 +211,7 @@ impl Unit {
         }
         self.broken = true;
         let head = self.registers.read64(register::QUEUE_HEAD) / 16;
-        log::error!(
-            "iommu: command {head} failed, status {:#x}",
-            self.registers.read32(register::FAULT_STATUS)
-        );
+        log::error!("iommu: command {head} failed, status {:#x}", self.registers.read32(register::FAULT_STATUS));
         Err(IommuError::CommandFailed)
     }
 
@@ -238,8 +224,7 @@ impl Unit {
     fn clear_faults(&self) {
         let mut ignored = Vec::new();
         self.take_faults(&mut ignored);
-        self.registers
-            .write32(register::FAULT_STATUS, FAULT_OVERFLOW | QUEUE_ERRORS);
+        self.registers.write32(register::FAULT_STATUS, FAULT_OVERFLOW | QUEUE_ERRORS);
     }
 
     /// Takes the recorded faults, a bounded number, and makes room for new ones.

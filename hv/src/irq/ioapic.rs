@@ -66,10 +66,7 @@ pub struct Lines {
 
 impl Lines {
     /// No lines at all.
-    pub const NONE: Self = Self {
-        controllers: Vec::new(),
-        wiring: Vec::new(),
-    };
+    pub const NONE: Self = Self { controllers: Vec::new(), wiring: Vec::new() };
 
     /// Maps the controllers and masks all lines.
     pub fn new(facts: &Facts) -> Self {
@@ -83,12 +80,7 @@ impl Lines {
                 continue;
             };
             let source = facts.dmar.as_ref().and_then(|dmar| dmar.io_apic(info.id));
-            let mut controller = IoApic {
-                registers,
-                first_line: info.first_line,
-                pins: 0,
-                source,
-            };
+            let mut controller = IoApic { registers, first_line: info.first_line, pins: 0, source };
             controller.pins = (controller.read(VERSION) >> 16 & 0xff) + 1;
             for pin in 0..controller.pins {
                 controller.set(info.first_line + pin, REDIRECTION_MASKED);
@@ -96,10 +88,7 @@ impl Lines {
             // As many as `Facts` has room for.
             let _ = lines.controllers.push(controller);
         }
-        let wiring = facts
-            .overrides
-            .iter()
-            .map(|wiring| (wiring.line, wiring.trigger, wiring.polarity));
+        let wiring = facts.overrides.iter().map(|wiring| (wiring.line, wiring.trigger, wiring.polarity));
         lines.wiring.extend(wiring.take(16));
         lines
     }

@@ -74,17 +74,9 @@ struct Irqs {
     cpu: u8,
 }
 
-static IRQS: Mutex<Irqs> = Mutex::new(Irqs {
-    by_vector: [const { None }; VECTORS],
-    lines: Lines::NONE,
-    cpu: 0,
-});
+static IRQS: Mutex<Irqs> = Mutex::new(Irqs { by_vector: [const { None }; VECTORS], lines: Lines::NONE, cpu: 0 });
 /// Vectors whose gate is not open although they are bound: what [`rearm`] has to look at.
 static WAITING: [AtomicU64; VECTORS.div_ceil(64)] = [const { AtomicU64::new(0) }; VECTORS.div_ceil(64)];
-
-fn set_waiting(index: usize) {
-    WAITING[index / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
-}
 
 /// Masks all lines and takes the IOMMU's fault interrupt. After `iommu::init`; `cpu` is the APIC id of the CPU that
 /// device interrupts go to.
@@ -114,7 +106,7 @@ pub fn handle(vector: u8) -> Option<(DomId, Pirq)> {
         _ => irq.set_gate(Gate::Masked, lines),
     }
     if irq.bound && !level {
-        set_waiting(index);
+        WAITING[index / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
     }
     irq.bound.then_some((irq.domain, irq.pirq))
 }
@@ -132,14 +124,10 @@ pub fn rearm(domain: DomId, mut raise: impl FnMut(Pirq)) {
         while bits != 0 {
             let bit = bits.trailing_zeros();
             bits &= bits - 1;
-            let slot = group.get_mut(bit as usize).and_then(Option::as_mut);
-            let Some(irq) = slot else {
+            let irq = group.get_mut(bit as usize).and_then(Option::as_mut);
+            if let Some(irq) = irq.filter(|irq| irq.domain == domain) {
                 word.fetch_and(!(1 << bit), Ordering::Relaxed);
-                continue;
-            };
-            if irq.domain == domain {
-                word.fetch_and(!(1 << bit), Ordering::Relaxed);
-                if irq.bound && irq.open(lines) == Lost::Perhaps {
+                if irq.bound && irq.open(lines) {
                     raise(irq.pirq);
                 }
             }
@@ -147,22 +135,9 @@ pub fn rearm(domain: DomId, mut raise: impl FnMut(Pirq)) {
     }
 }
 
-/// Whether an interrupt may have been lost while its source was masked.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lost {
-    No,
-    Perhaps,
-}
-
 impl Irq {
     fn is_level(&self) -> bool {
-        matches!(
-            self.source,
-            Source::Line {
-                trigger: Trigger::Level,
-                ..
-            }
-        )
+        matches!(self.source, Source::Line { trigger: Trigger::Level, .. })
     }
 
     /// Masks or opens the source itself.
@@ -183,34 +158,26 @@ impl Irq {
         }
     }
 
-    fn open(&mut self, lines: &Lines) -> Lost {
-        let lost = match (self.gate, self.source) {
-            (
-                Gate::Masked,
-                Source::Line {
-                    trigger: Trigger::Edge, ..
-                },
-            ) => Lost::Perhaps,
-            (Gate::Masked, Source::Message { bdf, .. }) if !pci::keeps_masked_messages(bdf) => Lost::Perhaps,
-            _ => Lost::No,
-        };
-        match self.gate {
-            Gate::Masked => self.set_gate(Gate::Open, lines),
-            _ => self.gate = Gate::Open,
+    /// Lets the source fire again; answers whether an interrupt may have been lost meanwhile.
+    fn open(&mut self, lines: &Lines) -> bool {
+        if self.gate != Gate::Masked {
+            self.gate = Gate::Open;
+            return false;
         }
-        lost
+        self.set_gate(Gate::Open, lines);
+        match self.source {
+            Source::Line { trigger, .. } => trigger == Trigger::Edge,
+            Source::Message { bdf, .. } => !pci::keeps_masked_messages(bdf),
+        }
     }
 }
 
 /// `PHYSDEVOP_map_pirq` for `domain` itself.
 ///
 /// # Errors
-/// `EPERM`: for somebody else, not its device, or not a line that the policy grants it. `EINVAL`: no such vector, line or kind. `EEXIST`:
+/// `EPERM`: not its device, or not a line that the policy grants it. `EINVAL`: no such vector, line or kind. `EEXIST`:
 /// the pirq is in use. `EBUSY`: the vector or line is mapped, by whomever. `ENOSPC`: no vector or pirq left. `EIO`.
 pub fn map(domain: DomId, label: Label, request: &PhysdevMapPirq) -> Result<Pirq, Errno> {
-    if DomId(request.domid).or_self(domain) != domain {
-        return Err(Errno::EPERM);
-    }
     let wanted = u32::try_from(request.pirq).ok();
     let mut irqs = IRQS.lock();
     match request.kind {
@@ -241,14 +208,9 @@ pub fn map(domain: DomId, label: Label, request: &PhysdevMapPirq) -> Result<Pirq
 impl Irqs {
     fn find(&mut self, domain: DomId, pirq: Pirq) -> Result<(usize, &mut Irq, &Lines), Errno> {
         let Self { by_vector, lines, .. } = self;
-        let irqs = by_vector
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(index, irq)| Some((index, irq.as_mut()?)));
+        let irqs = by_vector.iter_mut().enumerate().filter_map(|(index, irq)| Some((index, irq.as_mut()?)));
         let mut own = irqs.filter(|(_, irq)| irq.domain == domain && irq.pirq == pirq);
-        own.next()
-            .map(|(index, irq)| (index, irq, &*lines))
-            .ok_or(Errno::EINVAL)
+        own.next().map(|(index, irq)| (index, irq, &*lines)).ok_or(Errno::EINVAL)
     }
 
     /// A pirq that the domain does not use yet: the one it wants, else `preferred` and up.
@@ -278,24 +240,12 @@ impl Irqs {
         let (index, vector) = self.choose_vector(|other| *other == source)?;
         let pirq = self.choose_pirq(domain, wanted, FIRST_MESSAGE_PIRQ)?;
         let remapped = allocate_entry(vector, self.cpu, Trigger::Edge, bdf)?;
-        let message = remapped
-            .as_ref()
-            .map_or_else(|| plain_message(vector, self.cpu), InterruptEntry::message);
+        let message = remapped.as_ref().map_or_else(|| plain_message(vector, self.cpu), InterruptEntry::message);
         if let Err(error) = pci::set_message(domain, bdf, entry, Some(message), MessageMask::Masked) {
-            remapped.map(iommu::free_interrupt);
+            remapped.into_iter().for_each(iommu::free_interrupt);
             return Err(error);
         }
-        self.insert(
-            index,
-            Irq {
-                domain,
-                pirq,
-                source,
-                entry: remapped,
-                bound: false,
-                gate: Gate::Masked,
-            },
-        );
+        self.insert(index, Irq { domain, pirq, source, entry: remapped, bound: false, gate: Gate::Masked });
         Ok(pirq)
     }
 
@@ -310,24 +260,12 @@ impl Irqs {
             None if iommu::remaps_interrupts() => return Err(Errno::EIO),
             None => None,
         };
-        let route = remapped
-            .as_ref()
-            .map_or(Route::Plain(self.cpu), |entry| Route::Remapped(entry.index()));
+        let route = remapped.as_ref().map_or(Route::Plain(self.cpu), |entry| Route::Remapped(entry.index()));
         if let Some(controller) = self.lines.controller(line) {
             controller.set(line, redirection_entry(vector, route, trigger, polarity));
         }
         let source = Source::Line { line, trigger };
-        self.insert(
-            index,
-            Irq {
-                domain,
-                pirq,
-                source,
-                entry: remapped,
-                bound: false,
-                gate: Gate::Masked,
-            },
-        );
+        self.insert(index, Irq { domain, pirq, source, entry: remapped, bound: false, gate: Gate::Masked });
         Ok(pirq)
     }
 
@@ -343,7 +281,8 @@ impl Irqs {
             return;
         };
         irq.set_gate(Gate::Masked, &self.lines);
-        irq.entry.map(iommu::free_interrupt);
+        WAITING[index / 64].fetch_and(!(1 << (index % 64)), Ordering::Relaxed);
+        irq.entry.into_iter().for_each(iommu::free_interrupt);
     }
 }
 
@@ -397,7 +336,7 @@ pub fn unbound(domain: DomId, pirq: Pirq) {
 pub fn end_of_interrupt(domain: DomId, pirq: Pirq) -> Result<bool, Errno> {
     let mut irqs = IRQS.lock();
     let (_, irq, lines) = irqs.find(domain, pirq)?;
-    Ok(irq.bound && irq.open(lines) == Lost::Perhaps)
+    Ok(irq.bound && irq.open(lines))
 }
 
 /// `PHYSDEVOP_irq_status_query`: `XENIRQSTAT_*`.
@@ -414,12 +353,7 @@ pub fn status(domain: DomId, pirq: Pirq) -> Result<u32, Errno> {
 pub fn release(domain: DomId) {
     let mut irqs = IRQS.lock();
     for index in 0..VECTORS {
-        if irqs
-            .by_vector
-            .get(index)
-            .and_then(Option::as_ref)
-            .is_some_and(|irq| irq.domain == domain)
-        {
+        if irqs.by_vector.get(index).and_then(Option::as_ref).is_some_and(|irq| irq.domain == domain) {
             irqs.remove(index);
         }
     }

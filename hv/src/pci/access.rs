@@ -1,12 +1,12 @@
 //! What domains see of PCI: the policy domain the list of functions, a driver domain its own devices.
 
 use super::assign::{bar_address, owned_by};
-use super::{Function, Machine, Messages, Owner, STATES, State, machine};
+use super::{Function, Machine, Messages, Owner, STATES, State, find, machine};
 use hv_core::error::Errno;
 use hv_core::ids::DomId;
 use hv_core::pci::Bdf;
 use hv_core::pci::bar::BarKind;
-use hv_core::pci::config::{Allowed, Field, Granted, Verdict, judge_write};
+use hv_core::pci::config::{Field, Verdict, judge_write};
 use xen_abi::platform::{
     BAR_HAS_MSIX, BAR_MEMORY, Bar, ConfigAccess, DeviceDescribe, DeviceInfo, LABEL_NONE, OWNER_HYPERVISOR,
     OWNER_QUARANTINE,
@@ -18,9 +18,7 @@ pub fn info(index: u32) -> Result<DeviceInfo, Errno> {
     let function = machine.functions.get(index as usize).ok_or(Errno::ENOENT)?;
     let states = STATES.lock();
     let state = states.get(index as usize).ok_or(Errno::ENOENT)?;
-    let (label, selector) = state
-        .driver
-        .map_or((LABEL_NONE, u32::MAX), |(label, entry)| (label.0.into(), entry));
+    let (label, selector) = state.driver.map_or((LABEL_NONE, u32::MAX), |(label, entry)| (label.0.into(), entry));
     Ok(DeviceInfo {
         index,
         bdf: function.identity.bdf.0.into(),
@@ -80,11 +78,9 @@ pub(super) fn with_owned<T>(
     bdf: Bdf,
     act: impl FnOnce(&Machine, &Function, &mut State) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
-    let machine = machine().ok_or(Errno::EPERM)?;
-    let index = machine.index_of(bdf).ok_or(Errno::EPERM)?;
-    let function = machine.functions.get(index).ok_or(Errno::EPERM)?;
+    let (machine, at) = find(bdf).ok_or(Errno::EPERM)?;
     let mut states = STATES.lock();
-    let state = states.get_mut(index).ok_or(Errno::EPERM)?;
+    let (function, state) = machine.functions.get(at).zip(states.get_mut(at)).ok_or(Errno::EPERM)?;
     if state.owner != Owner::Domain(domain) {
         return Err(Errno::EPERM);
     }
@@ -100,22 +96,15 @@ fn field(access: &ConfigAccess) -> Result<(Bdf, Field), Errno> {
 /// Reads configuration space of an own device.
 pub fn config_read(domain: DomId, access: &ConfigAccess) -> Result<u32, Errno> {
     let (bdf, field) = field(access)?;
-    with_owned(domain, bdf, |machine, _, _| {
-        Ok(field.extract(machine.ecam.read(bdf, field.dword())))
-    })
+    with_owned(domain, bdf, |machine, _, _| Ok(field.extract(machine.ecam.read(bdf, field.dword()))))
 }
 
 /// Writes configuration space of an own device: see `hv_core::pci::config` for what is let through.
 pub fn config_write(domain: DomId, access: &ConfigAccess) -> Result<(), Errno> {
     let (bdf, field) = field(access)?;
-    with_owned(domain, bdf, |machine, function, _| {
-        let granted = Granted {
-            memory: Allowed::when(function.memory_bars().next().is_some()),
-            bus_master: Allowed::Yes,
-            intx: Allowed::No,
-        };
+    with_owned(domain, bdf, |machine, _, _| {
         let current = machine.ecam.read(bdf, field.dword());
-        match judge_write(field, access.value, current, granted) {
+        match judge_write(field, access.value, current) {
             Verdict::Write(dword) => {
                 machine.ecam.write(bdf, field.dword(), dword);
                 Ok(())

@@ -4,7 +4,7 @@
 //! IOMMU, and only then let the function decode. Taking back goes the other way and stops DMA first.
 
 use super::messages;
-use super::{Function, Machine, Messages, Owner, Role, STATES, State, machine, reset};
+use super::{Function, Machine, Messages, Owner, Role, STATES, State, find, machine, reset};
 use crate::iommu;
 use hv_core::error::Errno;
 use hv_core::ids::{DomId, Gfn, Hpa, Label, Mfn};
@@ -60,8 +60,7 @@ pub(super) fn bar_address(function: &Function, index: usize, slot: usize) -> Opt
 /// `ENODEV`: no such function, or it does not answer. `EPERM`: it is not for this label, it cannot be confined, or it
 /// cannot be kept apart from a function that is not for this label. `EBUSY`: somebody has it. `EIO`: the IOMMU failed.
 pub fn assign(bdf: Bdf, to: &Recipient, space: &mut dyn DeviceSpace) -> Result<(), Errno> {
-    let machine = machine().ok_or(Errno::ENODEV)?;
-    let index = machine.index_of(bdf).ok_or(Errno::ENODEV)?;
+    let (machine, index) = find(bdf).ok_or(Errno::ENODEV)?;
     let function = machine.functions.get(index).ok_or(Errno::ENODEV)?;
     let mut states = STATES.lock();
     check(machine, &states, index, function, to)?;
@@ -105,15 +104,10 @@ fn check(machine: &Machine, states: &[State], index: usize, function: &Function,
         return refuse("firmware reserves memory for its DMA");
     }
     let confined = iommu::available() && function.unit.is_some() && to.io_root.is_some();
-    if !confined && !to.accepts_unprotected {
-        return refuse("no IOMMU confines its DMA");
+    if !(confined && iommu::remaps_interrupts() || to.accepts_unprotected) {
+        return refuse(if confined { "it could raise any interrupt" } else { "no IOMMU confines its DMA" });
     }
-    for (other, its) in machine
-        .functions
-        .iter()
-        .zip(states)
-        .filter(|(other, _)| other.identity.bdf != bdf)
-    {
+    for (other, its) in machine.functions.iter().zip(states).filter(|(other, _)| other.identity.bdf != bdf) {
         let giveable = other.role == Role::Endpoint;
         if giveable && other.group == function.group && !is_for(its) {
             let name = other.identity.bdf;
@@ -121,10 +115,7 @@ fn check(machine: &Machine, states: &[State], index: usize, function: &Function,
             return Err(Errno::EPERM);
         }
         if !is_for(its) && share_a_page(&function.bars, &other.bars) {
-            log::warn!(
-                "{bdf}: not assigned: shares a page of registers with {}",
-                other.identity.bdf
-            );
+            log::warn!("{bdf}: not assigned: shares a page of registers with {}", other.identity.bdf);
             return Err(Errno::EPERM);
         }
     }
@@ -227,9 +218,5 @@ pub fn release(domain: DomId) {
 
 /// Functions that a domain has.
 pub(super) fn owned_by(domain: DomId, states: &[State]) -> impl Iterator<Item = usize> {
-    states
-        .iter()
-        .enumerate()
-        .filter(move |(_, state)| state.owner == Owner::Domain(domain))
-        .map(|(index, _)| index)
+    states.iter().enumerate().filter(move |(_, state)| state.owner == Owner::Domain(domain)).map(|(index, _)| index)
 }

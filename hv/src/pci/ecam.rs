@@ -25,26 +25,17 @@ impl Ecam {
     pub fn map(info: &EcamInfo) -> Result<Self, MapError> {
         let buses = u64::from(info.last_bus.saturating_sub(info.first_bus)) + 1;
         // MCFG's base is that of bus 0, shown or not.
-        let base = info
-            .base
-            .checked_add(u64::from(info.first_bus) * BUS_BYTES)
-            .ok_or(MapError::BadRange)?;
+        let base = info.base.checked_add(u64::from(info.first_bus) * BUS_BYTES).ok_or(MapError::BadRange)?;
         let start = PhysAddr::try_new(base).map_err(|_| MapError::BadRange)?;
         // SAFETY: firmware says that this range is configuration space, which the chipset decodes, not memory.
         let registers = unsafe { Registers::map(start, buses * BUS_BYTES)? };
-        Ok(Self {
-            registers,
-            first_bus: info.first_bus,
-            last_bus: info.last_bus,
-        })
+        Ok(Self { registers, first_bus: info.first_bus, last_bus: info.last_bus })
     }
 
     /// Offset of a register; outside the window for buses that are not shown.
     fn offset(&self, bdf: Bdf, register: u16) -> u64 {
         let function = u64::from(bdf.0).wrapping_sub(u64::from(self.first_bus) << 8);
-        function
-            .saturating_mul(4096)
-            .saturating_add(u64::from(register & 0xffc))
+        function.saturating_mul(4096).saturating_add(u64::from(register & 0xffc))
     }
 
     /// Reads an aligned double word; all ones where nothing answers.
@@ -83,6 +74,8 @@ impl Ecam {
     }
 }
 
+// SAFETY of both impls: the trait's functions are unsafe to call, and these ask nothing of their callers: every access
+// is inside the window or has no effect, and what it can do is limited to devices in quarantine or by the IOMMU.
 impl ConfigRegionAccess for Ecam {
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
         Ecam::read(self, from_crate(address), offset)
@@ -106,10 +99,7 @@ const READS_MAX: u32 = 64;
 impl<'a> Bounded<'a> {
     /// A fresh budget.
     pub fn new(ecam: &'a Ecam) -> Self {
-        Self {
-            ecam,
-            reads_left: Cell::new(READS_MAX),
-        }
+        Self { ecam, reads_left: Cell::new(READS_MAX) }
     }
 }
 

@@ -57,12 +57,7 @@ fn probe(ecam: &Ecam, bdf: Bdf) -> Option<Function> {
         return None;
     }
     let (_, class, subclass, interface) = header.revision_and_class(ecam);
-    let identity = Identity {
-        bdf,
-        vendor,
-        device,
-        class: u32::from_be_bytes([0, class, subclass, interface]),
-    };
+    let identity = Identity { bdf, vendor, device, class: u32::from_be_bytes([0, class, subclass, interface]) };
     let mut function = Function {
         identity,
         role: Role::Fixed,
@@ -88,11 +83,7 @@ fn probe(ecam: &Ecam, bdf: Bdf) -> Option<Function> {
             let bridge = PciPciBridgeHeader::from_header(PciHeader::new(to_crate(bdf)), ecam)?;
             let secondary = bridge.secondary_bus_number(ecam);
             let subordinate = bridge.subordinate_bus_number(ecam);
-            function.role = Role::Bridge {
-                secondary,
-                subordinate,
-                express: is_express_port(ecam, bdf),
-            };
+            function.role = Role::Bridge { secondary, subordinate, express: is_express_port(ecam, bdf) };
             // What is behind it must be able to reach memory, by way of the IOMMU.
             ecam.change(bdf, 4, !0, COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE);
         }
@@ -163,17 +154,9 @@ fn read_capabilities(ecam: &Ecam, function: &mut Function) {
 /// Where the tables are, if they are where they can be.
 fn msix_tables(msix: &pci_types::capability::MsixCapability, bars: &[Option<Bar>; BARS]) -> Option<MsiX> {
     let vectors = msix.table_size();
-    let table = Inside {
-        bar: msix.table_bar(),
-        offset: msix.table_offset(),
-        bytes: u32::from(vectors) * 16,
-    };
+    let table = Inside { bar: msix.table_bar(), offset: msix.table_offset(), bytes: u32::from(vectors) * 16 };
     let pending_bytes = u32::from(vectors).div_ceil(64) * 8;
-    let pending = Inside {
-        bar: msix.pba_bar(),
-        offset: msix.pba_offset(),
-        bytes: pending_bytes,
-    };
+    let pending = Inside { bar: msix.pba_bar(), offset: msix.pba_offset(), bytes: pending_bytes };
     (table.pages(bars).is_some() && pending.pages(bars).is_some()).then_some(MsiX {
         capability: *msix,
         vectors,
@@ -219,16 +202,10 @@ fn member(ecam: &Ecam, function: &Function) -> Member {
     const ENDPOINT: u32 = 0b0_1100;
     let bdf = function.identity.bdf;
     let (node, needed) = match function.role {
-        Role::Bridge {
-            secondary,
-            subordinate,
-            express: true,
-        } => (Node::Port { secondary, subordinate }, PORT),
-        Role::Bridge {
-            secondary,
-            subordinate,
-            express: false,
-        } => (Node::ConventionalBridge { secondary, subordinate }, PORT),
+        Role::Bridge { secondary, subordinate, express: true } => (Node::Port { secondary, subordinate }, PORT),
+        Role::Bridge { secondary, subordinate, express: false } => {
+            (Node::ConventionalBridge { secondary, subordinate }, PORT)
+        }
         _ => (Node::Endpoint, ENDPOINT),
     };
     let separation = match ecam.extended_capability(bdf, ACS) {
@@ -246,11 +223,9 @@ fn place(functions: &mut [Function], facts: &Facts) {
     let bridges: Vec<(Bdf, u8, u8, bool)> = functions
         .iter()
         .filter_map(|function| match function.role {
-            Role::Bridge {
-                secondary,
-                subordinate,
-                express,
-            } => Some((function.identity.bdf, secondary, subordinate, express)),
+            Role::Bridge { secondary, subordinate, express } => {
+                Some((function.identity.bdf, secondary, subordinate, express))
+            }
             _ => None,
         })
         .collect();

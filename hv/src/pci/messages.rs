@@ -35,21 +35,14 @@ pub(super) fn prepare(machine: &Machine, function: &Function, state: &mut State)
     };
     let bdf = function.identity.bdf;
     if state.table.is_none() {
-        let bar = function
-            .bars
-            .get(usize::from(msix.table.bar))
-            .copied()
-            .flatten()
-            .ok_or(Errno::ENODEV)?;
+        let bar = function.bars.get(usize::from(msix.table.bar)).copied().flatten().ok_or(Errno::ENODEV)?;
         let start = PhysAddr::try_new(bar.base + u64::from(msix.table.offset)).map_err(|_| Errno::ENODEV)?;
         // SAFETY: the range lies inside a BAR as sized at boot, so a device decodes it and it is no memory.
         let table = unsafe { Registers::map(start, u64::from(msix.table.bytes)) };
         state.table = Some(table.map_err(|_| Errno::ENOMEM)?);
     }
     let table = state.table.ok_or(Errno::ENODEV)?;
-    machine
-        .ecam
-        .change(bdf, 4, 0xffff, super::COMMAND_MEMORY | super::COMMAND_INTX_DISABLE);
+    machine.ecam.change(bdf, 4, 0xffff, super::COMMAND_MEMORY | super::COMMAND_INTX_DISABLE);
     for entry in 0..u64::from(msix.vectors) {
         table.write32(entry * ENTRY_BYTES + ENTRY_CONTROL, ENTRY_MASKED);
     }
@@ -79,7 +72,7 @@ pub fn messages_of(domain: DomId, bdf: Bdf) -> Result<u16, Errno> {
 
 /// Whether a message that a device wants to send while it is masked is sent later.
 pub fn keeps_masked_messages(bdf: Bdf) -> bool {
-    let function = super::machine().and_then(|machine| machine.functions.get(machine.index_of(bdf)?));
+    let function = super::find(bdf).and_then(|(machine, at)| machine.functions.get(at));
     function.is_some_and(|function| matches!(function.messages, Messages::MsiX(_)))
 }
 
@@ -103,10 +96,7 @@ pub fn set_message(
                 table.write32(at + ENTRY_ADDRESS + 4, (address >> 32) as u32);
                 table.write32(at + ENTRY_DATA, data);
             }
-            table.write32(
-                at + ENTRY_CONTROL,
-                if mask == MessageMask::Masked { ENTRY_MASKED } else { 0 },
-            );
+            table.write32(at + ENTRY_CONTROL, if mask == MessageMask::Masked { ENTRY_MASKED } else { 0 });
             Ok(())
         }
         Messages::Msi(msi) if entry == 0 => {

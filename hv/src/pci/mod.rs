@@ -25,6 +25,7 @@ use crate::mmio::Registers;
 use crate::system::system;
 use crate::time::Instant;
 use alloc::vec::Vec;
+use core::fmt;
 use ecam::Ecam;
 use hv_core::authority::{Function as Identity, Resolution, SealedPolicy};
 use hv_core::ids::{DomId, Label};
@@ -41,11 +42,7 @@ enum Role {
     /// It can be given to a domain.
     Endpoint,
     /// It leads to other buses.
-    Bridge {
-        secondary: u8,
-        subordinate: u8,
-        express: bool,
-    },
+    Bridge { secondary: u8, subordinate: u8, express: bool },
     /// Host bridge, ISA bridge, anything with an unknown header.
     Fixed,
 }
@@ -141,42 +138,29 @@ fn machine() -> Option<&'static Machine> {
     MACHINE.get()
 }
 
-impl Machine {
-    fn index_of(&self, bdf: Bdf) -> Option<usize> {
-        self.functions
-            .binary_search_by_key(&bdf, |function| function.identity.bdf)
-            .ok()
-    }
+/// The function with this name, as an index into [`Machine::functions`] and [`STATES`].
+fn find(bdf: Bdf) -> Option<(&'static Machine, usize)> {
+    let machine = machine()?;
+    let at = machine.functions.binary_search_by_key(&bdf, |function| function.identity.bdf).ok()?;
+    Some((machine, at))
 }
 
 /// Finds all functions and quarantines them. After `acpi::init`, before `iommu::init`.
 pub fn init(facts: &Facts) {
     let Some(info) = &facts.ecam else {
-        fact(
-            "pci",
-            Finding::Missing,
-            format_args!("no configuration space (MCFG): no devices"),
-        );
+        fact("pci", Finding::Missing, format_args!("no configuration space (MCFG): no devices"));
         return;
     };
     let ecam = match Ecam::map(info) {
         Ok(ecam) => ecam,
         Err(why) => {
-            fact(
-                "pci",
-                Finding::Missing,
-                format_args!("cannot map configuration space: {why:?}"),
-            );
+            fact("pci", Finding::Missing, format_args!("cannot map configuration space: {why:?}"));
             return;
         }
     };
     let (functions, more) = enumerate::enumerate(&ecam, facts);
     if more {
-        fact(
-            "pci",
-            Finding::Refused,
-            format_args!("more functions than supported: the rest is left alone"),
-        );
+        fact("pci", Finding::Refused, format_args!("more functions than supported: the rest is left alone"));
     }
     let owner = |function: &Function| match function.role {
         Role::Endpoint => Owner::Quarantine,
@@ -191,15 +175,8 @@ pub fn init(facts: &Facts) {
         driver: None,
     };
     *STATES.lock() = functions.iter().map(state).collect();
-    let endpoints = functions
-        .iter()
-        .filter(|function| function.role == Role::Endpoint)
-        .count();
-    fact(
-        "pci",
-        Finding::Ok,
-        format_args!("{} functions, {endpoints} in quarantine", functions.len()),
-    );
+    let endpoints = functions.iter().filter(|function| function.role == Role::Endpoint).count();
+    fact("pci", Finding::Ok, format_args!("{} functions, {endpoints} in quarantine", functions.len()));
     MACHINE.call_once(|| Machine { ecam, functions });
 }
 
@@ -208,63 +185,48 @@ pub fn init(facts: &Facts) {
 pub fn resolve(policy: &SealedPolicy) {
     let none = Vec::new();
     let functions = machine().map_or(&none, |machine| &machine.functions);
-    let candidates = functions
-        .iter()
-        .filter(|function| function.role == Role::Endpoint)
-        .map(|function| &function.identity);
+    let candidates =
+        functions.iter().filter(|function| function.role == Role::Endpoint).map(|function| &function.identity);
     for (index, entry) in policy.devices().iter().enumerate() {
         let name = policy.text(entry.name);
-        let label = Label(entry.label as u16);
+        let refused = |why: fmt::Arguments| fact(name, Finding::Refused, why);
         match policy.resolve(index, candidates.clone()) {
-            Resolution::One(bdf) => {
-                let Some(at) = machine().and_then(|machine| machine.index_of(bdf)) else {
-                    continue;
-                };
-                let mut states = STATES.lock();
-                if let (Some(function), Some(state)) = (functions.get(at), states.get_mut(at)) {
-                    state.driver = Some((label, index as u32));
-                    reset::start(function, state);
-                    let Identity { vendor, device, .. } = function.identity;
-                    let reset = match function.reset {
-                        Reset::FunctionLevel(_) => "function-level reset",
-                        Reset::PowerCycle(_) => "reset by power state",
-                        Reset::None => "no reset",
-                    };
-                    let to = policy.name(label);
-                    let what = format_args!("{bdf} {vendor:04x}:{device:04x} for {to}, {reset}");
-                    fact(name, Finding::Ok, what);
-                }
-            }
+            Resolution::One(bdf) => select(bdf, Label(entry.label as u16), index as u32, name, policy),
             Resolution::Missing { optional: true } => {
                 fact(name, Finding::Missing, format_args!("no such device, optional"));
             }
-            Resolution::Missing { optional: false } => {
-                fact(name, Finding::Refused, format_args!("no such device in this machine"));
-            }
+            Resolution::Missing { optional: false } => refused(format_args!("no such device in this machine")),
             Resolution::Ambiguous(one, other) => {
-                let remedy = "name the slot in the policy";
-                fact(
-                    name,
-                    Finding::Refused,
-                    format_args!("both {one} and {other} match: {remedy}"),
-                );
+                refused(format_args!("both {one} and {other} match: name the slot in the policy"));
             }
             Resolution::Contested(bdf, rival) => {
                 let rival = policy.devices().get(rival).map_or("", |entry| policy.text(entry.name));
-                fact(name, Finding::Refused, format_args!("{bdf} is claimed by {rival} too"));
+                refused(format_args!("{bdf} is claimed by {rival} too"));
             }
         }
     }
+}
+
+fn select(bdf: Bdf, label: Label, selector: u32, name: &str, policy: &SealedPolicy) {
+    let Some((machine, at)) = find(bdf) else { return };
+    let mut states = STATES.lock();
+    let Some((function, state)) = machine.functions.get(at).zip(states.get_mut(at)) else { return };
+    state.driver = Some((label, selector));
+    reset::start(function, state);
+    let Identity { vendor, device, .. } = function.identity;
+    let reset = match function.reset {
+        Reset::FunctionLevel(_) => "function-level reset",
+        Reset::PowerCycle(_) => "reset by power state",
+        Reset::None => "no reset",
+    };
+    fact(name, Finding::Ok, format_args!("{bdf} {vendor:04x}:{device:04x} for {}, {reset}", policy.name(label)));
 }
 
 /// Buses that have functions, for the IOMMU's tables.
 pub fn buses() -> impl Iterator<Item = u8> {
     let functions = machine().map_or(&[][..], |machine| &machine.functions);
     let mut last = None;
-    functions
-        .iter()
-        .map(|function| function.identity.bdf.bus())
-        .filter(move |bus| last.replace(*bus) != Some(*bus))
+    functions.iter().map(|function| function.identity.bdf.bus()).filter(move |bus| last.replace(*bus) != Some(*bus))
 }
 
 /// Faults of one owner after which its device loses bus mastering.
@@ -275,7 +237,7 @@ const FAULTS_REPORTED: u32 = 8;
 /// Counts and reports a DMA or interrupt fault. A device that goes on and on loses bus mastering.
 pub fn record_fault(fault: &Fault) {
     let bdf = fault.source;
-    let Some((machine, at)) = machine().and_then(|machine| Some((machine, machine.index_of(bdf)?))) else {
+    let Some((machine, at)) = find(bdf) else {
         log::warn!("DMA fault: unknown device {bdf}: {fault}");
         return;
     };
@@ -303,14 +265,8 @@ pub fn record_fault(fault: &Fault) {
 /// its caches still hold is of no use to anyone.
 pub fn silence_all() {
     let Some(machine) = machine() else { return };
-    for function in machine
-        .functions
-        .iter()
-        .filter(|function| function.role == Role::Endpoint)
-    {
-        machine
-            .ecam
-            .write(function.identity.bdf, 4, COMMAND_MEMORY | COMMAND_INTX_DISABLE);
+    for function in machine.functions.iter().filter(|function| function.role == Role::Endpoint) {
+        machine.ecam.write(function.identity.bdf, 4, COMMAND_MEMORY | COMMAND_INTX_DISABLE);
     }
 }
 
