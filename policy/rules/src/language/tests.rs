@@ -159,7 +159,7 @@ fn the_demo_is_accepted_and_says_what_it_seems_to_say() {
         assert_eq!(setting(&disk.parameters, key), Some(value));
     }
     let nic = kinds(LinkKind::Net).next().unwrap();
-    assert_eq!(setting(&nic.parameters, "mac"), Some("52:54:00:12:34:56"));
+    assert_eq!(setting(&nic.parameters, "mac"), Some("52:54:00:b1:6b:01"));
     assert_eq!(setting(&nic.parameters, "ip"), Some("10.0.2.15"));
 }
 
