@@ -133,6 +133,12 @@ pub mod injection {
         COUNTDOWN.with(|countdown| countdown.set(Some(allocations)));
     }
 
+    /// Whether the failure is still to come.
+    #[cfg(test)]
+    pub fn armed() -> bool {
+        COUNTDOWN.with(|countdown| countdown.get().is_some())
+    }
+
     /// Ends injection; tells whether it had not struck yet.
     #[cfg(test)]
     pub fn disarm() -> bool {

@@ -41,4 +41,6 @@ pub mod sched;
 pub mod space;
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod testing;
