@@ -155,7 +155,9 @@ pub struct SetEntry {
 }
 
 /// See [`ASSIGN_DEVICE`]. `-EPERM`: the table gives the device to another label, or there is no IOMMU and the policy
-/// does not accept unprotected DMA; `-EBUSY`: not in quarantine; `-ENODEV`: no such function.
+/// does not accept unprotected DMA, or the device cannot be kept apart from one that is not the label's; `-EBUSY`: not
+/// in quarantine; `-ENODEV`: no such function, or it does not answer after its reset. Memory decoding is on afterwards;
+/// bus mastering is for the domain to switch on ([`CONFIG_WRITE`]), once it has brought the device to a known state.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct AssignDevice {
@@ -342,7 +344,8 @@ pub struct DeviceDescribe {
     pub device: u16,
     /// Out: class << 16 | subclass << 8 | programming interface.
     pub class: u32,
-    /// Out: MSI-X vectors that the domain may map (`PHYSDEVOP_map_pirq`, `entry_nr` below this).
+    /// Out: MSI-X vectors that the domain may map (`PHYSDEVOP_map_pirq`, `entry_nr` below this); 1 for a device with
+    /// MSI alone.
     pub msix_vectors: u32,
     /// Out: the table's device entry that selects it.
     pub selector: u32,
