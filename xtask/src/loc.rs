@@ -97,7 +97,7 @@ fn count_folder(folder: &Path) -> Result<Count> {
 }
 
 fn is_test_file(stem: &str) -> bool {
-    stem == "tests" || stem == "fake" || stem == "proptests" || stem.ends_with("_tests") || stem.ends_with("_test")
+    stem == "tests" || stem == "fake" || stem == "testing" || stem == "proptests" || stem.ends_with("_tests") || stem.ends_with("_test")
 }
 
 /// Counts one file up to its test module, which by our style is the last item.

@@ -91,9 +91,9 @@ instruction! {
     undefined: "ud2";
     /// Division by zero.
     division: "xor ecx, ecx", "xor edx, edx", "mov eax, 1", "div ecx";
-    /// A system call with the trap, nested-task and alignment flags set: they must not reach the hypervisor.
-    dirty_flags: "pushfq", "or dword ptr [rsp], 0x44100", "popfq", "mov eax, 17", "xor edi, edi", "xor esi, esi",
-        "syscall", "pushfq", "and dword ptr [rsp], 0xfffffffffffbbeff", "popfq";
+    /// A system call with the nested-task and alignment flags set: they must not reach the hypervisor.
+    dirty_flags: "pushfq", "or dword ptr [rsp], 0x44000", "popfq", "mov eax, 17", "xor edi, edi", "xor esi, esi",
+        "syscall", "pushfq", "and dword ptr [rsp], 0xfffffffffffbbfff", "popfq";
     /// A jump to a non-canonical address.
     far_away: "mov rax, 0x800000000000", "jmp rax";
     /// A system call with the stack pointer in the hypervisor's memory: it must not be used.
