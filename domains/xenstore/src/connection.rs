@@ -1,13 +1,14 @@
 //! What the server keeps for one introduced domain.
 
 use crate::domid::DomId;
-use crate::error::Error;
 use crate::overlay::Overlay;
 use crate::quota;
 use crate::watch::Watches;
-use crate::wire::{Assembler, Header, Op, PAYLOAD_MAX};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use xen_abi::errno::Errno;
+use xen_abi::io::xs_wire::{XENSTORE_PAYLOAD_MAX, XS_WATCH_EVENT};
+use xen_rings::store::message::encode_head;
 
 /// Whether a connection is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,8 +30,6 @@ pub struct Connection {
     pub watches: Watches,
     /// Its open transactions.
     pub transactions: BTreeMap<u32, Overlay>,
-    /// Its unfinished request.
-    pub assembler: Assembler,
     next_transaction: u32,
     output: Vec<u8>,
     sent: usize,
@@ -48,7 +47,6 @@ impl Connection {
             state: State::Active,
             watches: Watches::new(domain),
             transactions: BTreeMap::new(),
-            assembler: Assembler::default(),
             next_transaction: 1,
             output: Vec::new(),
             sent: 0,
@@ -78,9 +76,9 @@ impl Connection {
     }
 
     /// Opens a transaction and gives its id.
-    pub fn start_transaction(&mut self) -> Result<u32, Error> {
+    pub fn start_transaction(&mut self) -> Result<u32, Errno> {
         if !self.domain.is_privileged() && self.transactions.len() >= quota::TRANSACTIONS {
-            return Err(Error::NoSpace);
+            return Err(Errno::ENOSPC);
         }
         while self.next_transaction == 0 || self.transactions.contains_key(&self.next_transaction) {
             self.next_transaction = self.next_transaction.wrapping_add(1);
@@ -91,20 +89,15 @@ impl Connection {
         Ok(id)
     }
 
-    /// Queues a message for the client.
-    pub fn send(&mut self, op: u32, request: u32, transaction: u32, payload: &[u8]) {
-        // No reply is longer: each is checked where it is made.
-        let payload = payload.get(..PAYLOAD_MAX).unwrap_or(payload);
-        Header {
-            op,
-            request,
-            transaction,
-            bytes: payload.len() as u32,
+    /// Queues a message for the client. No payload is longer than the protocol allows: each is checked where it is made.
+    pub fn send(&mut self, kind: u32, request: u32, transaction: u32, payload: &[u8]) {
+        let payload = payload.get(..XENSTORE_PAYLOAD_MAX).unwrap_or(payload);
+        if let Some(head) = encode_head(kind, request, transaction, payload.len()) {
+            self.output.extend_from_slice(&head);
+            self.output.extend_from_slice(payload);
+            self.messages
+                .push(self.taken_in_all + (self.output.len() - self.sent) as u64);
         }
-        .encode(&mut self.output);
-        self.output.extend_from_slice(payload);
-        self.messages
-            .push(self.taken_in_all + (self.output.len() - self.sent) as u64);
     }
 
     /// Bytes for the client. Waiting events are put in when nothing else is to send.
@@ -132,10 +125,10 @@ impl Connection {
         let mut payload = Vec::new();
         while self.output.len() - self.sent < ENOUGH && self.messages.len() < quota::OUTSTANDING {
             payload.clear();
-            if !self.watches.next_event(PAYLOAD_MAX, &mut payload) {
+            if !self.watches.next_event(XENSTORE_PAYLOAD_MAX, &mut payload) {
                 break;
             }
-            self.send(Op::WatchEvent as u32, 0, 0, &payload);
+            self.send(XS_WATCH_EVENT, 0, 0, &payload);
         }
     }
 }

@@ -1,18 +1,18 @@
-//! The server: connections, the store, and what goes on between them. No I/O: bytes in, bytes out.
+//! The server: connections, the store, and what goes on between them. No I/O: messages in, bytes out.
 
 use crate::connection::{Connection, State};
 use crate::domid::DomId;
-use crate::error::Error;
 use crate::overlay::Event;
 use crate::store::Store;
 use crate::watch::Target;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use xen_abi::errno::Errno;
 
 /// What the engine asks of the world when the policy domain introduces or releases a domain.
 pub trait Rings {
     /// Map the ring of `domain` and bind its event channel `port`.
-    fn attach(&mut self, domain: DomId, port: u32) -> Result<(), Error>;
+    fn attach(&mut self, domain: DomId, port: u32) -> Result<(), Errno>;
     /// The opposite. Must succeed or be made up for later; the domain is gone.
     fn detach(&mut self, domain: DomId);
 }
@@ -66,34 +66,11 @@ impl Engine {
         }
     }
 
-    /// Bytes to take from the ring of `domain` now: to the end of the header or payload that is next, or 0 while it
-    /// has to read replies first.
+    /// Whether to take a request from the ring of `domain` now. Not while it has to read replies first.
     #[must_use]
-    pub fn input_wanted(&self, domain: DomId) -> usize {
-        match self.connections.get(&domain) {
-            Some(connection) if connection.state == State::Active && !connection.is_backed_up() => {
-                connection.assembler.wanted()
-            }
-            _ => 0,
-        }
-    }
-
-    /// Takes in bytes from the ring of `domain` and answers every request that they complete.
-    pub fn input(&mut self, domain: DomId, mut bytes: &[u8], rings: &mut impl Rings) {
-        while !bytes.is_empty() {
-            let Some(connection) = self
-                .connections
-                .get_mut(&domain)
-                .filter(|one| one.state == State::Active)
-            else {
-                return;
-            };
-            match connection.assembler.take(&mut bytes) {
-                Ok(Some((header, payload))) => self.request(domain, header, &payload, rings),
-                Ok(None) => return,
-                Err(_) => connection.cut_off(),
-            }
-        }
+    pub fn takes_requests(&self, domain: DomId) -> bool {
+        let connection = self.connections.get(&domain);
+        connection.is_some_and(|one| one.state == State::Active && !one.is_backed_up())
     }
 
     /// Whether `domain` is known but not served.

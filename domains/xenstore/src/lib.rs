@@ -1,5 +1,6 @@
 //! The xenstore server without its rings: the tree of nodes, permissions, transactions, watches and quotas, and the
-//! requests on them, as xenstored does them. Bytes in, bytes out; the binary moves them.
+//! requests on them, as xenstored does them. Messages in, bytes out; the binary moves them. `xen_rings::store` has the
+//! format of the messages.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -8,7 +9,6 @@ extern crate alloc;
 pub mod connection;
 pub mod domid;
 pub mod engine;
-pub mod error;
 pub mod overlay;
 pub mod path;
 pub mod permissions;
@@ -16,4 +16,3 @@ pub mod quota;
 mod request;
 pub mod store;
 pub mod watch;
-pub mod wire;

@@ -5,7 +5,6 @@
 //! has changed. A request outside a transaction is an overlay of its own that is committed at once.
 
 use crate::domid::DomId;
-use crate::error::Error;
 use crate::path::Path;
 use crate::permissions::Permissions;
 use crate::quota;
@@ -13,6 +12,7 @@ use crate::store::{Node, Store, charged_bytes};
 use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use xen_abi::errno::Errno;
 
 /// A change that watchers are told of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl Overlay {
     }
 
     /// The node at `path` as the transaction sees it.
-    pub fn get(&mut self, store: &Store, path: &Path, client: DomId) -> Result<Option<Rc<Node>>, Error> {
+    pub fn get(&mut self, store: &Store, path: &Path, client: DomId) -> Result<Option<Rc<Node>>, Errno> {
         if let Some(touched) = self.touched.get(path) {
             return Ok(match &touched.state {
                 State::Seen => store.get(path).cloned(),
@@ -176,7 +176,7 @@ impl Overlay {
         client: DomId,
         writes: Vec<Write>,
         events: impl IntoIterator<Item = Event>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), Errno> {
         let fresh = writes
             .iter()
             .filter(|write| !self.touched.contains_key(&write.path))
@@ -201,7 +201,7 @@ impl Overlay {
         Ok(())
     }
 
-    fn check_quotas(&self, store: &Store, client: DomId, writes: &[Write]) -> Result<(), Error> {
+    fn check_quotas(&self, store: &Store, client: DomId, writes: &[Write]) -> Result<(), Errno> {
         if client.is_privileged() {
             return Ok(());
         }
@@ -220,7 +220,7 @@ impl Overlay {
             *deltas.entry(node.permissions.owner()).or_default() += 1;
             let grows = before.is_none_or(|before| node.size() > before.size());
             if grows && node.size() > quota::NODE_BYTES || node.permissions.count() > quota::PERMISSIONS_PER_NODE {
-                return Err(Error::NoSpace);
+                return Err(Errno::ENOSPC);
             }
             bytes += charged_bytes(path, node);
         }
@@ -229,18 +229,18 @@ impl Overlay {
             .filter(|(owner, delta)| *delta > 0 && !owner.is_privileged())
         {
             if store.usage(owner).nodes + delta.unsigned_abs() > quota::NODES {
-                return Err(Error::NoSpace);
+                return Err(Errno::ENOSPC);
             }
         }
         if store.usage(client).bytes + bytes > quota::MEMORY {
-            return Err(Error::NoMemory);
+            return Err(Errno::ENOMEM);
         }
         Ok(())
     }
 
-    fn room_for(&self, fresh: usize, client: DomId) -> Result<(), Error> {
+    fn room_for(&self, fresh: usize, client: DomId) -> Result<(), Errno> {
         if !client.is_privileged() && self.touched.len() + fresh > quota::NODES_PER_TRANSACTION {
-            return Err(Error::NoSpace);
+            return Err(Errno::ENOSPC);
         }
         Ok(())
     }

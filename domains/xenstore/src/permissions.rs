@@ -4,63 +4,12 @@
 //! domain has that no further entry names. On the wire an entry is `n`, `r`, `w` or `b` and a domain id, NUL-terminated.
 
 use crate::domid::DomId;
-use crate::error::Error;
-use crate::wire::{parse_number, strings};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-
-/// What a domain may do to a node's value, children and permissions list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Nothing.
-    None,
-    /// Read it.
-    Read,
-    /// Write it.
-    Write,
-    /// Read and write it.
-    Both,
-}
-
-impl Access {
-    /// Whether reading is among it.
-    #[must_use]
-    pub fn reads(self) -> bool {
-        matches!(self, Access::Read | Access::Both)
-    }
-
-    /// Whether writing is among it.
-    #[must_use]
-    pub fn writes(self) -> bool {
-        matches!(self, Access::Write | Access::Both)
-    }
-
-    /// Whether it has all of `wanted`.
-    #[must_use]
-    pub fn covers(self, wanted: Access) -> bool {
-        (!wanted.reads() || self.reads()) && (!wanted.writes() || self.writes())
-    }
-
-    fn letter(self) -> char {
-        match self {
-            Access::None => 'n',
-            Access::Read => 'r',
-            Access::Write => 'w',
-            Access::Both => 'b',
-        }
-    }
-
-    fn from_letter(letter: u8) -> Result<Self, Error> {
-        match letter {
-            b'n' => Ok(Access::None),
-            b'r' => Ok(Access::Read),
-            b'w' => Ok(Access::Write),
-            b'b' => Ok(Access::Both),
-            _ => Err(Error::Invalid),
-        }
-    }
-}
+use xen_abi::errno::Errno;
+pub use xen_rings::store::Access;
+use xen_rings::store::{Permission, Strings};
 
 /// One domain and what it may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,10 +40,10 @@ impl Permissions {
         }
     }
 
-    /// Reads the NUL-terminated entries of a `SET_PERMS` request.
-    pub fn parse(payload: &[u8]) -> Result<Self, Error> {
-        let mut entries = strings(payload)?.into_iter().map(parse_entry);
-        let first = entries.next().ok_or(Error::Invalid)??;
+    /// Reads the entries of a `SET_PERMS` request.
+    pub fn parse(entries: Strings<'_>) -> Result<Self, Errno> {
+        let mut entries = entries.map(|text| Permission::parse(text).map(Entry::from).ok_or(Errno::EINVAL));
+        let first = entries.next().ok_or(Errno::EINVAL)??;
         let others = entries.collect::<Result<Vec<_>, _>>()?;
         Ok(Permissions {
             first,
@@ -105,7 +54,11 @@ impl Permissions {
     /// Appends the entries as `GET_PERMS` sends them.
     pub fn encode(&self, out: &mut Vec<u8>) {
         for entry in self.entries() {
-            out.extend_from_slice(format!("{}{}\0", entry.access.letter(), entry.domain).as_bytes());
+            let entry = Permission {
+                access: entry.access,
+                domid: entry.domain.0,
+            };
+            out.extend_from_slice(format!("{entry}\0").as_bytes());
         }
     }
 
@@ -164,14 +117,19 @@ impl Permissions {
     }
 }
 
-fn parse_entry(text: &[u8]) -> Result<Entry, Error> {
-    let (&letter, id) = text.split_first().ok_or(Error::Invalid)?;
-    let access = Access::from_letter(letter)?;
-    let id: u16 = parse_number(id)?.try_into().map_err(|_| Error::Invalid)?;
-    Ok(Entry {
-        domain: DomId(id),
-        access,
-    })
+impl From<Permission> for Entry {
+    fn from(entry: Permission) -> Self {
+        Entry {
+            domain: DomId(entry.domid),
+            access: entry.access,
+        }
+    }
+}
+
+/// Whether `access` has all of `wanted`.
+#[must_use]
+pub fn covers(access: Access, wanted: Access) -> bool {
+    (!wanted.reads() || access.reads()) && (!wanted.writes() || access.writes())
 }
 
 #[cfg(test)]
@@ -179,7 +137,7 @@ mod tests {
     use super::*;
 
     fn list(text: &[u8]) -> Permissions {
-        Permissions::parse(text).unwrap()
+        Permissions::parse(Strings::new(text)).unwrap()
     }
 
     #[test]
@@ -218,7 +176,7 @@ mod tests {
             b"r1\0\0",
             b"r1x\0",
         ] {
-            assert_eq!(Permissions::parse(bad), Err(Error::Invalid), "{bad:?}");
+            assert_eq!(Permissions::parse(Strings::new(bad)), Err(Errno::EINVAL), "{bad:?}");
         }
     }
 

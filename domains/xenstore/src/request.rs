@@ -3,17 +3,20 @@
 use crate::connection::Connection;
 use crate::domid::DomId;
 use crate::engine::{Engine, Rings};
-use crate::error::Error;
 use crate::overlay::{Event, Overlay, Write};
 use crate::path::Path;
-use crate::permissions::{Access, Permissions};
+use crate::permissions::{Access, Permissions, covers};
 use crate::quota;
 use crate::store::Node;
 use crate::watch::{Target, Watch};
-use crate::wire::{Header, Op, PAYLOAD_MAX, exactly, leading, parse_number};
 use alloc::format;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use xen_abi::errno::Errno;
+use xen_abi::io::xs_wire::{XENSTORE_PAYLOAD_MAX, XS_ERROR};
+use xen_rings::store as wire;
+use xen_rings::store::request::End;
+use xen_rings::store::{Message, Request, RequestError, Strings};
 
 const OK: &[u8] = b"OK\0";
 
@@ -24,126 +27,121 @@ struct Context {
     transaction: u32,
 }
 
-type Reply = Result<Vec<u8>, Error>;
+type Reply = Result<Vec<u8>, Errno>;
 
 impl Engine {
     /// Carries out one request of `client` and queues the reply, then the events.
-    pub(crate) fn request(&mut self, client: DomId, header: Header, payload: &[u8], rings: &mut impl Rings) {
+    pub fn request(&mut self, client: DomId, message: &Message<'_>, rings: &mut impl Rings) {
+        let head = message.head;
+        if self.is_cut_off(client) {
+            return;
+        }
         let context = Context {
             client,
-            transaction: header.transaction,
+            transaction: head.tx_id,
         };
         let mut events = Vec::new();
-        let reply = match Op::from_number(header.op) {
-            Some(op) => self.carry_out(op, context, payload, rings, &mut events),
-            None => Err(Error::NotImplemented),
-        };
+        let reply = Request::parse(message)
+            .map_err(RequestError::errno)
+            .and_then(|request| self.carry_out(context, request, rings, &mut events));
         if let Some(connection) = self.connections.get_mut(&client) {
-            let (op, body) = match &reply {
-                Ok(body) => (header.op, body.as_slice()),
-                Err(error) => (Op::Error as u32, error.wire_name().as_bytes()),
-            };
-            let mut body = body.to_vec();
-            if reply.is_err() {
-                body.push(0);
+            match reply {
+                Ok(body) => connection.send(head.kind, head.req_id, head.tx_id, &body),
+                Err(error) => {
+                    let name = format!("{}\0", error.name());
+                    connection.send(XS_ERROR, head.req_id, head.tx_id, name.as_bytes());
+                }
             }
-            connection.send(op, header.request, header.transaction, &body);
         }
         self.fire(&events);
     }
 
     fn carry_out(
         &mut self,
-        op: Op,
         context: Context,
-        payload: &[u8],
+        request: Request<'_>,
         rings: &mut impl Rings,
         events: &mut Vec<Event>,
     ) -> Reply {
-        match op {
-            Op::Directory => self.directory(context, payload),
-            Op::DirectoryPart => self.directory_part(context, payload),
-            Op::Read => self.read(context, payload),
-            Op::GetPerms => self.get_permissions(context, payload),
-            Op::Write => self.write(context, payload, events),
-            Op::MakeDirectory => self.make_directory(context, payload, events),
-            Op::Remove => self.remove(context, payload, events),
-            Op::SetPerms => self.set_permissions(context, payload, events),
-            Op::Watch => self.watch(context.client, payload),
-            Op::Unwatch => self.unwatch(context.client, payload),
-            Op::ResetWatches => self.reset_watches(context.client),
-            Op::TransactionStart => self.start_transaction(context),
-            Op::TransactionEnd => self.end_transaction(context, payload, events),
-            Op::GetDomainPath => domain_path(payload),
-            Op::IsDomainIntroduced => Ok(if self.knows(domain_argument(payload)?) {
+        let client = context.client;
+        let resolve = |name| Path::resolve(name, client);
+        match request {
+            Request::Directory(name) => self.directory(context, &resolve(name)?),
+            Request::DirectoryPart(name, offset) => self.directory_part(context, &resolve(name)?, offset),
+            Request::Read(name) => self.read(context, &resolve(name)?),
+            Request::GetPerms(name) => self.get_permissions(context, &resolve(name)?),
+            Request::Write(name, value) => self.write(context, &resolve(name)?, value, events),
+            Request::Mkdir(name) => self.make_directory(context, &resolve(name)?, events),
+            Request::Rm(name) => self.remove(context, &resolve(name)?, events),
+            Request::SetPerms(name, list) => self.set_permissions(context, &resolve(name)?, list, events),
+            Request::Watch(name, token) => self.watch(client, name, token),
+            Request::Unwatch(name, token) => self.unwatch(client, name, token),
+            Request::ResetWatches => self.reset_watches(client),
+            Request::TransactionStart => self.start_transaction(context),
+            Request::TransactionEnd(end) => self.end_transaction(context, end, events),
+            Request::GetDomainPath(domain) => Ok(format!("{}\0", Path::home(DomId(domain))).into_bytes()),
+            Request::IsDomainIntroduced(domain) => Ok(if self.knows(DomId(domain)) {
                 b"T\0".to_vec()
             } else {
                 b"F\0".to_vec()
             }),
-            Op::Introduce => self.introduce(context.client, payload, rings),
-            Op::Release => self.release_request(context.client, payload, rings),
-            Op::Control => self.control(context.client, payload),
-            Op::Resume | Op::SetTarget | Op::WatchEvent | Op::Error => Err(Error::NotImplemented),
+            Request::Introduce { domid, gfn: _, port } => self.introduce(client, DomId(domid), port, rings),
+            Request::Release(domain) => self.release_request(client, DomId(domain), rings),
+            Request::Control(words) => self.control(client, words),
+            Request::Resume(_) | Request::SetTarget(..) => Err(Errno::ENOSYS),
         }
     }
 
     // --- nodes ---
 
-    fn read(&mut self, context: Context, payload: &[u8]) -> Reply {
-        let path = path_argument(payload, context.client)?;
-        Ok(self.readable(context, &path)?.value.to_vec())
+    fn read(&mut self, context: Context, path: &Path) -> Reply {
+        Ok(self.readable(context, path)?.value.to_vec())
     }
 
-    fn directory(&mut self, context: Context, payload: &[u8]) -> Reply {
-        let path = path_argument(payload, context.client)?;
-        let node = self.readable(context, &path)?;
-        if node.children_bytes > PAYLOAD_MAX {
-            return Err(Error::TooBig);
+    fn directory(&mut self, context: Context, path: &Path) -> Reply {
+        let node = self.readable(context, path)?;
+        if node.children_bytes > XENSTORE_PAYLOAD_MAX {
+            return Err(Errno::E2BIG);
         }
         Ok(child_names(&node))
     }
 
     /// Children from a byte offset in their list, with the node's generation before and an empty name at the end.
-    fn directory_part(&mut self, context: Context, payload: &[u8]) -> Reply {
-        let [path, offset] = exactly(payload)?;
-        let path = Path::parse(path, context.client)?;
-        let offset = usize::try_from(parse_number(offset)?).map_err(|_| Error::Invalid)?;
-        let node = self.readable(context, &path)?;
+    fn directory_part(&mut self, context: Context, path: &Path, offset: u64) -> Reply {
+        let offset = usize::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        let node = self.readable(context, path)?;
         let mut reply = format!("{}\0", node.generation).into_bytes();
         let names = child_names(&node);
-        let mut rest = names.get(offset..).ok_or(Error::Invalid)?;
+        let mut rest = names.get(offset..).ok_or(Errno::EINVAL)?;
         while let Some(end) = rest.iter().position(|&byte| byte == 0) {
-            if reply.len() + end + 1 > PAYLOAD_MAX {
+            if reply.len() + end + 1 > XENSTORE_PAYLOAD_MAX {
                 return Ok(reply);
             }
             reply.extend_from_slice(&rest[..=end]);
             rest = &rest[end + 1..];
         }
-        if reply.len() < PAYLOAD_MAX {
+        if reply.len() < XENSTORE_PAYLOAD_MAX {
             reply.push(0);
         }
         Ok(reply)
     }
 
-    fn get_permissions(&mut self, context: Context, payload: &[u8]) -> Reply {
-        let path = path_argument(payload, context.client)?;
+    fn get_permissions(&mut self, context: Context, path: &Path) -> Reply {
         let mut reply = Vec::new();
-        self.readable(context, &path)?.permissions.encode(&mut reply);
-        if reply.len() > PAYLOAD_MAX {
-            Err(Error::TooBig)
+        self.readable(context, path)?.permissions.encode(&mut reply);
+        if reply.len() > XENSTORE_PAYLOAD_MAX {
+            Err(Errno::E2BIG)
         } else {
             Ok(reply)
         }
     }
 
-    fn write(&mut self, context: Context, payload: &[u8], events: &mut Vec<Event>) -> Reply {
-        let (path, value) = leading(payload)?;
-        let path = Path::parse(path, context.client)?;
+    fn write(&mut self, context: Context, path: &Path, value: &[u8], events: &mut Vec<Event>) -> Reply {
         self.change(context, events, |view| {
-            let Some(node) = view.accessible(&path, Access::Write)? else {
-                return view.create(&path, value);
+            let Some(node) = view.accessible(path, Access::Write)? else {
+                return view.create(path, value);
             };
-            let event = changed(&path, &node, &node.permissions);
+            let event = changed(path, &node, &node.permissions);
             let node = Node {
                 value: Rc::from(value),
                 ..Node::clone(&node)
@@ -158,34 +156,30 @@ impl Engine {
         })
     }
 
-    fn make_directory(&mut self, context: Context, payload: &[u8], events: &mut Vec<Event>) -> Reply {
-        let path = path_argument(payload, context.client)?;
-        self.change(context, events, |view| match view.accessible(&path, Access::Write)? {
+    fn make_directory(&mut self, context: Context, path: &Path, events: &mut Vec<Event>) -> Reply {
+        self.change(context, events, |view| match view.accessible(path, Access::Write)? {
             Some(_) => Ok(()),
-            None => view.create(&path, b""),
+            None => view.create(path, b""),
         })
     }
 
-    fn remove(&mut self, context: Context, payload: &[u8], events: &mut Vec<Event>) -> Reply {
-        let path = path_argument(payload, context.client)?;
-        self.change(context, events, |view| view.remove(&path))
+    fn remove(&mut self, context: Context, path: &Path, events: &mut Vec<Event>) -> Reply {
+        self.change(context, events, |view| view.remove(path))
     }
 
-    fn set_permissions(&mut self, context: Context, payload: &[u8], events: &mut Vec<Event>) -> Reply {
-        let (path, list) = leading(payload)?;
-        let path = Path::parse(path, context.client)?;
+    fn set_permissions(&mut self, context: Context, path: &Path, list: Strings<'_>, events: &mut Vec<Event>) -> Reply {
         let permissions = Permissions::parse(list)?;
         self.change(context, events, |view| {
-            let node = view.accessible(&path, Access::Write)?.ok_or(Error::NotFound)?;
+            let node = view.accessible(path, Access::Write)?.ok_or(Errno::ENOENT)?;
             if !context.client.is_privileged() {
                 if node.permissions.owner() != context.client {
-                    return Err(Error::Access);
+                    return Err(Errno::EACCES);
                 }
                 if permissions.owner() != context.client {
-                    return Err(Error::NotPermitted);
+                    return Err(Errno::EPERM);
                 }
             }
-            let event = changed(&path, &node, &permissions);
+            let event = changed(path, &node, &permissions);
             let node = Node {
                 permissions: permissions.clone(),
                 ..Node::clone(&node)
@@ -201,16 +195,16 @@ impl Engine {
     }
 
     /// The node at `path` if `context` may read it.
-    fn readable(&mut self, context: Context, path: &Path) -> Result<Rc<Node>, Error> {
+    fn readable(&mut self, context: Context, path: &Path) -> Result<Rc<Node>, Errno> {
         let mut single = Overlay::single_request();
-        let connection = self.connections.get_mut(&context.client).ok_or(Error::NotFound)?;
+        let connection = self.connections.get_mut(&context.client).ok_or(Errno::ENOENT)?;
         let overlay = overlay_of(connection, context.transaction, &mut single)?;
         let mut view = View {
             store: &self.store,
             overlay,
             client: context.client,
         };
-        view.accessible(path, Access::Read)?.ok_or(Error::NotFound)
+        view.accessible(path, Access::Read)?.ok_or(Errno::ENOENT)
     }
 
     /// Runs `action` on the transaction of `context`, or on one for this request alone that is then committed.
@@ -218,14 +212,14 @@ impl Engine {
         &mut self,
         context: Context,
         events: &mut Vec<Event>,
-        action: impl FnOnce(&mut View<'_>) -> Result<(), Error>,
+        action: impl FnOnce(&mut View<'_>) -> Result<(), Errno>,
     ) -> Reply {
         let client = context.client;
         if !client.is_privileged() && self.memory_of(client) > quota::MEMORY {
-            return Err(Error::NoMemory);
+            return Err(Errno::ENOMEM);
         }
         let mut single = Overlay::single_request();
-        let connection = self.connections.get_mut(&client).ok_or(Error::NotFound)?;
+        let connection = self.connections.get_mut(&client).ok_or(Errno::ENOENT)?;
         let overlay = overlay_of(connection, context.transaction, &mut single)?;
         action(&mut View {
             store: &self.store,
@@ -242,21 +236,16 @@ impl Engine {
 
     fn start_transaction(&mut self, context: Context) -> Reply {
         if context.transaction != 0 {
-            return Err(Error::Busy);
+            return Err(Errno::EBUSY);
         }
         let id = self.connection(context.client)?.start_transaction()?;
         Ok(format!("{id}\0").into_bytes())
     }
 
-    fn end_transaction(&mut self, context: Context, payload: &[u8], events: &mut Vec<Event>) -> Reply {
-        let commit = match payload {
-            b"T\0" => true,
-            b"F\0" => false,
-            _ => return Err(Error::Invalid),
-        };
+    fn end_transaction(&mut self, context: Context, end: End, events: &mut Vec<Event>) -> Reply {
         let transactions = &mut self.connection(context.client)?.transactions;
-        let overlay = transactions.remove(&context.transaction).ok_or(Error::NotFound)?;
-        if commit {
+        let overlay = transactions.remove(&context.transaction).ok_or(Errno::ENOENT)?;
+        if end == End::Commit {
             events.extend(self.store.commit(overlay, context.client)?);
         }
         Ok(OK.to_vec())
@@ -264,15 +253,14 @@ impl Engine {
 
     // --- watches ---
 
-    fn watch(&mut self, client: DomId, payload: &[u8]) -> Reply {
-        let [name, token] = exactly(payload)?;
-        let target = Target::parse(name, client)?;
+    fn watch(&mut self, client: DomId, name: wire::Path<'_>, token: &[u8]) -> Reply {
+        let target = Target::resolve(name, client)?;
         // Leaves room for the node's name in an event.
-        if name.len() + token.len() + 2 > PAYLOAD_MAX {
-            return Err(Error::TooBig);
+        if name.text().len() + token.len() + 2 > XENSTORE_PAYLOAD_MAX {
+            return Err(Errno::E2BIG);
         }
         if !client.is_privileged() && self.memory_of(client) > quota::MEMORY {
-            return Err(Error::NoMemory);
+            return Err(Errno::ENOMEM);
         }
         self.connection(client)?.watches.add(Watch {
             target,
@@ -281,9 +269,8 @@ impl Engine {
         Ok(OK.to_vec())
     }
 
-    fn unwatch(&mut self, client: DomId, payload: &[u8]) -> Reply {
-        let [name, token] = exactly(payload)?;
-        let target = Target::parse(name, client)?;
+    fn unwatch(&mut self, client: DomId, name: wire::Path<'_>, token: &[u8]) -> Reply {
+        let target = Target::resolve(name, client)?;
         self.connection(client)?.watches.remove(&target, token)?;
         Ok(OK.to_vec())
     }
@@ -297,42 +284,38 @@ impl Engine {
 
     // --- domains ---
 
-    fn introduce(&mut self, client: DomId, payload: &[u8], rings: &mut impl Rings) -> Reply {
+    fn introduce(&mut self, client: DomId, domain: DomId, port: u32, rings: &mut impl Rings) -> Reply {
         only_privileged(client)?;
-        let [domain, _frame, port] = exactly(payload)?;
-        let domain = domain_number(domain)?;
-        let port = u32::try_from(parse_number(port)?).map_err(|_| Error::Invalid)?;
         if domain.is_privileged() {
-            return Err(Error::Invalid);
+            return Err(Errno::EINVAL);
         }
         if self.knows(domain) {
-            return Err(Error::Exists);
+            return Err(Errno::EEXIST);
         }
         rings.attach(domain, port)?;
         self.connect(domain);
         Ok(OK.to_vec())
     }
 
-    fn release_request(&mut self, client: DomId, payload: &[u8], rings: &mut impl Rings) -> Reply {
+    fn release_request(&mut self, client: DomId, domain: DomId, rings: &mut impl Rings) -> Reply {
         only_privileged(client)?;
-        let domain = domain_argument(payload)?;
         if domain.is_privileged() {
-            return Err(Error::Invalid);
+            return Err(Errno::EINVAL);
         }
         if !self.knows(domain) {
-            return Err(Error::NotFound);
+            return Err(Errno::ENOENT);
         }
         rings.detach(domain);
         self.release(domain);
         Ok(OK.to_vec())
     }
 
-    fn control(&self, client: DomId, payload: &[u8]) -> Reply {
+    fn control(&self, client: DomId, mut words: Strings<'_>) -> Reply {
         only_privileged(client)?;
-        match leading(payload)?.0 {
-            b"help" => Ok(b"help\nmemory\n\0".to_vec()),
-            b"memory" => Ok(self.memory_report().into_bytes()),
-            _ => Err(Error::Invalid),
+        match words.next() {
+            Some(b"help") => Ok(b"help\nmemory\n\0".to_vec()),
+            Some(b"memory") => Ok(self.memory_report().into_bytes()),
+            _ => Err(Errno::EINVAL),
         }
     }
 
@@ -347,7 +330,7 @@ impl Engine {
                 connection.watches.waiting(),
                 connection.transactions.len(),
             );
-            if report.len() + line.len() < PAYLOAD_MAX {
+            if report.len() + line.len() < XENSTORE_PAYLOAD_MAX {
                 report.push_str(&line);
             }
         }
@@ -355,8 +338,8 @@ impl Engine {
         report
     }
 
-    fn connection(&mut self, client: DomId) -> Result<&mut Connection, Error> {
-        self.connections.get_mut(&client).ok_or(Error::NotFound)
+    fn connection(&mut self, client: DomId) -> Result<&mut Connection, Errno> {
+        self.connections.get_mut(&client).ok_or(Errno::ENOENT)
     }
 }
 
@@ -368,32 +351,32 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    fn get(&mut self, path: &Path) -> Result<Option<Rc<Node>>, Error> {
+    fn get(&mut self, path: &Path) -> Result<Option<Rc<Node>>, Errno> {
         self.overlay.get(self.store, path, self.client)
     }
 
-    fn apply(&mut self, writes: Vec<Write>, events: impl IntoIterator<Item = Event>) -> Result<(), Error> {
+    fn apply(&mut self, writes: Vec<Write>, events: impl IntoIterator<Item = Event>) -> Result<(), Errno> {
         self.overlay.write(self.store, self.client, writes, events)
     }
 
     /// The node at `path`, or `None` when there is none and the client may know that.
     ///
     /// A client that may not do `wanted` to the nearest node above is refused alike whether the node exists or not.
-    fn accessible(&mut self, path: &Path, wanted: Access) -> Result<Option<Rc<Node>>, Error> {
+    fn accessible(&mut self, path: &Path, wanted: Access) -> Result<Option<Rc<Node>>, Errno> {
         if let Some(node) = self.get(path)? {
-            let allowed = node.permissions.access_of(self.client).covers(wanted);
-            return if allowed { Ok(Some(node)) } else { Err(Error::Access) };
+            let allowed = covers(node.permissions.access_of(self.client), wanted);
+            return if allowed { Ok(Some(node)) } else { Err(Errno::EACCES) };
         }
         let (_, above) = self.nearest_above(path)?;
-        if above.permissions.access_of(self.client).covers(wanted) {
+        if covers(above.permissions.access_of(self.client), wanted) {
             Ok(None)
         } else {
-            Err(Error::Access)
+            Err(Errno::EACCES)
         }
     }
 
     /// The nearest existing node above `path`.
-    fn nearest_above(&mut self, path: &Path) -> Result<(Path, Rc<Node>), Error> {
+    fn nearest_above(&mut self, path: &Path) -> Result<(Path, Rc<Node>), Errno> {
         let mut path = path.clone();
         while let Some(parent) = path.parent() {
             if let Some(node) = self.get(&parent)? {
@@ -401,11 +384,11 @@ impl View<'_> {
             }
             path = parent;
         }
-        Err(Error::NotFound)
+        Err(Errno::ENOENT)
     }
 
     /// Makes the missing node at `path` and those missing above it. The client may write the nearest existing one.
-    fn create(&mut self, path: &Path, value: &[u8]) -> Result<(), Error> {
+    fn create(&mut self, path: &Path, value: &[u8]) -> Result<(), Errno> {
         let (above, top) = self.nearest_above(path)?;
         let permissions = top.permissions.inherited_by(self.client);
         let mut writes = Vec::new();
@@ -440,10 +423,10 @@ impl View<'_> {
     }
 
     /// Removes the node at `path` with all below it. Fine when it is missing but its parent is not.
-    fn remove(&mut self, path: &Path) -> Result<(), Error> {
-        let parent_path = path.parent().ok_or(Error::Invalid)?;
+    fn remove(&mut self, path: &Path) -> Result<(), Errno> {
+        let parent_path = path.parent().ok_or(Errno::EINVAL)?;
         let Some(node) = self.accessible(path, Access::Write)? else {
-            return self.get(&parent_path)?.map(|_| ()).ok_or(Error::NotFound);
+            return self.get(&parent_path)?.map(|_| ()).ok_or(Errno::ENOENT);
         };
         let mut events = alloc::vec![Event::removed(path.clone(), node.permissions.clone(), false)];
         let mut writes = Vec::new();
@@ -472,10 +455,10 @@ fn overlay_of<'a>(
     connection: &'a mut Connection,
     transaction: u32,
     single: &'a mut Overlay,
-) -> Result<&'a mut Overlay, Error> {
+) -> Result<&'a mut Overlay, Errno> {
     match transaction {
         0 => Ok(single),
-        id => connection.transactions.get_mut(&id).ok_or(Error::NotFound),
+        id => connection.transactions.get_mut(&id).ok_or(Errno::ENOENT),
     }
 }
 
@@ -496,29 +479,10 @@ fn child_names(node: &Node) -> Vec<u8> {
     names
 }
 
-fn only_privileged(client: DomId) -> Result<(), Error> {
+fn only_privileged(client: DomId) -> Result<(), Errno> {
     if client.is_privileged() {
         Ok(())
     } else {
-        Err(Error::Access)
+        Err(Errno::EACCES)
     }
-}
-
-fn path_argument(payload: &[u8], client: DomId) -> Result<Path, Error> {
-    let [path] = exactly(payload)?;
-    Path::parse(path, client)
-}
-
-fn domain_argument(payload: &[u8]) -> Result<DomId, Error> {
-    let [domain] = exactly(payload)?;
-    domain_number(domain)
-}
-
-fn domain_number(text: &[u8]) -> Result<DomId, Error> {
-    let id = parse_number(text)?;
-    u16::try_from(id).map(DomId).map_err(|_| Error::Invalid)
-}
-
-fn domain_path(payload: &[u8]) -> Reply {
-    Ok(format!("{}\0", Path::home(domain_argument(payload)?)).into_bytes())
 }

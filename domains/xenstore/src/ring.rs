@@ -1,43 +1,12 @@
-//! The server's end of a domain's ring page (`struct xenstore_domain_interface`, Xen public header `io/xs_wire.h`).
-//!
-//! Our own two indexes are kept here and only published in the page; the client's two are read once per step and must
-//! lie within a ring's length of ours.
-
-use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+//! A client's ring page and the channel that goes with it.
 
 use runtime::event::Channel;
 use runtime::grant::{GrantError, Mapping};
-use runtime::shared::Shared;
 use runtime::{Access, DomId, Errno, GrantRef, Port};
-use xen_abi::io::xs_wire as abi;
+use xen_abi::io::xs_wire::XENSTORE_SERVER_FEATURE_ERROR;
 use xen_abi::native::GRANT_REF_XENSTORE;
-
-const BYTES: u32 = abi::XENSTORE_RING_SIZE as u32;
-
-/// Offsets in the page.
-mod offset {
-    pub const REQUESTS: usize = 0;
-    pub const RESPONSES: usize = 1024;
-    pub const REQ_CONS: usize = 2048;
-    pub const REQ_PROD: usize = 2052;
-    pub const RSP_CONS: usize = 2056;
-    pub const RSP_PROD: usize = 2060;
-    pub const SERVER_FEATURES: usize = 2064;
-    pub const ERROR: usize = 2072;
-}
-
-/// The client's indexes are impossible.
-#[derive(Clone, Copy, Debug)]
-pub struct BadIndexes;
-
-/// A mapped ring and the channel that goes with it.
-pub struct Ring {
-    page: Mapping,
-    channel: Channel,
-    request_consumer: u32,
-    response_producer: u32,
-    moved: bool,
-}
+use xen_rings::ring::RingError;
+use xen_rings::store::{Message, StoreServer, WireError};
 
 /// Why a ring could not be attached.
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +15,8 @@ pub enum AttachError {
     Page(GrantError),
     /// Its event channel cannot be bound.
     Channel(Errno),
+    /// What is in its page makes no sense.
+    Content(RingError),
 }
 
 impl core::fmt::Display for AttachError {
@@ -53,8 +24,16 @@ impl core::fmt::Display for AttachError {
         match self {
             AttachError::Page(error) => write!(f, "its ring page cannot be mapped: {error}"),
             AttachError::Channel(error) => write!(f, "its event channel cannot be bound: {error}"),
+            AttachError::Content(error) => write!(f, "its ring page makes no sense: {error}"),
         }
     }
+}
+
+/// The server's end of a ring.
+pub struct Ring {
+    server: StoreServer<Mapping>,
+    channel: Channel,
+    moved: bool,
 }
 
 impl Ring {
@@ -62,18 +41,12 @@ impl Ring {
     pub fn attach(domain: DomId, port: Port) -> Result<Self, AttachError> {
         let page =
             Mapping::page_of(domain, GrantRef(GRANT_REF_XENSTORE), Access::ReadWrite).map_err(AttachError::Page)?;
+        let mut server = StoreServer::attach(page).map_err(AttachError::Content)?;
+        server.set_features(XENSTORE_SERVER_FEATURE_ERROR);
         let channel = Channel::connect(domain, port).map_err(AttachError::Channel)?;
-        let memory = page.memory();
-        let request_consumer = memory.u32_at(offset::REQ_CONS).load(Relaxed);
-        let response_producer = memory.u32_at(offset::RSP_PROD).load(Relaxed);
-        memory
-            .u32_at(offset::SERVER_FEATURES)
-            .store(abi::XENSTORE_SERVER_FEATURE_ERROR, Relaxed);
         Ok(Ring {
-            page,
+            server,
             channel,
-            request_consumer,
-            response_producer,
             moved: false,
         })
     }
@@ -83,62 +56,18 @@ impl Ring {
         self.channel.port()
     }
 
-    fn memory(&self) -> Shared<'_> {
-        self.page.memory()
-    }
-
-    /// Takes up to `buffer.len()` bytes of requests; gives how many.
-    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, BadIndexes> {
-        let filled = self
-            .memory()
-            .u32_at(offset::REQ_PROD)
-            .load(Acquire)
-            .wrapping_sub(self.request_consumer);
-        if filled > BYTES {
-            return Err(BadIndexes);
-        }
-        let start = self.request_consumer % BYTES;
-        let count = filled.min(BYTES - start).min(buffer.len() as u32);
-        self.memory()
-            .read(offset::REQUESTS + start as usize, &mut buffer[..count as usize]);
-        if count > 0 {
-            self.request_consumer = self.request_consumer.wrapping_add(count);
-            self.memory()
-                .u32_at(offset::REQ_CONS)
-                .store(self.request_consumer, Release);
-            self.moved = true;
-        }
-        Ok(count as usize)
+    /// The next whole request, if it has arrived. After an error the client is not to be served any more.
+    pub fn next_message(&mut self) -> Result<Option<Message<'_>>, WireError> {
+        // Also a part of a message makes room that the client may wait for.
+        self.moved = true;
+        self.server.next_message()
     }
 
     /// Puts as many of `bytes` into the ring as there is room for; gives how many.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<usize, BadIndexes> {
-        let mut written = 0;
-        // Twice at most: up to the ring's end and from its start.
-        for _ in 0..2 {
-            let used = self
-                .response_producer
-                .wrapping_sub(self.memory().u32_at(offset::RSP_CONS).load(Acquire));
-            if used > BYTES {
-                return Err(BadIndexes);
-            }
-            let start = self.response_producer % BYTES;
-            let rest = bytes.get(written..).unwrap_or_default();
-            let count = (BYTES - used)
-                .min(BYTES - start)
-                .min(u32::try_from(rest.len()).unwrap_or(BYTES)) as usize;
-            if count == 0 {
-                break;
-            }
-            self.memory().write(offset::RESPONSES + start as usize, &rest[..count]);
-            self.response_producer = self.response_producer.wrapping_add(count as u32);
-            self.memory()
-                .u32_at(offset::RSP_PROD)
-                .store(self.response_producer, Release);
-            self.moved = true;
-            written += count;
-        }
-        Ok(written)
+    pub fn write(&mut self, bytes: &[u8]) -> Result<usize, RingError> {
+        let count = self.server.write(bytes)?;
+        self.moved |= count > 0;
+        Ok(count)
     }
 
     /// Wakes the client if anything moved since the last time.
@@ -150,7 +79,7 @@ impl Ring {
 
     /// Tells the client why it is not served any more (`XENSTORE_ERROR_*`).
     pub fn tell_error(&mut self, error: u32) {
-        self.memory().u32_at(offset::ERROR).store(error, Relaxed);
+        self.server.set_error(error);
         self.moved = true;
         self.notify();
     }

@@ -5,16 +5,16 @@ use alloc::vec::Vec;
 
 use runtime::Port;
 use runtime::event;
-use xen_abi::io::xs_wire as abi;
+use xen_abi::errno::Errno;
+use xen_abi::io::xs_wire::{XENSTORE_ERROR_PROTO, XENSTORE_ERROR_RINGIDX};
+use xen_rings::store::{Message, WireError};
 use xenstore::domid::DomId;
 use xenstore::engine::{Engine, Rings};
-use xenstore::error::Error;
-use xenstore::wire::PAYLOAD_MAX;
 
 use crate::ring::Ring;
 
-/// Reads from one ring before the others get their turn: a request is two, its header and its payload.
-const READS_PER_TURN: usize = 16;
+/// Requests of one client before the others get their turn.
+const REQUESTS_PER_TURN: usize = 8;
 
 /// The rings of the introduced domains.
 #[derive(Default)]
@@ -24,10 +24,10 @@ struct Attached {
 }
 
 impl Rings for Attached {
-    fn attach(&mut self, domain: DomId, port: u32) -> Result<(), Error> {
+    fn attach(&mut self, domain: DomId, port: u32) -> Result<(), Errno> {
         let ring = Ring::attach(runtime::DomId(domain.0), Port(port)).map_err(|error| {
             log::warn!("domain {domain} cannot be introduced: {error}");
-            Error::Invalid
+            Errno::EINVAL
         })?;
         self.by_port.insert(ring.port(), domain);
         self.rings.insert(domain, ring);
@@ -52,7 +52,6 @@ pub fn run() {
         None => log::error!("the argument policy-port=N is missing; nothing to serve"),
     }
     log::info!("serving");
-    let mut buffer = alloc::vec![0; PAYLOAD_MAX];
     let mut ready: BTreeSet<DomId> = attached.rings.keys().copied().collect();
     loop {
         if ready.is_empty() {
@@ -62,7 +61,7 @@ pub fn run() {
         }
         let turn: Vec<DomId> = core::mem::take(&mut ready).into_iter().collect();
         for domain in turn {
-            if serve(&mut engine, &mut attached, domain, &mut buffer) == Turn::More {
+            if serve(&mut engine, &mut attached, domain) == Turn::More {
                 ready.insert(domain);
             }
         }
@@ -78,38 +77,33 @@ enum Turn {
 }
 
 /// Takes a bounded number of requests of `domain`.
-fn serve(engine: &mut Engine, attached: &mut Attached, domain: DomId, buffer: &mut [u8]) -> Turn {
-    for _ in 0..READS_PER_TURN {
+fn serve(engine: &mut Engine, attached: &mut Attached, domain: DomId) -> Turn {
+    for _ in 0..REQUESTS_PER_TURN {
         send(engine, attached, domain);
-        let wanted = engine.input_wanted(domain).min(buffer.len());
-        let Some(ring) = attached.rings.get_mut(&domain).filter(|_| wanted > 0) else {
+        let Some(ring) = attached
+            .rings
+            .get_mut(&domain)
+            .filter(|_| engine.takes_requests(domain))
+        else {
             return Turn::Done;
         };
-        let count = match ring.read(&mut buffer[..wanted]) {
-            Ok(0) => return Turn::Done,
-            Ok(count) => count,
-            Err(_) => {
-                cut_off(
-                    engine,
-                    attached,
-                    domain,
-                    abi::XENSTORE_ERROR_RINGIDX,
-                    "impossible ring indexes",
-                );
+        // A copy of the request, as carrying it out may attach and detach rings.
+        let (head, payload) = match ring.next_message() {
+            Ok(Some(message)) => (message.head, message.payload.to_vec()),
+            Ok(None) => return Turn::Done,
+            Err(error) => {
+                cut_off(engine, attached, domain, error);
                 return Turn::Done;
             }
         };
-        engine.input(domain, &buffer[..count], attached);
-        if engine.is_cut_off(domain) {
-            cut_off(
-                engine,
-                attached,
-                domain,
-                abi::XENSTORE_ERROR_PROTO,
-                "an impossible message",
-            );
-            return Turn::Done;
-        }
+        engine.request(
+            domain,
+            &Message {
+                head,
+                payload: &payload,
+            },
+            attached,
+        );
     }
     Turn::More
 }
@@ -136,25 +130,19 @@ fn send(engine: &mut Engine, attached: &mut Attached, domain: DomId) {
         match ring.write(bytes) {
             Ok(0) => return,
             Ok(count) => engine.output_taken(domain, count),
-            Err(_) => {
-                cut_off(
-                    engine,
-                    attached,
-                    domain,
-                    abi::XENSTORE_ERROR_RINGIDX,
-                    "impossible ring indexes",
-                );
-                return;
-            }
+            Err(error) => return cut_off(engine, attached, domain, WireError::Ring(error)),
         }
     }
 }
 
 /// Serves `domain` no more. It stays introduced until the policy domain releases it.
-fn cut_off(engine: &mut Engine, attached: &mut Attached, domain: DomId, error: u32, why: &str) {
+fn cut_off(engine: &mut Engine, attached: &mut Attached, domain: DomId, why: WireError) {
     log::warn!("domain {domain} is served no more: {why}");
     engine.cut_off(domain);
     if let Some(ring) = attached.rings.get_mut(&domain) {
-        ring.tell_error(error);
+        ring.tell_error(match why {
+            WireError::Ring(_) => XENSTORE_ERROR_RINGIDX,
+            WireError::TooLong(_) => XENSTORE_ERROR_PROTO,
+        });
     }
 }

@@ -4,7 +4,6 @@
 //! finished [`Overlay`] and either applies all of it or none.
 
 use crate::domid::DomId;
-use crate::error::Error;
 use crate::overlay::{Event, Overlay};
 use crate::path::Path;
 use crate::permissions::{Access, Permissions};
@@ -12,6 +11,7 @@ use crate::quota;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
+use xen_abi::errno::Errno;
 
 /// One node.
 #[derive(Clone, Debug)]
@@ -141,15 +141,15 @@ impl Store {
 
     /// Applies `overlay`, which `client` filled, and gives the events that its watchers are owed.
     ///
-    /// Fails with [`Error::Again`] when something that the overlay saw has changed since, and with [`Error::NoSpace`]
+    /// Fails with [`Errno::EAGAIN`] when something that the overlay saw has changed since, and with [`Errno::ENOSPC`]
     /// when others used up the node quota meanwhile; then nothing has changed.
-    pub fn commit(&mut self, overlay: Overlay, client: DomId) -> Result<Vec<Event>, Error> {
+    pub fn commit(&mut self, overlay: Overlay, client: DomId) -> Result<Vec<Event>, Errno> {
         let generation_of = |path: &Path| self.nodes.get(path).map(|node| node.generation);
         if overlay
             .seen()
             .any(|(path, generation)| generation_of(path) != generation)
         {
-            return Err(Error::Again);
+            return Err(Errno::EAGAIN);
         }
         self.check_node_quota(&overlay, client)?;
         self.generation += 1;
@@ -224,7 +224,7 @@ impl Store {
         }
     }
 
-    fn check_node_quota(&self, overlay: &Overlay, client: DomId) -> Result<(), Error> {
+    fn check_node_quota(&self, overlay: &Overlay, client: DomId) -> Result<(), Errno> {
         if client.is_privileged() {
             return Ok(());
         }
@@ -236,7 +236,7 @@ impl Store {
             .filter(|(owner, _)| !owner.is_privileged())
             .any(exceeds)
         {
-            return Err(Error::NoSpace);
+            return Err(Errno::ENOSPC);
         }
         Ok(())
     }

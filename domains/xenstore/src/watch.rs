@@ -5,18 +5,15 @@
 //! never reads thus costs a bounded amount, and one that reads late still learns where to look.
 
 use crate::domid::DomId;
-use crate::error::Error;
 use crate::overlay::Event;
 use crate::path::Path;
 use crate::quota;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
-
-/// The name that a client watches to hear of domains that come.
-pub const INTRODUCE_DOMAIN: &str = "@introduceDomain";
-/// The name that a client watches to hear of domains that are gone.
-pub const RELEASE_DOMAIN: &str = "@releaseDomain";
+use xen_abi::errno::Errno;
+use xen_rings::store as wire;
+use xen_rings::store::path::{INTRODUCE_DOMAIN, RELEASE_DOMAIN};
 
 /// What a watch is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,20 +32,23 @@ pub enum Target {
 }
 
 impl Target {
-    /// Reads what a client of `domain` wants to watch. The special names are for privileged clients.
-    pub fn parse(text: &[u8], domain: DomId) -> Result<Self, Error> {
-        let special = match text {
-            name if name == INTRODUCE_DOMAIN.as_bytes() => Some(Target::IntroduceDomain),
-            name if name == RELEASE_DOMAIN.as_bytes() => Some(Target::ReleaseDomain),
-            _ => None,
+    /// What a client of `domain` wants to watch. The special names are for privileged clients.
+    pub fn resolve(name: wire::Path<'_>, domain: DomId) -> Result<Self, Errno> {
+        let special = match name {
+            wire::Path::Special(INTRODUCE_DOMAIN) => Target::IntroduceDomain,
+            wire::Path::Special(RELEASE_DOMAIN) => Target::ReleaseDomain,
+            _ => {
+                let relative = matches!(name, wire::Path::Relative(_));
+                return Ok(Target::Node {
+                    path: Path::resolve(name, domain)?,
+                    relative,
+                });
+            }
         };
-        match special {
-            Some(target) if domain.is_privileged() => Ok(target),
-            Some(_) => Err(Error::Access),
-            None => Ok(Target::Node {
-                path: Path::parse(text, domain)?,
-                relative: text.first() != Some(&b'/'),
-            }),
+        if domain.is_privileged() {
+            Ok(special)
+        } else {
+            Err(Errno::EACCES)
         }
     }
 
@@ -139,12 +139,12 @@ impl Watches {
     }
 
     /// Registers a watch and fires it once, as the protocol wants.
-    pub fn add(&mut self, watch: Watch) -> Result<(), Error> {
+    pub fn add(&mut self, watch: Watch) -> Result<(), Errno> {
         if self.find(&watch.target, &watch.token).is_some() {
-            return Err(Error::Exists);
+            return Err(Errno::EEXIST);
         }
         if !self.domain.is_privileged() && self.watches.len() >= quota::WATCHES {
-            return Err(Error::TooBig);
+            return Err(Errno::E2BIG);
         }
         let id = self.next;
         self.next += 1;
@@ -155,8 +155,8 @@ impl Watches {
     }
 
     /// Removes a watch and the events that wait for it.
-    pub fn remove(&mut self, target: &Target, token: &[u8]) -> Result<(), Error> {
-        let id = self.find(target, token).ok_or(Error::NotFound)?;
+    pub fn remove(&mut self, target: &Target, token: &[u8]) -> Result<(), Errno> {
+        let id = self.find(target, token).ok_or(Errno::ENOENT)?;
         if let Some(watch) = self.watches.remove(&id) {
             self.bytes = self.bytes.saturating_sub(watch.charged_bytes(self.domain));
         }

@@ -5,10 +5,9 @@
 
 mod common;
 
-use common::{Reply, Server};
+use common::{Op, Reply, Server};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use xenstore::wire::Op;
 
 #[derive(Clone, Debug, PartialEq)]
 struct ModelNode {

@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::Server;
-use xenstore::wire::Op;
+use common::{Op, Server};
 
 #[test]
 fn write_read_and_directory() {
@@ -60,11 +59,8 @@ fn malformed_payloads_are_refused() {
         Op::Write,
         Op::SetPerms,
     ] {
-        for payload in ["", "\0", "a", "a\0b", "//\0", "@releaseDomain\0"] {
-            let reply = server.call(1, op, payload);
-            if op != Op::Write || payload != "a\0b" {
-                assert_eq!(reply, Err("EINVAL".into()), "{op:?} {payload:?}");
-            }
+        for payload in ["", "\0", "a", "//\0", "@releaseDomain\0"] {
+            server.fails(1, op, payload, "EINVAL");
         }
     }
     server.fails(1, Op::TransactionEnd, "X\0", "EINVAL");
@@ -76,7 +72,7 @@ fn malformed_payloads_are_refused() {
 fn unknown_requests_answer_enosys() {
     let mut server = Server::with_domains(1);
     for op in [Op::Resume, Op::SetTarget, Op::Error, Op::WatchEvent] {
-        server.fails(1, op, "a\0", "ENOSYS");
+        server.fails(1, op, "1\x001\0", "ENOSYS");
     }
 }
 

@@ -2,16 +2,45 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 use std::collections::BTreeMap;
+use xen_abi::errno::Errno;
+use xen_abi::io::xs_wire::{self as wire, XsdSockmsg};
+use xen_rings::store::message::{HEAD_BYTES, parse_head};
 use xenstore::domid::DomId;
 use xenstore::engine::{Engine, Rings};
-use xenstore::error::Error;
-use xenstore::wire::{HEADER_BYTES, Header, Op};
+
+/// The requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Op {
+    Control = wire::XS_CONTROL,
+    Directory = wire::XS_DIRECTORY,
+    Read = wire::XS_READ,
+    GetPerms = wire::XS_GET_PERMS,
+    Watch = wire::XS_WATCH,
+    Unwatch = wire::XS_UNWATCH,
+    TransactionStart = wire::XS_TRANSACTION_START,
+    TransactionEnd = wire::XS_TRANSACTION_END,
+    Introduce = wire::XS_INTRODUCE,
+    Release = wire::XS_RELEASE,
+    GetDomainPath = wire::XS_GET_DOMAIN_PATH,
+    Write = wire::XS_WRITE,
+    MakeDirectory = wire::XS_MKDIR,
+    Remove = wire::XS_RM,
+    SetPerms = wire::XS_SET_PERMS,
+    WatchEvent = wire::XS_WATCH_EVENT,
+    Error = wire::XS_ERROR,
+    IsDomainIntroduced = wire::XS_IS_DOMAIN_INTRODUCED,
+    Resume = wire::XS_RESUME,
+    SetTarget = wire::XS_SET_TARGET,
+    ResetWatches = wire::XS_RESET_WATCHES,
+    DirectoryPart = wire::XS_DIRECTORY_PART,
+}
 
 /// Rings that always attach.
 pub struct NoRings;
 
 impl Rings for NoRings {
-    fn attach(&mut self, _domain: DomId, _port: u32) -> Result<(), Error> {
+    fn attach(&mut self, _domain: DomId, _port: u32) -> Result<(), Errno> {
         Ok(())
     }
 
@@ -58,16 +87,18 @@ impl Server {
     }
 
     pub fn send(&mut self, client: u16, op: Op, transaction: u32, payload: &[u8]) {
-        let mut bytes = Vec::new();
-        Header {
-            op: op as u32,
-            request: 99,
-            transaction,
-            bytes: payload.len() as u32,
-        }
-        .encode(&mut bytes);
-        bytes.extend_from_slice(payload);
-        self.engine.input(DomId(client), &bytes, &mut NoRings);
+        let kind = op as u32;
+        let head = XsdSockmsg {
+            kind,
+            req_id: 99,
+            tx_id: transaction,
+            len: payload.len() as u32,
+        };
+        self.engine.request(
+            DomId(client),
+            &xen_rings::store::Message { head, payload },
+            &mut NoRings,
+        );
     }
 
     /// All that waits for `client`, read to the end.
@@ -90,12 +121,12 @@ impl Server {
         let mut messages = Vec::new();
         let mut rest = &bytes[..];
         while !rest.is_empty() {
-            let header = Header::decode(rest[..HEADER_BYTES].try_into().unwrap());
-            let end = HEADER_BYTES + header.bytes as usize;
-            let payload = rest[HEADER_BYTES..end].to_vec();
+            let head = parse_head(rest).unwrap().unwrap();
+            let end = HEAD_BYTES + head.len as usize;
+            let payload = rest[HEAD_BYTES..end].to_vec();
             messages.push(Message {
-                op: header.op,
-                request: header.request,
+                op: head.kind,
+                request: head.req_id,
                 payload,
             });
             rest = &rest[end..];
