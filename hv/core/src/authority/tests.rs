@@ -291,8 +291,8 @@ fn a_selector_means_one_function_or_none() {
     let by_class = table::Device {
         vendor: table::ANY,
         device: table::ANY,
-        class: 0x0200_00,
-        class_mask: 0xffff_00,
+        class: 0x02_0000,
+        class_mask: 0xff_ff00,
         ..selector(2)
     };
     table.devices = [
@@ -306,16 +306,16 @@ fn a_selector_means_one_function_or_none() {
     ]
     .to_vec();
     let policy = table.policy();
-    let (disk, nic) = (function(3, 0x1042, 0x0100_00), function(4, 0x1041, 0x0200_00));
-    let machine = [disk, nic, function(5, 0x9999, 0x0300_00)];
+    let (disk, nic) = (function(3, 0x1042, 0x01_0000), function(4, 0x1041, 0x02_0000));
+    let machine = [disk, nic, function(5, 0x9999, 0x03_0000)];
     let resolve = |index, functions: &[Function]| policy.resolve(index, functions.iter());
     assert_eq!(resolve(0, &machine), Resolution::One(disk.bdf));
     assert_eq!(resolve(1, &machine), Resolution::One(nic.bdf));
     assert_eq!(resolve(2, &machine), Resolution::Missing { optional: true });
     assert_eq!(resolve(0, &machine[1..]), Resolution::Missing { optional: false });
-    let two_disks = [disk, nic, function(6, 0x1042, 0x0100_00)];
+    let two_disks = [disk, nic, function(6, 0x1042, 0x01_0000)];
     assert_eq!(resolve(0, &two_disks), Resolution::Ambiguous(disk.bdf, Bdf(6 << 3)));
-    let odd = [function(3, 0x1042, 0x0200_00)];
+    let odd = [function(3, 0x1042, 0x02_0000)];
     assert_eq!(
         resolve(0, &odd),
         Resolution::Contested(Bdf(3 << 3), 1),

@@ -128,7 +128,7 @@ impl<'a> Walk<'a> {
         }
         let file_bytes = field(header, 6)?;
         let name_bytes = field(header, 11)?;
-        if name_bytes < 2 || name_bytes > NAME_BYTES_MAX {
+        if !(2..=NAME_BYTES_MAX).contains(&name_bytes) {
             return Err(BundleFault::Name);
         }
         let name_at = self.at.saturating_add(HEADER_BYTES);

@@ -279,9 +279,9 @@ proptest! {
                 queue.sleep(run, now);
                 asleep[slot] = Some(now + naps[slot - 1]);
             }
-            for slot in 1..4 {
-                if asleep[slot].is_some_and(|until| until <= now) {
-                    asleep[slot] = None;
+            for (slot, asleep) in asleep.iter_mut().enumerate() {
+                if asleep.is_some_and(|until| until <= now) {
+                    *asleep = None;
                     let _preempt = queue.wake(key(slot as u8), now);
                 }
             }
