@@ -127,6 +127,7 @@ impl Server {
     /// Serves until the network is lost; gives the reason.
     fn serve(&mut self, site: &mut DiskSite) -> String {
         let mut next_step = now();
+        let mut announced = false;
         loop {
             if site.is_waiting() && now() >= next_step {
                 site.step();
@@ -135,6 +136,11 @@ impl Server {
             let round = self.round(site);
             if let Some(error) = &self.device.failure {
                 return alloc::format!("the network's domain misbehaves: {error}");
+            }
+            if !announced && !site.is_waiting() {
+                announced = true;
+                // For a policy with `ready = "announced"`. It serves as well if this cannot be written.
+                let _ = store::Store::new().write("data/ready", "1");
             }
             if round == Round::Busy {
                 for _port in event::pending() {}

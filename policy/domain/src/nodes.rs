@@ -429,7 +429,7 @@ mod tests {
             ("name", "web"),
             ("domid", "6"),
             ("store/port", "3"),
-            ("config/port", "80"),
+            ("config/ready", "announced"),
         ] {
             let node = find(&nodes, &format!("/local/domain/6/{key}"));
             assert_eq!((node.value.as_str(), node.owner), (value, DomId::POLICY));

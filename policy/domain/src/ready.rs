@@ -1,10 +1,11 @@
-//! Is the system up? It is when every link between domains that start at boot is connected.
+//! Is the system up? It is when every link between domains that start at boot is connected, and every domain whose
+//! policy says `ready = "announced"` has announced it.
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use policy::table::{Label, LinkKind, Table, setting};
+use policy::table::{Domain, Label, LinkKind, READY_ANNOUNCED, READY_SETTING, Table, setting};
 use xen_abi::policy_table::FLAG_AUTOSTART;
 
 use crate::nodes::state;
@@ -22,6 +23,7 @@ pub enum End {
 #[derive(Debug, Default)]
 pub struct Ready {
     awaited: Vec<Awaited>,
+    unannounced: Vec<Label>,
 }
 
 #[derive(Debug)]
@@ -43,6 +45,10 @@ impl Ready {
         let links = table.links.iter().enumerate().filter(|(_, link)| {
             matches!(link.kind, LinkKind::Block | LinkKind::Net) && starts(link.front) && starts(link.back)
         });
+        let announces = |domain: &Domain| setting(&domain.config, READY_SETTING) == Some(READY_ANNOUNCED);
+        let unannounced = table
+            .labels()
+            .filter(|(label, domain)| starts(*label) && announces(domain));
         Ready {
             awaited: links
                 .map(|(link, _)| Awaited {
@@ -51,7 +57,18 @@ impl Ready {
                     back: 0,
                 })
                 .collect(),
+            unannounced: unannounced.map(|(label, _)| label).collect(),
         }
+    }
+
+    /// The domains that are to announce themselves and have not.
+    pub fn unannounced(&self) -> impl Iterator<Item = Label> {
+        self.unannounced.iter().copied()
+    }
+
+    /// Notes that a domain has announced itself.
+    pub fn announced(&mut self, label: Label) {
+        self.unannounced.retain(|other| *other != label);
     }
 
     /// Link number `link` must be connected before the system is ready.
@@ -83,37 +100,42 @@ impl Ready {
                 .is_some_and(|link| link.front == label || link.back == label)
         };
         self.awaited.retain(|awaited| !concerns(awaited.link));
+        self.announced(label);
     }
 
     /// Everything is connected.
     pub fn is_complete(&self) -> bool {
-        self.awaited
-            .iter()
-            .all(|awaited| (awaited.front, awaited.back) == (state::CONNECTED, state::CONNECTED))
+        self.awaited.iter().all(Awaited::is_connected) && self.unannounced.is_empty()
     }
 
-    /// What is not connected yet, a line each.
+    /// What is not connected or announced yet, a line each.
     pub fn missing(&self, table: &Table) -> Vec<String> {
-        let open = self
-            .awaited
-            .iter()
-            .filter(|awaited| (awaited.front, awaited.back) != (state::CONNECTED, state::CONNECTED));
-        open.filter_map(|awaited| {
-            let link = table.links.get(awaited.link)?;
-            let (front, back) = (&table.domain(link.front)?.name, &table.domain(link.back)?.name);
-            let (kind, key) = if link.kind == LinkKind::Block {
-                ("disk", "dev")
-            } else {
-                ("network interface", "handle")
-            };
-            Some(format!(
-                "{kind} {} of `{front}`: `{front}` is {}, `{back}` is {}",
-                setting(&link.parameters, key).unwrap_or("?"),
-                state::name(awaited.front),
-                state::name(awaited.back),
-            ))
-        })
-        .collect()
+        let open = self.awaited.iter().filter(|awaited| !awaited.is_connected());
+        let silent = self.unannounced.iter().filter_map(|label| table.domain(*label));
+        open.filter_map(|awaited| awaited.describe(table))
+            .chain(silent.map(|domain| format!("`{}` has not announced that it is ready", domain.name)))
+            .collect()
+    }
+}
+
+impl Awaited {
+    fn is_connected(&self) -> bool {
+        (self.front, self.back) == (state::CONNECTED, state::CONNECTED)
+    }
+
+    fn describe(&self, table: &Table) -> Option<String> {
+        let link = table.links.get(self.link)?;
+        let (front, back) = (&table.domain(link.front)?.name, &table.domain(link.back)?.name);
+        let (kind, key) = match link.kind {
+            LinkKind::Block => ("disk", "dev"),
+            _ => ("network interface", "handle"),
+        };
+        Some(format!(
+            "{kind} {} of `{front}`: `{front}` is {}, `{back}` is {}",
+            setting(&link.parameters, key).unwrap_or("?"),
+            state::name(self.front),
+            state::name(self.back),
+        ))
     }
 }
 
@@ -137,18 +159,23 @@ mod tests {
         let table = demo();
         let mut ready = Ready::new(&table);
         let (block, net) = (link(&table, LinkKind::Block), link(&table, LinkKind::Net));
-        assert_eq!(ready.missing(&table).len(), 2);
+        assert_eq!(ready.missing(&table).len(), 3);
         for (link, end) in [(block, End::Front), (block, End::Back), (net, End::Front)] {
             assert!(!ready.is_complete());
             ready.note(link, end, state::CONNECTED);
         }
         assert_eq!(
             ready.missing(&table),
-            ["network interface 0 of `web`: `web` is connected, `net` is absent"]
+            [
+                "network interface 0 of `web`: `web` is connected, `net` is absent",
+                "`web` has not announced that it is ready"
+            ]
         );
         ready.note(net, End::Back, 2);
         assert!(!ready.is_complete());
         ready.note(net, End::Back, state::CONNECTED);
+        assert!(!ready.is_complete());
+        ready.announced(table.find("web").unwrap());
         assert!(ready.is_complete());
     }
 

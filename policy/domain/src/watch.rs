@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use policy::table::Label;
-use policy_domain::ready::End;
+use policy_domain::nodes::home_path;
+use policy_domain::ready::{End, Ready};
 use policy_domain::shell::seconds_text;
 use runtime::console;
 use runtime::errno::Result;
@@ -69,6 +70,19 @@ impl System {
                 self.check_store(&format!("watching link {number}"), result);
             }
         }
+        let labels: Vec<Label> = self.ready.iter().flat_map(Ready::unannounced).collect();
+        for label in labels {
+            let result = self.for_announcement(label, |path, token| Store::new().watch(path, token));
+            self.check_store(&format!("watching `{}`", self.name(label)), result);
+        }
+    }
+
+    /// Does something with the node in which a domain announces that it is ready, and the token for its watch.
+    fn for_announcement(&self, label: Label, act: impl Fn(&str, &str) -> Result<()>) -> Result<()> {
+        match self.alive(label).filter(|_| self.has_store()) {
+            Some(id) => act(&format!("{}/data/ready", home_path(id)), &format!("{}r", label.0)),
+            None => Ok(()),
+        }
     }
 
     /// Does something with the paths of both ends' states of a link, and the tokens for their watches.
@@ -87,22 +101,23 @@ impl System {
         }
     }
 
+    /// Looks at the node that a watch event is about; its token says what that means.
     fn link_changed(&mut self, event: &WatchEvent) {
-        let end = match event.token.chars().last() {
-            Some('f') => End::Front,
-            Some('b') => End::Back,
-            _ => return,
-        };
-        let Some(number) = event
-            .token
-            .get(..event.token.len() - 1)
-            .and_then(|text| text.parse().ok())
-        else {
+        let Some((number, what)) = event.token.split_at_checked(event.token.len().saturating_sub(1)) else {
             return;
         };
-        let state = Store::new().read_parsed(&event.path).unwrap_or(0);
-        if let Some(ready) = &mut self.ready {
-            ready.note(number, end, state);
+        let Ok(number) = number.parse::<u32>() else { return };
+        let value: Result<u32> = Store::new().read_parsed(&event.path);
+        let Some(ready) = &mut self.ready else { return };
+        match what {
+            "f" => ready.note(number as usize, End::Front, value.unwrap_or(0)),
+            "b" => ready.note(number as usize, End::Back, value.unwrap_or(0)),
+            "r" if value == Ok(1) => {
+                ready.announced(Label(number));
+                let result = self.for_announcement(Label(number), |path, token| Store::new().unwatch(path, token));
+                self.check_store(&format!("no longer watching `{}`", self.name(Label(number))), result);
+            }
+            _ => {}
         }
     }
 

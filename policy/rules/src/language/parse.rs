@@ -12,7 +12,7 @@ use super::reader::{self, Section};
 use super::spec::{Channel, Device, Disk, Domain, Export, Nic, Role, Spec, System};
 use super::suggest::nearest;
 use super::units;
-use crate::table::is_name;
+use crate::table::{READY_SETTING, is_name};
 
 /// Reads as much as can be read; what cannot goes to `sink`.
 pub fn parse(text: &str, sink: &Sink) -> Spec {
@@ -147,6 +147,7 @@ fn domain(name: At<String>, section: Section<'_>) -> Domain {
         weight: value(section.number("weight", 1, 65535)).unwrap_or(256),
         cap: value(section.number("cap", 1, 100)).unwrap_or(0),
         autostart: section.boolean("autostart").is_none_or(|yes| yes.value),
+        announces_ready: announces_ready(&section),
         event_channels: value(section.number("event-channels", 8, 4096)),
         grant_frames: value(section.number("grant-frames", 1, GRANT_TABLE_FRAMES_MAX as u32)),
         grant_maps: value(section.number("grant-maps", 0, 65535)),
@@ -243,6 +244,14 @@ fn arguments(section: &Section<'_>) -> String {
     text.value
 }
 
+fn announces_ready(section: &Section<'_>) -> bool {
+    let words = [("connected", false), ("announced", true)];
+    let help = "it can be \"connected\" (its links are) or \"announced\" (it says so itself, in data/ready)";
+    section
+        .parsed("ready", help, |text| word(text, &words))
+        .is_some_and(|announced| announced.value)
+}
+
 /// Bytes of a xenstore value.
 const VALUE_MAX: usize = 1024;
 
@@ -250,7 +259,12 @@ fn settings(section: &Section<'_>) -> Vec<(String, String)> {
     let mut settings = Vec::new();
     for (key, value) in section.settings("config") {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if key.value.is_empty() || key.value.len() > 64 || !key.value.chars().all(plain) {
+        if key.value == READY_SETTING {
+            section
+                .sink()
+                .error(key.span, "the setting `ready` is made by the key `ready` of the domain")
+                .help("take another name");
+        } else if key.value.is_empty() || key.value.len() > 64 || !key.value.chars().all(plain) {
             section
                 .sink()
                 .error(key.span, format!("`{}` is no key for `config`", key.value))

@@ -495,6 +495,10 @@ impl<'a> Resolver<'a> {
                 || other.nics.iter().any(|nic| nic.from.value == name)
         });
         let role = domain.role.as_ref().map(|role| role.value);
+        let mut config = domain.config.clone();
+        if domain.announces_ready {
+            config.push((table::READY_SETTING.to_string(), table::READY_ANNOUNCED.to_string()));
+        }
         let devices = domain.disks.len() + domain.nics.len();
         table::Domain {
             name: name.to_string(),
@@ -518,7 +522,7 @@ impl<'a> Resolver<'a> {
                 .collect(),
             image: domain.image.value.clone(),
             arguments: domain.arguments.clone(),
-            config: domain.config.clone(),
+            config,
             initrd: String::new(),
         }
     }

@@ -89,6 +89,8 @@ pub struct Domain {
     pub cap: u32,
     /// `autostart`.
     pub autostart: bool,
+    /// `ready = "announced"`.
+    pub announces_ready: bool,
     /// `event-channels`.
     pub event_channels: Option<u32>,
     /// `grant-frames`.

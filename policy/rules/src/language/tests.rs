@@ -161,6 +161,7 @@ fn the_demo_is_accepted_and_says_what_it_seems_to_say() {
     let nic = kinds(LinkKind::Net).next().unwrap();
     assert_eq!(setting(&nic.parameters, "mac"), Some("52:54:00:b1:6b:01"));
     assert_eq!(setting(&nic.parameters, "ip"), Some("10.0.2.15"));
+    assert_eq!(setting(&table.domains[5].config, "ready"), Some("announced"));
 }
 
 #[test]
@@ -270,7 +271,8 @@ memory = "64MB"
 weight = 0
 devices = "disk"
 autostart = "yes"
-config = { "a b" = 1, c = [1] }
+config = { "a b" = 1, c = [1], ready = "yes" }
+ready = "soon"
 [domain.Web]
 image = "web"
 memory = "0M"
@@ -465,6 +467,7 @@ fn scraps() -> impl Strategy<Value = String> {
             "without = [\"console\"]",
             "unprotected-dma = \"accept\"",
             "config = { a = 1 }",
+            "ready = \"announced\"",
             "[[domain]]",
             "domain = 3",
             "\u{feff}",

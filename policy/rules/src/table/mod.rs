@@ -87,6 +87,11 @@ impl Flags {
 /// `key=value` settings, in order. A key has no `=`; neither side has a newline; no side is checked further here.
 pub type Settings = Vec<(String, String)>;
 
+/// The setting of a domain that says what makes it ready.
+pub const READY_SETTING: &str = "ready";
+/// The value of [`READY_SETTING`] for a domain that is ready when it says so in `data/ready` of its xenstore home.
+pub const READY_ANNOUNCED: &str = "announced";
+
 /// The value of `key` in settings.
 pub fn setting<'a>(settings: &'a Settings, key: &str) -> Option<&'a str> {
     settings
