@@ -1,6 +1,9 @@
 //! CRC-32 as in IEEE 802.3 and gzip: reflected, polynomial 0xedb88320.
 
-#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, where a panic is a build error")]
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated by the compiler, where a panic is a build error"
+)]
 const TABLE: [u32; 256] = {
     let mut table = [0u32; 256];
     let mut byte = 0;
