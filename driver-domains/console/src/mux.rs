@@ -122,6 +122,26 @@ impl Mux {
         self.restore();
     }
 
+    /// Text that stands on the screen already, by other ways: it is kept only.
+    pub fn keep(&mut self, id: SourceId, bytes: &[u8]) {
+        let Some(source) = self.sources.get_mut(id.0) else {
+            return;
+        };
+        let Source {
+            sanitizer, line, kept, ..
+        } = source;
+        for &byte in bytes {
+            sanitizer.push(byte, |piece| match piece {
+                Piece::Char(character) => line.push(character),
+                Piece::Tab => line.push(' '),
+                Piece::LineEnd => {
+                    kept.push(line);
+                    line.clear();
+                }
+            });
+        }
+    }
+
     /// Text that a source printed.
     pub fn output(&mut self, id: SourceId, bytes: &[u8]) {
         let focused = self.focus == Some(id);
@@ -591,6 +611,17 @@ mod tests {
         let (mut line, _, _) = Line::with_shell();
         line.mux.show_log("nob\x1b[2Jody");
         assert_eq!(line.shown()[0], "console| nothing was ever printed by `nob[2Jody`");
+    }
+
+    #[test]
+    fn what_was_shown_by_other_ways_is_kept_and_not_shown() {
+        let (mut line, _, _) = Line::with_shell();
+        let hv = line.mux.source("hv", 0);
+        line.mux.keep(hv, b"boot\nre");
+        line.mux.output(hv, b"port\n");
+        assert_eq!(line.shown(), ["hv| report", ""]);
+        line.mux.show_log("hv");
+        assert_eq!(line.shown()[1..], ["hv| boot", "hv| report", ""]);
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub fn run() {
     if let Err(error) = Store::new().watch(DIRECTORY, "links") {
         log::error!("cannot watch for domains: {error}");
     }
+    server.keep_early_log();
     // From here on the hypervisor leaves the line to us.
     server.log_port = Channel::virq(VIRQ_CON_RING)
         .inspect_err(|error| log::warn!("the hypervisor's log is not readable: {error}"))
@@ -98,6 +99,18 @@ impl Server {
             store_pending: true,
             answered: None,
             interrupted: false,
+        }
+    }
+
+    /// What the hypervisor logged so far it printed itself.
+    fn keep_early_log(&mut self) {
+        let mut text = [0; 2048];
+        // Its ring holds no more than this; whatever it does, the loop ends.
+        for _ in 0..128 {
+            match platform::read_log(&mut text) {
+                Ok(count) if count != 0 => self.mux.keep(self.hypervisor, &text[..count]),
+                _ => return,
+            }
         }
     }
 
