@@ -154,6 +154,12 @@ pub fn attach(port: Port) {
     console.flush();
 }
 
+/// Ends the connection: output goes to the hypervisor again. For the policy domain, when the console domain is dead.
+pub fn detach() {
+    let connection = CONSOLE.borrow().connection.take();
+    drop(connection);
+}
+
 /// The port of the console connection, to tell input in an event loop.
 pub fn port() -> Option<Port> {
     CONSOLE

@@ -9,12 +9,12 @@ use policy::table::Label;
 use policy_domain::nodes::home_path;
 use policy_domain::ready::{End, Ready};
 use policy_domain::shell::seconds_text;
-use runtime::console;
 use runtime::errno::Result;
 use runtime::event::{self, Channel};
 use runtime::hypercall::platform;
 use runtime::store::{self, Store, WatchEvent};
 use runtime::time::{Instant, now};
+use runtime::{DomId, console};
 use xen_abi::platform::{DomainInfo, STATE_DYING};
 
 use crate::admin::Shell;
@@ -146,27 +146,34 @@ impl System {
             let Some(id) = self.member(label).and_then(|member| member.id) else {
                 continue;
             };
-            let info = platform::domain_info(u32::from(id.0))
-                .ok()
-                .filter(|info| info.domid == u32::from(id.0));
+            let info = platform::domain_info(u32::from(id.0));
+            let info = info.ok().filter(|info| info.domid == u32::from(id.0));
             let dying = info.as_ref().filter(|info| info.state == STATE_DYING);
             if self.alive(label).is_some() && (dying.is_some() || info.is_none()) {
                 let why = dying.map_or_else(|| "for an unknown reason".to_string(), why);
-                shell.interject(&format!("domain `{}` ended: {why}", self.name(label)));
-                if let Some(member) = self.member_mut(label) {
-                    member.status = Status::Ended(why);
-                }
-                self.give_up_waiting_for(label);
-                if self.has_store() {
-                    let result = self.unwire(label, id);
-                    self.check_store(&format!("what `{}` left behind", self.name(label)), result);
-                }
+                self.ended(label, id, why, shell);
             }
             if info.is_none()
                 && let Some(member) = self.member_mut(label)
             {
                 member.id = None;
             }
+        }
+    }
+
+    /// A domain has ended: says so, and takes away what would make its peers wait for it.
+    fn ended(&mut self, label: Label, id: DomId, why: String, shell: &mut Shell) {
+        if self.console() == Some(id) {
+            console::detach(); // what is said from now on goes to the hypervisor
+        }
+        shell.interject(&format!("domain `{}` ended: {why}", self.name(label)));
+        if let Some(member) = self.member_mut(label) {
+            member.status = Status::Ended(why);
+        }
+        self.give_up_waiting_for(label);
+        if self.has_store() {
+            let result = self.unwire(label, id);
+            self.check_store(&format!("what `{}` left behind", self.name(label)), result);
         }
     }
 }
