@@ -144,7 +144,7 @@ fn verdict(line: Line) -> Option<Verdict> {
     })
 }
 
-/// Drops escape sequences and carriage returns; what is no UTF-8 becomes the replacement character.
+/// Drops escape sequences (an erased line becomes a line) and carriage returns; what is no UTF-8 becomes the replacement character.
 fn plain(raw: &[u8]) -> String {
     let mut bytes = Vec::with_capacity(raw.len());
     let mut rest = raw.iter().copied();
@@ -153,7 +153,12 @@ fn plain(raw: &[u8]) -> String {
             0x1b => {
                 if rest.next() == Some(b'[') {
                     // A control sequence ends with a byte of 0x40 to 0x7e.
-                    rest.by_ref().find(|byte| (0x40..0x7f).contains(byte));
+                    let end = rest.by_ref().find(|byte| (0x40..0x7f).contains(byte));
+                    // The console erases the prompt to put another domain's line in its place. Here the prompt stays,
+                    // as a line of its own: text that was seen once never goes or moves.
+                    if end == Some(b'K') && bytes.last().is_some_and(|last| *last != b'\n') {
+                        bytes.push(b'\n');
+                    }
                 }
             }
             b'\r' => {}
@@ -179,6 +184,13 @@ mod tests {
             }
         );
         assert_eq!(lines[1].domain, "plain");
+    }
+
+    #[test]
+    fn a_line_that_takes_the_place_of_the_prompt_is_a_line() {
+        let text = plain(b"ok\r\nbulkhead> \r\x1b[K\x1b[36mweb|\x1b[0m up\r\nbulkhead> ");
+        assert_eq!(text, "ok\nbulkhead> \nweb| up\nbulkhead> ");
+        assert_eq!(lines(&text)[2].domain, "web");
     }
 
     #[test]

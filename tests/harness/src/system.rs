@@ -78,8 +78,10 @@ impl System {
     pub fn shell(&mut self, command: &str, limit: Duration) -> Result<String> {
         let start = self.position();
         self.type_text(&format!("{command}\r"))?;
+        let echo = format!("{command}\n");
         let found = self.console.wait(start, limit, |all| {
-            let echoed = all.find('\n')? + 1;
+            // Other domains' lines may come before the echo, with the prompt shown again behind each.
+            let echoed = all.find(&echo)? + echo.len();
             let end = all[echoed..].find(PROMPT)? + echoed;
             Some(all[echoed..end].to_owned())
         });
