@@ -462,3 +462,11 @@ proptest! {
         prop_assert!(sent <= 16 && received <= 16);
     }
 }
+
+#[test]
+fn fragments_are_not_empty_and_lie_in_their_page() {
+    assert!(Fragment::new(1, 0, 4096).is_some() && Fragment::new(1, 4095, 1).is_some());
+    for (offset, bytes) in [(0, 0), (4096, 0), (4096, 1), (1, 4096), (u16::MAX, u16::MAX)] {
+        assert_eq!(Fragment::new(1, offset, bytes), None);
+    }
+}

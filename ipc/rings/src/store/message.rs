@@ -81,7 +81,6 @@ pub struct MessageReader {
     filled: usize,
     /// The message in the buffer has been handed out.
     taken: bool,
-    broken: Option<WireError>,
 }
 
 impl Default for MessageReader {
@@ -98,27 +97,20 @@ impl MessageReader {
             buffer: [0; MESSAGE_BYTES_MAX],
             filled: 0,
             taken: false,
-            broken: None,
         }
     }
 
     /// Reads from `source` (which fills a part of its argument and returns how much) until a message is whole or the
-    /// source is dry. The message is valid until the next call.
+    /// source is dry. The message is valid until the next call. A message that is too long stays: there is no way back.
     pub fn poll<E: Into<WireError>>(
         &mut self,
         mut source: impl FnMut(&mut [u8]) -> Result<usize, E>,
     ) -> Result<Option<Message<'_>>, WireError> {
-        if let Some(error) = self.broken {
-            return Err(error);
-        }
         if self.taken {
             self.filled = 0;
             self.taken = false;
         }
-        if let Err(error) = self.fill(&mut source) {
-            self.broken = Some(error);
-            return Err(error);
-        }
+        self.fill(&mut source)?;
         match parse_head(&self.buffer[..self.filled])? {
             Some(head) if self.filled == HEAD_BYTES + head.len as usize => {
                 self.taken = true;
