@@ -8,6 +8,7 @@
 //! `docs/misc/xenstore.txt` of Xen has the protocol; Xen public header `io/xs_wire.h` the layout.
 
 mod client;
+mod queue;
 mod wire;
 
 pub use wire::{Permission, Rights, WatchEvent};
@@ -82,7 +83,7 @@ pub fn put_back(events: Vec<WatchEvent>) {
         return;
     }
     if let Some(client) = CLIENT.borrow().as_mut() {
-        client.put_back(events);
+        client.events.put_back(events);
         event::raise(client.port());
     }
 }
@@ -204,7 +205,7 @@ impl Store {
     pub fn watch(&self, path: &str, token: &str) -> Result<()> {
         self.request(abi::XS_WATCH, &[path.as_bytes(), b"\0", token.as_bytes(), b"\0"])?;
         if let Some(client) = CLIENT.borrow().as_mut() {
-            client.watch_added(path, token);
+            client.events.watch_added(WatchEvent::new(path, token));
         }
         Ok(())
     }
@@ -213,7 +214,7 @@ impl Store {
     pub fn unwatch(&self, path: &str, token: &str) -> Result<()> {
         let result = self.request(abi::XS_UNWATCH, &[path.as_bytes(), b"\0", token.as_bytes(), b"\0"]);
         if let Some(client) = CLIENT.borrow().as_mut() {
-            client.watch_removed(path, token);
+            client.events.watch_removed(&WatchEvent::new(path, token));
         }
         result.map(drop)
     }

@@ -1,15 +1,14 @@
-//! The client's end of the xenstore ring, and the queue of watch events.
+//! A connection to the store: requests with their answers, over [`Exchange`], which moves the messages.
 
 use alloc::collections::VecDeque;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 
 use xen_abi::native::STORE_RING;
-
 use xen_rings::store::{ReplyError, StoreClient, WireError, page, reply};
 
+use super::queue::EventQueue;
 use super::wire::{self, WatchEvent};
 use crate::errno::{Errno, Result};
 use crate::event::{self, Channel};
@@ -18,28 +17,18 @@ use crate::pages::PAGE;
 use crate::shared::Shared;
 use crate::time::now;
 
-/// Watch events that may wait. Beyond, the events of a watch become one, on the watched node itself.
-const EVENTS_MAX: usize = 512;
 /// Bytes of unsent requests at which no more are taken.
 const OUTBOX_MAX: usize = 16 * 1024;
 
 /// A connection to the store.
 pub struct Client {
     /// `None`: the server broke the ring; nothing more can be had from it.
-    ring: Option<StoreClient<Shared<'static>>>,
-    page: Shared<'static>,
+    exchange: Option<Exchange>,
     channel: Channel,
     /// The time that a request may take.
     pub timeout: Option<Duration>,
-    next_id: u32,
-    /// Bytes of requests that the ring had no room for yet.
-    outbox: VecDeque<u8>,
-    /// The request that is waited for: its type and id.
-    asked: (u32, u32),
-    /// The answer to it.
-    answer: Option<Result<Vec<u8>>>,
-    events: VecDeque<WatchEvent>,
-    watches: Vec<WatchEvent>,
+    /// Watch events that wait, and the watches.
+    pub events: EventQueue,
 }
 
 impl Client {
@@ -47,16 +36,10 @@ impl Client {
         // SAFETY: the ring page is mapped read-write for the life of the domain and accessed through this type only.
         let page = unsafe { Shared::new(STORE_RING as *mut u8, PAGE) };
         Self {
-            ring: StoreClient::attach(page).ok(),
-            page,
+            exchange: Exchange::new(page).ok(),
             channel: Channel::adopt(port),
             timeout: None,
-            next_id: 1,
-            outbox: VecDeque::new(),
-            asked: (0, 0),
-            answer: None,
-            events: VecDeque::new(),
-            watches: Vec::new(),
+            events: EventQueue::default(),
         }
     }
 
@@ -66,15 +49,10 @@ impl Client {
 
     /// Sends a request and waits for its answer.
     pub fn request(&mut self, kind: u32, transaction: u32, parts: &[&[u8]]) -> Result<Vec<u8>> {
-        if self.outbox.len() > OUTBOX_MAX {
-            return Err(Errno::ETIMEDOUT);
-        }
-        let id = self.next_id;
-        self.next_id = self.next_id.wrapping_add(1).max(1);
-        self.outbox
-            .extend(wire::request(kind, id, transaction, parts).ok_or(Errno::E2BIG)?);
-        self.asked = (kind, id);
-        self.answer = None;
+        self.exchange
+            .as_mut()
+            .ok_or(Errno::EIO)?
+            .ask(kind, transaction, parts)?;
         let answer = self.wait_for_answer();
         if !self.events.is_empty() {
             event::raise(self.port()); // the event loop's wake-up may have been spent here
@@ -85,8 +63,7 @@ impl Client {
     fn wait_for_answer(&mut self) -> Result<Vec<u8>> {
         let deadline = self.timeout.map(|timeout| now() + timeout);
         loop {
-            self.pump()?;
-            if let Some(answer) = self.answer.take() {
+            if let Some(answer) = self.pump()? {
                 return answer;
             }
             if !event::poll(&[self.port()], deadline) {
@@ -99,36 +76,80 @@ impl Client {
         if self.events.is_empty() {
             let _ = self.pump(); // a broken ring has no events
         }
-        self.events.pop_front()
+        self.events.pop()
     }
 
-    pub fn put_back(&mut self, events: Vec<WatchEvent>) {
-        for event in events.into_iter().rev() {
-            self.events.push_front(event);
-        }
-    }
-
-    /// Moves what there is in both directions. `EIO`: the server broke the ring.
-    fn pump(&mut self) -> Result<()> {
-        let moved = self.send().and_then(|sent| Ok(sent | self.receive()?));
-        match moved {
-            Ok(true) => self.channel.notify(),
-            Ok(false) => {}
+    /// Moves what there is in both directions; the answer, if it came. `EIO`: the server broke the ring.
+    fn pump(&mut self) -> Result<Option<Result<Vec<u8>>>> {
+        let exchange = self.exchange.as_mut().ok_or(Errno::EIO)?;
+        match exchange.pump(&mut self.events) {
+            Ok(moved) => {
+                if moved {
+                    self.channel.notify();
+                }
+                Ok(exchange.answer.take())
+            }
             Err(error) => {
                 log::error!("xenstore: {error}");
-                self.ring = None;
+                self.exchange = None;
+                Err(Errno::EIO)
             }
         }
-        if self.ring.is_some() { Ok(()) } else { Err(Errno::EIO) }
+    }
+}
+
+/// The messages over the ring page. At most one request is waited for; answers to earlier ones, which timed out, are
+/// dropped by their id.
+struct Exchange {
+    ring: StoreClient<Shared<'static>>,
+    page: Shared<'static>,
+    next_id: u32,
+    /// Bytes of requests that the ring had no room for yet.
+    outbox: VecDeque<u8>,
+    /// The request that is waited for: its type and id.
+    asked: (u32, u32),
+    /// The answer to it.
+    answer: Option<Result<Vec<u8>>>,
+}
+
+impl Exchange {
+    fn new(page: Shared<'static>) -> core::result::Result<Self, WireError> {
+        let ring = StoreClient::attach(page)?;
+        Ok(Self {
+            ring,
+            page,
+            next_id: 1,
+            outbox: VecDeque::new(),
+            asked: (0, 0),
+            answer: None,
+        })
     }
 
-    /// Sends of the outbox what fits; whether anything did.
+    /// Puts a request into the outbox; its answer is the one that counts from now on.
+    fn ask(&mut self, kind: u32, transaction: u32, parts: &[&[u8]]) -> Result<()> {
+        if self.outbox.len() > OUTBOX_MAX {
+            return Err(Errno::ETIMEDOUT);
+        }
+        let id = self.next_id;
+        let request = wire::request(kind, id, transaction, parts).ok_or(Errno::E2BIG)?;
+        self.next_id = id.wrapping_add(1).max(1);
+        self.outbox.extend(request);
+        self.asked = (kind, id);
+        self.answer = None;
+        Ok(())
+    }
+
+    /// Moves what there is in both directions; whether the server must be told.
+    fn pump(&mut self, events: &mut EventQueue) -> core::result::Result<bool, WireError> {
+        let sent = self.send()?;
+        Ok(self.receive(events)? | sent)
+    }
+
     fn send(&mut self) -> core::result::Result<bool, WireError> {
-        let Some(ring) = &mut self.ring else { return Ok(false) };
         let mut sent = 0;
         while !self.outbox.is_empty() {
             let (piece, _) = self.outbox.as_slices();
-            let count = ring.write(piece)?;
+            let count = self.ring.write(piece)?;
             if count == 0 {
                 break;
             }
@@ -138,21 +159,16 @@ impl Client {
         Ok(sent != 0)
     }
 
-    /// Takes the messages that have arrived; whether the server must be told that there is room.
-    fn receive(&mut self) -> core::result::Result<bool, WireError> {
-        let Some(mut ring) = self.ring.take() else {
-            return Ok(false);
-        };
-        // Ours: nobody else writes it, or only itself has the harm.
+    fn receive(&mut self, events: &mut EventQueue) -> core::result::Result<bool, WireError> {
+        // Our own index: it tells whether room was made, also by a part of a message.
         let consumed = self.page.u32_at(page::RESPONSES.cons);
         let before = consumed.load(Relaxed);
-        while let Some(message) = ring.next_message()? {
+        while let Some(message) = self.ring.next_message()? {
             if message.is_watch_event() {
                 WatchEvent::parse(message.payload)
                     .into_iter()
-                    .for_each(|event| self.queue(event));
+                    .for_each(|event| events.push(event));
             } else if message.head.req_id == self.asked.1 {
-                // An answer to an earlier request, which timed out, has another id and is dropped.
                 let checked = reply::check_reply(&message, self.asked.0, self.asked.1);
                 self.answer = Some(checked.map(<[u8]>::to_vec).map_err(|error| match error {
                     ReplyError::Refused(errno) => errno,
@@ -160,37 +176,107 @@ impl Client {
                 }));
             }
         }
-        self.ring = Some(ring);
         Ok(consumed.load(Relaxed) != before)
     }
+}
 
-    /// Adds an event, unless the same one waits already: what it says is "look there", and that was said.
-    fn queue(&mut self, event: WatchEvent) {
-        if self.events.contains(&event) {
-            return;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pages::Pages;
+    use alloc::boxed::Box;
+    use alloc::vec;
+    use xen_abi::io::xs_wire as abi;
+    use xen_rings::store::StoreServer;
+
+    /// Both ends of a ring; the page is never given back.
+    fn both() -> (Exchange, StoreServer<Shared<'static>>, EventQueue) {
+        let page = Box::leak(Box::new(Pages::new(1).unwrap())).as_shared();
+        (
+            Exchange::new(page).unwrap(),
+            StoreServer::attach(page).unwrap(),
+            EventQueue::default(),
+        )
+    }
+
+    fn reply(server: &mut StoreServer<Shared<'static>>, kind: u32, id: u32, payload: &[u8]) {
+        let message = wire::request(kind, id, 0, &[payload]).unwrap();
+        assert_eq!(server.write(&message).unwrap(), message.len());
+    }
+
+    #[test]
+    fn an_answer_comes_back_with_the_events_that_came_before_it() {
+        let (mut client, mut server, mut events) = both();
+        client.ask(abi::XS_READ, 7, &[b"name", b"\0"]).unwrap();
+        assert!(client.pump(&mut events).unwrap());
+        let request = server.next_message().unwrap().unwrap();
+        assert_eq!(
+            (request.head.kind, request.head.tx_id, request.payload),
+            (abi::XS_READ, 7, &b"name\0"[..])
+        );
+        reply(&mut server, abi::XS_WATCH_EVENT, 0, b"a\0t\0");
+        reply(&mut server, abi::XS_READ, 1, b"web");
+        assert!(client.pump(&mut events).unwrap());
+        assert_eq!(client.answer.take(), Some(Ok(b"web".to_vec())));
+        assert_eq!(events.pop().unwrap().path, "a");
+        assert!(!client.pump(&mut events).unwrap(), "nothing moved: nobody is told");
+    }
+
+    #[test]
+    fn errors_come_back_as_such() {
+        let (mut client, mut server, mut events) = both();
+        for (payload, error) in [(&b"ENOENT\0"[..], Errno::ENOENT), (b"EWHAT\0", Errno::EBADMSG)] {
+            client.ask(abi::XS_READ, 0, &[b"x\0"]).unwrap();
+            reply(&mut server, abi::XS_ERROR, client.asked.1, payload);
+            client.pump(&mut events).unwrap();
+            assert_eq!(client.answer.take(), Some(Err(error)));
         }
-        if self.events.len() >= EVENTS_MAX {
-            let Some(watch) = self.watches.iter().find(|watch| watch.token == event.token) else {
+    }
+
+    #[test]
+    fn a_late_answer_is_not_taken_for_the_next_one() {
+        let (mut client, mut server, mut events) = both();
+        client.ask(abi::XS_READ, 0, &[b"slow\0"]).unwrap();
+        client.ask(abi::XS_READ, 0, &[b"next\0"]).unwrap();
+        reply(&mut server, abi::XS_READ, 1, b"late");
+        client.pump(&mut events).unwrap();
+        assert_eq!(client.answer, None);
+        reply(&mut server, abi::XS_READ, 2, b"right");
+        client.pump(&mut events).unwrap();
+        assert_eq!(client.answer.take(), Some(Ok(b"right".to_vec())));
+    }
+
+    #[test]
+    fn a_request_longer_than_the_ring_goes_in_pieces() {
+        let (mut client, mut server, mut events) = both();
+        let value = vec![b'v'; 4000];
+        client.ask(abi::XS_WRITE, 0, &[b"long\0", &value]).unwrap();
+        for _ in 0..10 {
+            client.pump(&mut events).unwrap();
+            if let Some(message) = server.next_message().unwrap() {
+                assert_eq!(message.payload.len(), 4005);
                 return;
-            };
-            self.events.retain(|queued| queued.token != event.token);
-            self.events.push_back(watch.clone());
-        } else {
-            self.events.push_back(event);
+            }
         }
+        panic!("the request never arrived");
     }
 
-    pub fn watch_added(&mut self, path: &str, token: &str) {
-        self.watches.push(WatchEvent {
-            path: path.to_string(),
-            token: String::from(token),
-        });
+    #[test]
+    fn a_server_that_breaks_the_ring_is_an_error_and_no_harm() {
+        let (mut client, _, mut events) = both();
+        client.page.u32_at(page::RESPONSES.prod).store(5000, Relaxed);
+        assert!(client.pump(&mut events).is_err());
+        let (mut client, mut server, mut events) = both();
+        server.write(&[0xff; 16]).unwrap();
+        assert!(client.pump(&mut events).is_err(), "a message of 4 GiB");
     }
 
-    pub fn watch_removed(&mut self, path: &str, token: &str) {
-        self.watches.retain(|watch| watch.path != path || watch.token != token);
-        if self.watches.iter().all(|watch| watch.token != token) {
-            self.events.retain(|event| event.token != token);
-        }
+    #[test]
+    fn requests_that_nobody_takes_are_bounded() {
+        let (mut client, _, _) = both();
+        let asked = (0..100)
+            .take_while(|_| client.ask(abi::XS_WRITE, 0, &[b"x\0", &[0; 1000]]).is_ok())
+            .count();
+        assert!((10..20).contains(&asked));
     }
 }

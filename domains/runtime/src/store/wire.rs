@@ -18,6 +18,13 @@ pub struct WatchEvent {
 }
 
 impl WatchEvent {
+    pub(super) fn new(path: &str, token: &str) -> Self {
+        Self {
+            path: String::from(path),
+            token: String::from(token),
+        }
+    }
+
     /// Reads the payload of `XS_WATCH_EVENT`.
     pub fn parse(payload: &[u8]) -> Option<WatchEvent> {
         let mut parts = strings(payload).into_iter();
