@@ -224,6 +224,7 @@ impl Model {
             Step::Populate { owner, page } => self.populate(owner, page),
             Step::Die { label } => {
                 if let Some(id) = self.alive(label) {
+                    self.world.touch_all(id);
                     domain::begin_destroy(&self.world.env(), id, Death::default()).unwrap();
                 }
             }

@@ -309,8 +309,18 @@ impl World {
         id
     }
 
+    /// A domain has used all its pages: the translation caches know them.
+    pub fn touch_all(&self, id: DomId) {
+        for gfn in (OWN.0..OWN.0 + OWN_PAGES).map(Gfn) {
+            if let Some(mfn) = self.mfn(id, gfn) {
+                self.machine.touch(id, gfn, mfn);
+            }
+        }
+    }
+
     /// Destroys a domain to the end; returns how many slices that took.
     pub fn destroy(&self, id: DomId) -> u32 {
+        self.touch_all(id);
         domain::begin_destroy(&self.env(), id, Death::default()).unwrap();
         self.finish_destroy(id)
     }

@@ -2,7 +2,7 @@
 //!
 //! A domain is building (paused; its builder may map and fill it), then running or paused (sealed: nobody else reads
 //! or writes its memory), then dying (everything it had is returned in bounded slices, `destroy.rs`), then gone.
-//! [`DomainTable`] finds domains and locks one or two of them at a time, in id order. [`Env`] is what every operation
+//! [`DomainTable`] finds domains and locks one or two of them at a time, in slot order. [`Env`] is what every operation
 //! needs beside its caller.
 
 mod create;

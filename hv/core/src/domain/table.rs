@@ -131,7 +131,8 @@ impl DomainTable {
         }
     }
 
-    /// Locks two domains, or one if they are the same, in id order.
+    /// Locks two domains, or one if they are the same, in slot order: the locks are the slots', and a stale id must not
+    /// turn the order round.
     ///
     /// # Errors
     /// `ESRCH`: one of them does not exist.
@@ -153,7 +154,7 @@ impl DomainTable {
             // Two ids, one slot: one of them is stale.
             return Err(Errno::ESRCH);
         }
-        let (mut here, mut there) = if local < remote {
+        let (mut here, mut there) = if local.slot() < remote.slot() {
             let here = here.domain.lock();
             (here, there.domain.lock())
         } else {

@@ -192,7 +192,7 @@ fn two_ids_of_one_slot_are_never_both_valid() {
 }
 
 #[test]
-fn g19_pairs_are_locked_in_id_order_whoever_calls() {
+fn g19_pairs_are_locked_in_one_order_whoever_calls() {
     let world = World::linked(3);
     let (one, other) = (world.create(1).unwrap(), world.create(2).unwrap());
     for (local, remote) in [(one, other), (other, one)] {

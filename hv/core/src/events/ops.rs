@@ -1,6 +1,6 @@
 //! The sub-operations. Each names its caller, checks all it needs, and changes nothing when it fails.
 //!
-//! Two domains are locked together, in id order, where both change ([`bind_interdomain`], [`close`]). [`send`] takes
+//! Two domains are locked together, in slot order, where both change ([`bind_interdomain`], [`close`]). [`send`] takes
 //! one lock after the other: the far end is believed only if it points back.
 
 use super::{Binding, EventChannels, PIRQS_MAX, is_global_virq};
