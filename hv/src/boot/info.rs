@@ -34,6 +34,8 @@ pub struct BootInfo {
     pub command_line: String<COMMAND_LINE_MAX>,
     /// The bundle: physical address and bytes.
     pub bundle: Option<(PhysAddr, u64)>,
+    /// Where the boot loader's own structures lie that are still needed: physical address and bytes.
+    pub loader: Option<(PhysAddr, u64)>,
     /// ACPI's root pointer, when the loader knows it.
     pub rsdp: Option<PhysAddr>,
 }

@@ -15,6 +15,8 @@ const TYPE_RAM: u32 = 1;
 pub fn read(base: u64) -> Option<BootInfo> {
     let mut info = BootInfo { protocol: "Multiboot2", ..BootInfo::default() };
     let end = base + u64::from(read_u32(base)?);
+    // The ACPI tags, which are read later, are copies inside of it.
+    info.loader = Some((PhysAddr::new(base), end - base));
     let mut tag = base + 8;
     while tag + 8 <= end {
         let (kind, bytes) = (read_u32(tag)?, u64::from(read_u32(tag + 4)?));

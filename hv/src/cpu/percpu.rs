@@ -28,7 +28,7 @@ pub struct PerCpu {
     stack_top: VirtAddr,
     /// The domain's stack pointer for some instructions of the SYSCALL entry.
     scratch: u64,
-    /// Non-zero: the scheduler has work before the domain goes on.
+    /// Non-zero: the scheduler has work before the domain goes on. Always so when no domain is current.
     pub attention: u32,
     /// Non-zero while the CPU waits for interrupts in the idle loop.
     pub idle: u32,
@@ -44,6 +44,8 @@ pub struct PerCpu {
     pub queue: RunQueue,
     /// Deadlines of the vCPUs of this CPU.
     pub timers: Timers,
+    /// Somebody holds a reference to this; kept in debug builds only.
+    borrowed: bool,
     /// GDT, IDT and TSS.
     pub descriptors: &'static mut Descriptors,
 }
@@ -64,7 +66,7 @@ impl PerCpu {
             frame_end: VirtAddr::zero(),
             stack_top: stack.top,
             scratch: 0,
-            attention: 0,
+            attention: 1,
             idle: 0,
             current: None,
             loaded: None,
@@ -72,12 +74,19 @@ impl PerCpu {
             alarm: Instant::NEVER,
             queue: RunQueue::new(),
             timers: Timers::new(),
+            borrowed: false,
             descriptors: Descriptors::install()?,
         }));
         cpu.this = cpu;
         GsBase::write(VirtAddr::from_ptr(cpu));
         KernelGsBase::write(VirtAddr::zero());
         Ok(stack.top)
+    }
+
+    /// The current vCPU's frame.
+    #[inline]
+    pub fn frame(&self) -> *mut Frame {
+        self.frame_end.as_mut_ptr::<Frame>().wrapping_sub(1)
     }
 
     /// Makes `frame` the one that SYSCALL and traps from ring 3 save to.
@@ -93,9 +102,17 @@ impl PerCpu {
 pub fn with<R>(f: impl FnOnce(&mut PerCpu) -> R) -> R {
     let this: *mut PerCpu;
     // SAFETY: GS points at this CPU's `PerCpu` from `install` on whenever the hypervisor runs; its first field is its
-    // own address. `f` gets the only reference: interrupts are off, and no caller's closure calls `with` again.
+    // own address. `f` gets the only reference: interrupts are off, and no closure calls `with` again, which the
+    // assertion watches over.
     unsafe {
         core::arch::asm!("mov {}, gs:[0]", out(reg) this, options(nostack, preserves_flags, readonly));
-        f(&mut *this)
+        if cfg!(debug_assertions) {
+            assert!(!core::mem::replace(&mut (*this).borrowed, true), "nested use of per-CPU data");
+        }
+        let result = f(&mut *this);
+        if cfg!(debug_assertions) {
+            (*this).borrowed = false;
+        }
+        result
     }
 }

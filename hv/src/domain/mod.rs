@@ -9,7 +9,7 @@ mod vcpus;
 pub use ending::{end, end_current};
 pub use native::{create, pause, set_entry, unpause};
 pub use policy::start;
-pub use schedule::{current_waits, need_attention, resume, set_deadline, timer, usage, wake, yield_now};
+pub use schedule::{current_waits, resume, set_deadline, timer, usage, wake, yield_now};
 
 use crate::cpu::percpu;
 use crate::logging::{self, SerialOwner};
@@ -88,7 +88,6 @@ pub fn virq_unbound(virq: u32) {
 
 /// Leaves boot for the first domain.
 fn run() -> ! {
-    need_attention();
     crate::traps::entry::enter(resume())
 }
 

@@ -27,8 +27,8 @@ fn now() -> u64 {
 /// The frame to go on with.
 #[inline]
 pub fn resume() -> *mut Frame {
-    match percpu::with(|cpu| if cpu.attention == 0 { cpu.current } else { None }) {
-        Some(current) => vcpus::frame(current.slot),
+    match percpu::with(|cpu| if cpu.attention == 0 { Some(cpu.frame()) } else { None }) {
+        Some(frame) => frame,
         None => reschedule(),
     }
 }

@@ -10,6 +10,7 @@ use xen_abi::event_channel as abi;
 /// Ports closed in one slice of a reset.
 const RESET_SLICE: u32 = 128;
 
+#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     let at = call.structure();
     match EvtchnOp::try_from(call.command())? {

@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// Structures served before others get a chance.
 const SLICE: u32 = 32;
 
+#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     match GnttabOp::try_from(call.command())? {
         GnttabOp::Map => batch(call, |op: &mut abi::GnttabMapGrantRef| {
@@ -52,7 +53,7 @@ pub fn serve(call: &Call) -> Outcome {
 
 /// Serves an array of structures, a slice a call. A structure that cannot be written back is not acted on.
 fn batch<T: FromBytes + IntoBytes + Immutable>(call: &Call, mut serve: impl FnMut(&mut T)) -> Outcome {
-    let count = u32::try_from(call.args[2]).map_err(|_| Errno::EINVAL)?;
+    let count = u32::try_from(call.args()[2]).map_err(|_| Errno::EINVAL)?;
     let first = call.progress()?;
     let end = count.min(first.saturating_add(SLICE));
     for index in first..end {

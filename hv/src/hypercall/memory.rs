@@ -12,6 +12,7 @@ use xen_abi::memory as abi;
 /// Pages dealt with before others get a chance.
 const SLICE: u32 = 64;
 
+#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     match call.command() {
         abi::XENMEM_ADD_TO_PHYSMAP => add_to_physmap(call),

@@ -49,24 +49,40 @@ pub const OK: Outcome = Ok(Answer::Done(0));
 
 /// A hypercall being served.
 #[derive(Clone, Copy)]
-pub struct Call {
-    /// Which hypercall.
-    pub number: u64,
+pub struct Call<'a> {
     /// Who calls.
     pub caller: DomId,
-    /// RDI, RSI, RDX, R10, R8.
-    pub args: [u64; 5],
+    /// With what. Read where it is needed: the shortest calls need little of it.
+    registers: &'a Frame,
 }
 
-impl Call {
+impl<'a> Call<'a> {
+    /// A call as it stands in a domain's registers.
+    pub const fn new(caller: DomId, registers: &'a Frame) -> Self {
+        Self { caller, registers }
+    }
+
+    /// Which hypercall.
+    #[inline]
+    pub const fn number(&self) -> u64 {
+        self.registers.rax
+    }
+
+    /// The arguments.
+    #[inline]
+    pub const fn args(&self) -> [u64; 5] {
+        let from = self.registers;
+        [from.rdi, from.rsi, from.rdx, from.r10, from.r8]
+    }
+
     /// The command, first argument of most hypercalls.
     pub const fn command(&self) -> u64 {
-        self.args[0]
+        self.registers.rdi
     }
 
     /// The address of the command's structure, second argument of most hypercalls.
     pub const fn structure(&self) -> Gpa {
-        Gpa(self.args[1])
+        Gpa(self.registers.rsi)
     }
 
     /// The logic's environment.
@@ -109,7 +125,7 @@ impl Call {
     }
 
     const fn identity(&self) -> [u64; 4] {
-        [self.number, self.args[0], self.args[1], self.args[2]]
+        [self.registers.rax, self.registers.rdi, self.registers.rsi, self.registers.rdx]
     }
 
     /// How far this call came before it was interrupted; 0 at its beginning.
@@ -138,9 +154,10 @@ pub fn wake(wake: Option<Wake>) {
     }
 }
 
-/// Serves one call.
+/// Serves one call. The servers are functions of their own, so that this is a jump and they do not share a stack frame.
+#[inline(always)]
 fn dispatch(call: &Call) -> Outcome {
-    match call.number {
+    match call.number() {
         abi::HYPERVISOR_EVENT_CHANNEL_OP => event_channel::serve(call),
         abi::HYPERVISOR_GRANT_TABLE_OP => grant_table::serve(call),
         abi::HYPERVISOR_SCHED_OP => sched::serve(call),
@@ -157,9 +174,8 @@ fn dispatch(call: &Call) -> Outcome {
 
 /// SYSCALL's handler. Answers the frame to go on with.
 pub extern "C" fn entry(frame: &mut Frame) -> *mut Frame {
-    let args = [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8];
     let caller = domain::count_hypercall();
-    match dispatch(&Call { number: frame.rax, caller, args }) {
+    match dispatch(&Call::new(caller, frame)) {
         Ok(Answer::Done(value)) => frame.rax = value,
         Err(error) => frame.rax = error.to_result() as u64,
         Ok(Answer::Again) => frame.restart_syscall(),

@@ -2,6 +2,7 @@
 
 use super::{Answer, Call, OK, Outcome, dispatch};
 use crate::domain;
+use crate::traps::Frame;
 use hv_core::error::Errno;
 use hv_core::ids::Gpa;
 use xen_abi::xen::{HYPERVISOR_MULTICALL, MulticallEntry};
@@ -9,8 +10,9 @@ use xen_abi::xen::{HYPERVISOR_MULTICALL, MulticallEntry};
 /// Calls served before others get a chance.
 const SLICE: u32 = 16;
 
+#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
-    let [list, count, ..] = call.args;
+    let [list, count, ..] = call.args();
     let count = u32::try_from(count).map_err(|_| Errno::EINVAL)?;
     let first = domain::take_progress();
     let end = count.min(first.saturating_add(SLICE));
@@ -19,8 +21,8 @@ pub fn serve(call: &Call) -> Outcome {
         let at = Gpa(list.checked_add(offset).ok_or(Errno::EFAULT)?);
         let mut entry: MulticallEntry = call.read(at)?;
         call.check_writable(at, size_of::<MulticallEntry>())?;
-        let [a, b, c, d, e, _] = entry.args;
-        let inner = Call { number: entry.op, caller: call.caller, args: [a, b, c, d, e] };
+        let registers = registers(&entry);
+        let inner = Call::new(call.caller, &registers);
         let outcome = if entry.op == HYPERVISOR_MULTICALL { Err(Errno::ENOSYS) } else { dispatch(&inner) };
         let (result, next) = match outcome {
             Ok(Answer::Done(value)) => (value, None),
@@ -43,4 +45,10 @@ pub fn serve(call: &Call) -> Outcome {
 fn again(progress: u32) -> Outcome {
     domain::keep_progress(progress);
     Ok(Answer::Again)
+}
+
+/// An entry as a call of its own.
+fn registers(entry: &MulticallEntry) -> Frame {
+    let [rdi, rsi, rdx, r10, r8, _] = entry.args;
+    Frame { rax: entry.op, rdi, rsi, rdx, r10, r8, ..Frame::start(0, 0, 0) }
 }

@@ -7,6 +7,7 @@ use hv_core::events;
 use hv_core::ids::{DomId, Pirq};
 use xen_abi::physdev as abi;
 
+#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     match call.command() {
         abi::PHYSDEVOP_EOI => {

@@ -17,6 +17,7 @@ use zerocopy::IntoBytes;
 /// Ports of one poll at most.
 const POLL_PORTS_MAX: usize = 128;
 
+#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     match call.command() {
         abi::SCHEDOP_YIELD => {

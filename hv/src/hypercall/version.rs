@@ -11,6 +11,7 @@ const CAPABILITIES: &[u8] = b"bulkhead-native-x86_64";
 /// What every native domain can rely on.
 const FEATURES: u32 = 1 << abi::XENFEAT_AUTO_TRANSLATED_PHYSMAP | 1 << abi::XENFEAT_NOT_DIRECT_MAPPED;
 
+#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     match call.command() {
         abi::XENVER_VERSION => Ok(Answer::Done(VERSION)),

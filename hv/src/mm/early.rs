@@ -77,7 +77,7 @@ impl Plan {
         }
         let image = layout::image();
         reserve(&mut usable, image.start.as_u64(), image.end.as_u64());
-        if let Some((start, bytes)) = info.bundle {
+        for (start, bytes) in info.bundle.into_iter().chain(info.loader) {
             reserve(&mut usable, page_down(start.as_u64()), page_up(start.as_u64().saturating_add(bytes)));
         }
         let table_bytes = TABLE_SPARE + (ram_bytes / LARGE_PAGE / 512 + 2 * REGIONS_MAX as u64) * PAGE;

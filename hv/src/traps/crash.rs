@@ -108,7 +108,7 @@ fn stack(rsp: u64) {
 }
 
 fn finish() -> ! {
-    let _ = writeln!(Serial, "hv: stopped; all domains are lost");
+    let _ = writeln!(Serial, "hv: stopped; all domains are lost ({} NMIs since boot)", super::entry::nmis());
     crate::power::debug_exit(EXIT_CODE);
     crate::power::halt()
 }

@@ -38,6 +38,24 @@ global_asm!(
         push r15
     .endm
 
+    .macro restore_registers
+        pop r15
+        pop r14
+        pop r13
+        pop r12
+        pop rbp
+        pop rbx
+        pop r11
+        pop r10
+        pop r9
+        pop r8
+        pop rax
+        pop rcx
+        pop rdx
+        pop rsi
+        pop rdi
+    .endm
+
     .pushsection .text.entry, "ax", @progbits
     .balign 16
     .globl trap_stubs
@@ -79,21 +97,7 @@ trap_entry:
     cld
     mov rdi, rsp
     call {trap_from_hypervisor}
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
-    pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rax
-    pop rcx
-    pop rdx
-    pop rsi
-    pop rdi
+    restore_registers
     add rsp, 16
     iretq
 
@@ -129,41 +133,13 @@ resume:
     mov rcx, [rsp + 17 * 8]
     shr rcx, 47
     jnz 2f
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
-    pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rax
-    pop rcx
-    pop rdx
-    pop rsi
-    pop rdi
+    restore_registers
     mov rcx, [rsp + 2 * 8]
     mov r11, [rsp + 4 * 8]
     mov rsp, [rsp + 5 * 8]
     swapgs
     sysretq
-2:  pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
-    pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rax
-    pop rcx
-    pop rdx
-    pop rsi
-    pop rdi
+2:  restore_registers
     add rsp, 16
     swapgs
     iretq

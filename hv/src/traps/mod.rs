@@ -8,7 +8,7 @@ pub mod entry;
 mod frame;
 pub mod reason;
 
-pub use frame::{Frame, VECTOR_NONE, VECTOR_SYSCALL};
+pub use frame::{Frame, VECTOR_SYSCALL};
 
 use crate::cpu::percpu;
 use x86_64::registers::control::Cr2;

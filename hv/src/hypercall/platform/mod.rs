@@ -17,6 +17,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 /// Bytes of log that one call takes at most.
 const LOG_CHUNK: usize = 1024;
 
+#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     let command = call.command();
     match command {
@@ -69,12 +70,12 @@ fn require(call: &Call, flag: u32) -> Result<(), Errno> {
 }
 
 fn no_structure(call: &Call) -> Result<(), Errno> {
-    if call.args[1] == 0 && call.args[2] == 0 { Ok(()) } else { Err(Errno::EINVAL) }
+    if call.args()[1] == 0 && call.args()[2] == 0 { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 /// Copies the command's structure in. Its size must be told exactly.
 fn input<T: FromBytes + IntoBytes>(call: &Call) -> Result<T, Errno> {
-    if call.args[2] != size_of::<T>() as u64 {
+    if call.args()[2] != size_of::<T>() as u64 {
         return Err(Errno::EINVAL);
     }
     call.read(call.structure())
