@@ -16,11 +16,7 @@ pub fn soft_off_types(aml: &[u8]) -> Option<(u8, u8)> {
     let length_bytes = usize::from(package.first()? >> 6).checked_add(1)?;
     let (elements, rest) = package.get(length_bytes..)?.split_first()?;
     let (first, rest) = small_integer(rest)?;
-    let second = if *elements > 1 {
-        small_integer(rest).map_or(first, |(value, _)| value)
-    } else {
-        first
-    };
+    let second = if *elements > 1 { small_integer(rest).map_or(first, |(value, _)| value) } else { first };
     (*elements > 0 && first < 8 && second < 8).then_some((first, second))
 }
 

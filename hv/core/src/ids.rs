@@ -91,11 +91,7 @@ impl DomId {
     /// The slot that this id is about, if a domain can have it at all.
     #[inline]
     pub const fn slot(self) -> Option<Slot> {
-        if self.0 < Self::FIRST_RESERVED {
-            Some(Slot((self.0 as usize % SLOTS) as u8))
-        } else {
-            None
-        }
+        if self.0 < Self::FIRST_RESERVED { Some(Slot((self.0 as usize % SLOTS) as u8)) } else { None }
     }
 
     /// Resolves [`DomId::SELF`].

@@ -41,6 +41,6 @@ pub mod sched;
 pub mod space;
 
 #[cfg(test)]
-mod model;
+mod model_tests;
 #[cfg(test)]
 mod testing;

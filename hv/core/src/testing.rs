@@ -24,10 +24,7 @@ pub struct TestMachine {
 impl TestMachine {
     pub fn new(frames: u64) -> Self {
         let words = (0..frames * PAGE_BYTES / 8).map(|_| AtomicU64::new(!0)).collect();
-        Self {
-            words,
-            cached: Mutex::new(HashMap::new()),
-        }
+        Self { words, cached: Mutex::new(HashMap::new()) }
     }
 
     fn word(&self, at: Hpa) -> &AtomicU64 {
@@ -115,11 +112,7 @@ impl MachineMemory for TestMachine {
     }
 
     fn compare_exchange_u32(&self, at: Hpa, current: u32, new: u32) -> Result<u32, u32> {
-        let old = self.replace(
-            at,
-            4,
-            |old| if old == u64::from(current) { u64::from(new) } else { old },
-        ) as u32;
+        let old = self.replace(at, 4, |old| if old == u64::from(current) { u64::from(new) } else { old }) as u32;
         if old == current { Ok(old) } else { Err(old) }
     }
 }
@@ -162,12 +155,7 @@ pub fn label(index: usize) -> table::Domain {
 
 /// A channel link.
 pub fn link(front: u32, back: u32) -> table::Link {
-    table::Link {
-        front,
-        back,
-        kind: table::LINK_CHANNEL,
-        ..table::Link::default()
-    }
+    table::Link { front, back, kind: table::LINK_CHANNEL, ..table::Link::default() }
 }
 
 /// A table as the compiler would make it.
@@ -183,11 +171,7 @@ pub struct TableBuilder {
 impl TableBuilder {
     pub fn new(labels: usize) -> Self {
         Self {
-            header: table::Header {
-                magic: table::MAGIC,
-                version: table::VERSION,
-                ..table::Header::default()
-            },
+            header: table::Header { magic: table::MAGIC, version: table::VERSION, ..table::Header::default() },
             domains: (0..labels).map(label).collect(),
             devices: Vec::new(),
             links: Vec::new(),
@@ -275,21 +259,13 @@ impl World {
     }
 
     pub fn env(&self) -> Env<'_, TestMachine> {
-        Env {
-            machine: &self.machine,
-            frames: &self.frames,
-            domains: &self.domains,
-            policy: &self.policy,
-        }
+        Env { machine: &self.machine, frames: &self.frames, domains: &self.domains, policy: &self.policy }
     }
 
     /// Makes an empty domain.
     pub fn create(&self, label: u16) -> Result<DomId, crate::error::Errno> {
         let driver = self.policy.has_flag(Label(label), table::FLAG_DRIVER);
-        let iommu = driver.then_some(VtdFormat {
-            levels: 3,
-            write_back: true,
-        });
+        let iommu = driver.then_some(VtdFormat { levels: 3, write_back: true });
         domain::create(&self.env(), Label(label), iommu)
     }
 
@@ -335,11 +311,7 @@ impl World {
     }
 
     pub fn mfn(&self, id: DomId, gfn: Gfn) -> Option<Mfn> {
-        self.domains
-            .with(id, |domain| {
-                domain.space.translate(gfn, &self.machine).map(|page| page.mfn)
-            })
-            .unwrap()
+        self.domains.with(id, |domain| domain.space.translate(gfn, &self.machine).map(|page| page.mfn)).unwrap()
     }
 
     pub fn life(&self, id: DomId) -> Option<Life> {
@@ -349,19 +321,11 @@ impl World {
     /// Checks what must hold at any time: the free list has just the free frames, and no translation cache knows one.
     pub fn check_frames(&self) {
         let count = |state| (0..FRAMES).filter(|&mfn| self.frames.state(Mfn(mfn)) == state).count() as u64;
-        assert_eq!(
-            self.frames.free(),
-            count(State::Free),
-            "the free list is not the free frames"
-        );
+        assert_eq!(self.frames.free(), count(State::Free), "the free list is not the free frames");
         assert_eq!(count(State::Limbo), 0, "a frame is lost between two states");
         assert_eq!(count(State::Reserved), RESERVED, "a frame was lost or made");
         for ((domain, gfn), mfn) in self.machine.cached().iter() {
-            assert_ne!(
-                self.frames.state(*mfn),
-                State::Free,
-                "{domain} still reaches a free frame at {gfn:?}"
-            );
+            assert_ne!(self.frames.state(*mfn), State::Free, "{domain} still reaches a free frame at {gfn:?}");
         }
     }
 

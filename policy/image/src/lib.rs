@@ -136,10 +136,7 @@ impl<'a> Image<'a> {
         if elf.ehdr.e_type != ET_EXEC {
             return Err(ImageError::NotStatic);
         }
-        let mut image = Image {
-            entry: elf.ehdr.e_entry,
-            segments: heapless::Vec::new(),
-        };
+        let mut image = Image { entry: elf.ehdr.e_entry, segments: heapless::Vec::new() };
         for (index, header) in elf.segments().ok_or(ImageError::Segments)?.iter().enumerate() {
             match header.p_type {
                 PT_INTERP | PT_DYNAMIC => return Err(ImageError::NotStatic),
@@ -174,11 +171,7 @@ impl<'a> Image<'a> {
         }
         let page = self.entry / PAGE_SIZE;
         let in_code = |segment: &Segment<'_>| segment.rights == Rights::ReadExecute && segment.gfns().contains(&page);
-        if self.segments.iter().any(in_code) {
-            Ok(())
-        } else {
-            Err(ImageError::Entry)
-        }
+        if self.segments.iter().any(in_code) { Ok(()) } else { Err(ImageError::Entry) }
     }
 }
 
@@ -202,10 +195,7 @@ fn segment<'a>(file: &'a [u8], index: usize, header: &ProgramHeader) -> Result<S
     if !header.p_vaddr.is_multiple_of(PAGE_SIZE) {
         return Err(ImageError::Unaligned(index));
     }
-    let end = header
-        .p_vaddr
-        .checked_add(header.p_memsz)
-        .ok_or(ImageError::OutOfRange(index))?;
+    let end = header.p_vaddr.checked_add(header.p_memsz).ok_or(ImageError::OutOfRange(index))?;
     if header.p_vaddr < IMAGE_BASE || end > IMAGE_LIMIT {
         return Err(ImageError::OutOfRange(index));
     }
@@ -216,13 +206,7 @@ fn segment<'a>(file: &'a [u8], index: usize, header: &ProgramHeader) -> Result<S
     let bytes = usize::try_from(header.p_filesz).map_err(|_| ImageError::Truncated)?;
     let file_end = file_offset.checked_add(bytes).ok_or(ImageError::Truncated)?;
     let bytes = file.get(file_offset..file_end).ok_or(ImageError::Truncated)?;
-    Ok(Segment {
-        gpa: header.p_vaddr,
-        pages: header.p_memsz.div_ceil(PAGE_SIZE),
-        bytes,
-        file_offset,
-        rights,
-    })
+    Ok(Segment { gpa: header.p_vaddr, pages: header.p_memsz.div_ceil(PAGE_SIZE), bytes, file_offset, rights })
 }
 
 #[cfg(test)]

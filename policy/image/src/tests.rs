@@ -19,18 +19,8 @@ struct Load {
     memsz: u64,
 }
 
-const CODE: Load = Load {
-    flags: 5,
-    vaddr: IMAGE_BASE,
-    filesz: 64,
-    memsz: 64,
-};
-const DATA: Load = Load {
-    flags: 6,
-    vaddr: IMAGE_BASE + PAGE_SIZE,
-    filesz: 8,
-    memsz: 3 * PAGE_SIZE,
-};
+const CODE: Load = Load { flags: 5, vaddr: IMAGE_BASE, filesz: 64, memsz: 64 };
+const DATA: Load = Load { flags: 6, vaddr: IMAGE_BASE + PAGE_SIZE, filesz: 8, memsz: 3 * PAGE_SIZE };
 
 fn put(file: &mut [u8], at: usize, bytes: &[u8]) {
     file[at..at + bytes.len()].copy_from_slice(bytes);
@@ -70,17 +60,9 @@ fn a_good_image_lists_its_segments() {
     let image = Image::parse(&file).unwrap();
     assert_eq!(image.entry, IMAGE_BASE + 16);
     assert_eq!(image.pages(), 4);
-    let [code, data] = &image.segments[..] else {
-        panic!("two segments")
-    };
-    assert_eq!(
-        (code.rights, code.pages, code.bytes.len()),
-        (Rights::ReadExecute, 1, 64)
-    );
-    assert_eq!(
-        (data.rights, data.pages, data.bytes.len(), data.file_offset),
-        (Rights::ReadWrite, 3, 8, 4096)
-    );
+    let [code, data] = &image.segments[..] else { panic!("two segments") };
+    assert_eq!((code.rights, code.pages, code.bytes.len()), (Rights::ReadExecute, 1, 64));
+    assert_eq!((data.rights, data.pages, data.bytes.len(), data.file_offset), (Rights::ReadWrite, 3, 8, 4096));
 }
 
 #[test]
@@ -98,51 +80,12 @@ fn each_fault_has_its_error() {
     put(&mut shared_object, 16, &3u16.to_le_bytes());
     assert_eq!(error(&shared_object), ImageError::NotStatic);
     assert_eq!(error(&file(&[Load { flags: 7, ..CODE }])), ImageError::WritableCode(0));
-    assert_eq!(
-        error(&file(&[
-            CODE,
-            Load {
-                vaddr: DATA.vaddr + 8,
-                ..DATA
-            }
-        ])),
-        ImageError::Unaligned(1)
-    );
-    assert_eq!(
-        error(&file(&[CODE, Load { vaddr: 0x1000, ..DATA }])),
-        ImageError::OutOfRange(1)
-    );
-    assert_eq!(
-        error(&file(&[
-            CODE,
-            Load {
-                memsz: IMAGE_LIMIT,
-                ..DATA
-            }
-        ])),
-        ImageError::OutOfRange(1)
-    );
-    assert_eq!(
-        error(&file(&[
-            CODE,
-            Load {
-                memsz: u64::MAX,
-                ..DATA
-            }
-        ])),
-        ImageError::OutOfRange(1)
-    );
+    assert_eq!(error(&file(&[CODE, Load { vaddr: DATA.vaddr + 8, ..DATA }])), ImageError::Unaligned(1));
+    assert_eq!(error(&file(&[CODE, Load { vaddr: 0x1000, ..DATA }])), ImageError::OutOfRange(1));
+    assert_eq!(error(&file(&[CODE, Load { memsz: IMAGE_LIMIT, ..DATA }])), ImageError::OutOfRange(1));
+    assert_eq!(error(&file(&[CODE, Load { memsz: u64::MAX, ..DATA }])), ImageError::OutOfRange(1));
     assert_eq!(error(&file(&[Load { filesz: 65, ..CODE }])), ImageError::TooLong(0));
-    assert_eq!(
-        error(&file(&[
-            CODE,
-            Load {
-                vaddr: IMAGE_BASE,
-                ..DATA
-            }
-        ])),
-        ImageError::Overlap(1)
-    );
+    assert_eq!(error(&file(&[CODE, Load { vaddr: IMAGE_BASE, ..DATA }])), ImageError::Overlap(1));
     assert_eq!(error(&file(&[DATA])), ImageError::Entry);
     assert_eq!(error(&file(&[])), ImageError::Segments);
 }

@@ -51,11 +51,7 @@ fn check_domain(policy: &SealedPolicy, index: usize, domain: &Domain) -> Result<
     if domain.flags & !KNOWN_FLAGS != 0 {
         return Err(PolicyError::Flags);
     }
-    let repeated = policy
-        .domains
-        .iter()
-        .take(index)
-        .any(|earlier| earlier.name == domain.name);
+    let repeated = policy.domains.iter().take(index).any(|earlier| earlier.name == domain.name);
     if !well_formed_name(&domain.name) || repeated {
         return Err(PolicyError::Name(number));
     }
@@ -87,9 +83,7 @@ fn well_formed_name(name: &[u8; 32]) -> bool {
     };
     let (text, padding) = name.split_at_checked(end).unwrap_or((&[], &[]));
     let first = text.first().is_some_and(u8::is_ascii_lowercase);
-    let rest = text
-        .iter()
-        .all(|&byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let rest = text.iter().all(|&byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     first && rest && padding.iter().all(|&byte| byte == 0)
 }
 
@@ -108,9 +102,7 @@ fn check_roles(policy: &SealedPolicy) -> Result<(), PolicyError> {
 }
 
 fn run_fits(policy: &SealedPolicy, run: Run) -> bool {
-    run.first
-        .checked_add(run.count)
-        .is_some_and(|end| end as usize <= policy.ranges.len())
+    run.first.checked_add(run.count).is_some_and(|end| end as usize <= policy.ranges.len())
 }
 
 fn check_text(policy: &SealedPolicy, text: Text) -> Option<()> {

@@ -1,9 +1,6 @@
 //! CRC-32 as in IEEE 802.3 and gzip: reflected, polynomial 0xedb88320.
 
-#[expect(
-    clippy::indexing_slicing,
-    reason = "evaluated by the compiler, where a panic is a build error"
-)]
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, where a panic is a build error")]
 const TABLE: [u32; 256] = {
     let mut table = [0u32; 256];
     let mut byte = 0;
@@ -11,11 +8,7 @@ const TABLE: [u32; 256] = {
         let mut value = byte as u32;
         let mut bit = 0;
         while bit < 8 {
-            value = if value & 1 != 0 {
-                value >> 1 ^ 0xedb8_8320
-            } else {
-                value >> 1
-            };
+            value = if value & 1 != 0 { value >> 1 ^ 0xedb8_8320 } else { value >> 1 };
             bit += 1;
         }
         table[byte] = value;

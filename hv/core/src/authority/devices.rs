@@ -54,15 +54,10 @@ impl SealedPolicy {
             found = Some(function);
         }
         let Some(function) = found else {
-            return Resolution::Missing {
-                optional: selector.optional != 0,
-            };
+            return Resolution::Missing { optional: selector.optional != 0 };
         };
-        let rival = self
-            .devices
-            .iter()
-            .enumerate()
-            .find(|(other, device)| *other != index && matches(device, function));
+        let rival =
+            self.devices.iter().enumerate().find(|(other, device)| *other != index && matches(device, function));
         match rival {
             Some((rival, _)) => Resolution::Contested(function.bdf, rival),
             None => Resolution::One(function.bdf),

@@ -60,10 +60,7 @@ impl SealedPolicy {
     /// A text; empty when it is none.
     pub fn text(&self, text: table::Text) -> &str {
         let start = text.offset as usize;
-        let bytes = self
-            .text
-            .get(start..start.saturating_add(text.bytes as usize))
-            .unwrap_or_default();
+        let bytes = self.text.get(start..start.saturating_add(text.bytes as usize)).unwrap_or_default();
         core::str::from_utf8(bytes).unwrap_or_default()
     }
 
@@ -76,9 +73,7 @@ impl SealedPolicy {
 
     /// The label of a name.
     pub fn find(&self, name: &str) -> Option<Label> {
-        (0..self.domains.len())
-            .map(|index| Label(index as u16))
-            .find(|&label| self.name(label) == name)
+        (0..self.domains.len()).map(|index| Label(index as u16)).find(|&label| self.name(label) == name)
     }
 
     /// The first label that has a flag (`FLAG_STORE`, `FLAG_CONSOLE`, `FLAG_LOG`).
@@ -112,10 +107,7 @@ impl SealedPolicy {
 
     /// The links with this front end, with their numbers in the table.
     pub fn links_of(&self, front: Label) -> impl Iterator<Item = (usize, &table::Link)> {
-        self.links
-            .iter()
-            .enumerate()
-            .filter(move |(_, link)| link.front == u32::from(front.0))
+        self.links.iter().enumerate().filter(move |(_, link)| link.front == u32::from(front.0))
     }
 
     /// The I/O port ranges of a label.
@@ -125,9 +117,7 @@ impl SealedPolicy {
 
     /// Whether a label may use an I/O port.
     pub fn may_use_port(&self, label: Label, port: u16) -> bool {
-        self.io_ports(label)
-            .iter()
-            .any(|range| (range.first..=range.last).contains(&u32::from(port)))
+        self.io_ports(label).iter().any(|range| (range.first..=range.last).contains(&u32::from(port)))
     }
 
     /// The interrupt lines of a label.
@@ -137,16 +127,12 @@ impl SealedPolicy {
 
     /// Whether a label may use an interrupt line.
     pub fn may_use_line(&self, label: Label, line: u32) -> bool {
-        self.irq_lines(label)
-            .iter()
-            .any(|range| (range.first..=range.last).contains(&line))
+        self.irq_lines(label).iter().any(|range| (range.first..=range.last).contains(&line))
     }
 
     fn run(&self, run: table::Run) -> &[table::Range] {
         let start = run.first as usize;
-        self.ranges
-            .get(start..start.saturating_add(run.count as usize))
-            .unwrap_or_default()
+        self.ranges.get(start..start.saturating_add(run.count as usize)).unwrap_or_default()
     }
 }
 

@@ -54,41 +54,18 @@ fn a_good_table_answers_questions() {
 #[test]
 fn only_links_open_ways_and_only_in_their_direction() {
     let mut table = TableBuilder::new(4);
-    table.links = [
-        table::Link {
-            front: 1,
-            back: 2,
-            kind: table::LINK_BLOCK,
-            ..table::Link::default()
-        },
-        link(1, 3),
-    ]
-    .to_vec();
+    table.links =
+        [table::Link { front: 1, back: 2, kind: table::LINK_BLOCK, ..table::Link::default() }, link(1, 3)].to_vec();
     let policy = table.policy();
     let (front, back, other) = (Label(1), Label(2), Label(3));
     assert!(policy.may_event(front, back) && policy.may_event(back, front));
-    assert!(
-        policy.may_share(back, front),
-        "the back end maps what the front end grants"
-    );
+    assert!(policy.may_share(back, front), "the back end maps what the front end grants");
     assert!(!policy.may_share(front, back), "and not the other way round");
-    assert!(
-        policy.may_share(front, other) && policy.may_share(other, front),
-        "a channel goes both ways"
-    );
-    assert!(
-        !policy.may_event(back, other) && !policy.may_share(back, other),
-        "links do not add up"
-    );
+    assert!(policy.may_share(front, other) && policy.may_share(other, front), "a channel goes both ways");
+    assert!(!policy.may_event(back, other) && !policy.may_share(back, other), "links do not add up");
     assert!(policy.may_event(other, other) && policy.may_share(other, other));
-    assert!(
-        !policy.may_event(front, Label(200)) && !policy.may_share(Label(200), front),
-        "no such label"
-    );
-    assert_eq!(
-        policy.links_of(front).map(|(index, _)| index).collect::<Vec<_>>(),
-        [0, 1]
-    );
+    assert!(!policy.may_event(front, Label(200)) && !policy.may_share(Label(200), front), "no such label");
+    assert_eq!(policy.links_of(front).map(|(index, _)| index).collect::<Vec<_>>(), [0, 1]);
 }
 
 #[test]
@@ -105,10 +82,7 @@ fn damage_is_told_apart() {
         let mut damaged = good.clone();
         damaged[index] ^= 1;
         let error = parse(&damaged);
-        assert!(
-            matches!(error, PolicyError::Checksum | PolicyError::Size),
-            "byte {index}: {error}"
-        );
+        assert!(matches!(error, PolicyError::Checksum | PolicyError::Size), "byte {index}: {error}");
     }
     let mut magic = good.clone();
     magic[7] = b'2';
@@ -127,10 +101,7 @@ fn counts_that_do_not_fit_the_file_are_refused() {
             bytes[field..field + 4].copy_from_slice(&count.wrapping_add(value).to_le_bytes());
             seal(&mut bytes);
             let error = SealedPolicy::parse(&bytes).unwrap_err();
-            assert!(
-                matches!(error, PolicyError::Size | PolicyError::Counts),
-                "{field} {value}: {error}"
-            );
+            assert!(matches!(error, PolicyError::Size | PolicyError::Counts), "{field} {value}: {error}");
         }
     }
     assert_eq!(error(&TableBuilder::new(0)), PolicyError::Counts);
@@ -145,10 +116,7 @@ fn domains_out_of_bounds_are_refused() {
     assert_eq!(refused(|table| table.domains[1].name = table.domains[0].name), Name(1));
     assert_eq!(refused(|table| table.domains[1].name = [0; 32]), Name(1));
     assert_eq!(refused(|table| table.domains[1].name = [b'a'; 32]), Name(1));
-    assert_eq!(
-        refused(|table| table.domains[1].name[..2].copy_from_slice(b"1x")),
-        Name(1)
-    );
+    assert_eq!(refused(|table| table.domains[1].name[..2].copy_from_slice(b"1x")), Name(1));
     assert_eq!(refused(|table| table.domains[1].name[5] = b'x'), Name(1));
     assert_eq!(refused(|table| table.domains[0].flags = 0), Role(0));
     assert_eq!(refused(|table| table.domains[1].flags = table::FLAG_CONTROL), Role(1));
@@ -173,16 +141,9 @@ fn domains_out_of_bounds_are_refused() {
         |domain| domain.grant_maps_max = 65536,
     ];
     for (index, limit) in limits.iter().enumerate() {
-        assert_eq!(
-            refused(|table| limit(&mut table.domains[2])),
-            Limits(2),
-            "limit {index}"
-        );
+        assert_eq!(refused(|table| limit(&mut table.domains[2])), Limits(2), "limit {index}");
     }
-    let text = table::Text {
-        offset: 1,
-        bytes: u32::MAX,
-    };
+    let text = table::Text { offset: 1, bytes: u32::MAX };
     assert_eq!(refused(|table| table.domains[1].image = text), Reference(1));
     let not_utf8 = |table: &mut TableBuilder| {
         table.text = [0xff].to_vec();
@@ -190,10 +151,7 @@ fn domains_out_of_bounds_are_refused() {
     };
     assert_eq!(refused(not_utf8), Reference(1));
     assert_eq!(refused(|table| table.domains[1].io_ports = run(0, 1)), Reference(1));
-    assert_eq!(
-        refused(|table| table.domains[1].irq_lines = run(u32::MAX, 1)),
-        Reference(1)
-    );
+    assert_eq!(refused(|table| table.domains[1].irq_lines = run(u32::MAX, 1)), Reference(1));
 }
 
 #[test]
@@ -209,20 +167,10 @@ fn ranges_are_claimed_once_and_never_the_hypervisors() {
     assert_eq!(claims(&[range(9, 8)], run(0, 1), none), PolicyError::Range(0));
     assert_eq!(claims(&[range(9, 0x1_0000)], run(0, 1), none), PolicyError::Range(0));
     assert_eq!(claims(&[range(0, u32::MAX)], run(0, 1), none), PolicyError::Range(0));
-    assert_eq!(
-        claims(&[range(0x3f8, 0x3ff)], run(0, 1), run(0, 1)),
-        PolicyError::Range(0)
-    );
-    assert_eq!(
-        claims(&[range(0x3f8, 0x3ff), range(0x3ff, 0x400)], run(0, 1), run(1, 1)),
-        PolicyError::Range(1)
-    );
+    assert_eq!(claims(&[range(0x3f8, 0x3ff)], run(0, 1), run(0, 1)), PolicyError::Range(0));
+    assert_eq!(claims(&[range(0x3f8, 0x3ff), range(0x3ff, 0x400)], run(0, 1), run(1, 1)), PolicyError::Range(1));
     for taken in [0x20, 0x43, 0xa1, 0xf4, 0xcf8, 0xcfc] {
-        assert_eq!(
-            claims(&[range(taken, taken)], run(0, 1), none),
-            PolicyError::Range(0),
-            "{taken:#x}"
-        );
+        assert_eq!(claims(&[range(taken, taken)], run(0, 1), none), PolicyError::Range(0), "{taken:#x}");
     }
     let line = |table: &mut TableBuilder| {
         table.ranges = [range(4, 4)].to_vec();
@@ -238,15 +186,8 @@ fn bad_links_and_selectors_are_refused() {
     assert_eq!(refused(|table| table.links.push(link(1, 1))), Link(0));
     assert_eq!(refused(|table| table.links.push(link(1, 3))), Link(0));
     assert_eq!(refused(|table| table.links.push(link(u32::MAX, 1))), Link(0));
-    assert_eq!(
-        refused(|table| table.links.push(table::Link { kind: 5, ..link(0, 1) })),
-        Link(0)
-    );
-    assert_eq!(
-        refused(|table| table.devices.push(selector(1))),
-        Device(0),
-        "no driver domain"
-    );
+    assert_eq!(refused(|table| table.links.push(table::Link { kind: 5, ..link(0, 1) })), Link(0));
+    assert_eq!(refused(|table| table.devices.push(selector(1))), Device(0), "no driver domain");
     let driver = |change: fn(&mut table::Device)| {
         refused(|table| {
             table.domains[1].flags = table::FLAG_DRIVER;
@@ -258,29 +199,15 @@ fn bad_links_and_selectors_are_refused() {
     assert_eq!(driver(|device| device.label = 9), Device(0));
     assert_eq!(driver(|device| device.reserved = 1), Device(0));
     assert_eq!(driver(|device| device.vendor = 0x1_0000), Device(0));
-    assert_eq!(
-        driver(|device| (device.vendor, device.device) = (table::ANY, table::ANY)),
-        Device(0)
-    );
+    assert_eq!(driver(|device| (device.vendor, device.device) = (table::ANY, table::ANY)), Device(0));
 }
 
 fn selector(label: u32) -> table::Device {
-    table::Device {
-        label,
-        vendor: 0x1af4,
-        device: 0x1042,
-        bdf: table::ANY,
-        ..table::Device::default()
-    }
+    table::Device { label, vendor: 0x1af4, device: 0x1042, bdf: table::ANY, ..table::Device::default() }
 }
 
 fn function(slot: u16, device: u16, class: u32) -> Function {
-    Function {
-        bdf: Bdf(slot << 3),
-        vendor: 0x1af4,
-        device,
-        class,
-    }
+    Function { bdf: Bdf(slot << 3), vendor: 0x1af4, device, class }
 }
 
 #[test]
@@ -295,16 +222,7 @@ fn a_selector_means_one_function_or_none() {
         class_mask: 0xff_ff00,
         ..selector(2)
     };
-    table.devices = [
-        selector(1),
-        by_class,
-        table::Device {
-            device: 0x1111,
-            optional: 1,
-            ..selector(1)
-        },
-    ]
-    .to_vec();
+    table.devices = [selector(1), by_class, table::Device { device: 0x1111, optional: 1, ..selector(1) }].to_vec();
     let policy = table.policy();
     let (disk, nic) = (function(3, 0x1042, 0x01_0000), function(4, 0x1041, 0x02_0000));
     let machine = [disk, nic, function(5, 0x9999, 0x03_0000)];
@@ -316,11 +234,7 @@ fn a_selector_means_one_function_or_none() {
     let two_disks = [disk, nic, function(6, 0x1042, 0x01_0000)];
     assert_eq!(resolve(0, &two_disks), Resolution::Ambiguous(disk.bdf, Bdf(6 << 3)));
     let odd = [function(3, 0x1042, 0x02_0000)];
-    assert_eq!(
-        resolve(0, &odd),
-        Resolution::Contested(Bdf(3 << 3), 1),
-        "claimed by two selectors"
-    );
+    assert_eq!(resolve(0, &odd), Resolution::Contested(Bdf(3 << 3), 1), "claimed by two selectors");
     assert_eq!(policy.driver_of(nic.bdf, machine.iter()), Some((Label(2), 1)));
     assert_eq!(policy.driver_of(Bdf(5 << 3), machine.iter()), None);
     assert_eq!(policy.driver_of(disk.bdf, two_disks.iter()), None, "never a guess");

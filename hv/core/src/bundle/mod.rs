@@ -96,10 +96,7 @@ impl<'a> Bundle<'a> {
 
     /// The files in order.
     pub fn files(&self) -> impl Iterator<Item = File<'a>> + use<'a> {
-        let mut walk = Walk {
-            archive: self.archive,
-            at: 0,
-        };
+        let mut walk = Walk { archive: self.archive, at: 0 };
         core::iter::from_fn(move || walk.step().ok().flatten())
     }
 
@@ -144,11 +141,7 @@ impl<'a> Walk<'a> {
         let offset = align(name_at.saturating_add(name_bytes));
         let bytes = self.slice(offset, file_bytes)?;
         self.at = align(offset.saturating_add(file_bytes));
-        Ok(Some(File {
-            name: name.strip_prefix("./").unwrap_or(name),
-            offset,
-            bytes,
-        }))
+        Ok(Some(File { name: name.strip_prefix("./").unwrap_or(name), offset, bytes }))
     }
 
     fn slice(&self, at: usize, bytes: usize) -> Result<&'a [u8], BundleFault> {
@@ -164,9 +157,7 @@ fn align(at: usize) -> usize {
 /// Header field number `index`: 8 hexadecimal digits.
 fn field(header: &[u8], index: usize) -> Result<usize, BundleFault> {
     let start = index.saturating_mul(8).saturating_add(6);
-    let digits = header
-        .get(start..start.saturating_add(8))
-        .ok_or(BundleFault::Truncated)?;
+    let digits = header.get(start..start.saturating_add(8)).ok_or(BundleFault::Truncated)?;
     digits.iter().try_fold(0usize, |value, &digit| {
         let digit = char::from(digit).to_digit(16).ok_or(BundleFault::Field)?;
         Ok(value << 4 | digit as usize)

@@ -58,10 +58,7 @@ fn every_truncation_is_noticed() {
     for length in 0..needed {
         assert_eq!(fault(&good[..length]).fault, BundleFault::Truncated, "{length} bytes");
     }
-    assert!(
-        Bundle::new(&good[..needed]).is_ok(),
-        "padding behind the trailer is not needed"
-    );
+    assert!(Bundle::new(&good[..needed]).is_ok(), "padding behind the trailer is not needed");
 }
 
 #[test]
@@ -71,19 +68,9 @@ fn faults_carry_their_place() {
     assert_eq!(fault(&[0; 200]), at(0, BundleFault::Magic));
     let mut second = archive(&[("a", b"1"), ("b", b"2")]);
     second[first + 5] = b'2';
-    assert_eq!(
-        fault(&second),
-        at(first, BundleFault::Magic),
-        "the checksummed format is another one"
-    );
-    assert_eq!(
-        fault(&archive(&[("a", b"1"), ("./a", b"2")])),
-        at(first, BundleFault::Duplicate)
-    );
-    assert_eq!(
-        fault(&archive(&[("a", b"1"), ("", b"2")])),
-        at(first, BundleFault::Name)
-    );
+    assert_eq!(fault(&second), at(first, BundleFault::Magic), "the checksummed format is another one");
+    assert_eq!(fault(&archive(&[("a", b"1"), ("./a", b"2")])), at(first, BundleFault::Duplicate));
+    assert_eq!(fault(&archive(&[("a", b"1"), ("", b"2")])), at(first, BundleFault::Name));
     assert_eq!(fault(&archive(&[("a\0b", b"2")])), at(0, BundleFault::Name));
     let mut size = archive(&[("a", b"1")]);
     size[54] = b'g';
@@ -99,10 +86,7 @@ fn hostile_sizes_are_refused() {
             let at = 6 + field * 8;
             bytes[at..at + 8].copy_from_slice(hostile.as_bytes());
             let fault = fault(&bytes).fault;
-            assert!(
-                matches!(fault, BundleFault::Truncated | BundleFault::Name),
-                "{hostile} in {field}: {fault:?}"
-            );
+            assert!(matches!(fault, BundleFault::Truncated | BundleFault::Name), "{hostile} in {field}: {fault:?}");
         }
     }
 }

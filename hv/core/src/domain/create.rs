@@ -61,9 +61,7 @@ fn build<M: Machine>(
     let shared_info = env.frames.allocate(purpose, env.machine).ok_or(Errno::ENOMEM)?;
     let domain = build_around(env, label, entry, reservation, iommu, shared_info);
     if domain.is_err() {
-        env.frames
-            .free_unmapped(shared_info, purpose)
-            .map_err(|_| Errno::ENOMEM)?;
+        env.frames.free_unmapped(shared_info, purpose).map_err(|_| Errno::ENOMEM)?;
     }
     domain
 }
@@ -97,10 +95,7 @@ fn build_around<M: Machine>(
         events,
         grants,
         vcpus,
-        account: Account {
-            pages_max: entry.memory_pages,
-            ..Account::default()
-        },
+        account: Account { pages_max: entry.memory_pages, ..Account::default() },
         ending: Stage::Devices,
     };
     Boxed::new(domain).map_err(|domain| {

@@ -64,9 +64,7 @@ pub fn destroy_slice<M: Machine>(
     let mut stage = env.domains.with(dom, |domain| {
         let dying = domain.life == Life::Dying;
         // `Gone` marks that the stage is taken out: a second caller meanwhile finds nothing to do.
-        dying
-            .then(|| core::mem::replace(&mut domain.ending, Stage::Gone))
-            .ok_or(Errno::EINVAL)
+        dying.then(|| core::mem::replace(&mut domain.ending, Stage::Gone)).ok_or(Errno::EINVAL)
     })??;
     if matches!(stage, Stage::Gone) {
         return Ok(Progress::More);
@@ -87,18 +85,13 @@ fn advance<M: Machine>(
 ) -> Result<(), Errno> {
     let (progress, next) = match stage {
         Stage::Devices => (devices.release_devices(dom), Stage::Ports { next: 0 }),
-        Stage::Ports { next } => (
-            events::close_slice(env, dom, next, PORTS_PER_SLICE, |_| ())?,
-            Stage::Mappings { next: 0 },
-        ),
-        Stage::Mappings { next } => (
-            grant::unmap_slice(env, dom, next, MAPPINGS_PER_SLICE)?,
-            Stage::Memory(Teardown::default()),
-        ),
-        Stage::Memory(teardown) => (
-            env.domains.with(dom, |domain| tear_down(env, domain, teardown))?,
-            Stage::Gone,
-        ),
+        Stage::Ports { next } => {
+            (events::close_slice(env, dom, next, PORTS_PER_SLICE, |_| ())?, Stage::Mappings { next: 0 })
+        }
+        Stage::Mappings { next } => {
+            (grant::unmap_slice(env, dom, next, MAPPINGS_PER_SLICE)?, Stage::Memory(Teardown::default()))
+        }
+        Stage::Memory(teardown) => (env.domains.with(dom, |domain| tear_down(env, domain, teardown))?, Stage::Gone),
         Stage::Gone => return Ok(()),
     };
     if progress == Progress::Done {
@@ -117,9 +110,7 @@ fn tear_down<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, teardown: &mut T
             account.pages = account.pages.saturating_sub(1);
         }
     };
-    domain
-        .space
-        .tear_down(teardown, ENTRIES_PER_SLICE, env.frames, env.machine, page)
+    domain.space.tear_down(teardown, ENTRIES_PER_SLICE, env.frames, env.machine, page)
 }
 
 fn finish<M: Machine>(env: &Env<'_, M>, dom: DomId) -> Result<Progress, Errno> {

@@ -18,19 +18,8 @@ pub fn populate<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn, rig
         return Err(Errno::ENOMEM);
     }
     let prepared = domain.space.prepare(gfn, PageKind::Private, env.frames, env.machine)?;
-    let mfn = env
-        .frames
-        .allocate(Purpose::Private(domain.slot()), env.machine)
-        .ok_or(Errno::ENOMEM)?;
-    domain.space.commit(
-        prepared,
-        Page {
-            mfn,
-            rights,
-            kind: PageKind::Private,
-        },
-        env.machine,
-    );
+    let mfn = env.frames.allocate(Purpose::Private(domain.slot()), env.machine).ok_or(Errno::ENOMEM)?;
+    domain.space.commit(prepared, Page { mfn, rights, kind: PageKind::Private }, env.machine);
     domain.account.pages = domain.account.pages.saturating_add(1);
     Ok(())
 }
@@ -90,10 +79,6 @@ pub fn add_grant_frame<M: Machine>(env: &Env<'_, M>, dom: DomId, index: u32, gfn
 }
 
 fn map_shared<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn, mfn: Mfn) -> Result<(), MapError> {
-    let page = Page {
-        mfn,
-        rights: Rights::ReadWrite,
-        kind: PageKind::Shared,
-    };
+    let page = Page { mfn, rights: Rights::ReadWrite, kind: PageKind::Shared };
     domain.space.map(gfn, page, env.frames, env.machine)
 }

@@ -86,8 +86,7 @@ struct Text(heapless::String<WHY_BYTES>);
 
 impl core::fmt::Write for Text {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        text.chars()
-            .try_for_each(|char| self.0.push(char).map_err(|_| core::fmt::Error))
+        text.chars().try_for_each(|char| self.0.push(char).map_err(|_| core::fmt::Error))
     }
 }
 
@@ -308,15 +307,9 @@ pub fn register_vcpu_info<M: Machine>(
         if misplaced || moved {
             return Err(Errno::EINVAL);
         }
-        let page = domain
-            .space
-            .private_page(gfn.base(), env.machine)
-            .map_err(|_| Errno::EINVAL)?;
+        let page = domain.space.private_page(gfn.base(), env.machine).map_err(|_| Errno::EINVAL)?;
         env.frames.pin(page.mfn, domain.slot).map_err(|_| Errno::EINVAL)?;
-        domain
-            .events
-            .shared
-            .move_vcpu_info(id, page.mfn.at(offset), env.machine);
+        domain.events.shared.move_vcpu_info(id, page.mfn.at(offset), env.machine);
         if let Some(vcpu) = domain.vcpu(id) {
             vcpu.info_frame = Some(page.mfn);
         }

@@ -51,10 +51,7 @@ pub struct Pair<'a> {
 impl<'a> Pair<'a> {
     /// A domain with itself.
     pub(crate) fn same(domain: &'a mut Domain) -> Self {
-        Self {
-            local: domain,
-            remote: None,
-        }
+        Self { local: domain, remote: None }
     }
 
     /// The caller.
@@ -92,12 +89,7 @@ impl DomainTable {
     /// No domains.
     pub const fn new() -> Self {
         Self {
-            places: [const {
-                Place {
-                    occupant: AtomicU32::new(VACANT),
-                    domain: TicketMutex::new(None),
-                }
-            }; SLOTS],
+            places: [const { Place { occupant: AtomicU32::new(VACANT), domain: TicketMutex::new(None) } }; SLOTS],
             free: TicketMutex::new(FreeSlots {
                 queue: heapless::Deque::new(),
                 generations: [0; SLOTS],
@@ -146,10 +138,7 @@ impl DomainTable {
         if local == remote {
             return self.with(local, |domain| action(&mut Pair::same(domain)));
         }
-        let (here, there) = (
-            self.place(local).ok_or(Errno::ESRCH)?,
-            self.place(remote).ok_or(Errno::ESRCH)?,
-        );
+        let (here, there) = (self.place(local).ok_or(Errno::ESRCH)?, self.place(remote).ok_or(Errno::ESRCH)?);
         if core::ptr::eq(here, there) {
             // Two ids, one slot: one of them is stale.
             return Err(Errno::ESRCH);
@@ -162,10 +151,9 @@ impl DomainTable {
             (here.domain.lock(), there)
         };
         match (here.as_deref_mut(), there.as_deref_mut()) {
-            (Some(here), Some(there)) if here.id() == local && there.id() == remote => Ok(action(&mut Pair {
-                local: here,
-                remote: Some(there),
-            })),
+            (Some(here), Some(there)) if here.id() == local && there.id() == remote => {
+                Ok(action(&mut Pair { local: here, remote: Some(there) }))
+            }
             _ => Err(Errno::ESRCH),
         }
     }
@@ -231,9 +219,7 @@ impl DomainTable {
         let (id, label) = (domain.id(), domain.label());
         if let Some(place) = self.place(id) {
             *place.domain.lock() = Some(domain);
-            place
-                .occupant
-                .store(u32::from(id.0) | u32::from(label.0) << 16, Ordering::Release);
+            place.occupant.store(u32::from(id.0) | u32::from(label.0) << 16, Ordering::Release);
         }
     }
 

@@ -21,17 +21,8 @@ fn a_domain_is_built_runs_pauses_and_ends() {
     assert_eq!(act(Domain::unpause), Err(Errno::EINVAL));
     assert_eq!(act(Domain::pause), Ok(()));
     assert_eq!(act(Domain::unpause), Ok(()));
-    assert_eq!(
-        destroy_slice(&world.env(), id, &mut NoDevices),
-        Err(Errno::EINVAL),
-        "not dying"
-    );
-    begin_destroy(
-        &world.env(),
-        id,
-        Death::new(3, format_args!("page fault: read of {:#x}", 0x1234)),
-    )
-    .unwrap();
+    assert_eq!(destroy_slice(&world.env(), id, &mut NoDevices), Err(Errno::EINVAL), "not dying");
+    begin_destroy(&world.env(), id, Death::new(3, format_args!("page fault: read of {:#x}", 0x1234))).unwrap();
     assert_eq!(begin_destroy(&world.env(), id, Death::default()), Err(Errno::EBUSY));
     assert_eq!(act(Domain::unpause), Err(Errno::EINVAL));
     let why = world.domains.with(id, |domain| domain.death().why.clone()).unwrap();
@@ -55,22 +46,13 @@ fn memory_is_bounded_by_the_label() {
     let world = World::linked(2);
     let id = world.create(1).unwrap();
     let env = world.env();
-    let populate = |gfn| {
-        world
-            .domains
-            .with(id, |domain| populate(&env, domain, Gfn(gfn), Rights::ReadWrite))
-            .unwrap()
-    };
+    let populate = |gfn| world.domains.with(id, |domain| populate(&env, domain, Gfn(gfn), Rights::ReadWrite)).unwrap();
     for gfn in 0..16 {
         assert_eq!(populate(gfn), Ok(()));
     }
     assert_eq!(populate(16), Err(Errno::ENOMEM), "16 pages by the policy");
     assert_eq!(world.domains.with(id, |domain| domain.account.pages), Ok(16));
-    world
-        .domains
-        .with(id, |domain| release_page(&env, domain, Gfn(3)))
-        .unwrap()
-        .unwrap();
+    world.domains.with(id, |domain| release_page(&env, domain, Gfn(3))).unwrap().unwrap();
     assert_eq!(populate(4), Err(Errno::EEXIST));
     assert_eq!(populate(3), Ok(()));
     world.end();
@@ -84,9 +66,7 @@ fn m02_a_machine_without_frames_says_so_and_loses_none() {
     let id = world.create(1).unwrap();
     let env = world.env();
     let filled = world.domains.with(id, |domain| {
-        (0..FRAMES)
-            .take_while(|&gfn| populate(&env, domain, Gfn(gfn), Rights::Read).is_ok())
-            .count()
+        (0..FRAMES).take_while(|&gfn| populate(&env, domain, Gfn(gfn), Rights::Read).is_ok()).count()
     });
     assert!(filled.unwrap() > 400);
     assert_eq!(world.frames.free(), 0);
@@ -102,27 +82,15 @@ fn shared_pages_are_shown_and_taken_away_but_never_freed_by_the_domain() {
     let with = |action: &dyn Fn(&mut Domain) -> Result<(), Errno>| world.domains.with(id, action).unwrap();
     let free = world.frames.free();
     assert_eq!(with(&|domain| add_shared_info(&env, domain, Gfn(0x210))), Ok(()));
-    assert_eq!(
-        with(&|domain| add_shared_info(&env, domain, Gfn(0x210))),
-        Err(Errno::EEXIST)
-    );
+    assert_eq!(with(&|domain| add_shared_info(&env, domain, Gfn(0x210))), Err(Errno::EEXIST));
     assert_eq!(with(&|domain| add_shared_info(&env, domain, OWN)), Err(Errno::EEXIST));
-    assert_eq!(
-        with(&|domain| add_shared_info(&env, domain, Gfn(u64::MAX))),
-        Err(Errno::EINVAL)
-    );
+    assert_eq!(with(&|domain| add_shared_info(&env, domain, Gfn(u64::MAX))), Err(Errno::EINVAL));
     assert_eq!(add_grant_frame(&env, id, 1, Gfn(0x211)), Ok(()), "grows the table");
     assert_eq!(add_grant_frame(&env, id, 2, Gfn(0x212)), Err(Errno::EINVAL));
     assert_eq!(add_grant_frame(&env, id, u32::MAX, Gfn(0x212)), Err(Errno::EINVAL));
-    assert_eq!(
-        with(&|domain| release_page(&env, domain, Gfn(0x210))),
-        Err(Errno::EPERM)
-    );
+    assert_eq!(with(&|domain| release_page(&env, domain, Gfn(0x210))), Err(Errno::EPERM));
     assert_eq!(with(&|domain| remove_page(&env, domain, Gfn(0x210))), Ok(()));
-    assert_eq!(
-        with(&|domain| remove_page(&env, domain, Gfn(0x210))),
-        Err(Errno::ENOENT)
-    );
+    assert_eq!(with(&|domain| remove_page(&env, domain, Gfn(0x210))), Err(Errno::ENOENT));
     assert_eq!(world.frames.free(), free - 1, "one more grant table frame");
     world.end();
 }
@@ -133,22 +101,10 @@ fn lent_pages_and_registers_are_not_the_domains_to_remove() {
     let id = world.start(1);
     let env = world.env();
     for (gfn, kind) in [(0x300, PageKind::Lent), (0x301, PageKind::Device)] {
-        let page = Page {
-            mfn: Mfn(3),
-            rights: Rights::Read,
-            kind,
-        };
-        let mapped = world
-            .domains
-            .with(id, |domain| domain.space.map(Gfn(gfn), page, env.frames, env.machine));
+        let page = Page { mfn: Mfn(3), rights: Rights::Read, kind };
+        let mapped = world.domains.with(id, |domain| domain.space.map(Gfn(gfn), page, env.frames, env.machine));
         assert_eq!(mapped.unwrap(), Ok(()));
-        assert_eq!(
-            world
-                .domains
-                .with(id, |domain| remove_page(&env, domain, Gfn(gfn)))
-                .unwrap(),
-            Err(Errno::EPERM)
-        );
+        assert_eq!(world.domains.with(id, |domain| remove_page(&env, domain, Gfn(gfn))).unwrap(), Err(Errno::EPERM));
     }
     world.end();
 }
@@ -165,13 +121,11 @@ fn ids_go_round_slowly_and_stale_ones_name_nothing() {
         assert_eq!(world.domains.with(last, |_| ()), Err(Errno::ESRCH));
         assert_eq!(world.domains.with_pair(next, last, |_| ()), Err(Errno::ESRCH));
         assert_eq!(world.domains.label(last), None);
+        let slots_last_owner = DomId(next.0.wrapping_sub(SLOTS as u16));
+        assert_eq!(world.domains.with(slots_last_owner, |_| ()), Err(Errno::ESRCH), "an id of the same slot");
         last = next;
     }
-    assert_eq!(
-        last.0,
-        2 * SLOTS as u16 + 47,
-        "301 domains in 127 slots: the third generation"
-    );
+    assert_eq!(last.0, 2 * SLOTS as u16 + 47, "301 domains in 127 slots: the third generation");
     world.end();
 }
 
@@ -183,12 +137,7 @@ fn two_ids_of_one_slot_are_never_both_valid() {
     assert_eq!(world.domains.with_pair(id, stale, |_| ()), Err(Errno::ESRCH));
     assert_eq!(world.domains.with_pair(stale, id, |_| ()), Err(Errno::ESRCH));
     assert_eq!(world.domains.with_pair(id, DomId::SELF, |_| ()), Err(Errno::ESRCH));
-    assert!(
-        world
-            .domains
-            .with_pair(id, id, |pair| pair.remote().id() == pair.local().id())
-            .unwrap()
-    );
+    assert!(world.domains.with_pair(id, id, |pair| pair.remote().id() == pair.local().id()).unwrap());
 }
 
 #[test]
@@ -196,9 +145,7 @@ fn g19_pairs_are_locked_in_one_order_whoever_calls() {
     let world = World::linked(3);
     let (one, other) = (world.create(1).unwrap(), world.create(2).unwrap());
     for (local, remote) in [(one, other), (other, one)] {
-        let ids = world
-            .domains
-            .with_pair(local, remote, |pair| (pair.local().id(), pair.remote().id()));
+        let ids = world.domains.with_pair(local, remote, |pair| (pair.local().id(), pair.remote().id()));
         assert_eq!(ids, Ok((local, remote)));
     }
     std::thread::scope(|scope| {
@@ -206,9 +153,7 @@ fn g19_pairs_are_locked_in_one_order_whoever_calls() {
             let domains = &world.domains;
             scope.spawn(move || {
                 for _ in 0..20_000 {
-                    domains
-                        .with_pair(local, remote, |pair| pair.local().account.hypercalls += 1)
-                        .unwrap();
+                    domains.with_pair(local, remote, |pair| pair.local().account.hypercalls += 1).unwrap();
                 }
             });
         }
@@ -245,11 +190,7 @@ fn destroying_waits_for_the_devices() {
     let mut devices = Slow(5);
     let pages = world.domains.with(id, |domain| domain.account.pages).unwrap();
     for _ in 0..5 {
-        assert_eq!(
-            world.domains.with(id, |domain| domain.account.pages),
-            Ok(pages),
-            "memory stays while DMA may run"
-        );
+        assert_eq!(world.domains.with(id, |domain| domain.account.pages), Ok(pages), "memory stays while DMA may run");
         assert_eq!(destroy_slice(&world.env(), id, &mut devices), Ok(Progress::More));
     }
     assert_eq!(devices.0, 0);

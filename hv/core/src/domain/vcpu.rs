@@ -59,11 +59,7 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    pub(crate) const NEW: Vcpu = Vcpu {
-        wait: Wait::No,
-        continuation: None,
-        info_frame: None,
-    };
+    pub(crate) const NEW: Vcpu = Vcpu { wait: Wait::No, continuation: None, info_frame: None };
 
     /// A port became pending. Whether that ends the wait.
     #[inline]

@@ -63,10 +63,7 @@ struct Channel {
     vcpu: VcpuId,
 }
 
-const FREE: Channel = Channel {
-    binding: Binding::Free,
-    vcpu: VcpuId(0),
-};
+const FREE: Channel = Channel { binding: Binding::Free, vcpu: VcpuId(0) };
 
 /// The ports of a domain.
 #[derive(Debug)]
@@ -145,18 +142,12 @@ impl EventChannels {
     /// The vCPU that a port notifies.
     #[inline]
     pub(crate) fn target(&self, port: Port) -> VcpuId {
-        self.channels
-            .get(port.0 as usize)
-            .map_or(VcpuId(0), |channel| channel.vcpu)
+        self.channels.get(port.0 as usize).map_or(VcpuId(0), |channel| channel.vcpu)
     }
 
     /// The lowest free port.
     fn free_port(&self) -> Result<Port, Errno> {
-        let word = self
-            .used
-            .iter()
-            .position(|&bits| bits != u64::MAX)
-            .ok_or(Errno::ENOSPC)?;
+        let word = self.used.iter().position(|&bits| bits != u64::MAX).ok_or(Errno::ENOSPC)?;
         let bit = self.used.get(word).copied().unwrap_or(0).trailing_ones();
         Ok(Port((word as u32).wrapping_mul(64).wrapping_add(bit)))
     }

@@ -44,9 +44,7 @@ pub fn alloc_unbound<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId, re
 }
 
 fn caller_has<M: Machine>(env: &Env<'_, M>, caller: DomId, flag: u32) -> bool {
-    env.domains
-        .label(caller)
-        .is_some_and(|label| env.policy.has_flag(label, flag))
+    env.domains.label(caller).is_some_and(|label| env.policy.has_flag(label, flag))
 }
 
 /// `EVTCHNOP_bind_interdomain`: connects a new port of the caller to an unbound one of `remote`. The new port is
@@ -72,14 +70,8 @@ pub fn bind_interdomain<M: Machine>(
             return Err(Errno::EPERM);
         }
         let port = pair.local().events.free_port()?;
-        let near = Binding::Interdomain {
-            remote,
-            port: remote_port.0 as u16,
-        };
-        let far = Binding::Interdomain {
-            remote: caller,
-            port: port.0 as u16,
-        };
+        let near = Binding::Interdomain { remote, port: remote_port.0 as u16 };
+        let far = Binding::Interdomain { remote: caller, port: port.0 as u16 };
         pair.local().events.occupy(port, near, VcpuId(0));
         pair.remote().events.channel_mut(remote_port)?.binding = far;
         Ok((port, pair.local().deliver(port, env.machine)))
@@ -163,14 +155,11 @@ pub type Closed = Binding;
 /// # Errors
 /// `EINVAL`: no such port, or not in use.
 pub fn close<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Closed, Errno> {
-    let binding = env
-        .domains
-        .with(caller, |domain| close_alone(domain, port, env.machine))??;
+    let binding = env.domains.with(caller, |domain| close_alone(domain, port, env.machine))??;
     let Binding::Interdomain { remote, .. } = binding else {
         return Ok(binding);
     };
-    env.domains
-        .with_pair(caller, remote, |pair| close_both(pair, port, env.machine))?
+    env.domains.with_pair(caller, remote, |pair| close_both(pair, port, env.machine))?
 }
 
 /// Closes a port unless it is connected; tells what it was bound to.
@@ -195,10 +184,7 @@ fn close_both<M: Machine>(pair: &mut Pair<'_>, port: Port, machine: &M) -> Resul
     let far = Port(u32::from(far));
     // A port may be connected to its own domain; then both ends are found here, one after the other.
     vacate(&mut pair.local().events, port, machine);
-    let back = Binding::Interdomain {
-        remote: caller,
-        port: port.0 as u16,
-    };
+    let back = Binding::Interdomain { remote: caller, port: port.0 as u16 };
     if pair.remote().events.binding(far)? == back {
         pair.remote().events.channel_mut(far)?.binding = Binding::Unbound { remote: caller };
     }
@@ -262,17 +248,10 @@ pub fn send<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<O
     match route {
         Route::Here(wake) => Ok(wake),
         Route::There(remote, far) => {
-            let back = Binding::Interdomain {
-                remote: caller,
-                port: port.0 as u16,
-            };
+            let back = Binding::Interdomain { remote: caller, port: port.0 as u16 };
             let wake = env.domains.with(remote, |domain| {
                 let connected = domain.events.binding(far) == Ok(back);
-                if connected {
-                    domain.deliver(far, env.machine)
-                } else {
-                    None
-                }
+                if connected { domain.deliver(far, env.machine) } else { None }
             });
             Ok(wake.unwrap_or(None))
         }
@@ -310,10 +289,7 @@ pub fn status<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId, port: Por
             return Err(Errno::EPERM);
         }
         let channel = domain.events.channel(port)?;
-        Ok(Status {
-            binding: channel.binding,
-            vcpu: channel.vcpu,
-        })
+        Ok(Status { binding: channel.binding, vcpu: channel.vcpu })
     })?
 }
 

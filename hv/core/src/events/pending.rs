@@ -51,10 +51,7 @@ impl SharedInfoPage {
     /// Where a vCPU's `VcpuInfo` is (the time part too).
     #[inline]
     pub fn vcpu_info(&self, vcpu: VcpuId) -> Hpa {
-        self.vcpu_info
-            .get(usize::from(vcpu.0))
-            .copied()
-            .unwrap_or(self.frame.at(0))
+        self.vcpu_info.get(usize::from(vcpu.0)).copied().unwrap_or(self.frame.at(0))
     }
 
     /// Moves a vCPU's part to `place`, a frame that the caller has pinned, with its contents. All words are marked as

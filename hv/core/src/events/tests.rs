@@ -54,41 +54,23 @@ impl Two {
     }
 
     fn wait(&self, dom: DomId) -> Wait {
-        self.world
-            .domains
-            .with(dom, |domain| domain.vcpu(VcpuId(0)).unwrap().wait)
-            .unwrap()
+        self.world.domains.with(dom, |domain| domain.vcpu(VcpuId(0)).unwrap().wait).unwrap()
     }
 
     fn block(&self, dom: DomId) -> bool {
-        self.world
-            .domains
-            .with(dom, |domain| domain.block(VcpuId(0), &self.world.machine))
-            .unwrap()
+        self.world.domains.with(dom, |domain| domain.block(VcpuId(0), &self.world.machine)).unwrap()
     }
 
     fn set_mask(&self, dom: DomId, port: Port) {
-        let frame = self
-            .world
-            .domains
-            .with(dom, |domain| domain.events.shared.frame())
-            .unwrap();
-        self.world
-            .machine
-            .fetch_or_u64(frame.at(2560 + u64::from(port.0 / 64) * 8), 1 << (port.0 % 64));
+        let frame = self.world.domains.with(dom, |domain| domain.events.shared.frame()).unwrap();
+        self.world.machine.fetch_or_u64(frame.at(2560 + u64::from(port.0 / 64) * 8), 1 << (port.0 % 64));
     }
 }
 
 #[test]
 fn e01_left_out_operations_are_refused() {
-    let left_out = [
-        abi::EVTCHNOP_INIT_CONTROL,
-        abi::EVTCHNOP_EXPAND_ARRAY,
-        abi::EVTCHNOP_SET_PRIORITY,
-        14,
-        15,
-        u64::MAX,
-    ];
+    let left_out =
+        [abi::EVTCHNOP_INIT_CONTROL, abi::EVTCHNOP_EXPAND_ARRAY, abi::EVTCHNOP_SET_PRIORITY, 14, 15, u64::MAX];
     for command in left_out {
         assert_eq!(EvtchnOp::try_from(command), Err(Errno::ENOSYS), "{command}");
     }
@@ -115,11 +97,7 @@ fn a_send_makes_the_other_end_pending_and_wakes_it() {
 fn pending_bits_and_selector_are_where_the_abi_has_them() {
     let it = two();
     let (near, far) = it.connect();
-    let page = it
-        .world
-        .domains
-        .with(it.b, |domain| domain.events.shared.frame())
-        .unwrap();
+    let page = it.world.domains.with(it.b, |domain| domain.events.shared.frame()).unwrap();
     let word = |offset: u64| it.world.machine.load_u64(page.at(offset));
     assert_eq!((word(0), word(8), word(2048)), (0, 0, 0));
     let _wake = send(&it.world.env(), it.a, near).unwrap();
@@ -137,17 +115,12 @@ fn masked_ports_wake_only_their_poller() {
     assert_eq!(send(&it.world.env(), it.a, near), Ok(None));
     assert!(it.pending(it.b, far));
     assert_eq!(it.wait(it.b), Wait::Blocked);
-    let wake = unmask(&it.world.env(), it.b, far)
-        .unwrap()
-        .expect("unmasking a pending port");
+    let wake = unmask(&it.world.env(), it.b, far).unwrap().expect("unmasking a pending port");
     assert_eq!(wake.domain, it.b);
     it.clear(it.b, far);
     it.set_mask(it.b, far);
     let poll = |ports: &[Port]| {
-        it.world
-            .domains
-            .with(it.b, |domain| domain.poll(VcpuId(0), ports, &it.world.machine))
-            .unwrap()
+        it.world.domains.with(it.b, |domain| domain.poll(VcpuId(0), ports, &it.world.machine)).unwrap()
     };
     assert_eq!(poll(&[far]), Ok(true));
     assert_eq!(it.wait(it.b), Wait::Polling(PollSet::One(far)));
@@ -161,24 +134,12 @@ fn polling_waits_for_its_ports_only() {
     let it = two();
     let (near, _) = it.connect();
     let other = bind_ipi(&it.world.env(), it.b, 0).unwrap();
-    it.world
-        .domains
-        .with(it.b, |domain| domain.poll(VcpuId(0), &[other], &it.world.machine))
-        .unwrap()
-        .unwrap();
+    it.world.domains.with(it.b, |domain| domain.poll(VcpuId(0), &[other], &it.world.machine)).unwrap().unwrap();
     assert_eq!(send(&it.world.env(), it.a, near), Ok(None));
     assert_eq!(it.wait(it.b), Wait::Polling(PollSet::One(other)));
-    let ended = it
-        .world
-        .domains
-        .with(it.b, |domain| domain.end_wait(VcpuId(0)))
-        .unwrap();
+    let ended = it.world.domains.with(it.b, |domain| domain.end_wait(VcpuId(0))).unwrap();
     assert_eq!(ended.map(|wake: Wake| wake.domain), Some(it.b));
-    let again = it
-        .world
-        .domains
-        .with(it.b, |domain| domain.end_wait(VcpuId(0)))
-        .unwrap();
+    let again = it.world.domains.with(it.b, |domain| domain.end_wait(VcpuId(0))).unwrap();
     assert_eq!(again, None);
 }
 
@@ -187,11 +148,7 @@ fn connecting_checks_everything() {
     let it = two();
     let env = it.world.env();
     assert_eq!(alloc_unbound(&env, it.a, DomId::SELF, DomId(99)), Err(Errno::ESRCH));
-    assert_eq!(
-        alloc_unbound(&env, it.a, it.b, it.a),
-        Err(Errno::EPERM),
-        "another domain's ports"
-    );
+    assert_eq!(alloc_unbound(&env, it.a, it.b, it.a), Err(Errno::EPERM), "another domain's ports");
     assert_eq!(alloc_unbound(&env, it.a, DomId(0x7ff4), it.a), Err(Errno::ESRCH));
     let far = alloc_unbound(&env, it.b, DomId::SELF, it.a).unwrap();
     let bind = |caller, remote, port| bind_interdomain(&env, caller, remote, port);
@@ -204,20 +161,8 @@ fn connecting_checks_everything() {
     let (near, _) = bind(it.a, it.b, far).unwrap();
     assert!(it.pending(it.a, near), "the other end may have sent before");
     assert_eq!(bind(it.a, it.b, far), Err(Errno::EINVAL), "connected already");
-    assert_eq!(
-        it.binding(it.a, near),
-        Binding::Interdomain {
-            remote: it.b,
-            port: far.0 as u16
-        }
-    );
-    assert_eq!(
-        it.binding(it.b, far),
-        Binding::Interdomain {
-            remote: it.a,
-            port: near.0 as u16
-        }
-    );
+    assert_eq!(it.binding(it.a, near), Binding::Interdomain { remote: it.b, port: far.0 as u16 });
+    assert_eq!(it.binding(it.b, far), Binding::Interdomain { remote: it.a, port: near.0 as u16 });
 }
 
 #[test]
@@ -243,19 +188,11 @@ fn the_builder_makes_ports_only_while_it_builds() {
     let server = world.start(1);
     let new = world.create(2).unwrap();
     let port = alloc_unbound(&world.env(), policy, new, server).unwrap();
-    assert_eq!(
-        alloc_unbound(&world.env(), server, new, server),
-        Err(Errno::EPERM),
-        "not the policy domain"
-    );
+    assert_eq!(alloc_unbound(&world.env(), server, new, server), Err(Errno::EPERM), "not the policy domain");
     assert!(bind_interdomain(&world.env(), server, new, port).is_ok());
     world.domains.with(new, |domain| domain.unpause()).unwrap().unwrap();
     assert_eq!(world.life(new), Some(Life::Running));
-    assert_eq!(
-        alloc_unbound(&world.env(), policy, new, server),
-        Err(Errno::EPERM),
-        "sealed"
-    );
+    assert_eq!(alloc_unbound(&world.env(), policy, new, server), Err(Errno::EPERM), "sealed");
     assert!(status(&world.env(), policy, new, port).is_ok());
     assert_eq!(status(&world.env(), server, new, port), Err(Errno::EPERM));
     world.end();
@@ -267,11 +204,7 @@ fn virqs_check_number_vcpu_and_state() {
     let env = it.world.env();
     assert_eq!(bind_virq(&env, it.a, NR_VIRQS, 0), Err(Errno::EINVAL));
     assert_eq!(bind_virq(&env, it.a, u32::MAX, 0), Err(Errno::EINVAL));
-    assert_eq!(
-        bind_virq(&env, it.a, VIRQ_CON_RING, 1),
-        Err(Errno::EINVAL),
-        "global ones go to vCPU 0"
-    );
+    assert_eq!(bind_virq(&env, it.a, VIRQ_CON_RING, 1), Err(Errno::EINVAL), "global ones go to vCPU 0");
     assert_eq!(bind_virq(&env, it.a, VIRQ_TIMER, 1), Err(Errno::ENOENT));
     let port = bind_virq(&env, it.a, VIRQ_TIMER, 0).unwrap();
     assert_eq!(bind_virq(&env, it.a, VIRQ_TIMER, 0), Err(Errno::EEXIST));
@@ -320,11 +253,7 @@ fn sending_checks_the_kind_of_port() {
     assert_eq!(unmask(&env, it.a, Port(PORTS)), Err(Errno::EINVAL));
     assert_eq!(status(&env, it.a, DomId::SELF, Port(PORTS)), Err(Errno::EINVAL));
     assert_eq!(status(&env, it.a, DomId(99), Port(1)), Err(Errno::ESRCH));
-    let sent = it
-        .world
-        .domains
-        .with(it.a, |domain| domain.account.events_sent)
-        .unwrap();
+    let sent = it.world.domains.with(it.a, |domain| domain.account.events_sent).unwrap();
     assert_eq!(sent, 2, "only what was sent is charged, to the sender");
 }
 
@@ -365,11 +294,7 @@ fn the_death_of_a_peer_leaves_ports_unbound_for_ever() {
     assert_eq!(send(&env, it.b, far), Ok(None));
     let reborn = it.world.start(1);
     assert_ne!(reborn, it.a, "ids are not reused soon");
-    assert_eq!(
-        bind_interdomain(&env, reborn, it.b, far),
-        Err(Errno::EINVAL),
-        "it waits for the dead one"
-    );
+    assert_eq!(bind_interdomain(&env, reborn, it.b, far), Err(Errno::EINVAL), "it waits for the dead one");
     let _ = near;
     it.world.end();
 }
@@ -425,11 +350,7 @@ fn e04_any_port_number_is_answered_and_the_limit_is_kept() {
     assert_eq!(alloc_unbound(&env, it.a, DomId::SELF, it.b), Err(Errno::ENOSPC));
     let far = alloc_unbound(&env, it.b, DomId::SELF, it.a).unwrap();
     assert_eq!(bind_interdomain(&env, it.a, it.b, far), Err(Errno::ENOSPC));
-    assert_eq!(
-        it.binding(it.b, far),
-        Binding::Unbound { remote: it.a },
-        "and nothing changed there"
-    );
+    assert_eq!(it.binding(it.b, far), Binding::Unbound { remote: it.a }, "and nothing changed there");
 }
 
 #[test]
@@ -481,15 +402,9 @@ fn e08_a_flood_of_sends_wakes_once_until_the_receiver_looks() {
     let it = two();
     let (near, _) = it.connect();
     assert!(it.block(it.b));
-    let wakes = (0..10_000)
-        .filter(|_| send(&it.world.env(), it.a, near).unwrap().is_some())
-        .count();
+    let wakes = (0..10_000).filter(|_| send(&it.world.env(), it.a, near).unwrap().is_some()).count();
     assert_eq!(wakes, 1);
-    let sent = it
-        .world
-        .domains
-        .with(it.a, |domain| domain.account.events_sent)
-        .unwrap();
+    let sent = it.world.domains.with(it.a, |domain| domain.account.events_sent).unwrap();
     assert_eq!(sent, 10_000);
 }
 
@@ -510,11 +425,7 @@ fn e10_vcpu_info_moves_only_to_a_good_place() {
     assert_eq!(register(0, OWN.0, 4032), Ok(()));
     assert_eq!(register(0, OWN.0, 0), Err(Errno::EINVAL), "once");
     assert_eq!(it.world.frames.pins(mfn), 1);
-    assert_eq!(
-        it.world.machine.load_u64(mfn.at(4032 + 8)),
-        u64::MAX,
-        "look at every word"
-    );
+    assert_eq!(it.world.machine.load_u64(mfn.at(4032 + 8)), u64::MAX, "look at every word");
     let ipi = bind_ipi(&env, it.a, 0).unwrap();
     it.world.machine.store_u64(Hpa(mfn.at(4032).0 + 8), 0);
     let _wake = send(&env, it.a, ipi).unwrap();

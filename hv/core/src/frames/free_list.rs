@@ -16,10 +16,7 @@ pub(super) struct FreeList(TicketMutex<Head>);
 
 impl FreeList {
     pub const fn new() -> Self {
-        Self(TicketMutex::new(Head {
-            first: NEXT_MAX,
-            count: 0,
-        }))
+        Self(TicketMutex::new(Head { first: NEXT_MAX, count: 0 }))
     }
 
     pub fn count(&self) -> u64 {

@@ -71,12 +71,7 @@ impl FrameTable {
         for entry in entries {
             entry.store(Entry::RESERVED.0, Ordering::Relaxed);
         }
-        Self {
-            entries,
-            free: FreeList::new(),
-            total: AtomicU64::new(0),
-            hypervisor: AtomicU64::new(0),
-        }
+        Self { entries, free: FreeList::new(), total: AtomicU64::new(0), hypervisor: AtomicU64::new(0) }
     }
 
     /// Puts usable memory on the free list, at boot. Frames beyond the table's end and those that are not reserved
@@ -84,9 +79,7 @@ impl FrameTable {
     pub fn add_free(&self, frames: Range<Mfn>) {
         for mfn in (frames.start.0..frames.end.0.min(self.end())).rev() {
             if mfn < u64::from(NEXT_MAX)
-                && self
-                    .change(Mfn(mfn), |e| (e == Entry::RESERVED).then_some(Entry::LIMBO))
-                    .is_some()
+                && self.change(Mfn(mfn), |e| (e == Entry::RESERVED).then_some(Entry::LIMBO)).is_some()
             {
                 self.total.fetch_add(1, Ordering::Relaxed);
                 self.free.push(self.entries, mfn as u32);
@@ -98,10 +91,7 @@ impl FrameTable {
     pub fn add_hypervisor(&self, frames: Range<Mfn>) {
         for mfn in frames.start.0..frames.end.0.min(self.end()) {
             let own = Entry::new(State::Hypervisor, Slot(0), 0);
-            if self
-                .change(Mfn(mfn), |e| (e == Entry::RESERVED).then_some(own))
-                .is_some()
-            {
+            if self.change(Mfn(mfn), |e| (e == Entry::RESERVED).then_some(own)).is_some() {
                 self.total.fetch_add(1, Ordering::Relaxed);
                 self.hypervisor.fetch_add(1, Ordering::Relaxed);
             }
@@ -159,8 +149,7 @@ impl FrameTable {
     /// Whether the frame is private memory of the domain in `slot`.
     #[inline]
     pub fn is_private_to(&self, mfn: Mfn, slot: Slot) -> bool {
-        self.get(mfn)
-            .is_some_and(|entry| entry.state() == State::Private && entry.slot() == slot)
+        self.get(mfn).is_some_and(|entry| entry.state() == State::Private && entry.slot() == slot)
     }
 
     /// Holds on to a private frame of the domain in `owner`, so that it outlives its mapping there.
@@ -208,12 +197,10 @@ impl FrameTable {
         if page.kind != PageKind::Private {
             return Err(FrameError::NotOwned);
         }
-        let new = self.transition(page.mfn, |entry| {
-            match (entry.state(), entry.slot() == owner, entry.pins()) {
-                (State::Private, true, 0) => Ok(Entry::LIMBO),
-                (State::Private, true, pins) => Ok(Entry::new(State::Leaving, owner, pins)),
-                _ => Err(FrameError::NotOwned),
-            }
+        let new = self.transition(page.mfn, |entry| match (entry.state(), entry.slot() == owner, entry.pins()) {
+            (State::Private, true, 0) => Ok(Entry::LIMBO),
+            (State::Private, true, pins) => Ok(Entry::new(State::Leaving, owner, pins)),
+            _ => Err(FrameError::NotOwned),
         })?;
         Ok(self.free_if_limbo(page.mfn, new))
     }
@@ -231,11 +218,7 @@ impl FrameTable {
             Purpose::Hypervisor => Entry::new(State::Hypervisor, Slot(0), 0),
         };
         let check = |entry| {
-            if entry == expected {
-                Ok(Entry::LIMBO)
-            } else {
-                Err(FrameError::NotOwned)
-            }
+            if entry == expected { Ok(Entry::LIMBO) } else { Err(FrameError::NotOwned) }
         };
         let new = self.transition(mfn, check)?;
         if purpose == Purpose::Hypervisor {

@@ -38,11 +38,7 @@ fn g08_a_pinned_frame_outlives_its_owner_until_the_last_unpin() {
     frames.pin(mfn, OWNER).unwrap();
     assert_eq!(frames.release(flushed(mfn), OWNER), Ok(Unpinned::Kept));
     assert_eq!(frames.state(mfn), State::Leaving);
-    assert_eq!(
-        frames.pin(mfn, OWNER),
-        Err(FrameError::NotOwned),
-        "nobody can start using a leaving frame"
-    );
+    assert_eq!(frames.pin(mfn, OWNER), Err(FrameError::NotOwned), "nobody can start using a leaving frame");
     assert_eq!(frames.unpin(mfn), Ok(Unpinned::Kept));
     assert_eq!(frames.unpin(mfn), Ok(Unpinned::Freed));
     assert_eq!(frames.unpin(mfn), Err(FrameError::NotPinned));
@@ -54,22 +50,11 @@ fn g20_illegal_changes_are_refused() {
     let mfn = frames.allocate(Purpose::Private(OWNER), &machine).unwrap();
     assert_eq!(frames.pin(mfn, Slot(6)), Err(FrameError::NotOwned));
     assert_eq!(frames.release(flushed(mfn), Slot(6)), Err(FrameError::NotOwned));
-    assert_eq!(
-        frames.free_unmapped(mfn, Purpose::Table(OWNER)),
-        Err(FrameError::NotOwned)
-    );
+    assert_eq!(frames.free_unmapped(mfn, Purpose::Table(OWNER)), Err(FrameError::NotOwned));
     assert_eq!(frames.release(flushed(mfn), OWNER), Ok(Unpinned::Freed));
-    assert_eq!(
-        frames.release(flushed(mfn), OWNER),
-        Err(FrameError::NotOwned),
-        "freed twice"
-    );
+    assert_eq!(frames.release(flushed(mfn), OWNER), Err(FrameError::NotOwned), "freed twice");
     assert_eq!(frames.pin(Mfn(0), OWNER), Err(FrameError::NotOwned), "reserved");
-    assert_eq!(
-        frames.pin(Mfn(1 << 40), OWNER),
-        Err(FrameError::NotOwned),
-        "beyond the table"
-    );
+    assert_eq!(frames.pin(Mfn(1 << 40), OWNER), Err(FrameError::NotOwned), "beyond the table");
     assert_eq!(frames.free(), 12);
 }
 

@@ -120,22 +120,13 @@ impl Domain {
         // Judged again when it is marked; judged here so that a bad entry is not taken for a bad page.
         judge(env.machine.load_u32(entry), user, access)?;
         let gfn = env.machine.load_u32(Hpa(entry.0.wrapping_add(4)));
-        let page = self
-            .space
-            .translate(Gfn(u64::from(gfn)), env.machine)
-            .ok_or(Status::BadPage)?;
+        let page = self.space.translate(Gfn(u64::from(gfn)), env.machine).ok_or(Status::BadPage)?;
         let writable = page.rights.writable() || access == Access::Read;
         if page.kind != PageKind::Private || !writable {
             return Err(Status::BadPage);
         }
         let mfn = u32::try_from(page.mfn.0).map_err(|_| Status::BadPage)?;
-        Ok(Active {
-            mfn,
-            gfn,
-            user,
-            readers: 0,
-            writers: 0,
-        })
+        Ok(Active { mfn, gfn, user, readers: 0, writers: 0 })
     }
 
     /// Undoes one [`Self::acquire`]: clears the marks that no other use needs, then drops the pin.
@@ -180,11 +171,7 @@ fn judge(word: u32, user: DomId, access: Access) -> Result<(), Status> {
     let (flags, domid) = (word as u16, (word >> 16) as u16);
     let plain = flags & (GTF_TYPE_MASK | GTF_SUB_PAGE) == GTF_PERMIT_ACCESS;
     let writable = flags & GTF_READONLY == 0 || access == Access::Read;
-    if plain && writable && domid == user.0 {
-        Ok(())
-    } else {
-        Err(Status::GeneralError)
-    }
+    if plain && writable && domid == user.0 { Ok(()) } else { Err(Status::GeneralError) }
 }
 
 /// Marks an entry as being read or written, if it grants that at this very moment.

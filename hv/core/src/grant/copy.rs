@@ -39,11 +39,7 @@ pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Res
         return Err(Status::GeneralError);
     }
     let name = |flag: u16| {
-        if op.flags & flag != 0 {
-            Name::Reference
-        } else {
-            Name::OwnFrame
-        }
+        if op.flags & flag != 0 { Name::Reference } else { Name::OwnFrame }
     };
     let (source_name, dest_name) = (name(GNTCOPY_SOURCE_GREF), name(GNTCOPY_DEST_GREF));
     let fits = |side: &GnttabCopyPtr| u64::from(side.offset).wrapping_add(u64::from(op.len)) <= PAGE_BYTES;
@@ -59,8 +55,7 @@ pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Res
         }
     };
     let from = source.mfn.at(u64::from(op.source.offset));
-    env.machine
-        .copy(from, dest.mfn.at(u64::from(op.dest.offset)), usize::from(op.len));
+    env.machine.copy(from, dest.mfn.at(u64::from(op.dest.offset)), usize::from(op.len));
     close(env, dest);
     close(env, source);
     Ok(())
@@ -100,13 +95,7 @@ fn open_grant<M: Machine>(
             return Err(Status::PermissionDenied);
         }
         let mfn = grantor.acquire(env, caller, gref, access)?;
-        Ok(Side {
-            owner,
-            serial: grantor.serial(),
-            gref: Some(gref),
-            access,
-            mfn,
-        })
+        Ok(Side { owner, serial: grantor.serial(), gref: Some(gref), access, mfn })
     });
     opened.map_err(|_| Status::BadDomain)?
 }
@@ -119,25 +108,13 @@ fn open_own<M: Machine>(env: &Env<'_, M>, caller: DomId, gfn: Gfn, access: Acces
             return Err(Status::BadPage);
         }
         env.frames.pin(page.mfn, domain.slot()).map_err(|_| Status::NoSpace)?;
-        Ok(Side {
-            owner: caller,
-            serial: domain.serial(),
-            gref: None,
-            access,
-            mfn: page.mfn,
-        })
+        Ok(Side { owner: caller, serial: domain.serial(), gref: None, access, mfn: page.mfn })
     });
     opened.map_err(|_| Status::BadDomain)?
 }
 
 fn close<M: Machine>(env: &Env<'_, M>, side: Side) {
-    let Side {
-        owner,
-        serial,
-        gref,
-        access,
-        mfn,
-    } = side;
+    let Side { owner, serial, gref, access, mfn } = side;
     let released = gref.is_some_and(|gref| {
         let release = env.domains.with(owner, |grantor| {
             let same = grantor.serial() == serial && grantor.grants.active(gref).is_some();

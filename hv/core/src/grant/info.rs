@@ -34,22 +34,10 @@ pub fn info(domain: &Domain, from: GrantRef, memory: &impl MachineMemory) -> Opt
         let flags = word as u16;
         if active.in_use() {
             let (gfn, peer) = (active.gfn(), active.user());
-            return Some(Info {
-                gref,
-                gfn,
-                peer,
-                flags,
-                mappings: active.uses(),
-            });
+            return Some(Info { gref, gfn, peer, flags, mappings: active.uses() });
         }
         let offered = flags & GTF_TYPE_MASK != GTF_INVALID;
         let gfn = Gfn(u64::from(memory.load_u32(Hpa(entry.0.wrapping_add(4)))));
-        offered.then_some(Info {
-            gref,
-            gfn,
-            peer: DomId((word >> 16) as u16),
-            flags,
-            mappings: 0,
-        })
+        offered.then_some(Info { gref, gfn, peer: DomId((word >> 16) as u16), flags, mappings: 0 })
     })
 }

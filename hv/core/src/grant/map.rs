@@ -33,9 +33,7 @@ pub struct Mapped {
 #[inline]
 pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabMapGrantRef) -> Result<Mapped, Status> {
     let grantor = DomId(op.dom).or_self(caller);
-    let mapped = env
-        .domains
-        .with_pair(caller, grantor, |pair| map_between(env, pair, op));
+    let mapped = env.domains.with_pair(caller, grantor, |pair| map_between(env, pair, op));
     mapped.map_err(|_| Status::BadDomain)?
 }
 
@@ -68,20 +66,10 @@ fn map_between<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMap
         }
     };
     // Nothing below can fail.
-    let mapping = Mapping {
-        grantor: grantor.id(),
-        serial: grantor.serial(),
-        gref,
-        access,
-        gfn,
-        mfn,
-    };
+    let mapping = Mapping { grantor: grantor.id(), serial: grantor.serial(), gref, access, gfn, mfn };
     commit(env, pair.local(), prepared, handle, mapping);
     let for_devices = op.flags & GNTMAP_DEVICE_MAP != 0;
-    Ok(Mapped {
-        handle,
-        dev_bus_addr: if for_devices { gfn.base().0 } else { 0 },
-    })
+    Ok(Mapped { handle, dev_bus_addr: if for_devices { gfn.base().0 } else { 0 } })
 }
 
 fn commit<M: Machine>(env: &Env<'_, M>, mapper: &mut Domain, prepared: Prepared, handle: Handle, mapping: Mapping) {
@@ -89,15 +77,7 @@ fn commit<M: Machine>(env: &Env<'_, M>, mapper: &mut Domain, prepared: Prepared,
         Access::Read => Rights::Read,
         Access::Write => Rights::ReadWrite,
     };
-    mapper.space.commit(
-        prepared,
-        Page {
-            mfn: mapping.mfn,
-            rights,
-            kind: PageKind::Foreign,
-        },
-        env.machine,
-    );
+    mapper.space.commit(prepared, Page { mfn: mapping.mfn, rights, kind: PageKind::Foreign }, env.machine);
     mapper.grants.tracking.fill(handle, mapping);
 }
 
@@ -113,11 +93,7 @@ fn access(mapper: &Domain, flags: u32) -> Result<Access, Status> {
     if flags & !known != 0 || flags & GNTMAP_HOST_MAP == 0 || for_devices && !has_devices {
         return Err(Status::GeneralError);
     }
-    Ok(if flags & GNTMAP_READONLY != 0 {
-        Access::Read
-    } else {
-        Access::Write
-    })
+    Ok(if flags & GNTMAP_READONLY != 0 { Access::Read } else { Access::Write })
 }
 
 /// Where to map: a page-aligned address; in a native domain within the grant window.

@@ -44,9 +44,7 @@ pub struct Continuation {
 impl Continuation {
     /// The beginning of a batch, or the rest of the one that was interrupted if it is the same call.
     pub fn resume(interrupted: Option<Continuation>, call: [u64; 4]) -> Self {
-        interrupted
-            .filter(|earlier| earlier.call == call)
-            .unwrap_or(Self { call, done: 0 })
+        interrupted.filter(|earlier| earlier.call == call).unwrap_or(Self { call, done: 0 })
     }
 }
 

@@ -31,12 +31,7 @@ impl GrantTable {
     /// An empty table that may grow to `frames_max` frames, and a domain that may map `maps_max` pages of others.
     pub fn new(frames_max: u32, maps_max: u32) -> Self {
         let frames_max = frames_max.min(FRAMES_MAX as u32);
-        Self {
-            frames: Vec::new(),
-            frames_max,
-            active: Vec::new(),
-            tracking: Tracking::new(maps_max),
-        }
+        Self { frames: Vec::new(), frames_max, active: Vec::new(), tracking: Tracking::new(maps_max) }
     }
 
     /// Frames now.
@@ -145,18 +140,12 @@ pub fn setup_table<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId, fram
 /// [`Status::PermissionDenied`]: another domain's.
 pub fn query_size<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId) -> Result<(u32, u32), Status> {
     own(caller, dom)?;
-    let sizes = env
-        .domains
-        .with(caller, |domain| (domain.grants.frames(), domain.grants.frames_max()));
+    let sizes = env.domains.with(caller, |domain| (domain.grants.frames(), domain.grants.frames_max()));
     sizes.map_err(|_| Status::BadDomain)
 }
 
 fn own(caller: DomId, dom: DomId) -> Result<(), Status> {
-    if dom.or_self(caller) == caller {
-        Ok(())
-    } else {
-        Err(Status::PermissionDenied)
-    }
+    if dom.or_self(caller) == caller { Ok(()) } else { Err(Status::PermissionDenied) }
 }
 
 /// `GNTTABOP_set_version`: version 1 is what there is.
@@ -197,11 +186,7 @@ pub fn seed<M: Machine>(
     }
     let read_only = if access == Access::Read { GTF_READONLY } else { 0 };
     let frame = u32::try_from(gfn.0).map_err(|_| Errno::EINVAL)?;
-    let entry = GrantEntryV1 {
-        flags: GTF_PERMIT_ACCESS | read_only,
-        domid: peer.0,
-        frame,
-    };
+    let entry = GrantEntryV1 { flags: GTF_PERMIT_ACCESS | read_only, domid: peer.0, frame };
     env.machine.write(at, entry.as_bytes());
     Ok(())
 }

@@ -32,51 +32,27 @@ struct It {
 fn it() -> It {
     let world = World::linked(4);
     let (driver, grantor, third) = (world.start(1), world.start(2), world.start(3));
-    It {
-        world,
-        grantor,
-        driver,
-        third,
-    }
+    It { world, grantor, driver, third }
 }
 
 fn map_op(dom: DomId, gref: u32, slot: u64, flags: u32) -> GnttabMapGrantRef {
     let host_addr = GRANT_WINDOW + slot * PAGE_BYTES;
-    GnttabMapGrantRef {
-        host_addr,
-        flags,
-        gref,
-        dom: dom.0,
-        ..GnttabMapGrantRef::default()
-    }
+    GnttabMapGrantRef { host_addr, flags, gref, dom: dom.0, ..GnttabMapGrantRef::default() }
 }
 
 fn unmap_op(slot: u64, handle: Handle) -> GnttabUnmapGrantRef {
     let host_addr = GRANT_WINDOW + slot * PAGE_BYTES;
-    GnttabUnmapGrantRef {
-        host_addr,
-        handle: handle.0,
-        ..GnttabUnmapGrantRef::default()
-    }
+    GnttabUnmapGrantRef { host_addr, handle: handle.0, ..GnttabUnmapGrantRef::default() }
 }
 
 impl It {
     fn entry(&self, dom: DomId, gref: u32) -> Hpa {
-        self.world
-            .domains
-            .with(dom, |domain| domain.grants.entry(GrantRef(gref)).unwrap())
-            .unwrap()
+        self.world.domains.with(dom, |domain| domain.grants.entry(GrantRef(gref)).unwrap()).unwrap()
     }
 
     fn offer(&self, dom: DomId, gref: u32, flags: u16, peer: DomId, gfn: u64) {
-        let entry = abi::GrantEntryV1 {
-            flags,
-            domid: peer.0,
-            frame: gfn as u32,
-        };
-        self.world
-            .machine
-            .write(self.entry(dom, gref), zerocopy::IntoBytes::as_bytes(&entry));
+        let entry = abi::GrantEntryV1 { flags, domid: peer.0, frame: gfn as u32 };
+        self.world.machine.write(self.entry(dom, gref), zerocopy::IntoBytes::as_bytes(&entry));
     }
 
     fn marks(&self, gref: u32) -> u16 {
@@ -135,16 +111,8 @@ fn g01_every_operation_is_safe_before_the_table_is_set_up() {
     let env = world.env();
     for gref in [0, 1, 511, 512, u32::MAX] {
         assert_eq!(map(&env, a, &map_op(b, gref, 0, HOST)), Err(Status::BadGntref));
-        let source = GnttabCopyPtr {
-            target: u64::from(gref),
-            domid: b.0,
-            ..GnttabCopyPtr::default()
-        };
-        let op = GnttabCopy {
-            source,
-            flags: abi::GNTCOPY_SOURCE_GREF,
-            ..GnttabCopy::default()
-        };
+        let source = GnttabCopyPtr { target: u64::from(gref), domid: b.0, ..GnttabCopyPtr::default() };
+        let op = GnttabCopy { source, flags: abi::GNTCOPY_SOURCE_GREF, ..GnttabCopy::default() };
         assert_eq!(copy(&env, a, &op), Err(Status::BadGntref));
     }
     assert_eq!(unmap(&env, a, &unmap_op(0, Handle(0))), Err(Status::BadHandle));
@@ -167,10 +135,7 @@ fn g02_a_table_grows_and_never_shrinks() {
     let env = it.world.env();
     assert_eq!(query_size(&env, it.grantor, DomId::SELF), Ok((1, 2)));
     assert_eq!(setup_table(&env, it.grantor, DomId::SELF, 3), Err(Status::GeneralError));
-    assert_eq!(
-        setup_table(&env, it.grantor, it.driver, 1),
-        Err(Status::PermissionDenied)
-    );
+    assert_eq!(setup_table(&env, it.grantor, it.driver, 1), Err(Status::PermissionDenied));
     assert_eq!(query_size(&env, it.grantor, it.driver), Err(Status::PermissionDenied));
     assert_eq!(setup_table(&env, it.grantor, it.grantor, 2), Ok(()));
     assert_eq!(setup_table(&env, it.grantor, DomId::SELF, 0), Ok(()));
@@ -184,15 +149,8 @@ fn a_mapped_page_is_the_granted_one_for_cpu_and_devices() {
     it.offer(it.grantor, 7, GRANTED, it.driver, OWN.0);
     let mapped = it.map(&map_op(it.grantor, 7, 0, HOST | GNTMAP_DEVICE_MAP)).unwrap();
     assert_eq!(mapped.dev_bus_addr, GRANT_WINDOW);
-    let page = it
-        .with(it.driver, |domain| {
-            domain.space.translate(Gpa(GRANT_WINDOW).gfn(), &it.world.machine)
-        })
-        .unwrap();
-    assert_eq!(
-        (page.mfn, page.rights, page.kind),
-        (it.page(0), Rights::ReadWrite, PageKind::Foreign)
-    );
+    let page = it.with(it.driver, |domain| domain.space.translate(Gpa(GRANT_WINDOW).gfn(), &it.world.machine)).unwrap();
+    assert_eq!((page.mfn, page.rights, page.kind), (it.page(0), Rights::ReadWrite, PageKind::Foreign));
     assert_eq!((it.pins(0), it.marks(7)), (1, GTF_READING | GTF_WRITING));
     assert_eq!(it.unmap(&unmap_op(0, mapped.handle)), Ok(()));
     it.nothing_is_mapped();
@@ -206,9 +164,7 @@ fn a_read_only_mapping_cannot_be_written() {
     assert_eq!(it.map(&map_op(it.grantor, 1, 0, HOST)), Err(Status::GeneralError));
     let mapped = it.map(&map_op(it.grantor, 1, 0, HOST | GNTMAP_READONLY)).unwrap();
     assert_eq!(it.marks(1), GTF_READING);
-    let written = it.with(it.driver, |domain| {
-        domain.space.copy_out(Gpa(GRANT_WINDOW), b"x", &it.world.machine)
-    });
+    let written = it.with(it.driver, |domain| domain.space.copy_out(Gpa(GRANT_WINDOW), b"x", &it.world.machine));
     assert!(written.is_err());
     it.unmap(&unmap_op(0, mapped.handle)).unwrap();
     it.nothing_is_mapped();
@@ -238,41 +194,11 @@ fn g15_every_refusal_has_its_negative_status_and_leaves_nothing() {
         (GnttabMapGrantRef { gref: 0, ..good }, Status::GeneralError),
         (GnttabMapGrantRef { gref: 2, ..good }, Status::GeneralError),
         (GnttabMapGrantRef { gref: 3, ..good }, Status::BadPage),
-        (
-            GnttabMapGrantRef {
-                host_addr: GRANT_WINDOW + 8,
-                ..good
-            },
-            Status::BadVirtAddr,
-        ),
-        (
-            GnttabMapGrantRef {
-                host_addr: GRANT_WINDOW - PAGE_BYTES,
-                ..good
-            },
-            Status::BadVirtAddr,
-        ),
-        (
-            GnttabMapGrantRef {
-                host_addr: GRANT_WINDOW_END,
-                ..good
-            },
-            Status::BadVirtAddr,
-        ),
-        (
-            GnttabMapGrantRef {
-                host_addr: OWN.base().0,
-                ..good
-            },
-            Status::BadVirtAddr,
-        ),
-        (
-            GnttabMapGrantRef {
-                host_addr: !0xfff,
-                ..good
-            },
-            Status::BadVirtAddr,
-        ),
+        (GnttabMapGrantRef { host_addr: GRANT_WINDOW + 8, ..good }, Status::BadVirtAddr),
+        (GnttabMapGrantRef { host_addr: GRANT_WINDOW - PAGE_BYTES, ..good }, Status::BadVirtAddr),
+        (GnttabMapGrantRef { host_addr: GRANT_WINDOW_END, ..good }, Status::BadVirtAddr),
+        (GnttabMapGrantRef { host_addr: OWN.base().0, ..good }, Status::BadVirtAddr),
+        (GnttabMapGrantRef { host_addr: !0xfff, ..good }, Status::BadVirtAddr),
         (GnttabMapGrantRef { flags: 0, ..good }, Status::BadGntref),
     ];
     for (op, expected) in cases {
@@ -287,20 +213,9 @@ fn g15_every_refusal_has_its_negative_status_and_leaves_nothing() {
 #[test]
 fn g03_g04_entries_that_are_no_plain_grants_are_refused() {
     let it = it();
-    for flags in [
-        0,
-        2,
-        3,
-        GRANTED | GTF_SUB_PAGE,
-        3 | GTF_SUB_PAGE,
-        2 | abi::GTF_TRANSFER_COMMITTED,
-    ] {
+    for flags in [0, 2, 3, GRANTED | GTF_SUB_PAGE, 3 | GTF_SUB_PAGE, 2 | abi::GTF_TRANSFER_COMMITTED] {
         it.offer(it.grantor, 1, flags, it.driver, OWN.0);
-        assert_eq!(
-            it.map(&map_op(it.grantor, 1, 0, HOST)),
-            Err(Status::GeneralError),
-            "{flags:#x}"
-        );
+        assert_eq!(it.map(&map_op(it.grantor, 1, 0, HOST)), Err(Status::GeneralError), "{flags:#x}");
         it.nothing_is_mapped();
     }
 }
@@ -325,14 +240,8 @@ fn g07_g08_flag_combinations() {
         }
         it.nothing_is_mapped();
     }
-    assert!(
-        it.map(&map_op(it.grantor, 1, 0, HOST | 0x8000_0000)).is_ok(),
-        "the guest's own bits"
-    );
-    assert_eq!(
-        it.map(&map_op(it.grantor, 1, 1, HOST | 1 << 5)),
-        Err(Status::GeneralError)
-    );
+    assert!(it.map(&map_op(it.grantor, 1, 0, HOST | 0x8000_0000)).is_ok(), "the guest's own bits");
+    assert_eq!(it.map(&map_op(it.grantor, 1, 1, HOST | 1 << 5)), Err(Status::GeneralError));
 }
 
 #[test]
@@ -347,33 +256,14 @@ fn device_maps_are_for_domains_that_drive_devices() {
 fn g09_an_unmap_works_once_and_whole() {
     let it = it();
     it.offer(it.grantor, 1, GRANTED, it.driver, OWN.0);
-    let first = it
-        .map(&map_op(it.grantor, 1, 0, HOST | GNTMAP_DEVICE_MAP))
-        .unwrap()
-        .handle;
+    let first = it.map(&map_op(it.grantor, 1, 0, HOST | GNTMAP_DEVICE_MAP)).unwrap().handle;
     let second = it.map(&map_op(it.grantor, 1, 1, HOST)).unwrap().handle;
     assert_eq!(it.pins(0), 2);
-    assert_eq!(
-        it.unmap(&unmap_op(1, first)),
-        Err(Status::BadVirtAddr),
-        "another mapping's address"
-    );
-    assert_eq!(
-        it.unmap(&GnttabUnmapGrantRef {
-            host_addr: 0,
-            ..unmap_op(0, first)
-        }),
-        Err(Status::BadVirtAddr)
-    );
-    let elsewhere = GnttabUnmapGrantRef {
-        dev_bus_addr: GRANT_WINDOW + PAGE_BYTES,
-        ..unmap_op(0, first)
-    };
+    assert_eq!(it.unmap(&unmap_op(1, first)), Err(Status::BadVirtAddr), "another mapping's address");
+    assert_eq!(it.unmap(&GnttabUnmapGrantRef { host_addr: 0, ..unmap_op(0, first) }), Err(Status::BadVirtAddr));
+    let elsewhere = GnttabUnmapGrantRef { dev_bus_addr: GRANT_WINDOW + PAGE_BYTES, ..unmap_op(0, first) };
     assert_eq!(it.unmap(&elsewhere), Err(Status::BadDevAddr));
-    let both = GnttabUnmapGrantRef {
-        dev_bus_addr: GRANT_WINDOW,
-        ..unmap_op(0, first)
-    };
+    let both = GnttabUnmapGrantRef { dev_bus_addr: GRANT_WINDOW, ..unmap_op(0, first) };
     assert_eq!(it.unmap(&both), Ok(()));
     for _ in 0..3 {
         assert_eq!(it.unmap(&both), Err(Status::BadHandle));
@@ -407,15 +297,9 @@ fn g10_the_mapper_cannot_reach_the_page_when_the_grantor_sees_it_unused() {
     let gfn = Gpa(GRANT_WINDOW).gfn();
     it.world.machine.touch(it.driver, gfn, it.page(0));
     let env = it.world.env();
-    let pending = it
-        .with(it.driver, |domain| begin_unmap(&env, domain, &unmap_op(0, handle)))
-        .unwrap();
+    let pending = it.with(it.driver, |domain| begin_unmap(&env, domain, &unmap_op(0, handle))).unwrap();
     assert_ne!(it.marks(1), 0, "not flushed yet");
-    assert_eq!(
-        it.unmap(&unmap_op(0, handle)),
-        Err(Status::BadHandle),
-        "by another CPU meanwhile"
-    );
+    assert_eq!(it.unmap(&unmap_op(0, handle)), Err(Status::BadHandle), "by another CPU meanwhile");
     let flushed = pending.flush(&it.world.machine);
     assert!(!it.world.machine.cached().contains_key(&(it.driver, gfn)));
     assert_eq!(it.pins(0), 1);
@@ -428,27 +312,10 @@ fn g12_marks_stay_until_the_last_user() {
     let it = it();
     it.offer(it.grantor, 1, GRANTED, it.driver, OWN.0);
     let writer = it.map(&map_op(it.grantor, 1, 0, HOST)).unwrap().handle;
-    let reader = it
-        .map(&map_op(it.grantor, 1, 1, HOST | GNTMAP_READONLY))
-        .unwrap()
-        .handle;
-    let source = GnttabCopyPtr {
-        target: 1,
-        domid: it.grantor.0,
-        ..GnttabCopyPtr::default()
-    };
-    let dest = GnttabCopyPtr {
-        target: OWN.0,
-        domid: DomId::SELF.0,
-        ..GnttabCopyPtr::default()
-    };
-    let op = GnttabCopy {
-        source,
-        dest,
-        len: 16,
-        flags: abi::GNTCOPY_SOURCE_GREF,
-        ..GnttabCopy::default()
-    };
+    let reader = it.map(&map_op(it.grantor, 1, 1, HOST | GNTMAP_READONLY)).unwrap().handle;
+    let source = GnttabCopyPtr { target: 1, domid: it.grantor.0, ..GnttabCopyPtr::default() };
+    let dest = GnttabCopyPtr { target: OWN.0, domid: DomId::SELF.0, ..GnttabCopyPtr::default() };
+    let op = GnttabCopy { source, dest, len: 16, flags: abi::GNTCOPY_SOURCE_GREF, ..GnttabCopy::default() };
     copy(&it.world.env(), it.driver, &op).unwrap();
     assert_eq!(it.marks(1), GTF_READING | GTF_WRITING);
     it.unmap(&unmap_op(0, writer)).unwrap();
@@ -465,41 +332,17 @@ fn g14_an_active_entry_is_used_by_its_snapshot() {
     // The grantor rewrites the frame, and even the peer, of an entry in use.
     it.offer(it.grantor, 1, GRANTED, it.third, OWN.0 + 1);
     it.map(&map_op(it.grantor, 1, 1, HOST)).unwrap();
-    assert_eq!(
-        it.world.mfn(it.driver, Gpa(GRANT_WINDOW + PAGE_BYTES).gfn()),
-        Some(it.page(0)),
-        "the first page again"
-    );
+    assert_eq!(it.world.mfn(it.driver, Gpa(GRANT_WINDOW + PAGE_BYTES).gfn()), Some(it.page(0)), "the first page again");
     assert_eq!((it.pins(0), it.pins(1)), (2, 0));
-    assert_eq!(
-        map(&it.world.env(), it.third, &map_op(it.grantor, 1, 0, HOST)),
-        Err(Status::GeneralError)
-    );
-    let source = GnttabCopyPtr {
-        target: 1,
-        domid: it.grantor.0,
-        ..GnttabCopyPtr::default()
-    };
-    let dest = GnttabCopyPtr {
-        target: OWN.0,
-        domid: DomId::SELF.0,
-        ..GnttabCopyPtr::default()
-    };
-    let op = GnttabCopy {
-        source,
-        dest,
-        len: 4,
-        flags: abi::GNTCOPY_SOURCE_GREF,
-        ..GnttabCopy::default()
-    };
+    assert_eq!(map(&it.world.env(), it.third, &map_op(it.grantor, 1, 0, HOST)), Err(Status::GeneralError));
+    let source = GnttabCopyPtr { target: 1, domid: it.grantor.0, ..GnttabCopyPtr::default() };
+    let dest = GnttabCopyPtr { target: OWN.0, domid: DomId::SELF.0, ..GnttabCopyPtr::default() };
+    let op = GnttabCopy { source, dest, len: 4, flags: abi::GNTCOPY_SOURCE_GREF, ..GnttabCopy::default() };
     it.world.machine.write(it.page(0).base(), b"old!");
     it.world.machine.write(it.page(1).base(), b"new!");
     copy(&it.world.env(), it.driver, &op).unwrap();
     let mut copied = [0; 4];
-    it.with(it.driver, |domain| {
-        domain.space.copy_in(OWN.base(), &mut copied, &it.world.machine)
-    })
-    .unwrap();
+    it.with(it.driver, |domain| domain.space.copy_in(OWN.base(), &mut copied, &it.world.machine)).unwrap();
     assert_eq!(&copied, b"old!");
 }
 
@@ -515,37 +358,17 @@ fn a_reader_that_turns_writer_is_judged_by_the_entry_as_it_is() {
 #[test]
 fn the_policy_decides_who_maps_whom() {
     let mut builder = TableBuilder::new(3);
-    builder.links.push(table::Link {
-        kind: table::LINK_BLOCK,
-        ..link(1, 2)
-    });
+    builder.links.push(table::Link { kind: table::LINK_BLOCK, ..link(1, 2) });
     let world = World::new(builder.policy());
     let (front, back) = (world.start(1), world.start(2));
-    let it = It {
-        world,
-        grantor: front,
-        driver: back,
-        third: back,
-    };
+    let it = It { world, grantor: front, driver: back, third: back };
     it.offer(front, 1, GRANTED, back, OWN.0);
     assert!(it.map(&map_op(front, 1, 0, HOST)).is_ok());
     it.offer(back, 1, GRANTED, front, OWN.0);
     let env = it.world.env();
-    assert_eq!(
-        map(&env, front, &map_op(back, 1, 0, HOST)),
-        Err(Status::PermissionDenied),
-        "a back end is not mapped"
-    );
-    let source = GnttabCopyPtr {
-        target: 1,
-        domid: back.0,
-        ..GnttabCopyPtr::default()
-    };
-    let op = GnttabCopy {
-        source,
-        flags: abi::GNTCOPY_SOURCE_GREF,
-        ..GnttabCopy::default()
-    };
+    assert_eq!(map(&env, front, &map_op(back, 1, 0, HOST)), Err(Status::PermissionDenied), "a back end is not mapped");
+    let source = GnttabCopyPtr { target: 1, domid: back.0, ..GnttabCopyPtr::default() };
+    let op = GnttabCopy { source, flags: abi::GNTCOPY_SOURCE_GREF, ..GnttabCopy::default() };
     assert_eq!(copy(&env, front, &op), Err(Status::PermissionDenied));
 }
 
@@ -576,15 +399,10 @@ fn g20_a_mapped_page_that_is_given_back_stays_until_it_is_unmapped() {
     let handle = it.map(&map_op(it.grantor, 1, 0, HOST)).unwrap().handle;
     let mfn = it.page(0);
     let env = it.world.env();
-    it.with(it.grantor, |domain| domain::release_page(&env, domain, OWN))
-        .unwrap();
+    it.with(it.grantor, |domain| domain::release_page(&env, domain, OWN)).unwrap();
     assert_eq!(it.world.frames.state(mfn), State::Leaving);
     it.offer(it.grantor, 2, GRANTED, it.driver, OWN.0);
-    assert_eq!(
-        it.map(&map_op(it.grantor, 2, 1, HOST)),
-        Err(Status::BadPage),
-        "not the grantor's any more"
-    );
+    assert_eq!(it.map(&map_op(it.grantor, 2, 1, HOST)), Err(Status::BadPage), "not the grantor's any more");
     it.unmap(&unmap_op(0, handle)).unwrap();
     assert_eq!(it.world.frames.state(mfn), State::Free);
     it.world.end();
@@ -597,19 +415,11 @@ fn mapped_pages_and_shared_pages_cannot_be_granted_on() {
     it.map(&map_op(it.grantor, 1, 0, HOST)).unwrap();
     let env = it.world.env();
     it.offer(it.driver, 1, GRANTED, it.third, Gpa(GRANT_WINDOW).gfn().0);
-    assert_eq!(
-        map(&env, it.third, &map_op(it.driver, 1, 0, HOST)),
-        Err(Status::BadPage)
-    );
+    assert_eq!(map(&env, it.third, &map_op(it.driver, 1, 0, HOST)), Err(Status::BadPage));
     domain::add_grant_frame(&env, it.driver, 0, Gfn(0x900)).unwrap();
     it.offer(it.driver, 2, GRANTED, it.third, 0x900);
-    assert_eq!(
-        map(&env, it.third, &map_op(it.driver, 2, 0, HOST)),
-        Err(Status::BadPage)
-    );
-    let released = it.with(it.driver, |domain| {
-        domain::release_page(&env, domain, Gpa(GRANT_WINDOW).gfn())
-    });
+    assert_eq!(map(&env, it.third, &map_op(it.driver, 2, 0, HOST)), Err(Status::BadPage));
+    let released = it.with(it.driver, |domain| domain::release_page(&env, domain, Gpa(GRANT_WINDOW).gfn()));
     assert_eq!(released, Err(Errno::EPERM), "nor given back");
     it.world.end();
 }
@@ -639,13 +449,8 @@ fn a_page_outlives_its_dead_owner_while_it_is_mapped() {
     let mfn = it.page(0);
     it.world.destroy(it.grantor);
     assert_eq!(it.world.life(it.grantor), None, "the mapper cannot keep it from ending");
-    assert_eq!(
-        (it.world.frames.state(mfn), it.world.frames.pins(mfn)),
-        (State::Leaving, 1)
-    );
-    let copied = it.with(it.driver, |domain| {
-        domain.space.copy_out(Gpa(GRANT_WINDOW), b"still", &it.world.machine)
-    });
+    assert_eq!((it.world.frames.state(mfn), it.world.frames.pins(mfn)), (State::Leaving, 1));
+    let copied = it.with(it.driver, |domain| domain.space.copy_out(Gpa(GRANT_WINDOW), b"still", &it.world.machine));
     assert_eq!(copied, Ok(()));
     // A new domain in the same place gets none of the blame.
     let reborn = it.world.start(2);
@@ -668,19 +473,8 @@ fn a_dying_domain_is_no_grantor() {
 }
 
 fn copy_op(source: (DomId, u64, u16), dest: (DomId, u64, u16), len: u16, flags: u16) -> GnttabCopy {
-    let side = |(domid, target, offset): (DomId, u64, u16)| GnttabCopyPtr {
-        target,
-        domid: domid.0,
-        offset,
-        pad: 0,
-    };
-    GnttabCopy {
-        source: side(source),
-        dest: side(dest),
-        len,
-        flags,
-        ..GnttabCopy::default()
-    }
+    let side = |(domid, target, offset): (DomId, u64, u16)| GnttabCopyPtr { target, domid: domid.0, offset, pad: 0 };
+    GnttabCopy { source: side(source), dest: side(dest), len, flags, ..GnttabCopy::default() }
 }
 
 #[test]
@@ -693,42 +487,18 @@ fn copies_go_between_any_two_sides() {
     it.offer(it.third, 1, GRANTED, it.driver, OWN.0 + 1);
     let copied = |dom, gfn, offset| {
         let mut bytes = [0; 5];
-        it.with(dom, |domain| {
-            domain
-                .space
-                .copy_in(Gpa(Gfn(gfn).base().0 + offset), &mut bytes, &it.world.machine)
-        })
-        .unwrap();
+        it.with(dom, |domain| domain.space.copy_in(Gpa(Gfn(gfn).base().0 + offset), &mut bytes, &it.world.machine))
+            .unwrap();
         bytes
     };
     // Grant to own frame, own frame to grant, grant to grant: three domains, one lock at a time.
-    copy(
-        &env,
-        it.driver,
-        &copy_op((it.grantor, 1, 100), (DomId::SELF, OWN.0, 4091), 5, from),
-    )
-    .unwrap();
+    copy(&env, it.driver, &copy_op((it.grantor, 1, 100), (DomId::SELF, OWN.0, 4091), 5, from)).unwrap();
     assert_eq!(&copied(it.driver, OWN.0, 4091), b"grant");
-    copy(
-        &env,
-        it.driver,
-        &copy_op((it.driver, OWN.0, 4091), (it.third, 1, 0), 5, to),
-    )
-    .unwrap();
+    copy(&env, it.driver, &copy_op((it.driver, OWN.0, 4091), (it.third, 1, 0), 5, to)).unwrap();
     assert_eq!(&copied(it.third, OWN.0 + 1, 0), b"grant");
-    copy(
-        &env,
-        it.driver,
-        &copy_op((it.grantor, 1, 100), (it.third, 1, 50), 5, from | to),
-    )
-    .unwrap();
+    copy(&env, it.driver, &copy_op((it.grantor, 1, 100), (it.third, 1, 50), 5, from | to)).unwrap();
     assert_eq!(&copied(it.third, OWN.0 + 1, 50), b"grant");
-    copy(
-        &env,
-        it.driver,
-        &copy_op((DomId::SELF, OWN.0, 4091), (DomId::SELF, OWN.0, 0), 5, 0),
-    )
-    .unwrap();
+    copy(&env, it.driver, &copy_op((DomId::SELF, OWN.0, 4091), (DomId::SELF, OWN.0, 0), 5, 0)).unwrap();
     assert_eq!(&copied(it.driver, OWN.0, 0), b"grant");
     it.nothing_is_mapped();
 }
@@ -744,10 +514,7 @@ fn copies_check_every_argument_first() {
     let cases = [
         (copy_op(grant(4095), own, 2, from), Status::BadCopyArg),
         (copy_op(grant(u16::MAX), own, 0, from), Status::BadCopyArg),
-        (
-            copy_op(grant(0), (DomId::SELF, OWN.0, 4000), 97, from),
-            Status::BadCopyArg,
-        ),
+        (copy_op(grant(0), (DomId::SELF, OWN.0, 4000), 97, from), Status::BadCopyArg),
         (copy_op(grant(0), own, 4097, from), Status::BadCopyArg),
         (copy_op(grant(0), own, 1, from | 4), Status::GeneralError),
         (copy_op(own, grant(0), 1, to), Status::GeneralError),
@@ -764,11 +531,7 @@ fn copies_check_every_argument_first() {
         it.nothing_is_mapped();
     }
     assert_eq!(copy(&env, it.driver, &copy_op(grant(0), own, 4096, from)), Ok(()));
-    assert_eq!(
-        copy(&env, it.driver, &copy_op(grant(4096), own, 0, from)),
-        Ok(()),
-        "nothing, at the very end"
-    );
+    assert_eq!(copy(&env, it.driver, &copy_op(grant(4096), own, 0, from)), Ok(()), "nothing, at the very end");
 }
 
 #[test]
@@ -832,10 +595,7 @@ fn g18_an_entry_that_never_holds_still_is_given_up() {
         domains: &it.world.domains,
         policy: &it.world.policy,
     };
-    assert_eq!(
-        map(&env, it.driver, &map_op(it.grantor, 1, 0, HOST)),
-        Err(Status::GeneralError)
-    );
+    assert_eq!(map(&env, it.driver, &map_op(it.grantor, 1, 0, HOST)), Err(Status::GeneralError));
     assert!((1..=8).contains(&restless.1.get()), "tried {} times", restless.1.get());
     it.nothing_is_mapped();
     assert!(!injection::disarm());
@@ -849,11 +609,7 @@ fn g16_a_batch_goes_on_where_it_was_interrupted() {
     for done in 0..8 {
         let interrupted = Continuation { done, ..begun };
         assert_eq!(Continuation::resume(Some(interrupted), call).done, done);
-        assert_eq!(
-            Continuation::resume(Some(interrupted), [20, 5, 0x2000, 8]).done,
-            0,
-            "another call"
-        );
+        assert_eq!(Continuation::resume(Some(interrupted), [20, 5, 0x2000, 8]).done, 0, "another call");
     }
 }
 
@@ -864,43 +620,23 @@ fn the_builder_seeds_entries_that_work() {
     let grantor = world.create(2).unwrap();
     let env = world.env();
     let seed_it = |gref, gfn| {
-        let seeded = world.domains.with(grantor, |domain| {
-            seed(&env, domain, GrantRef(gref), Gfn(gfn), driver, Access::Write)
-        });
+        let seeded =
+            world.domains.with(grantor, |domain| seed(&env, domain, GrantRef(gref), Gfn(gfn), driver, Access::Write));
         seeded.unwrap()
     };
     assert_eq!(seed_it(1, OWN.0), Err(Errno::ENOENT));
-    world
-        .domains
-        .with(grantor, |domain| domain::populate(&env, domain, OWN, Rights::ReadWrite))
-        .unwrap()
-        .unwrap();
+    world.domains.with(grantor, |domain| domain::populate(&env, domain, OWN, Rights::ReadWrite)).unwrap().unwrap();
     assert_eq!(seed_it(1, OWN.0), Ok(()));
     assert_eq!(seed_it(1024, OWN.0), Err(Errno::EINVAL), "beyond the frames allowed");
     assert_eq!(seed_it(1, 1 << 33), Err(Errno::ENOENT));
-    let it = It {
-        world,
-        grantor,
-        driver,
-        third,
-    };
+    let it = It { world, grantor, driver, third };
     let handle = it.map(&map_op(grantor, 1, 0, HOST)).unwrap().handle;
     let env = it.world.env();
-    let again = it.with(grantor, |domain| {
-        seed(&env, domain, GrantRef(1), OWN, driver, Access::Read)
-    });
+    let again = it.with(grantor, |domain| seed(&env, domain, GrantRef(1), OWN, driver, Access::Read));
     assert_eq!(again, Err(Errno::EBUSY));
-    let found = it
-        .with(grantor, |domain| info(domain, GrantRef(0), &it.world.machine))
-        .unwrap();
-    assert_eq!(
-        (found.gref, found.gfn, found.peer, found.mappings),
-        (GrantRef(1), OWN, driver, 1)
-    );
-    assert_eq!(
-        it.with(grantor, |domain| info(domain, GrantRef(2), &it.world.machine)),
-        None
-    );
+    let found = it.with(grantor, |domain| info(domain, GrantRef(0), &it.world.machine)).unwrap();
+    assert_eq!((found.gref, found.gfn, found.peer, found.mappings), (GrantRef(1), OWN, driver, 1));
+    assert_eq!(it.with(grantor, |domain| info(domain, GrantRef(2), &it.world.machine)), None);
     it.unmap(&unmap_op(0, handle)).unwrap();
     it.world.end();
 }

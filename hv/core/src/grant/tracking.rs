@@ -51,12 +51,7 @@ pub(super) struct Tracking {
 
 impl Tracking {
     pub fn new(limit: u32) -> Self {
-        Self {
-            entries: Vec::new(),
-            first_free: END,
-            in_use: 0,
-            limit: limit.min(INDEX_MASK),
-        }
+        Self { entries: Vec::new(), first_free: END, in_use: 0, limit: limit.min(INDEX_MASK) }
     }
 
     pub fn in_use(&self) -> u32 {
@@ -75,14 +70,7 @@ impl Tracking {
             return None;
         }
         if self.first_free == END {
-            fallible::push(
-                &mut self.entries,
-                Entry {
-                    state: State::Free { next: END },
-                    generation: 0,
-                },
-            )
-            .ok()?;
+            fallible::push(&mut self.entries, Entry { state: State::Free { next: END }, generation: 0 }).ok()?;
             self.first_free = self.len().wrapping_sub(1);
         }
         let index = self.first_free;
@@ -127,10 +115,7 @@ impl Tracking {
         if matches!(entry.state, State::Free { .. }) {
             return;
         }
-        *entry = Entry {
-            state: State::Free { next },
-            generation: entry.generation.wrapping_add(1) & GENERATION_MASK,
-        };
+        *entry = Entry { state: State::Free { next }, generation: entry.generation.wrapping_add(1) & GENERATION_MASK };
         self.first_free = handle.0 & INDEX_MASK;
         self.in_use = self.in_use.wrapping_sub(1);
     }

@@ -26,10 +26,7 @@ impl PendingUnmap {
     #[inline]
     pub fn flush(self, machine: &impl Machine) -> FlushedUnmap {
         let flushed = self.unmapped.flush(machine);
-        FlushedUnmap {
-            mapping: self.mapping,
-            flushed,
-        }
+        FlushedUnmap { mapping: self.mapping, flushed }
     }
 }
 
@@ -47,10 +44,7 @@ pub struct FlushedUnmap {
 /// [`Status`]; nothing changed.
 #[inline]
 pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabUnmapGrantRef) -> Result<(), Status> {
-    let pending = env
-        .domains
-        .with(caller, |mapper| begin_unmap(env, mapper, op))
-        .map_err(|_| Status::BadDomain)??;
+    let pending = env.domains.with(caller, |mapper| begin_unmap(env, mapper, op)).map_err(|_| Status::BadDomain)??;
     finish_unmap(env, pending.flush(env.machine));
     Ok(())
 }
@@ -84,10 +78,7 @@ fn take<M: Machine>(
     mapping: Mapping,
 ) -> Result<PendingUnmap, Status> {
     // The page is there: nothing but this function takes a foreign page out of a space.
-    let unmapped = mapper
-        .space
-        .unmap(mapping.gfn, env.machine)
-        .map_err(|_| Status::GeneralError)?;
+    let unmapped = mapper.space.unmap(mapping.gfn, env.machine).map_err(|_| Status::GeneralError)?;
     mapper.grants.tracking.free(handle);
     Ok(PendingUnmap { mapping, unmapped })
 }
@@ -96,11 +87,7 @@ fn take<M: Machine>(
 #[inline]
 pub fn finish_unmap<M: Machine>(env: &Env<'_, M>, unmapped: FlushedUnmap) {
     let FlushedUnmap { mapping, flushed } = unmapped;
-    debug_assert_eq!(
-        flushed.into_page().mfn,
-        mapping.mfn,
-        "another page was at the mapping's place"
-    );
+    debug_assert_eq!(flushed.into_page().mfn, mapping.mfn, "another page was at the mapping's place");
     let released = env.domains.with(mapping.grantor, |grantor| {
         let same = grantor.serial() == mapping.serial && !grantor.is_dying_without_grants();
         if same {

@@ -55,9 +55,9 @@ impl Scope {
     /// The function it names; `secondary_bus` tells the bus behind a bridge, `None` when that is no bridge.
     pub fn resolve(&self, mut secondary_bus: impl FnMut(Bdf) -> Option<u8>) -> Option<Bdf> {
         let ((device, function), bridges) = self.path.split_last()?;
-        let bus = bridges.iter().try_fold(self.start_bus, |bus, (device, function)| {
-            secondary_bus(Bdf::new(bus, *device, *function))
-        })?;
+        let bus = bridges
+            .iter()
+            .try_fold(self.start_bus, |bus, (device, function)| secondary_bus(Bdf::new(bus, *device, *function)))?;
         Some(Bdf::new(bus, *device, *function))
     }
 }
@@ -229,12 +229,7 @@ impl Dmar {
                 3 => ScopeKind::IoApic(raw.enumeration_id),
                 other => ScopeKind::Other(other),
             };
-            let mut scope = Scope {
-                of,
-                kind,
-                start_bus: raw.start_bus,
-                path: Vec::new(),
-            };
+            let mut scope = Scope { of, kind, start_bus: raw.start_bus, path: Vec::new() };
             for [device, function] in steps {
                 scope.path.push((*device, *function)).map_err(|_| DmarError::TooMany)?;
             }
@@ -272,11 +267,7 @@ impl Dmar {
             };
             covered.then_some(unit)
         });
-        named.or_else(|| {
-            self.units
-                .iter()
-                .position(|unit| unit.includes_all && unit.segment == 0)
-        })
+        named.or_else(|| self.units.iter().position(|unit| unit.includes_all && unit.segment == 0))
     }
 
     /// Whether firmware reserved memory for the function's DMA.
@@ -323,25 +314,14 @@ mod tests {
 
     /// The table that QEMU makes: one unit with the I/O APIC and one function.
     fn qemu() -> Bytes {
-        table(&[drhd(
-            0,
-            0xfed9_0000,
-            &[3, 8, 0, 0, 0, 0xff, 0, 0, 1, 8, 0, 0, 0, 0, 2, 0],
-        )])
+        table(&[drhd(0, 0xfed9_0000, &[3, 8, 0, 0, 0, 0xff, 0, 0, 1, 8, 0, 0, 0, 0, 2, 0])])
     }
 
     #[test]
     fn a_unit_with_an_io_apic_and_a_function() {
         let dmar = Dmar::parse(&qemu()).unwrap();
         assert_eq!((dmar.address_bits, dmar.interrupt_remapping), (39, true));
-        assert_eq!(
-            dmar.units[..],
-            [Unit {
-                registers: 0xfed9_0000,
-                segment: 0,
-                includes_all: false
-            }]
-        );
+        assert_eq!(dmar.units[..], [Unit { registers: 0xfed9_0000, segment: 0, includes_all: false }]);
         assert_eq!(dmar.io_apic(0), Some(Bdf(0xff00)));
         assert_eq!(dmar.io_apic(1), None);
         // The sole unit has hot-plugged devices too.
@@ -396,32 +376,9 @@ mod tests {
     #[test]
     fn more_than_there_is_room_for_is_an_error_not_a_gap() {
         let unit = drhd(0, 0x1000, &[]);
-        assert_eq!(
-            Dmar::parse(&table(&vec![unit; UNITS_MAX + 1])).unwrap_err(),
-            DmarError::TooMany
-        );
-        let deep = [
-            1,
-            6 + 2 * (PATH_MAX as u8 + 1),
-            0,
-            0,
-            0,
-            0,
-            1,
-            0,
-            1,
-            0,
-            1,
-            0,
-            1,
-            0,
-            1,
-            0,
-        ];
-        assert_eq!(
-            Dmar::parse(&table(&[drhd(0, 0, &deep)])).unwrap_err(),
-            DmarError::TooMany
-        );
+        assert_eq!(Dmar::parse(&table(&vec![unit; UNITS_MAX + 1])).unwrap_err(), DmarError::TooMany);
+        let deep = [1, 6 + 2 * (PATH_MAX as u8 + 1), 0, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0];
+        assert_eq!(Dmar::parse(&table(&[drhd(0, 0, &deep)])).unwrap_err(), DmarError::TooMany);
     }
 
     proptest! {

@@ -142,19 +142,13 @@ pub const fn interrupt_entry(vector: u8, cpu: u8, trigger: Trigger, source: Bdf)
         Trigger::Edge => 0,
         Trigger::Level => 1 << 4,
     };
-    [
-        PRESENT | level | (vector as u64) << 16 | (cpu as u64) << 40,
-        VERIFY_WHOLE_ID | source.0 as u64,
-    ]
+    [PRESENT | level | (vector as u64) << 16 | (cpu as u64) << 40, VERIFY_WHOLE_ID | source.0 as u64]
 }
 
 /// Address and data of a message in remappable format (VT-d 5.1.2.2) for the table entry `index`.
 pub const fn remappable_message(index: u16) -> (u64, u32) {
     const REMAPPABLE: u64 = 1 << 4;
-    (
-        0xfee0_0000 | (index as u64 & 0x7fff) << 5 | REMAPPABLE | (index as u64 >> 15) << 2,
-        0,
-    )
+    (0xfee0_0000 | (index as u64 & 0x7fff) << 5 | REMAPPABLE | (index as u64 >> 15) << 2, 0)
 }
 
 /// Address and data of a message in the format without remapping (Intel SDM 3A, 11.11).
@@ -241,12 +235,7 @@ impl Fault {
             (_, 0) => (Attempt::Write, low & !0xfff),
             _ => (Attempt::Read, low & !0xfff),
         };
-        Some(Self {
-            source: Bdf(high as u16),
-            attempt,
-            address,
-            reason,
-        })
+        Some(Self { source: Bdf(high as u16), attempt, address, reason })
     }
 
     /// The reason in words.
@@ -339,16 +328,10 @@ mod tests {
     fn faults_say_who_did_what() {
         let record = [0xdead_b000, FAULT_VALID | 5 << 32 | 0x28];
         let fault = Fault::decode(record).unwrap();
-        assert_eq!(
-            (fault.source, fault.attempt, fault.address),
-            (BDF, Attempt::Write, 0xdead_b000)
-        );
+        assert_eq!((fault.source, fault.attempt, fault.address), (BDF, Attempt::Write, 0xdead_b000));
         assert_eq!(fault.to_string(), "write of 0xdeadb000, reason 5: not mapped writable");
         let fault = Fault::decode([9 << 48, FAULT_VALID | 0x26 << 32 | 0x28]).unwrap();
-        assert_eq!(
-            fault.to_string(),
-            "interrupt request 9, reason 38: interrupt entry of another device"
-        );
+        assert_eq!(fault.to_string(), "interrupt request 9, reason 38: interrupt entry of another device");
         assert_eq!(Fault::decode([0, 5 << 32]), None);
     }
 }

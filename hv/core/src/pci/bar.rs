@@ -54,19 +54,13 @@ impl Probe {
             if ones == 0 {
                 return None;
             }
-            (
-                BarKind::Ports,
-                u64::from(self.original & !0b11),
-                u64::from(ones | 0xffff_0000) | !0xffff_ffff,
-            )
+            (BarKind::Ports, u64::from(self.original & !0b11), u64::from(ones | 0xffff_0000) | !0xffff_ffff)
         } else {
             let low = (u64::from(self.original & !0xf), u64::from(self.ones & !0xf));
             match self.upper {
-                Some((before, after)) => (
-                    BarKind::Memory,
-                    low.0 | u64::from(before) << 32,
-                    low.1 | u64::from(after) << 32,
-                ),
+                Some((before, after)) => {
+                    (BarKind::Memory, low.0 | u64::from(before) << 32, low.1 | u64::from(after) << 32)
+                }
                 None if low.1 == 0 => return None,
                 None => (BarKind::Memory, low.0, low.1 | !0xffff_ffff),
             }
@@ -90,10 +84,7 @@ impl PageRange {
     /// The pages that `bytes` bytes from `base` touch. `None` when that runs past the end of the address space.
     pub fn touching(base: u64, bytes: u64) -> Option<Self> {
         let end = base.checked_add(bytes)?.checked_add(PAGE - 1)? / PAGE;
-        Some(Self {
-            first: base / PAGE,
-            end: if bytes == 0 { base / PAGE } else { end },
-        })
+        Some(Self { first: base / PAGE, end: if bytes == 0 { base / PAGE } else { end } })
     }
 
     /// Whether a page is in both.
@@ -110,9 +101,7 @@ impl PageRange {
 impl Bar {
     /// The pages that a memory BAR touches.
     pub fn pages(&self) -> Option<PageRange> {
-        (self.kind == BarKind::Memory)
-            .then(|| PageRange::touching(self.base, self.bytes))
-            .flatten()
+        (self.kind == BarKind::Memory).then(|| PageRange::touching(self.base, self.bytes)).flatten()
     }
 
     /// Where its first byte lies in its first page.
@@ -158,14 +147,8 @@ pub fn mappable(whole: PageRange, holes: &[PageRange]) -> impl Iterator<Item = P
         if next >= whole.end {
             return None;
         }
-        let end = holes
-            .iter()
-            .filter(|hole| hole.first > next && hole.end > hole.first)
-            .map(|hole| hole.first);
-        let run = PageRange {
-            first: next,
-            end: end.min().unwrap_or(whole.end).min(whole.end),
-        };
+        let end = holes.iter().filter(|hole| hole.first > next && hole.end > hole.first).map(|hole| hole.first);
+        let run = PageRange { first: next, end: end.min().unwrap_or(whole.end).min(whole.end) };
         next = run.end;
         Some(run)
     })
@@ -175,10 +158,7 @@ pub fn mappable(whole: PageRange, holes: &[PageRange]) -> impl Iterator<Item = P
 pub fn share_a_page(one: &[Option<Bar>; BARS], other: &[Option<Bar>; BARS]) -> bool {
     let pages = |bars: &[Option<Bar>; BARS]| bars.map(|bar| bar.and_then(|bar| bar.pages()));
     let others = pages(other);
-    pages(one)
-        .iter()
-        .flatten()
-        .any(|a| others.iter().flatten().any(|b| a.overlaps(*b)))
+    pages(one).iter().flatten().any(|a| others.iter().flatten().any(|b| a.overlaps(*b)))
 }
 
 #[cfg(test)]
@@ -189,107 +169,36 @@ mod tests {
     use std::vec::Vec;
 
     fn memory(base: u64, bytes: u64) -> Option<Bar> {
-        Some(Bar {
-            kind: BarKind::Memory,
-            base,
-            bytes,
-        })
+        Some(Bar { kind: BarKind::Memory, base, bytes })
     }
 
     #[test]
     fn memory_bars_are_sized_by_their_zero_bits() {
-        let bar = Probe {
-            original: 0xfe00_0000,
-            ones: 0xfff0_0000,
-            upper: None,
-        }
-        .decode();
+        let bar = Probe { original: 0xfe00_0000, ones: 0xfff0_0000, upper: None }.decode();
         assert_eq!(bar, memory(0xfe00_0000, 1 << 20));
-        let bar = Probe {
-            original: 0x0000_000c,
-            ones: 0x0000_000c,
-            upper: Some((0x8, 0xffff_fff8)),
-        }
-        .decode();
+        let bar = Probe { original: 0x0000_000c, ones: 0x0000_000c, upper: Some((0x8, 0xffff_fff8)) }.decode();
         assert_eq!(bar, memory(8 << 32, 8 << 32));
-        let bar = Probe {
-            original: 0xfebf_c004,
-            ones: 0xffff_c004,
-            upper: Some((0, 0xffff_ffff)),
-        }
-        .decode();
+        let bar = Probe { original: 0xfebf_c004, ones: 0xffff_c004, upper: Some((0, 0xffff_ffff)) }.decode();
         assert_eq!(bar, memory(0xfebf_c000, 0x4000));
     }
 
     #[test]
     fn port_bars_are_sized_with_16_or_32_bits() {
         for ones in [0xffe1, 0xffff_ffe1] {
-            let bar = Probe {
-                original: 0xc041,
-                ones,
-                upper: None,
-            }
-            .decode();
-            assert_eq!(
-                bar,
-                Some(Bar {
-                    kind: BarKind::Ports,
-                    base: 0xc040,
-                    bytes: 32
-                })
-            );
+            let bar = Probe { original: 0xc041, ones, upper: None }.decode();
+            assert_eq!(bar, Some(Bar { kind: BarKind::Ports, base: 0xc040, bytes: 32 }));
         }
     }
 
     #[test]
     fn bars_that_are_not_there_or_mad_decode_to_nothing() {
-        assert_eq!(
-            Probe {
-                original: 0,
-                ones: 0,
-                upper: None
-            }
-            .decode(),
-            None
-        );
-        assert_eq!(
-            Probe {
-                original: 1,
-                ones: 1,
-                upper: None
-            }
-            .decode(),
-            None
-        );
-        assert_eq!(
-            Probe {
-                original: 4,
-                ones: 4,
-                upper: Some((0, 0))
-            }
-            .decode(),
-            None
-        );
+        assert_eq!(Probe { original: 0, ones: 0, upper: None }.decode(), None);
+        assert_eq!(Probe { original: 1, ones: 1, upper: None }.decode(), None);
+        assert_eq!(Probe { original: 4, ones: 4, upper: Some((0, 0)) }.decode(), None);
         // Size bits with a gap are no power of two.
-        assert_eq!(
-            Probe {
-                original: 0,
-                ones: 0xf0f0_0000,
-                upper: None
-            }
-            .decode(),
-            None
-        );
+        assert_eq!(Probe { original: 0, ones: 0xf0f0_0000, upper: None }.decode(), None);
         // All of the address space.
-        assert_eq!(
-            Probe {
-                original: 0xffff_fff4,
-                ones: 0xffff_fff4,
-                upper: Some((!0, !0))
-            }
-            .decode(),
-            None
-        );
+        assert_eq!(Probe { original: 0xffff_fff4, ones: 0xffff_fff4, upper: Some((!0, !0)) }.decode(), None);
     }
 
     #[test]
@@ -308,11 +217,7 @@ mod tests {
         assert!(share_a_page(&one, &other));
         other[5] = memory(0xfebf_2000, 256);
         assert!(!share_a_page(&one, &other));
-        other[4] = Some(Bar {
-            kind: BarKind::Ports,
-            base: 0xfebf_1000,
-            bytes: 4,
-        });
+        other[4] = Some(Bar { kind: BarKind::Ports, base: 0xfebf_1000, bytes: 4 });
         assert!(!share_a_page(&one, &other));
     }
 

@@ -59,10 +59,7 @@ impl Field {
     pub fn new(offset: u32, bytes: u32) -> Option<Self> {
         let width = Width::from_bytes(bytes)?;
         let aligned = offset.is_multiple_of(u32::from(width.bytes()));
-        (offset < CONFIG_BYTES && aligned).then_some(Self {
-            offset: offset as u16,
-            width,
-        })
+        (offset < CONFIG_BYTES && aligned).then_some(Self { offset: offset as u16, width })
     }
 
     /// The aligned double word that holds it.
@@ -163,31 +160,17 @@ mod tests {
     #[test]
     fn no_other_command_bit_changes() {
         for bit in (0..16).filter(|bit| ![1, 2, 10].contains(bit)) {
-            assert_eq!(
-                judge_write(field(4, 2), 1 << bit | 0x402, 0x402),
-                Verdict::Refuse,
-                "set {bit}"
-            );
-            assert_eq!(
-                judge_write(field(4, 2), 0x402, 1 << bit | 0x402),
-                Verdict::Refuse,
-                "clear {bit}"
-            );
+            assert_eq!(judge_write(field(4, 2), 1 << bit | 0x402, 0x402), Verdict::Refuse, "set {bit}");
+            assert_eq!(judge_write(field(4, 2), 0x402, 1 << bit | 0x402), Verdict::Refuse, "clear {bit}");
         }
     }
 
     #[test]
     fn status_bits_are_cleared_by_ones_and_by_nothing_else() {
-        assert_eq!(
-            judge_write(field(6, 2), 0xffff, 0xf910_0406),
-            Verdict::Write(0xf900_0406)
-        );
+        assert_eq!(judge_write(field(6, 2), 0xffff, 0xf910_0406), Verdict::Write(0xf900_0406));
         // A write of the command half alone clears no status.
         assert_eq!(judge_write(field(4, 2), 0x0406, 0xf910_0406), Verdict::Write(0x0406));
-        assert_eq!(
-            judge_write(field(4, 4), 0x2000_0406, 0xf910_0406),
-            Verdict::Write(0x2000_0406)
-        );
+        assert_eq!(judge_write(field(4, 4), 0x2000_0406, 0xf910_0406), Verdict::Write(0x2000_0406));
     }
 
     #[test]

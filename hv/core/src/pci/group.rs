@@ -103,19 +103,11 @@ mod tests {
     use std::vec::Vec;
 
     fn endpoint(bus: u8, device: u8, function: u8) -> Member {
-        Member {
-            bdf: Bdf::new(bus, device, function),
-            node: Node::Endpoint,
-            separation: Separation::None,
-        }
+        Member { bdf: Bdf::new(bus, device, function), node: Node::Endpoint, separation: Separation::None }
     }
 
     fn port(device: u8, secondary: u8, subordinate: u8, separation: Separation) -> Member {
-        Member {
-            bdf: Bdf::new(0, device, 0),
-            node: Node::Port { secondary, subordinate },
-            separation,
-        }
+        Member { bdf: Bdf::new(0, device, 0), node: Node::Port { secondary, subordinate }, separation }
     }
 
     fn together(members: &[Member], a: usize, b: usize) -> bool {
@@ -140,14 +132,7 @@ mod tests {
 
     #[test]
     fn a_port_without_acs_joins_what_is_behind_it() {
-        let tree = |separation| {
-            [
-                port(1, 1, 3, separation),
-                endpoint(2, 0, 0),
-                endpoint(3, 0, 0),
-                endpoint(4, 0, 0),
-            ]
-        };
+        let tree = |separation| [port(1, 1, 3, separation), endpoint(2, 0, 0), endpoint(3, 0, 0), endpoint(4, 0, 0)];
         assert!(together(&tree(Separation::None), 1, 2));
         assert!(!together(&tree(Separation::None), 1, 3));
         assert!(!together(&tree(ACS), 1, 2));
@@ -157,10 +142,7 @@ mod tests {
     fn a_conventional_bridge_joins_even_with_acs() {
         let bridge = Member {
             bdf: Bdf::new(0, 0x1e, 0),
-            node: Node::ConventionalBridge {
-                secondary: 5,
-                subordinate: 5,
-            },
+            node: Node::ConventionalBridge { secondary: 5, subordinate: 5 },
             separation: ACS,
         };
         let members = [bridge, endpoint(5, 1, 0), endpoint(5, 2, 0)];
@@ -169,14 +151,8 @@ mod tests {
 
     #[test]
     fn multifunction_root_ports_without_acs_join_their_subtrees() {
-        let a = Member {
-            bdf: Bdf::new(0, 1, 0),
-            ..port(1, 1, 1, Separation::None)
-        };
-        let b = Member {
-            bdf: Bdf::new(0, 1, 1),
-            ..port(1, 2, 2, Separation::None)
-        };
+        let a = Member { bdf: Bdf::new(0, 1, 0), ..port(1, 1, 1, Separation::None) };
+        let b = Member { bdf: Bdf::new(0, 1, 1), ..port(1, 2, 2, Separation::None) };
         assert!(together(&[a, b, endpoint(1, 0, 0), endpoint(2, 0, 0)], 2, 3));
     }
 

@@ -22,12 +22,7 @@ impl<const N: usize> Default for IndexedHeap<N> {
 impl<const N: usize> IndexedHeap<N> {
     /// No items.
     pub const fn new() -> Self {
-        Self {
-            order: [NOWHERE; N],
-            position: [NOWHERE; N],
-            value: [0; N],
-            len: 0,
-        }
+        Self { order: [NOWHERE; N], position: [NOWHERE; N], value: [0; N], len: 0 }
     }
 
     /// Items in the heap.
@@ -101,10 +96,7 @@ impl<const N: usize> IndexedHeap<N> {
         if usize::from(last) != item {
             self.place(last, at);
             self.sift_up(at);
-            let at = self
-                .position
-                .get(usize::from(last))
-                .map_or(at, |&position| usize::from(position));
+            let at = self.position.get(usize::from(last)).map_or(at, |&position| usize::from(position));
             self.sift_down(at);
         }
     }

@@ -62,15 +62,8 @@ struct Entity {
     period_end_ns: u64,
 }
 
-const ABSENT: Entity = Entity {
-    state: State::Absent,
-    weight: 256,
-    cap: 0,
-    virtual_ns: 0,
-    run_ns: 0,
-    budget_ns: 0,
-    period_end_ns: 0,
-};
+const ABSENT: Entity =
+    Entity { state: State::Absent, weight: 256, cap: 0, virtual_ns: 0, run_ns: 0, budget_ns: 0, period_end_ns: 0 };
 
 impl Entity {
     fn in_virtual(&self, ns: u64) -> u64 {
@@ -139,13 +132,7 @@ impl RunQueue {
     pub fn add(&mut self, key: VcpuKey, weight: u32, cap_percent: u32) {
         let virtual_ns = self.floor;
         if let Some(entity) = self.entity_mut(key) {
-            *entity = Entity {
-                state: State::Asleep,
-                weight: weight.max(1),
-                cap: cap_percent,
-                virtual_ns,
-                ..ABSENT
-            };
+            *entity = Entity { state: State::Asleep, weight: weight.max(1), cap: cap_percent, virtual_ns, ..ABSENT };
         }
     }
 
@@ -204,11 +191,7 @@ impl RunQueue {
         };
         let current = self.entity(current);
         let margin = current.in_virtual(PREEMPT_MARGIN_NS);
-        if woken.virtual_ns.saturating_add(margin) < current.virtual_ns {
-            Preempt::Yes
-        } else {
-            Preempt::No
-        }
+        if woken.virtual_ns.saturating_add(margin) < current.virtual_ns { Preempt::Yes } else { Preempt::No }
     }
 
     /// A vCPU waits or is paused: it is not runnable any more.
@@ -309,19 +292,13 @@ impl RunQueue {
         }
         self.release_parked(now);
         let Some((item, _)) = self.queued.pop() else {
-            return Decision {
-                run: None,
-                until_ns: self.until_ns(),
-            };
+            return Decision { run: None, until_ns: self.until_ns() };
         };
         let key = VcpuKey(item as u16);
         self.current = Some(key);
         self.picked_ns = now;
         self.set_state(key, State::Running);
-        Decision {
-            run: Some(key),
-            until_ns: self.until_ns(),
-        }
+        Decision { run: Some(key), until_ns: self.until_ns() }
     }
 
     /// When [`Self::pick`] is due at the latest, as things are now. A wake may bring it forward: a vCPU that runs alone
@@ -330,16 +307,8 @@ impl RunQueue {
         let unpark = self.parked.peek().map_or(u64::MAX, |(_, until)| until);
         let Some(current) = self.current else { return unpark };
         let entity = self.entity(current);
-        let slice = if self.queued.is_empty() {
-            u64::MAX
-        } else {
-            self.picked_ns.saturating_add(SLICE_NS)
-        };
-        let budget = if entity.cap == 0 {
-            u64::MAX
-        } else {
-            self.since_ns.saturating_add(entity.budget_ns)
-        };
+        let slice = if self.queued.is_empty() { u64::MAX } else { self.picked_ns.saturating_add(SLICE_NS) };
+        let budget = if entity.cap == 0 { u64::MAX } else { self.since_ns.saturating_add(entity.budget_ns) };
         slice.min(budget).min(unpark)
     }
 }

@@ -21,9 +21,7 @@ fn run(queue: &mut RunQueue, from: u64, total: u64, count: u8) -> Vec<u64> {
         now = decision.until_ns.min(now + SLICE_NS).min(from + total);
     }
     queue.charge(now);
-    (0..count)
-        .map(|slot| queue.run_ns(key(slot)) - before[usize::from(slot)])
-        .collect()
+    (0..count).map(|slot| queue.run_ns(key(slot)) - before[usize::from(slot)]).collect()
 }
 
 #[test]
@@ -120,21 +118,9 @@ fn alone_there_is_no_end_of_slice() {
     let mut queue = RunQueue::new();
     queue.add(key(3), 256, 0);
     let _preempt = queue.wake(key(3), 5);
-    assert_eq!(
-        queue.pick(5),
-        Decision {
-            run: Some(key(3)),
-            until_ns: u64::MAX
-        }
-    );
+    assert_eq!(queue.pick(5), Decision { run: Some(key(3)), until_ns: u64::MAX });
     queue.sleep(key(3), 6);
-    assert_eq!(
-        queue.pick(6),
-        Decision {
-            run: None,
-            until_ns: u64::MAX
-        }
-    );
+    assert_eq!(queue.pick(6), Decision { run: None, until_ns: u64::MAX });
 }
 
 #[test]
@@ -205,13 +191,7 @@ fn e09_any_deadline_is_acceptable() {
         assert_eq!(timers.next_ns(), Some(far));
         assert_eq!(timers.expire(now), None);
     }
-    assert_eq!(
-        timers.expire(u64::MAX),
-        Some(Expired {
-            vcpu: key(1),
-            kind: TimerKind::Singleshot
-        })
-    );
+    assert_eq!(timers.expire(u64::MAX), Some(Expired { vcpu: key(1), kind: TimerKind::Singleshot }));
     assert_eq!(timers.next_ns(), None);
 }
 
@@ -221,13 +201,7 @@ fn timers_of_both_kinds_are_apart() {
     timers.set(key(1), TimerKind::Singleshot, 10);
     timers.set(key(1), TimerKind::Poll, 5);
     timers.cancel(key(1), TimerKind::Singleshot);
-    assert_eq!(
-        timers.expire(10),
-        Some(Expired {
-            vcpu: key(1),
-            kind: TimerKind::Poll
-        })
-    );
+    assert_eq!(timers.expire(10), Some(Expired { vcpu: key(1), kind: TimerKind::Poll }));
     assert_eq!(timers.expire(10), None);
 }
 

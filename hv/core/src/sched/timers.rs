@@ -71,9 +71,7 @@ fn item(vcpu: VcpuKey, kind: TimerKind) -> usize {
 impl Timers {
     /// No deadlines.
     pub const fn new() -> Self {
-        Self {
-            heap: IndexedHeap::new(),
-        }
+        Self { heap: IndexedHeap::new() }
     }
 
     /// Sets or moves a deadline.
@@ -99,14 +97,7 @@ impl Timers {
             return None;
         }
         self.heap.remove(item);
-        let kind = if item.is_multiple_of(KINDS) {
-            TimerKind::Singleshot
-        } else {
-            TimerKind::Poll
-        };
-        Some(Expired {
-            vcpu: VcpuKey((item / KINDS) as u16),
-            kind,
-        })
+        let kind = if item.is_multiple_of(KINDS) { TimerKind::Singleshot } else { TimerKind::Poll };
+        Some(Expired { vcpu: VcpuKey((item / KINDS) as u16), kind })
     }
 }

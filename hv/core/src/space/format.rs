@@ -89,11 +89,7 @@ impl TableFormat for NativeFormat {
             3 => PageKind::Shared,
             _ => PageKind::Lent,
         };
-        Some(Page {
-            mfn: target(entry),
-            rights,
-            kind,
-        })
+        Some(Page { mfn: target(entry), rights, kind })
     }
 }
 
@@ -142,15 +138,7 @@ impl TableFormat for VtdFormat {
         if !self.present(entry) {
             return None;
         }
-        let rights = if entry & VTD_WRITE != 0 {
-            Rights::ReadWrite
-        } else {
-            Rights::Read
-        };
-        Some(Page {
-            mfn: target(entry),
-            rights,
-            kind: PageKind::Private,
-        })
+        let rights = if entry & VTD_WRITE != 0 { Rights::ReadWrite } else { Rights::Read };
+        Some(Page { mfn: target(entry), rights, kind: PageKind::Private })
     }
 }

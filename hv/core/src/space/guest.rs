@@ -152,9 +152,7 @@ impl AddressSpace {
             let (into, into_room) = self.span(at, Access::Build, memory)?;
             let source_at = Gpa(from.0.checked_add(done).ok_or(Fault)?);
             let (out_of, out_of_room) = source.span(source_at, Access::Read, memory)?;
-            let now = into_room
-                .min(out_of_room)
-                .min(usize::try_from(bytes.wrapping_sub(done)).unwrap_or(usize::MAX));
+            let now = into_room.min(out_of_room).min(usize::try_from(bytes.wrapping_sub(done)).unwrap_or(usize::MAX));
             memory.copy(out_of, into, now);
             done = done.wrapping_add(now as u64);
         }
@@ -167,10 +165,6 @@ impl AddressSpace {
     /// [`Fault`]: not private writable memory.
     pub fn private_page(&self, gpa: Gpa, memory: &impl MachineMemory) -> Result<Page, Fault> {
         let page = self.translate(gpa.gfn(), memory).ok_or(Fault)?;
-        if page.kind == PageKind::Private && page.rights.writable() {
-            Ok(page)
-        } else {
-            Err(Fault)
-        }
+        if page.kind == PageKind::Private && page.rights.writable() { Ok(page) } else { Err(Fault) }
     }
 }

@@ -129,22 +129,14 @@ impl AddressSpace {
     ) -> Result<Self, MapError> {
         let mut budget = TableBudget::new(slot, tables_max);
         let cpu = RadixTable::new(NativeFormat, &mut budget, frames, memory)?;
-        let iommu = match iommu
-            .map(|format| RadixTable::new(format, &mut budget, frames, memory))
-            .transpose()
-        {
+        let iommu = match iommu.map(|format| RadixTable::new(format, &mut budget, frames, memory)).transpose() {
             Ok(iommu) => iommu,
             Err(error) => {
                 cpu.discard_empty(&mut budget, frames);
                 return Err(error);
             }
         };
-        Ok(Self {
-            domain,
-            cpu,
-            iommu,
-            budget,
-        })
+        Ok(Self { domain, cpu, iommu, budget })
     }
 
     /// Gives back the tables of a space that nothing was ever mapped in.
@@ -174,11 +166,7 @@ impl AddressSpace {
     /// Which caches an unmapping has to flush.
     #[inline]
     pub fn scope(&self) -> FlushScope {
-        if self.iommu.is_some() {
-            FlushScope::CpuAndIommu
-        } else {
-            FlushScope::Cpu
-        }
+        if self.iommu.is_some() { FlushScope::CpuAndIommu } else { FlushScope::Cpu }
     }
 
     /// First phase of a mapping: makes the page tables on the way to a vacant page. Harmless if nothing follows.
@@ -247,11 +235,7 @@ impl AddressSpace {
     /// What is mapped at a page.
     #[inline]
     pub fn translate(&self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
-        if gfn >= GFN_LIMIT {
-            None
-        } else {
-            self.cpu.get(gfn, memory)
-        }
+        if gfn >= GFN_LIMIT { None } else { self.cpu.get(gfn, memory) }
     }
 
     /// Maps this very page for the domain's devices only, where the CPU table may have something else: reserved memory
@@ -282,16 +266,7 @@ impl AddressSpace {
         machine: &impl Machine,
         page: impl FnMut(Flushed),
     ) -> Progress {
-        state.run(
-            self.domain,
-            &mut self.cpu,
-            &mut self.iommu,
-            &mut self.budget,
-            steps,
-            frames,
-            machine,
-            page,
-        )
+        state.run(self.domain, &mut self.cpu, &mut self.iommu, &mut self.budget, steps, frames, machine, page)
     }
 }
 

@@ -33,9 +33,7 @@ impl TableBudget {
         if self.used >= self.limit {
             return Err(MapError::OverBudget);
         }
-        let table = frames
-            .allocate(Purpose::Table(self.slot), memory)
-            .ok_or(MapError::NoMemory)?;
+        let table = frames.allocate(Purpose::Table(self.slot), memory).ok_or(MapError::NoMemory)?;
         self.used = self.used.wrapping_add(1);
         Ok(table)
     }

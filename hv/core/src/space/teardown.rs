@@ -31,12 +31,7 @@ struct Walk {
 }
 
 impl Walk {
-    const NEW: Walk = Walk {
-        path: [(Mfn(0), 0); LEVELS_MAX],
-        depth: 0,
-        gfn: 0,
-        finished: false,
-    };
+    const NEW: Walk = Walk { path: [(Mfn(0), 0); LEVELS_MAX], depth: 0, gfn: 0, finished: false };
 
     fn top(&mut self) -> Option<&mut (Mfn, u64)> {
         self.path.get_mut(self.depth.checked_sub(1)?)
@@ -108,20 +103,13 @@ pub struct Teardown {
 
 impl Default for Teardown {
     fn default() -> Self {
-        Self {
-            flushed: false,
-            cpu: Walk::NEW,
-            iommu: Walk::NEW,
-        }
+        Self { flushed: false, cpu: Walk::NEW, iommu: Walk::NEW }
     }
 }
 
 impl Teardown {
     /// One slice: see [`super::AddressSpace::tear_down`].
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one address space, borrowed apart"
-    )]
+    #[expect(clippy::too_many_arguments, reason = "the parts of one address space, borrowed apart")]
     pub(super) fn run(
         &mut self,
         domain: DomId,
@@ -135,28 +123,18 @@ impl Teardown {
     ) -> Progress {
         if !self.flushed {
             // No CPU runs in the space and no device is attached, so nothing can be cached anew after this.
-            let scope = if iommu.is_some() {
-                FlushScope::CpuAndIommu
-            } else {
-                FlushScope::Cpu
-            };
+            let scope = if iommu.is_some() { FlushScope::CpuAndIommu } else { FlushScope::Cpu };
             machine.flush_all(domain, scope);
             self.flushed = true;
         }
         let mut left = steps;
         if let Some(iommu) = iommu {
-            left = self
-                .iommu
-                .run(iommu, budget, left, frames, machine, |same_page_as_the_cpu_table| {
-                    drop(same_page_as_the_cpu_table);
-                });
+            left = self.iommu.run(iommu, budget, left, frames, machine, |same_page_as_the_cpu_table| {
+                drop(same_page_as_the_cpu_table);
+            });
         }
         self.cpu.run(cpu, budget, left, frames, machine, page);
         let iommu_done = iommu.is_none() || self.iommu.finished;
-        if iommu_done && self.cpu.finished {
-            Progress::Done
-        } else {
-            Progress::More
-        }
+        if iommu_done && self.cpu.finished { Progress::Done } else { Progress::More }
     }
 }

@@ -28,23 +28,13 @@ fn fixture(iommu: Option<VtdFormat>, tables_max: u32) -> Fixture {
 }
 
 fn driver() -> Fixture {
-    fixture(
-        Some(VtdFormat {
-            levels: 3,
-            write_back: true,
-        }),
-        64,
-    )
+    fixture(Some(VtdFormat { levels: 3, write_back: true }), 64)
 }
 
 impl Fixture {
     fn own_page(&mut self, gfn: u64, rights: Rights) -> Mfn {
         let mfn = self.frames.allocate(Purpose::Private(SLOT), &self.machine).unwrap();
-        let page = Page {
-            mfn,
-            rights,
-            kind: PageKind::Private,
-        };
+        let page = Page { mfn, rights, kind: PageKind::Private };
         self.space.map(Gfn(gfn), page, &self.frames, &self.machine).unwrap();
         mfn
     }
@@ -61,11 +51,7 @@ fn p09_cpu_and_devices_see_the_same_pages() {
     let data = it.own_page(0x200, Rights::ReadWrite);
     let code = it.own_page(0x201, Rights::ReadExecute);
     assert_eq!(it.devices_see(0x200), Some((data, Rights::ReadWrite)));
-    assert_eq!(
-        it.devices_see(0x201),
-        Some((code, Rights::Read)),
-        "devices never write code"
-    );
+    assert_eq!(it.devices_see(0x201), Some((code, Rights::Read)), "devices never write code");
     let unmapped = it.space.unmap(Gfn(0x200), &it.machine).unwrap();
     assert_eq!(it.devices_see(0x200), None);
     assert_eq!(unmapped.page().mfn, data);
@@ -75,87 +61,45 @@ fn p09_cpu_and_devices_see_the_same_pages() {
 #[test]
 fn device_registers_are_for_the_cpu_only() {
     let mut it = driver();
-    let registers = Page {
-        mfn: Mfn(0xfe000),
-        rights: Rights::ReadWrite,
-        kind: PageKind::Device,
-    };
+    let registers = Page { mfn: Mfn(0xfe000), rights: Rights::ReadWrite, kind: PageKind::Device };
     it.space.map(Gfn(0x500), registers, &it.frames, &it.machine).unwrap();
     assert_eq!(it.space.translate(Gfn(0x500), &it.machine), Some(registers));
     assert_eq!(it.devices_see(0x500), None);
-    assert_eq!(
-        it.space.read::<u32>(Gfn(0x500).base(), &it.machine),
-        Err(Fault),
-        "not memory"
-    );
+    assert_eq!(it.space.read::<u32>(Gfn(0x500).base(), &it.machine), Err(Fault), "not memory");
 }
 
 #[test]
 fn mapping_twice_is_refused_and_changes_nothing() {
     let mut it = driver();
     let first = it.own_page(0x200, Rights::Read);
-    let other = Page {
-        mfn: Mfn(99),
-        rights: Rights::ReadWrite,
-        kind: PageKind::Lent,
-    };
-    assert_eq!(
-        it.space.map(Gfn(0x200), other, &it.frames, &it.machine),
-        Err(MapError::Occupied)
-    );
+    let other = Page { mfn: Mfn(99), rights: Rights::ReadWrite, kind: PageKind::Lent };
+    assert_eq!(it.space.map(Gfn(0x200), other, &it.frames, &it.machine), Err(MapError::Occupied));
     assert_eq!(it.space.translate(Gfn(0x200), &it.machine).unwrap().mfn, first);
 }
 
 #[test]
 fn p08_addresses_beyond_the_tables_are_refused() {
     let mut it = driver();
-    let page = Page {
-        mfn: Mfn(9),
-        rights: Rights::Read,
-        kind: PageKind::Lent,
-    };
+    let page = Page { mfn: Mfn(9), rights: Rights::Read, kind: PageKind::Lent };
     for gfn in [GFN_LIMIT.0, 1 << 36, 1 << 52, u64::MAX] {
-        assert_eq!(
-            it.space.map(Gfn(gfn), page, &it.frames, &it.machine),
-            Err(MapError::BadAddress),
-            "{gfn:#x}"
-        );
+        assert_eq!(it.space.map(Gfn(gfn), page, &it.frames, &it.machine), Err(MapError::BadAddress), "{gfn:#x}");
         assert_eq!(it.space.translate(Gfn(gfn), &it.machine), None);
     }
     // Three IOMMU levels reach 512 GiB; the CPU's four go further, but both must have the page.
-    assert_eq!(
-        it.space.map(Gfn(1 << 27), page, &it.frames, &it.machine),
-        Err(MapError::BadAddress)
-    );
+    assert_eq!(it.space.map(Gfn(1 << 27), page, &it.frames, &it.machine), Err(MapError::BadAddress));
     assert_eq!(it.space.translate(Gfn(1 << 27), &it.machine), None);
     let mut cpu_only = fixture(None, 64);
-    assert_eq!(
-        cpu_only
-            .space
-            .map(Gfn(1 << 27), page, &cpu_only.frames, &cpu_only.machine),
-        Ok(())
-    );
+    assert_eq!(cpu_only.space.map(Gfn(1 << 27), page, &cpu_only.frames, &cpu_only.machine), Ok(()));
 }
 
 #[test]
 fn m07_page_tables_are_paid_from_the_domains_own_budget() {
     let mut it = fixture(None, 4);
-    let page = Page {
-        mfn: Mfn(9),
-        rights: Rights::Read,
-        kind: PageKind::Lent,
-    };
+    let page = Page { mfn: Mfn(9), rights: Rights::Read, kind: PageKind::Lent };
     assert_eq!(it.space.map(Gfn(0), page, &it.frames, &it.machine), Ok(()));
     assert_eq!(it.space.tables(), 4);
-    assert_eq!(
-        it.space.map(Gfn(1), page, &it.frames, &it.machine),
-        Ok(()),
-        "needs no new table"
-    );
-    assert_eq!(
-        it.space.map(Gfn(512), page, &it.frames, &it.machine),
-        Err(MapError::OverBudget)
-    );
+    assert_eq!(it.space.map(Gfn(1), page, &it.frames, &it.machine), Ok(()), "needs no new table");
+    assert_eq!(it.space.map(Gfn(512), page, &it.frames, &it.machine), Err(MapError::OverBudget));
     assert_eq!(it.space.tables(), 4);
 }
 
@@ -170,59 +114,25 @@ fn guest_copies_cross_pages_and_obey_rights() {
     let mut back = [0; 6];
     it.space.copy_in(across, &mut back, &it.machine).unwrap();
     assert_eq!(&back, b"abcdef");
-    assert_eq!(
-        it.space.copy_out(Gpa(0x201ffe), b"abcd", &it.machine),
-        Err(Fault),
-        "into a read-only page"
-    );
+    assert_eq!(it.space.copy_out(Gpa(0x201ffe), b"abcd", &it.machine), Err(Fault), "into a read-only page");
     assert_eq!(it.space.check_writable(Gpa(0x201ffe), 4, &it.machine), Err(Fault));
     assert_eq!(it.space.check_writable(across, 6, &it.machine), Ok(()));
-    assert_eq!(
-        it.space.fill(Gpa(0x201ffe), b"abcd", &it.machine),
-        Ok(()),
-        "the builder may"
-    );
-    assert_eq!(
-        it.space.copy_in(Gpa(0x202ffe), &mut back, &it.machine),
-        Err(Fault),
-        "runs into nothing"
-    );
+    assert_eq!(it.space.fill(Gpa(0x201ffe), b"abcd", &it.machine), Ok(()), "the builder may");
+    assert_eq!(it.space.copy_in(Gpa(0x202ffe), &mut back, &it.machine), Err(Fault), "runs into nothing");
 }
 
 #[test]
 fn m01_pointers_at_the_edges_of_the_address_space_fault() {
     let it = driver();
     let mut buffer = [0; 64];
-    for edge in [
-        0u64,
-        0x7fff_ffff_efff,
-        0x7fff_ffff_ffff,
-        0x8000_0000_0000,
-        0xffff_7fff_ffff_ffff,
-        u64::MAX - 8,
-        u64::MAX,
-    ] {
-        assert_eq!(
-            it.space.copy_in(Gpa(edge), &mut buffer, &it.machine),
-            Err(Fault),
-            "{edge:#x}"
-        );
-        assert_eq!(
-            it.space.copy_out(Gpa(edge), &buffer, &it.machine),
-            Err(Fault),
-            "{edge:#x}"
-        );
-        assert_eq!(
-            it.space.check_writable(Gpa(edge), usize::MAX, &it.machine),
-            Err(Fault),
-            "{edge:#x}"
-        );
+    for edge in
+        [0u64, 0x7fff_ffff_efff, 0x7fff_ffff_ffff, 0x8000_0000_0000, 0xffff_7fff_ffff_ffff, u64::MAX - 8, u64::MAX]
+    {
+        assert_eq!(it.space.copy_in(Gpa(edge), &mut buffer, &it.machine), Err(Fault), "{edge:#x}");
+        assert_eq!(it.space.copy_out(Gpa(edge), &buffer, &it.machine), Err(Fault), "{edge:#x}");
+        assert_eq!(it.space.check_writable(Gpa(edge), usize::MAX, &it.machine), Err(Fault), "{edge:#x}");
     }
-    assert_eq!(
-        it.space.copy_in(Gpa(u64::MAX), &mut [], &it.machine),
-        Ok(()),
-        "nothing is nowhere"
-    );
+    assert_eq!(it.space.copy_in(Gpa(u64::MAX), &mut [], &it.machine), Ok(()), "nothing is nowhere");
 }
 
 #[test]
@@ -232,20 +142,11 @@ fn copying_between_spaces_goes_page_by_page() {
     source.own_page(0x201, Rights::ReadWrite);
     let other = DomId(4);
     let mut target = AddressSpace::new(other, Slot(4), 64, None, &source.frames, &source.machine).unwrap();
-    let code = source
-        .frames
-        .allocate(Purpose::Private(Slot(4)), &source.machine)
-        .unwrap();
-    let page = Page {
-        mfn: code,
-        rights: Rights::ReadExecute,
-        kind: PageKind::Private,
-    };
+    let code = source.frames.allocate(Purpose::Private(Slot(4)), &source.machine).unwrap();
+    let page = Page { mfn: code, rights: Rights::ReadExecute, kind: PageKind::Private };
     target.map(Gfn(0x300), page, &source.frames, &source.machine).unwrap();
     source.space.copy_out(Gpa(0x200ff0), &[7; 64], &source.machine).unwrap();
-    target
-        .fill_from(Gpa(0x300010), &source.space, Gpa(0x200ff0), 64, &source.machine)
-        .unwrap();
+    target.fill_from(Gpa(0x300010), &source.space, Gpa(0x200ff0), 64, &source.machine).unwrap();
     let mut bytes = [0; 64];
     target.copy_in(Gpa(0x300010), &mut bytes, &source.machine).unwrap();
     assert_eq!(bytes, [7; 64]);
@@ -259,11 +160,7 @@ fn teardown_returns_every_page_and_table_in_bounded_slices() {
     for gfn in [0x200, 0x201, 0x8000, 0x40_0000, 0x600_0000] {
         it.own_page(gfn, Rights::ReadWrite);
     }
-    let lent = Page {
-        mfn: Mfn(7),
-        rights: Rights::Read,
-        kind: PageKind::Lent,
-    };
+    let lent = Page { mfn: Mfn(7), rights: Rights::Read, kind: PageKind::Lent };
     it.space.map(Gfn(0x9000), lent, &it.frames, &it.machine).unwrap();
     let mut state = Teardown::default();
     let mut pages = BTreeMap::new();
@@ -286,9 +183,7 @@ fn teardown_returns_every_page_and_table_in_bounded_slices() {
     assert_eq!(gfns, [0x200, 0x201, 0x8000, 0x9000, 0x40_0000, 0x600_0000]);
     assert_eq!(it.space.tables(), 0);
     assert_eq!(it.frames.free(), FRAMES);
-    let again = it
-        .space
-        .tear_down(&mut state, 700, &it.frames, &it.machine, |_| panic!("a page twice"));
+    let again = it.space.tear_down(&mut state, 700, &it.frames, &it.machine, |_| panic!("a page twice"));
     assert_eq!(again, Progress::Done);
 }
 

@@ -19,12 +19,7 @@ pub struct Unmapped {
 
 impl Unmapped {
     pub(super) fn new(domain: DomId, gfn: Gfn, page: Page, scope: FlushScope) -> Self {
-        Self {
-            domain,
-            gfn,
-            page,
-            scope,
-        }
+        Self { domain, gfn, page, scope }
     }
 
     /// What was mapped.
@@ -36,10 +31,7 @@ impl Unmapped {
     #[inline]
     pub fn flush(self, machine: &impl Machine) -> Flushed {
         machine.flush_page(self.domain, self.gfn, self.scope);
-        Flushed {
-            gfn: self.gfn,
-            page: self.page,
-        }
+        Flushed { gfn: self.gfn, page: self.page }
     }
 }
 
@@ -60,10 +52,7 @@ impl Flushed {
     #[cfg(test)]
     pub(crate) fn for_test(mfn: crate::ids::Mfn) -> Self {
         let (rights, kind) = (super::Rights::ReadWrite, super::PageKind::Private);
-        Self {
-            gfn: Gfn(0),
-            page: Page { mfn, rights, kind },
-        }
+        Self { gfn: Gfn(0), page: Page { mfn, rights, kind } }
     }
 
     /// Where it was mapped.

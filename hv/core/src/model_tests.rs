@@ -32,58 +32,18 @@ const WINDOW_SLOTS: u64 = 10;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Offer {
-        grantor: u16,
-        gref: u32,
-        peer: u16,
-        page: u64,
-        flags: u8,
-    },
-    Map {
-        mapper: u16,
-        grantor: u16,
-        gref: u32,
-        slot: u64,
-        read_only: bool,
-    },
-    Unmap {
-        mapping: usize,
-        wrong: u8,
-    },
-    Copy {
-        caller: u16,
-        grantor: u16,
-        gref: u32,
-    },
-    GiveBack {
-        owner: u16,
-        page: u64,
-    },
-    Populate {
-        owner: u16,
-        page: u64,
-    },
-    Die {
-        label: u16,
-    },
-    Slice {
-        label: u16,
-    },
-    Make {
-        label: u16,
-    },
-    Connect {
-        one: u16,
-        other: u16,
-    },
-    Close {
-        one: u16,
-        port: u32,
-    },
-    Send {
-        one: u16,
-        port: u32,
-    },
+    Offer { grantor: u16, gref: u32, peer: u16, page: u64, flags: u8 },
+    Map { mapper: u16, grantor: u16, gref: u32, slot: u64, read_only: bool },
+    Unmap { mapping: usize, wrong: u8 },
+    Copy { caller: u16, grantor: u16, gref: u32 },
+    GiveBack { owner: u16, page: u64 },
+    Populate { owner: u16, page: u64 },
+    Die { label: u16 },
+    Slice { label: u16 },
+    Make { label: u16 },
+    Connect { one: u16, other: u16 },
+    Close { one: u16, port: u32 },
+    Send { one: u16, port: u32 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -133,12 +93,7 @@ impl Model {
     fn new() -> Self {
         let world = World::linked(usize::from(LABELS) + 1);
         let domains = (1..=LABELS).map(|label| (label, world.start(label))).collect();
-        Self {
-            world,
-            domains,
-            mappings: Vec::new(),
-            entries: BTreeMap::new(),
-        }
+        Self { world, domains, mappings: Vec::new(), entries: BTreeMap::new() }
     }
 
     fn id(&self, label: u16) -> Option<DomId> {
@@ -150,17 +105,11 @@ impl Model {
     }
 
     fn uses(&self, grantor: DomId, gref: u32) -> impl Iterator<Item = &Mapping> {
-        self.mappings
-            .iter()
-            .filter(move |mapping| mapping.grantor == grantor && mapping.gref == gref)
+        self.mappings.iter().filter(move |mapping| mapping.grantor == grantor && mapping.gref == gref)
     }
 
     fn entry_at(&self, dom: DomId, gref: u32) -> Option<Hpa> {
-        self.world
-            .domains
-            .with(dom, |domain| domain.grants.frame(0))
-            .ok()?
-            .map(|frame| frame.at(u64::from(gref) * 8))
+        self.world.domains.with(dom, |domain| domain.grants.frame(0)).ok()?.map(|frame| frame.at(u64::from(gref) * 8))
     }
 
     /// What mapping should answer, by the rules; `Ok` with the page.
@@ -191,11 +140,7 @@ impl Model {
         }
         let mfn = self.world.mfn(grantor, Gfn(OWN.0 + page)).ok_or(Status::BadPage)?;
         let read_only_page = page == 2;
-        if write && read_only_page {
-            Err(Status::BadPage)
-        } else {
-            Ok(mfn)
-        }
+        if write && read_only_page { Err(Status::BadPage) } else { Ok(mfn) }
     }
 
     fn owns(&self, dom: DomId, mfn: Mfn) -> bool {
@@ -204,20 +149,8 @@ impl Model {
 
     fn run(&mut self, step: Step) {
         match step {
-            Step::Offer {
-                grantor,
-                gref,
-                peer,
-                page,
-                flags,
-            } => self.offer(grantor, gref, peer, page, flags),
-            Step::Map {
-                mapper,
-                grantor,
-                gref,
-                slot,
-                read_only,
-            } => self.map(mapper, grantor, gref, slot, !read_only),
+            Step::Offer { grantor, gref, peer, page, flags } => self.offer(grantor, gref, peer, page, flags),
+            Step::Map { mapper, grantor, gref, slot, read_only } => self.map(mapper, grantor, gref, slot, !read_only),
             Step::Unmap { mapping, wrong } => self.unmap(mapping, wrong),
             Step::Copy { caller, grantor, gref } => self.copy(caller, grantor, gref),
             Step::GiveBack { owner, page } => self.give_back(owner, page),
@@ -252,10 +185,7 @@ impl Model {
         let at = self.entry_at(grantor, gref).unwrap();
         // The marks are the hypervisor's; a guest that clears them harms itself only, but then the model cannot check.
         let marks = self.world.machine.load_u32(at) as u16 & (GTF_READING | GTF_WRITING);
-        let words = [
-            u32::from(flags | marks) | u32::from(peer.0) << 16,
-            (OWN.0 + page) as u32,
-        ];
+        let words = [u32::from(flags | marks) | u32::from(peer.0) << 16, (OWN.0 + page) as u32];
         self.world.machine.write(at, words.as_bytes());
         self.entries.insert((grantor, gref), (flags, peer, page));
     }
@@ -269,13 +199,7 @@ impl Model {
         };
         let host_addr = GRANT_WINDOW + slot * PAGE_BYTES;
         let flags = GNTMAP_HOST_MAP | if write { 0 } else { GNTMAP_READONLY };
-        let op = GnttabMapGrantRef {
-            host_addr,
-            flags,
-            gref,
-            dom: grantor.0,
-            ..GnttabMapGrantRef::default()
-        };
+        let op = GnttabMapGrantRef { host_addr, flags, gref, dom: grantor.0, ..GnttabMapGrantRef::default() };
         let armed = injection::armed();
         let mapped = grant::map(&self.world.env(), mapper, &op);
         let struck = armed && !injection::armed();
@@ -288,15 +212,7 @@ impl Model {
         };
         let gfn = Gpa(host_addr).gfn();
         self.world.machine.touch(mapper, gfn, mfn);
-        self.mappings.push(Mapping {
-            mapper,
-            grantor,
-            gref,
-            slot,
-            write,
-            mfn,
-            handle: mapped.handle,
-        });
+        self.mappings.push(Mapping { mapper, grantor, gref, slot, write, mfn, handle: mapped.handle });
     }
 
     fn unmap(&mut self, choice: usize, wrong: u8) {
@@ -309,43 +225,17 @@ impl Model {
             return;
         }
         let host_addr = GRANT_WINDOW + mapping.slot * PAGE_BYTES;
-        let good = GnttabUnmapGrantRef {
-            host_addr,
-            handle: mapping.handle.0,
-            ..GnttabUnmapGrantRef::default()
-        };
+        let good = GnttabUnmapGrantRef { host_addr, handle: mapping.handle.0, ..GnttabUnmapGrantRef::default() };
         let (op, expected) = match wrong {
-            0 => (
-                GnttabUnmapGrantRef {
-                    host_addr: host_addr ^ PAGE_BYTES,
-                    ..good
-                },
-                Err(Status::BadVirtAddr),
-            ),
-            1 => (
-                GnttabUnmapGrantRef {
-                    handle: good.handle ^ 1 << 16,
-                    ..good
-                },
-                Err(Status::BadHandle),
-            ),
-            2 => (
-                GnttabUnmapGrantRef {
-                    dev_bus_addr: 1,
-                    ..good
-                },
-                Err(Status::BadDevAddr),
-            ),
+            0 => (GnttabUnmapGrantRef { host_addr: host_addr ^ PAGE_BYTES, ..good }, Err(Status::BadVirtAddr)),
+            1 => (GnttabUnmapGrantRef { handle: good.handle ^ 1 << 16, ..good }, Err(Status::BadHandle)),
+            2 => (GnttabUnmapGrantRef { dev_bus_addr: 1, ..good }, Err(Status::BadDevAddr)),
             _ => (good, Ok(())),
         };
         assert_eq!(grant::unmap(&self.world.env(), mapping.mapper, &op), expected);
         if expected.is_ok() {
             self.mappings.swap_remove(index);
-            assert_eq!(
-                grant::unmap(&self.world.env(), mapping.mapper, &op),
-                Err(Status::BadHandle),
-                "twice"
-            );
+            assert_eq!(grant::unmap(&self.world.env(), mapping.mapper, &op), Err(Status::BadHandle), "twice");
         }
     }
 
@@ -353,23 +243,9 @@ impl Model {
         let (Some(caller), Some(grantor)) = (self.alive(caller), self.id(grantor)) else {
             return;
         };
-        let source = GnttabCopyPtr {
-            target: u64::from(gref),
-            domid: grantor.0,
-            ..GnttabCopyPtr::default()
-        };
-        let dest = GnttabCopyPtr {
-            target: OWN.0,
-            domid: DomId::SELF.0,
-            ..GnttabCopyPtr::default()
-        };
-        let op = GnttabCopy {
-            source,
-            dest,
-            len: 64,
-            flags: GNTCOPY_SOURCE_GREF,
-            ..GnttabCopy::default()
-        };
+        let source = GnttabCopyPtr { target: u64::from(gref), domid: grantor.0, ..GnttabCopyPtr::default() };
+        let dest = GnttabCopyPtr { target: OWN.0, domid: DomId::SELF.0, ..GnttabCopyPtr::default() };
+        let op = GnttabCopy { source, dest, len: 64, flags: GNTCOPY_SOURCE_GREF, ..GnttabCopy::default() };
         // Whatever it answers, the checks that follow each step find what it left behind.
         let _any = grant::copy(&self.world.env(), caller, &op);
     }
@@ -382,11 +258,7 @@ impl Model {
             self.world.machine.touch(owner, gfn, mfn);
         }
         let env = self.world.env();
-        let released = self
-            .world
-            .domains
-            .with(owner, |domain| domain::release_page(&env, domain, gfn))
-            .unwrap();
+        let released = self.world.domains.with(owner, |domain| domain::release_page(&env, domain, gfn)).unwrap();
         assert_eq!(released.is_ok(), mfn.is_some());
     }
 
@@ -395,11 +267,7 @@ impl Model {
         let env = self.world.env();
         let rights = if page == 2 { Rights::Read } else { Rights::ReadWrite };
         let gfn = Gfn(OWN.0 + page);
-        let _any = self
-            .world
-            .domains
-            .with(owner, |domain| domain::populate(&env, domain, gfn, rights))
-            .unwrap();
+        let _any = self.world.domains.with(owner, |domain| domain::populate(&env, domain, gfn, rights)).unwrap();
     }
 
     fn slice(&mut self, label: u16) {
@@ -462,20 +330,12 @@ impl Model {
         }
         for mfn in (0..crate::testing::FRAMES).map(Mfn) {
             if self.world.frames.state(mfn) != crate::frames::State::Free {
-                assert_eq!(
-                    self.world.frames.pins(mfn),
-                    pins.get(&mfn).copied().unwrap_or(0),
-                    "pins of {mfn:?}"
-                );
+                assert_eq!(self.world.frames.pins(mfn), pins.get(&mfn).copied().unwrap_or(0), "pins of {mfn:?}");
             } else {
                 assert!(!pins.contains_key(&mfn), "{mfn:?} is free and mapped");
             }
         }
-        for &id in self
-            .domains
-            .values()
-            .filter(|&&id| self.world.life(id) == Some(Life::Running))
-        {
+        for &id in self.domains.values().filter(|&&id| self.world.life(id) == Some(Life::Running)) {
             self.check_marks(id);
         }
     }
@@ -490,13 +350,7 @@ impl Model {
             assert_eq!(marks, expected, "marks of {grantor} {:?}", GrantRef(gref));
         }
         let mapped = self.mappings.iter().filter(|mapping| mapping.mapper == grantor).count();
-        assert_eq!(
-            self.world
-                .domains
-                .with(grantor, |domain| domain.grants.mapped())
-                .unwrap() as usize,
-            mapped
-        );
+        assert_eq!(self.world.domains.with(grantor, |domain| domain.grants.mapped()).unwrap() as usize, mapped);
     }
 
     fn end(self) {
@@ -560,21 +414,13 @@ fn build_and_use(world: &World) -> Option<()> {
         world.domains.with(id, populate).unwrap().ok()?;
         grant::setup_table(&env, id, DomId::SELF, 1).ok()?;
         domain::add_grant_frame(&env, id, 0, Gfn(0x900)).ok()?;
-        world
-            .domains
-            .with(id, |domain| domain::add_shared_info(&env, domain, Gfn(0x901)))
-            .unwrap()
-            .ok()?;
+        world.domains.with(id, |domain| domain::add_shared_info(&env, domain, Gfn(0x901))).unwrap().ok()?;
         world.domains.with(id, |domain| domain.unpause()).unwrap().unwrap();
     }
     let port = events::alloc_unbound(&env, other, DomId::SELF, one).ok()?;
     events::bind_interdomain(&env, one, other, port).ok()?;
     let words = [u32::from(GTF_PERMIT_ACCESS) | u32::from(one.0) << 16, OWN.0 as u32];
-    let at = world
-        .domains
-        .with(other, |domain| domain.grants.frame(0))
-        .unwrap()
-        .unwrap();
+    let at = world.domains.with(other, |domain| domain.grants.frame(0)).unwrap().unwrap();
     world.machine.write(at.base(), words.as_bytes());
     let op = GnttabMapGrantRef {
         host_addr: GRANT_WINDOW,
