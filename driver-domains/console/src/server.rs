@@ -138,8 +138,9 @@ impl Server {
         if core::mem::take(&mut self.store_pending) {
             self.watch_events();
         }
-        busy |= self.read_log();
+        // The last words of a domain before the hypervisor's word of its end.
         busy |= self.links.round(&mut self.mux);
+        busy |= self.read_log();
         busy | self.transmit()
     }
 
