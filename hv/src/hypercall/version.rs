@@ -16,6 +16,14 @@ pub fn serve(call: &Call) -> Outcome {
     match call.command() {
         abi::XENVER_VERSION => Ok(Answer::Done(VERSION)),
         abi::XENVER_PAGESIZE => Ok(Answer::Done(xen_abi::native::PAGE_SIZE)),
+        command => describe(call, command),
+    }
+}
+
+/// What has a structure. Apart, because the null hypercall should not pay for the room that texts need.
+#[inline(never)]
+fn describe(call: &Call, command: u64) -> Outcome {
+    match command {
         abi::XENVER_EXTRAVERSION => text::<16>(call, EXTRA),
         abi::XENVER_CAPABILITIES => text::<1024>(call, CAPABILITIES),
         abi::XENVER_CHANGESET => text::<64>(call, env!("CARGO_PKG_VERSION").as_bytes()),

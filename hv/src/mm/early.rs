@@ -64,7 +64,7 @@ pub struct Plan {
 
 impl Plan {
     /// Divides memory up.
-    pub fn plan(info: &BootInfo) -> Result<Self, Failure> {
+    pub fn new(info: &BootInfo) -> Result<Self, Failure> {
         let mut usable = Vec::new();
         let (mut ram_bytes, mut ram_end) = (0, 0);
         for region in info.regions.iter().filter(|region| region.ram) {

@@ -18,7 +18,7 @@ use crate::boot::info::BootInfo;
 
 /// Lays out physical memory, makes the final page tables and the heap.
 pub fn init(info: &BootInfo) -> Result<Plan, early::Failure> {
-    let mut machine = Plan::plan(info)?;
+    let mut machine = Plan::new(info)?;
     paging::init(&mut machine, info);
     heap::init(&machine);
     Ok(machine)

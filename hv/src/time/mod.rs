@@ -109,7 +109,7 @@ fn to_nanos(ticks: u64) -> u64 {
     let scale = scale();
     let shifted =
         if scale.shift < 0 { ticks >> scale.shift.unsigned_abs() } else { ticks << scale.shift.unsigned_abs() };
-    (u128::from(shifted) * u128::from(scale.multiplier) >> 32) as u64
+    ((u128::from(shifted) * u128::from(scale.multiplier)) >> 32) as u64
 }
 
 /// The TSC value at `when`; `u64::MAX` for what is too far away.
