@@ -116,24 +116,16 @@ impl Shell {
         }
         let directory =
             log_directory(system).ok_or("there is no console domain or no xenstore to reach it, and so no log")?;
-        let console = system
-            .console()
-            .ok_or("the console domain is gone, and the logs with it")?;
+        let console = system.console().ok_or("the console domain is gone, and the logs with it")?;
         self.log_requests += 1;
         let number = self.log_requests;
         let path = format!("{directory}/log-request");
         let store = Store::new();
-        let written = store
-            .write_display(&path, format_args!("{number} {name}"))
-            .and_then(|()| {
-                let own = Permission::new(DomId::POLICY, Rights::None);
-                store.set_permissions(&path, &[own, Permission::new(console, Rights::Read)])?;
-                if number == 1 {
-                    store.watch(&format!("{directory}/log-answer"), "log")
-                } else {
-                    Ok(())
-                }
-            });
+        let written = store.write_display(&path, format_args!("{number} {name}")).and_then(|()| {
+            let own = Permission::new(DomId::POLICY, Rights::None);
+            store.set_permissions(&path, &[own, Permission::new(console, Rights::Read)])?;
+            if number == 1 { store.watch(&format!("{directory}/log-answer"), "log") } else { Ok(()) }
+        });
         written.map_err(|error| format!("the console domain cannot be asked: {error}"))?;
         self.log = Some((number, now() + LOG_LIMIT));
         Ok(())
@@ -162,19 +154,8 @@ fn show(grid: &Grid) {
 
 /// The label of a name, or what to type instead.
 fn find(system: &System, name: &str) -> Result<Label, String> {
-    let names = || {
-        system
-            .table
-            .domains
-            .iter()
-            .map(|domain| domain.name.as_str())
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    system
-        .table
-        .find(name)
-        .ok_or_else(|| format!("no domain `{name}`; there are: {}", names()))
+    let names = || system.table.domains.iter().map(|domain| domain.name.as_str()).collect::<Vec<_>>().join(", ");
+    system.table.find(name).ok_or_else(|| format!("no domain `{name}`; there are: {}", names()))
 }
 
 /// The living domains that a subject means.
@@ -183,9 +164,7 @@ fn living(system: &System, subject: &Subject) -> Result<Vec<DomId>, String> {
         Subject::All => Ok(system.members.iter().filter_map(|member| member.alive()).collect()),
         Subject::Domain(name) => {
             let label = find(system, name)?;
-            Ok(Vec::from([system
-                .alive(label)
-                .ok_or_else(|| format!("`{name}` does not run"))?]))
+            Ok(Vec::from([system.alive(label).ok_or_else(|| format!("`{name}` does not run"))?]))
         }
     }
 }
@@ -193,34 +172,20 @@ fn living(system: &System, subject: &Subject) -> Result<Vec<DomId>, String> {
 fn help() -> Outcome {
     let commands = COMMANDS();
     let width = commands.iter().map(|(usage, _)| usage.len()).max().unwrap_or(0);
-    commands
-        .iter()
-        .for_each(|(usage, about)| println!("  {usage:<width$}  {about}"));
+    commands.iter().for_each(|(usage, about)| println!("  {usage:<width$}  {about}"));
     println!("Ctrl-] then n, p or a number gives the keyboard to another domain; Ctrl-] s brings it back here.");
     Ok(())
 }
 
 fn domains(system: &System) -> Outcome {
-    let mut grid = Grid::new(&[
-        "domain",
-        "id",
-        "state",
-        "memory",
-        "cpu",
-        "hypercalls",
-        "events",
-        "ports",
-        "devices",
-    ]);
+    let mut grid = Grid::new(&["domain", "id", "state", "memory", "cpu", "hypercalls", "events", "ports", "devices"]);
     let mut reasons = Vec::new();
     for (label, domain) in system.table.labels() {
         let Some(member) = system.member(label) else { continue };
         let mut cells = Vec::from([domain.name.clone()]);
-        let info = member.id.and_then(|id| {
-            platform::domain_info(u32::from(id.0))
-                .ok()
-                .filter(|info| info.domid == u32::from(id.0))
-        });
+        let info = member
+            .id
+            .and_then(|id| platform::domain_info(u32::from(id.0)).ok().filter(|info| info.domid == u32::from(id.0)));
         match info {
             Some(info) => cells.extend([
                 info.domid.to_string(),
@@ -235,16 +200,7 @@ fn domains(system: &System) -> Outcome {
             None => {
                 let none = || "-".to_string();
                 let memory = bytes_text(domain.memory_pages * PAGE_SIZE);
-                cells.extend([
-                    none(),
-                    "none".to_string(),
-                    memory,
-                    none(),
-                    none(),
-                    none(),
-                    none(),
-                    none(),
-                ]);
+                cells.extend([none(), "none".to_string(), memory, none(), none(), none(), none(), none()]);
             }
         }
         grid.row(cells);
@@ -347,10 +303,7 @@ fn subject_of(table: &Table, link: &Link) -> (&'static str, String) {
     let parameter = |key| setting(&link.parameters, key).unwrap_or("?");
     let access = if link.read_only { "read-only" } else { "read-write" };
     match link.kind {
-        LinkKind::Block => (
-            "disk",
-            format!("{} = {}, {access}", parameter("dev"), parameter("export")),
-        ),
+        LinkKind::Block => ("disk", format!("{} = {}, {access}", parameter("dev"), parameter("export"))),
         LinkKind::Net => ("network", parameter("mac").to_string()),
         LinkKind::Channel => ("channel", parameter("name").to_string()),
         LinkKind::Store | LinkKind::Console => ("service", reach::describe(table, link)),
@@ -364,11 +317,7 @@ fn grants(system: &System, subject: &Subject) -> Outcome {
         while let Some(grant) = next.and_then(|from| platform::grant_info(id, GrantRef(from)).ok()) {
             next = grant.gref.checked_add(1);
             let peer = DomId::from_u32(grant.peer).map_or("?", |peer| system.name_of(peer));
-            let access = if grant.flags & u32::from(GTF_READONLY) != 0 {
-                "read"
-            } else {
-                "write"
-            };
+            let access = if grant.flags & u32::from(GTF_READONLY) != 0 { "read" } else { "write" };
             grid.row([
                 system.name_of(id).to_string(),
                 grant.gref.to_string(),
@@ -390,13 +339,8 @@ fn grants(system: &System, subject: &Subject) -> Outcome {
 fn event_channels(system: &System, subject: &Subject) -> Outcome {
     let mut grid = Grid::new(&["domain", "port", "bound to"]);
     for id in living(system, subject)? {
-        let label = (0..)
-            .map(Label)
-            .zip(&system.members)
-            .find(|(_, member)| member.id == Some(id));
-        let limit = label
-            .and_then(|(label, _)| system.entry(label))
-            .map_or(0, |domain| domain.ports_max);
+        let label = (0..).map(Label).zip(&system.members).find(|(_, member)| member.id == Some(id));
+        let limit = label.and_then(|(label, _)| system.entry(label)).map_or(0, |domain| domain.ports_max);
         for port in 1..limit {
             let Ok(status) = event_channel::status(id, Port(port)) else {
                 continue;
@@ -445,30 +389,14 @@ fn about(system: &System) -> Outcome {
         bytes_text(machine.frames_total * PAGE_SIZE),
         bytes_text(machine.frames_hypervisor * PAGE_SIZE),
     );
-    println!(
-        "CPUs: {}, {} MHz, up {}",
-        machine.cpus,
-        machine.tsc_khz / 1000,
-        seconds_text(now().0)
-    );
+    println!("CPUs: {}, {} MHz, up {}", machine.cpus, machine.tsc_khz / 1000, seconds_text(now().0));
     let on = |flag: u32| if flag == 0 { "off" } else { "on" };
-    println!(
-        "DMA remapping: {}, interrupt remapping: {}",
-        on(machine.iommu),
-        on(machine.interrupt_remapping)
-    );
+    println!("DMA remapping: {}, interrupt remapping: {}", on(machine.iommu), on(machine.interrupt_remapping));
     Ok(())
 }
 
 fn power(action: u32) -> Outcome {
-    println!(
-        "{}",
-        if action == abi::POWER_RESTART {
-            "restarting"
-        } else {
-            "shutting down"
-        }
-    );
+    println!("{}", if action == abi::POWER_RESTART { "restarting" } else { "shutting down" });
     // The console and the drivers get a moment to finish; nobody is waited for.
     runtime::time::sleep(LAST_WORDS);
     let test_exit = info::argument("test-exit").filter(|_| action == abi::POWER_OFF);

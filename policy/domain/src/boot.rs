@@ -41,19 +41,11 @@ fn start_all(system: &mut System) {
     // Xenstore first: all others are described there before they run.
     let own_port = store.and_then(|_| own_store_ring(system));
     if let Some(store) = store {
-        system.build(
-            store,
-            &own_port.map(|port| format!("policy-port={port}")).unwrap_or_default(),
-        );
+        system.build(store, &own_port.map(|port| format!("policy-port={port}")).unwrap_or_default());
         system.start(store);
     }
-    let others: alloc::vec::Vec<Label> = system
-        .table
-        .labels()
-        .skip(1)
-        .map(|(label, _)| label)
-        .filter(|label| Some(*label) != store)
-        .collect();
+    let others: alloc::vec::Vec<Label> =
+        system.table.labels().skip(1).map(|(label, _)| label).filter(|label| Some(*label) != store).collect();
     for &label in &others {
         system.build(label, "");
     }
@@ -72,9 +64,7 @@ fn start_all(system: &mut System) {
 /// Connects this domain to xenstore, as it would connect any other domain.
 fn own_store_ring(system: &mut System) -> Option<u32> {
     let server = system.store()?;
-    let port = attach(server, grant_own_store_ring)
-        .map_err(|error| log::error!("own xenstore ring: {error}"))
-        .ok()?;
+    let port = attach(server, grant_own_store_ring).map_err(|error| log::error!("own xenstore ring: {error}")).ok()?;
     store::attach(port);
     store::set_timeout(Some(STORE_TIMEOUT));
     if let Some(own) = system.member_mut(Label::POLICY) {

@@ -102,9 +102,7 @@ impl System {
 
     /// Assigns the devices that the policy gives it.
     fn devices(&self, label: Label, id: DomId) -> Result<(), Reason> {
-        let wanted = (0..)
-            .zip(&self.table.devices)
-            .filter(|(_, device)| device.label == label);
+        let wanted = (0..).zip(&self.table.devices).filter(|(_, device)| device.label == label);
         for (selector, device) in wanted {
             let name = &device.name;
             match platform::devices().find(|function| function.selector == selector) {

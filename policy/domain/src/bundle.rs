@@ -29,17 +29,13 @@ impl<'a> Bundle<'a> {
 
     /// The content of the file of this name.
     pub fn find(&self, name: &str) -> Option<&'a [u8]> {
-        self.files()
-            .find(|(other, _)| *other == name)
-            .map(|(_, content)| content)
+        self.files().find(|(other, _)| *other == name).map(|(_, content)| content)
     }
 }
 
 /// The first entry of `archive`, and what follows it.
 fn entry(archive: &[u8]) -> Option<(&str, &[u8], &[u8])> {
-    let header = archive
-        .get(..HEADER_BYTES)
-        .filter(|header| header.starts_with(b"070701"))?;
+    let header = archive.get(..HEADER_BYTES).filter(|header| header.starts_with(b"070701"))?;
     let (content_bytes, name_bytes) = (field(header, 6)?, field(header, 11)?);
     let name_end = HEADER_BYTES.checked_add(name_bytes)?;
     let name = archive.get(HEADER_BYTES..name_end)?.strip_suffix(b"\0")?;
@@ -71,9 +67,7 @@ mod tests {
         for (name, content) in files.iter().chain([&("TRAILER!!!", b"".as_slice())]) {
             let fields = [0, 0, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0];
             archive.extend(b"070701");
-            fields
-                .iter()
-                .for_each(|field| archive.extend(format!("{field:08x}").bytes()));
+            fields.iter().for_each(|field| archive.extend(format!("{field:08x}").bytes()));
             archive.extend(name.bytes().chain([0]));
             archive.resize(archive.len().next_multiple_of(4), 0);
             archive.extend(*content);

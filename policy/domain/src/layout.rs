@@ -44,10 +44,7 @@ impl fmt::Display for TooLittle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kib = |pages: u64| pages.saturating_mul(PAGE_SIZE / 1024);
         let (given, needed) = (kib(self.given), kib(self.needed));
-        write!(
-            f,
-            "its memory of {given} KiB is too little: image, stack and tables need {needed} KiB"
-        )
+        write!(f, "its memory of {given} KiB is too little: image, stack and tables need {needed} KiB")
     }
 }
 
@@ -59,15 +56,8 @@ const HELD_BACK: u64 = 1 + GRANT_TABLE_FRAMES_MAX;
 
 /// Lays out an image in a domain of `memory_pages` pages.
 pub fn plan(image: &Image<'_>, memory_pages: u64) -> Result<Layout, TooLittle> {
-    let region = |first: u64, pages, rights| Region {
-        gfn: first / PAGE_SIZE,
-        pages,
-        rights,
-    };
-    let segments = image
-        .segments
-        .iter()
-        .map(|segment| region(segment.gpa, segment.pages, segment.rights));
+    let region = |first: u64, pages, rights| Region { gfn: first / PAGE_SIZE, pages, rights };
+    let segments = image.segments.iter().map(|segment| region(segment.gpa, segment.pages, segment.rights));
     let fixed = [
         region(START_INFO, 1, Rights::Read),
         region(CONSOLE_RING, 1, Rights::ReadWrite),
@@ -78,17 +68,11 @@ pub fn plan(image: &Image<'_>, memory_pages: u64) -> Result<Layout, TooLittle> {
     let used: u64 = regions.iter().map(|region| region.pages).sum();
     let needed = used + HELD_BACK + HEAP_PAGES_MIN;
     if needed > memory_pages {
-        return Err(TooLittle {
-            needed,
-            given: memory_pages,
-        });
+        return Err(TooLittle { needed, given: memory_pages });
     }
     let heap_pages = memory_pages - used - HELD_BACK;
     regions.push(region(HEAP_BASE, heap_pages, Rights::ReadWrite));
-    Ok(Layout {
-        regions,
-        heap_bytes: heap_pages * PAGE_SIZE,
-    })
+    Ok(Layout { regions, heap_bytes: heap_pages * PAGE_SIZE })
 }
 
 #[cfg(test)]
@@ -107,10 +91,7 @@ mod tests {
             file_offset: 0,
             rights: Rights::ReadExecute,
         };
-        Image {
-            entry: IMAGE_BASE,
-            segments: segments.iter().map(segment).collect(),
-        }
+        Image { entry: IMAGE_BASE, segments: segments.iter().map(segment).collect() }
     }
 
     #[test]

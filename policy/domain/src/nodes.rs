@@ -75,12 +75,7 @@ struct Writer {
 impl Writer {
     fn put(&mut self, path: String, value: impl ToString, owner: DomId, readers: &[DomId]) {
         let readers = readers.iter().copied().filter(|reader| *reader != owner).collect();
-        self.nodes.push(Node {
-            path,
-            value: value.to_string(),
-            owner,
-            readers,
-        });
+        self.nodes.push(Node { path, value: value.to_string(), owner, readers });
     }
 }
 
@@ -92,10 +87,7 @@ pub fn home(domain: &Domain, id: DomId, ports: Ports) -> Vec<Node> {
     fact("name", domain.name.clone());
     fact("domid", id.to_string());
     fact("memory/target", (domain.memory_pages * PAGE_SIZE / 1024).to_string());
-    fact(
-        "memory/static-max",
-        (domain.memory_pages * PAGE_SIZE / 1024).to_string(),
-    );
+    fact("memory/static-max", (domain.memory_pages * PAGE_SIZE / 1024).to_string());
     if let Some(port) = ports.store {
         fact("store/port", port.to_string());
         fact("store/ring-ref", (STORE_RING / PAGE_SIZE).to_string());
@@ -109,26 +101,11 @@ pub fn home(domain: &Domain, id: DomId, ports: Ports) -> Vec<Node> {
     }
     // A parent that does not exist is made with its child and takes the child's permissions from above: make the
     // directories that the domain owns first.
-    let mut nodes = vec![Node {
-        path: home.clone(),
-        value: String::new(),
-        owner: id,
-        readers: Vec::new(),
-    }];
+    let mut nodes = vec![Node { path: home.clone(), value: String::new(), owner: id, readers: Vec::new() }];
     for directory in ["device", "backend", "control", "data"] {
-        nodes.push(Node {
-            path: format!("{home}/{directory}"),
-            value: String::new(),
-            owner: id,
-            readers: Vec::new(),
-        });
+        nodes.push(Node { path: format!("{home}/{directory}"), value: String::new(), owner: id, readers: Vec::new() });
     }
-    nodes.push(Node {
-        path: format!("{home}/control/shutdown"),
-        value: String::new(),
-        owner: id,
-        readers: Vec::new(),
-    });
+    nodes.push(Node { path: format!("{home}/control/shutdown"), value: String::new(), owner: id, readers: Vec::new() });
     nodes.extend(writer.nodes);
     nodes
 }
@@ -166,12 +143,7 @@ pub fn ends(link: &Link, front: DomId, back: DomId) -> Option<Ends> {
         LinkKind::Console => format!("{}/console", home_path(front)),
         _ => format!("{}/device/{kind}/{place}", home_path(front)),
     };
-    Some(Ends {
-        front_path,
-        back_path: format!("{}/backend/{kind}/{front}/{place}", home_path(back)),
-        front,
-        back,
-    })
+    Some(Ends { front_path, back_path: format!("{}/backend/{kind}/{front}/{place}", home_path(back)), front, back })
 }
 
 /// The nodes of a link; `port` is the front end's console port, for console links.
@@ -183,12 +155,7 @@ pub fn link(table: &Table, link: &Link, ends: &Ends, port: Option<u32>) -> Vec<N
 }
 
 fn device_link(table: &Table, link: &Link, ends: &Ends) -> Vec<Node> {
-    let Ends {
-        front_path,
-        back_path,
-        front,
-        back,
-    } = ends;
+    let Ends { front_path, back_path, front, back } = ends;
     let (front, back) = (*front, *back);
     let mut writer = Writer { nodes: Vec::new() };
     let parameter = |key: &str| setting(&link.parameters, key).unwrap_or_default();
@@ -202,10 +169,7 @@ fn device_link(table: &Table, link: &Link, ends: &Ends) -> Vec<Node> {
         |key: &str, value: &str| writer.put(format!("{back_path}/{key}"), value, DomId::POLICY, &[back, front]);
     fact("frontend", front_path);
     fact("frontend-id", &front.to_string());
-    fact(
-        "frontend-name",
-        table.domain(link.front).map_or("", |domain| &domain.name),
-    );
+    fact("frontend-name", table.domain(link.front).map_or("", |domain| &domain.name));
     fact("online", "1");
     match link.kind {
         LinkKind::Block => {
@@ -230,10 +194,7 @@ fn device_link(table: &Table, link: &Link, ends: &Ends) -> Vec<Node> {
         |key: &str, value: &str| writer.put(format!("{front_path}/{key}"), value, DomId::POLICY, &[front, back]);
     fact("backend", back_path);
     fact("backend-id", &back.to_string());
-    fact(
-        "backend-name",
-        table.domain(link.back).map_or("", |domain| &domain.name),
-    );
+    fact("backend-name", table.domain(link.back).map_or("", |domain| &domain.name));
     match link.kind {
         LinkKind::Block => {
             fact("virtual-device", parameter("device"));
@@ -254,12 +215,7 @@ fn device_link(table: &Table, link: &Link, ends: &Ends) -> Vec<Node> {
 
 /// The console: its back end finds everything in its own directory; nothing of it is the front end's to change.
 fn console_link(table: &Table, link: &Link, ends: &Ends, port: Option<u32>) -> Vec<Node> {
-    let Ends {
-        front_path,
-        back_path,
-        front,
-        back,
-    } = ends;
+    let Ends { front_path, back_path, front, back } = ends;
     let mut writer = Writer { nodes: Vec::new() };
     for directory in parents(back_path, &home_path(*back)) {
         writer.put(directory, "", *back, &[]);
@@ -287,8 +243,7 @@ fn colour(label: Label) -> u32 {
 fn parents(path: &str, home: &str) -> Vec<String> {
     let inner = path.strip_prefix(home).unwrap_or("");
     let ends = inner.char_indices().skip(1).filter(|(_, c)| *c == '/');
-    ends.map(|(at, _)| format!("{home}{}", inner.get(..at).unwrap_or("")))
-        .collect()
+    ends.map(|(at, _)| format!("{home}{}", inner.get(..at).unwrap_or(""))).collect()
 }
 
 #[cfg(test)]
@@ -302,20 +257,13 @@ mod tests {
     }
 
     fn find<'a>(nodes: &'a [Node], path: &str) -> &'a Node {
-        nodes
-            .iter()
-            .find(|node| node.path == path)
-            .unwrap_or_else(|| panic!("no {path} in {nodes:#?}"))
+        nodes.iter().find(|node| node.path == path).unwrap_or_else(|| panic!("no {path} in {nodes:#?}"))
     }
 
     fn link_nodes(kind: LinkKind) -> Vec<Node> {
         let table = demo();
         let web = table.find("web").unwrap();
-        let entry = table
-            .links
-            .iter()
-            .find(|link| link.kind == kind && link.front == web)
-            .unwrap();
+        let entry = table.links.iter().find(|link| link.kind == kind && link.front == web).unwrap();
         let ends = ends(entry, DomId(6), DomId(4)).unwrap();
         link(&table, entry, &ends, Some(9))
     }
@@ -325,21 +273,12 @@ mod tests {
         let nodes = link_nodes(LinkKind::Block);
         let back = "/local/domain/4/backend/vbd/6/51712";
         let front = "/local/domain/6/device/vbd/51712";
-        for (key, value) in [
-            ("frontend", front),
-            ("frontend-id", "6"),
-            ("mode", "r"),
-            ("params", "site"),
-            ("state", "1"),
-        ] {
+        for (key, value) in
+            [("frontend", front), ("frontend-id", "6"), ("mode", "r"), ("params", "site"), ("state", "1")]
+        {
             assert_eq!(find(&nodes, &format!("{back}/{key}")).value, value);
         }
-        for (key, value) in [
-            ("backend", back),
-            ("backend-id", "4"),
-            ("virtual-device", "51712"),
-            ("state", "1"),
-        ] {
+        for (key, value) in [("backend", back), ("backend-id", "4"), ("virtual-device", "51712"), ("state", "1")] {
             assert_eq!(find(&nodes, &format!("{front}/{key}")).value, value);
         }
     }
@@ -349,23 +288,11 @@ mod tests {
         for kind in [LinkKind::Block, LinkKind::Net] {
             for node in link_nodes(kind) {
                 let key = node.path.rsplit('/').next().unwrap();
-                let setting = [
-                    "mode",
-                    "frontend",
-                    "frontend-id",
-                    "mac",
-                    "ip",
-                    "export",
-                    "backend",
-                    "backend-id",
-                    "online",
-                ];
+                let setting =
+                    ["mode", "frontend", "frontend-id", "mac", "ip", "export", "backend", "backend-id", "online"];
                 if setting.contains(&key) && !node.value.is_empty() {
                     assert_eq!(node.owner, DomId::POLICY, "{node:?}");
-                    assert!(
-                        node.readers.contains(&DomId(4)) && node.readers.contains(&DomId(6)),
-                        "{node:?}"
-                    );
+                    assert!(node.readers.contains(&DomId(4)) && node.readers.contains(&DomId(6)), "{node:?}");
                 }
             }
         }
@@ -377,10 +304,7 @@ mod tests {
         let back = find(&nodes, "/local/domain/4/backend/vif/6/0/state");
         assert_eq!((back.owner, back.readers.as_slice()), (DomId(4), [DomId(6)].as_slice()));
         let front = find(&nodes, "/local/domain/6/device/vif/0/state");
-        assert_eq!(
-            (front.owner, front.readers.as_slice()),
-            (DomId(6), [DomId(4)].as_slice())
-        );
+        assert_eq!((front.owner, front.readers.as_slice()), (DomId(6), [DomId(4)].as_slice()));
     }
 
     #[test]
@@ -388,12 +312,7 @@ mod tests {
         for nodes in [link_nodes(LinkKind::Block), link_nodes(LinkKind::Console)] {
             for (at, node) in nodes.iter().enumerate() {
                 let later = nodes.iter().skip(at + 1);
-                assert!(
-                    !later
-                        .into_iter()
-                        .any(|other| node.path.starts_with(&format!("{}/", other.path))),
-                    "{node:?}"
-                );
+                assert!(!later.into_iter().any(|other| node.path.starts_with(&format!("{}/", other.path))), "{node:?}");
             }
         }
     }
@@ -405,32 +324,16 @@ mod tests {
         for (key, value) in [("name", "web"), ("port", "9"), ("gref", "0"), ("frontend-id", "6")] {
             assert_eq!(find(&nodes, &format!("{back}/{key}")).value, value);
         }
-        assert!(
-            nodes
-                .iter()
-                .all(|node| node.owner != DomId(6) && !node.readers.contains(&DomId(6)))
-        );
+        assert!(nodes.iter().all(|node| node.owner != DomId(6) && !node.readers.contains(&DomId(6))));
     }
 
     #[test]
     fn a_home_belongs_to_its_domain_but_facts_do_not() {
         let table = demo();
         let web = table.domain(table.find("web").unwrap()).unwrap();
-        let nodes = home(
-            web,
-            DomId(6),
-            Ports {
-                store: Some(3),
-                console: Some(4),
-            },
-        );
+        let nodes = home(web, DomId(6), Ports { store: Some(3), console: Some(4) });
         assert_eq!(find(&nodes, "/local/domain/6").owner, DomId(6));
-        for (key, value) in [
-            ("name", "web"),
-            ("domid", "6"),
-            ("store/port", "3"),
-            ("config/ready", "announced"),
-        ] {
+        for (key, value) in [("name", "web"), ("domid", "6"), ("store/port", "3"), ("config/ready", "announced")] {
             let node = find(&nodes, &format!("/local/domain/6/{key}"));
             assert_eq!((node.value.as_str(), node.owner), (value, DomId::POLICY));
             assert_eq!(node.readers, [DomId(6)]);
@@ -442,11 +345,7 @@ mod tests {
         let home = "/local/domain/4";
         assert_eq!(
             parents("/local/domain/4/backend/vbd/6/1", home),
-            [
-                "/local/domain/4/backend",
-                "/local/domain/4/backend/vbd",
-                "/local/domain/4/backend/vbd/6"
-            ]
+            ["/local/domain/4/backend", "/local/domain/4/backend/vbd", "/local/domain/4/backend/vbd/6"]
         );
         assert_eq!(parents("/local/domain/4/console", home), [""; 0]);
     }

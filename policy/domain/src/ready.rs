@@ -37,26 +37,14 @@ impl Ready {
     /// Waits for the block and network links between domains that start at boot. Channels have protocols of their own,
     /// and need not tell of themselves in xenstore.
     pub fn new(table: &Table) -> Self {
-        let starts = |label| {
-            table
-                .domain(label)
-                .is_some_and(|domain| domain.flags.has(FLAG_AUTOSTART))
-        };
+        let starts = |label| table.domain(label).is_some_and(|domain| domain.flags.has(FLAG_AUTOSTART));
         let links = table.links.iter().enumerate().filter(|(_, link)| {
             matches!(link.kind, LinkKind::Block | LinkKind::Net) && starts(link.front) && starts(link.back)
         });
         let announces = |domain: &Domain| setting(&domain.config, READY_SETTING) == Some(READY_ANNOUNCED);
-        let unannounced = table
-            .labels()
-            .filter(|(label, domain)| starts(*label) && announces(domain));
+        let unannounced = table.labels().filter(|(label, domain)| starts(*label) && announces(domain));
         Ready {
-            awaited: links
-                .map(|(link, _)| Awaited {
-                    link,
-                    front: 0,
-                    back: 0,
-                })
-                .collect(),
+            awaited: links.map(|(link, _)| Awaited { link, front: 0, back: 0 }).collect(),
             unannounced: unannounced.map(|(label, _)| label).collect(),
         }
     }
@@ -93,12 +81,8 @@ impl Ready {
 
     /// Gives up links of a domain that failed or died: the system is not going to be whole, and what remains can be.
     pub fn without(&mut self, table: &Table, label: Label) {
-        let concerns = |link: usize| {
-            table
-                .links
-                .get(link)
-                .is_some_and(|link| link.front == label || link.back == label)
-        };
+        let concerns =
+            |link: usize| table.links.get(link).is_some_and(|link| link.front == label || link.back == label);
         self.awaited.retain(|awaited| !concerns(awaited.link));
         self.announced(label);
     }
@@ -144,10 +128,7 @@ mod tests {
     use super::*;
 
     fn demo() -> Table {
-        policy::load("demo.toml", include_str!("../../demo.toml"))
-            .unwrap()
-            .table()
-            .clone()
+        policy::load("demo.toml", include_str!("../../demo.toml")).unwrap().table().clone()
     }
 
     fn link(table: &Table, kind: LinkKind) -> usize {

@@ -42,8 +42,7 @@ pub struct Member {
 impl Member {
     /// Its domain, if that is being built or runs.
     pub fn alive(&self) -> Option<DomId> {
-        self.id
-            .filter(|_| matches!(self.status, Status::Building | Status::Running))
+        self.id.filter(|_| matches!(self.status, Status::Building | Status::Running))
     }
 }
 
@@ -68,30 +67,17 @@ impl System {
     pub fn new() -> core::result::Result<Self, String> {
         let (start, archive) = (info::start_info(), info::bundle());
         let offset = start.policy_offset as usize;
-        let bytes = archive
-            .get(offset..)
-            .and_then(|rest| rest.get(..start.policy_bytes as usize));
+        let bytes = archive.get(offset..).and_then(|rest| rest.get(..start.policy_bytes as usize));
         let bytes = bytes.ok_or("the hypervisor gave no policy table")?;
         let table = Table::decode(bytes).map_err(|error| format!("the policy table cannot be read: {error}"))?;
-        let member = |_| Member {
-            id: None,
-            ports: Ports::default(),
-            status: Status::Absent,
-        };
+        let member = |_| Member { id: None, ports: Ports::default(), status: Status::Absent };
         let mut members: Vec<Member> = table.domains.iter().map(member).collect();
         if let Some(own) = members.first_mut() {
             own.id = Some(DomId::POLICY);
             own.status = Status::Running;
         }
         let ready = Some(Ready::new(&table));
-        Ok(System {
-            table,
-            bundle: Bundle::new(archive),
-            members,
-            ready,
-            store_lost: false,
-            notes: None,
-        })
+        Ok(System { table, bundle: Bundle::new(archive), members, ready, store_lost: false, notes: None })
     }
 
     /// The member of a label.
@@ -121,10 +107,7 @@ impl System {
 
     /// The name of the domain of this id, for messages.
     pub fn name_of(&self, id: DomId) -> &str {
-        let label = (0..)
-            .map(Label)
-            .zip(&self.members)
-            .find(|(_, member)| member.id == Some(id));
+        let label = (0..).map(Label).zip(&self.members).find(|(_, member)| member.id == Some(id));
         label.map_or("?", |(label, _)| self.name(label))
     }
 

@@ -31,11 +31,7 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
     system.announce(&mut shell);
     shell.prompt(); // one can look around while the rest comes up
     loop {
-        let deadline = complaint_due
-            .filter(|_| system.ready.is_some())
-            .into_iter()
-            .chain(shell.deadline())
-            .min();
+        let deadline = complaint_due.filter(|_| system.ready.is_some()).into_iter().chain(shell.deadline()).min();
         let ports: Vec<_> = event::wait(deadline).collect();
         for port in ports {
             if Some(port) == deaths.as_ref().map(Channel::port) {
@@ -126,12 +122,8 @@ impl System {
         if self.ready.as_ref().is_none_or(|ready| !ready.is_complete()) {
             return;
         }
-        let awaited: Vec<usize> = self
-            .ready
-            .take()
-            .into_iter()
-            .flat_map(|ready| ready.links().collect::<Vec<_>>())
-            .collect();
+        let awaited: Vec<usize> =
+            self.ready.take().into_iter().flat_map(|ready| ready.links().collect::<Vec<_>>()).collect();
         shell.interject(&format!("ready in {}", seconds_text(now().0)));
         for number in awaited {
             let result = self.for_both_states(number, |path, token| Store::new().unwatch(path, token));
@@ -182,9 +174,5 @@ impl System {
 fn why(info: &DomainInfo) -> String {
     let end = info.why.iter().position(|&byte| byte == 0).unwrap_or(info.why.len());
     let text = String::from_utf8_lossy(info.why.get(..end).unwrap_or_default()).into_owned();
-    if text.is_empty() {
-        format!("reason {}", info.reason)
-    } else {
-        text
-    }
+    if text.is_empty() { format!("reason {}", info.reason) } else { text }
 }

@@ -18,10 +18,8 @@ fn write(nodes: &[Node]) -> Result<()> {
         for node in nodes {
             store.write(&node.path, &node.value)?;
             let readers = node.readers.iter().map(|&reader| Permission::new(reader, Rights::Read));
-            let permissions: Vec<Permission> = [Permission::new(node.owner, Rights::None)]
-                .into_iter()
-                .chain(readers)
-                .collect();
+            let permissions: Vec<Permission> =
+                [Permission::new(node.owner, Rights::None)].into_iter().chain(readers).collect();
             store.set_permissions(&node.path, &permissions)?;
         }
         Ok(())
@@ -92,11 +90,7 @@ impl System {
                 && let Some(back) = self.alive(link.back)
                 && let Some(ends) = nodes::ends(link, dead, back)
             {
-                store.remove(
-                    ends.back_path
-                        .rsplit_once('/')
-                        .map_or(&ends.back_path, |(parent, _)| parent),
-                )?;
+                store.remove(ends.back_path.rsplit_once('/').map_or(&ends.back_path, |(parent, _)| parent))?;
             }
             if link.back == label
                 && link.kind != LinkKind::Store
@@ -108,12 +102,7 @@ impl System {
         }
         // What a living front end looks at is in the dead back end's home: that much stays.
         let home = home_path(dead);
-        for name in store
-            .list(&home)
-            .unwrap_or_default()
-            .iter()
-            .filter(|name| *name != "backend")
-        {
+        for name in store.list(&home).unwrap_or_default().iter().filter(|name| *name != "backend") {
             store.remove(&format!("{home}/{name}"))?;
         }
         Ok(())
@@ -122,10 +111,7 @@ impl System {
 
 /// Marks a back end as gone.
 fn close(store: &Store, ends: &Ends) -> Result<()> {
-    let own = [
-        Permission::new(DomId::POLICY, Rights::None),
-        Permission::new(ends.front, Rights::Read),
-    ];
+    let own = [Permission::new(DomId::POLICY, Rights::None), Permission::new(ends.front, Rights::Read)];
     let path = format!("{}/state", ends.back_path);
     store.write(&format!("{}/online", ends.back_path), "0")?;
     store.write(&path, state::CLOSED)?;

@@ -22,12 +22,7 @@ pub struct UnknownDomain {
 
 impl fmt::Display for UnknownDomain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "no domain `{}` in this policy; there are: {}",
-            self.name,
-            self.known.join(", ")
-        )
+        write!(f, "no domain `{}` in this policy; there are: {}", self.name, self.known.join(", "))
     }
 }
 
@@ -57,11 +52,7 @@ pub fn explain(table: &Table, a: &str, b: &str) -> Result<String, UnknownDomain>
     } else {
         text += &format!("`{a}` has no link to `{b}`: neither can signal the other or see a page of the other.\n");
     }
-    let services = |label: Label| {
-        [FLAG_CONTROL, FLAG_STORE, FLAG_CONSOLE]
-            .iter()
-            .any(|flag| has(table, label, *flag))
-    };
+    let services = |label: Label| [FLAG_CONTROL, FLAG_STORE, FLAG_CONSOLE].iter().any(|flag| has(table, label, *flag));
     if direct.is_empty() {
         match path(table, from, to, |label| !services(label)) {
             Some(path) => text += &through(table, &path),
@@ -100,11 +91,7 @@ fn through(table: &Table, path: &[Label]) -> String {
         "Indirectly: {}. What `{}` says arrives only if {} passes it on.\n",
         names.join(" - "),
         names.first().unwrap_or(&"?"),
-        between
-            .iter()
-            .map(|name| format!("`{name}`"))
-            .collect::<Vec<_>>()
-            .join(" and "),
+        between.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" and "),
     )
 }
 
@@ -191,24 +178,14 @@ pub fn graph(table: &Table) -> String {
             LinkKind::Store | LinkKind::Console => "color=gray, style=dotted".to_string(),
             LinkKind::Block => {
                 let access = if link.read_only { "ro" } else { "rw" };
-                format!(
-                    "label=\"{} ({access})\"",
-                    setting(&link.parameters, "export").unwrap_or("?")
-                )
+                format!("label=\"{} ({access})\"", setting(&link.parameters, "export").unwrap_or("?"))
             }
             LinkKind::Net => format!("label=\"{}\"", setting(&link.parameters, "mac").unwrap_or("?")),
             LinkKind::Channel => {
-                format!(
-                    "label=\"{}\", dir=both",
-                    setting(&link.parameters, "name").unwrap_or("?")
-                )
+                format!("label=\"{}\", dir=both", setting(&link.parameters, "name").unwrap_or("?"))
             }
         };
-        text += &format!(
-            "  \"{}\" -> \"{}\" [{style}];\n",
-            name(table, link.front),
-            name(table, link.back)
-        );
+        text += &format!("  \"{}\" -> \"{}\" [{style}];\n", name(table, link.front), name(table, link.back));
     }
     text + "}\n"
 }

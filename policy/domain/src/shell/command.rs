@@ -65,12 +65,7 @@ fn subject(name: Option<String>) -> Subject {
 }
 
 const WORDS: [Word; 11] = [
-    Word {
-        word: "help",
-        takes: Takes::Nothing,
-        about: "this list",
-        make: |_| Command::Help,
-    },
+    Word { word: "help", takes: Takes::Nothing, about: "this list", make: |_| Command::Help },
     Word {
         word: "domains",
         takes: Takes::Nothing,
@@ -113,24 +108,9 @@ const WORDS: [Word; 11] = [
         about: "end a domain at once",
         make: |name| Command::Destroy(name.unwrap_or_default()),
     },
-    Word {
-        word: "version",
-        takes: Takes::Nothing,
-        about: "what runs here, on what",
-        make: |_| Command::Version,
-    },
-    Word {
-        word: "shutdown",
-        takes: Takes::Nothing,
-        about: "power the machine off",
-        make: |_| Command::Shutdown,
-    },
-    Word {
-        word: "reboot",
-        takes: Takes::Nothing,
-        about: "restart the machine",
-        make: |_| Command::Reboot,
-    },
+    Word { word: "version", takes: Takes::Nothing, about: "what runs here, on what", make: |_| Command::Version },
+    Word { word: "shutdown", takes: Takes::Nothing, about: "power the machine off", make: |_| Command::Shutdown },
+    Word { word: "reboot", takes: Takes::Nothing, about: "restart the machine", make: |_| Command::Reboot },
 ];
 
 /// Usage and description of every command, for `help`.
@@ -156,9 +136,7 @@ pub fn parse(line: &str) -> Result<Command, String> {
     match (word.takes, &name) {
         (Takes::Nothing, Some(extra)) => return Err(format!("`{first}` takes nothing; what is `{extra}`?")),
         (Takes::Domain, None) => {
-            return Err(format!(
-                "`{first}` needs the name of a domain, as in `{first} web`; `domains` lists them"
-            ));
+            return Err(format!("`{first}` needs the name of a domain, as in `{first} web`; `domains` lists them"));
         }
         _ => {}
     }
@@ -172,11 +150,7 @@ pub fn parse(line: &str) -> Result<Command, String> {
 const WORD_MAX: usize = 24;
 
 fn unknown(word: &str) -> String {
-    let starts: Vec<&str> = WORDS
-        .iter()
-        .map(|known| known.word)
-        .filter(|known| known.starts_with(word))
-        .collect();
+    let starts: Vec<&str> = WORDS.iter().map(|known| known.word).filter(|known| known.starts_with(word)).collect();
     let near = match starts.as_slice() {
         [one] => Some(*one),
         _ => WORDS.iter().map(|known| known.word).find(|known| similar(word, known)),
@@ -213,20 +187,13 @@ mod tests {
         assert_eq!(parse("  domains  "), Ok(Command::Domains));
         assert_eq!(parse("log web"), Ok(Command::Log("web".into())));
         assert_eq!(parse("grants"), Ok(Command::Grants(Subject::All)));
-        assert_eq!(
-            parse("events block"),
-            Ok(Command::Events(Subject::Domain("block".into())))
-        );
+        assert_eq!(parse("events block"), Ok(Command::Events(Subject::Domain("block".into()))));
     }
 
     #[test]
     fn every_listed_command_is_understood() {
         for word in WORDS {
-            let line = if word.takes == Takes::Domain {
-                format!("{} web", word.word)
-            } else {
-                word.word.to_string()
-            };
+            let line = if word.takes == Takes::Domain { format!("{} web", word.word) } else { word.word.to_string() };
             assert!(parse(&line).is_ok(), "{line}");
         }
         assert_eq!(COMMANDS().len(), WORDS.len());

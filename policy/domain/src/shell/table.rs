@@ -12,9 +12,7 @@ pub struct Grid {
 impl Grid {
     /// A table with this heading.
     pub fn new(heading: &[&str]) -> Self {
-        Grid {
-            rows: [heading.iter().map(ToString::to_string).collect()].into(),
-        }
+        Grid { rows: [heading.iter().map(ToString::to_string).collect()].into() }
     }
 
     /// Adds a row.
@@ -31,13 +29,7 @@ impl Grid {
     pub fn lines(&self) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
-        let width = |column| {
-            self.rows
-                .iter()
-                .map(|row| cell(row, column).chars().count())
-                .max()
-                .unwrap_or(0)
-        };
+        let width = |column| self.rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0);
         let numeric = |column| {
             let plain = |text: String| text == "-" || text.starts_with(|c: char| c.is_ascii_digit());
             self.rows.len() > 1 && self.rows.iter().skip(1).all(|row| plain(cell(row, column)))
@@ -69,11 +61,7 @@ pub fn bytes_text(bytes: u64) -> String {
 
 /// Seconds with two digits after the point, without floating point.
 pub fn seconds_text(nanoseconds: u64) -> String {
-    format!(
-        "{}.{:02} s",
-        nanoseconds / 1_000_000_000,
-        nanoseconds / 10_000_000 % 100
-    )
+    format!("{}.{:02} s", nanoseconds / 1_000_000_000, nanoseconds / 10_000_000 % 100)
 }
 
 #[cfg(test)]

@@ -49,17 +49,8 @@ pub struct Errors {
 impl Errors {
     /// One error that concerns no place of the file.
     pub(crate) fn without_place(path: &str, message: String) -> Self {
-        let diagnostic = Diagnostic {
-            span: 0..0,
-            message,
-            related: None,
-            help: None,
-        };
-        Errors {
-            path: path.into(),
-            text: String::new(),
-            list: alloc::vec![diagnostic],
-        }
+        let diagnostic = Diagnostic { span: 0..0, message, related: None, help: None };
+        Errors { path: path.into(), text: String::new(), list: alloc::vec![diagnostic] }
     }
 
     /// The single errors.
@@ -108,11 +99,7 @@ impl Errors {
         }
         if let Some((span, what)) = &diagnostic.related {
             let other = Place::of(&self.text, span.start);
-            writeln!(
-                f,
-                "{margin} = note: {what} at {}:{}:{}",
-                self.path, other.line, other.column
-            )?;
+            writeln!(f, "{margin} = note: {what} at {}:{}:{}", self.path, other.line, other.column)?;
         }
         if let Some(help) = &diagnostic.help {
             writeln!(f, "{margin} = help: {help}")?;
@@ -131,10 +118,7 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn of(text: &'a str, offset: usize) -> Self {
-        let offset = (0..=offset.min(text.len()))
-            .rev()
-            .find(|&at| text.is_char_boundary(at))
-            .unwrap_or(0);
+        let offset = (0..=offset.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         let (head, tail) = text.split_at(offset);
         let start = head.rfind('\n').map_or(0, |newline| newline + 1);
         let end = offset + tail.find('\n').unwrap_or(tail.len());
@@ -150,11 +134,7 @@ impl<'a> Place<'a> {
     /// Carets under `bytes` bytes from this position, to the end of the line at most. Tabs before them are kept, so
     /// that the carets stand right whatever the tab width is.
     fn underline(&self, bytes: usize) -> String {
-        let pad: String = self
-            .before
-            .chars()
-            .map(|c| if c == '\t' { '\t' } else { ' ' })
-            .collect();
+        let pad: String = self.before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         let rest = self.text.get(self.before.len()..).unwrap_or("");
         let marked = rest.char_indices().take_while(|(at, _)| *at < bytes).count().max(1);
         pad + &"^".repeat(marked)
@@ -169,16 +149,8 @@ impl Sink {
     /// Notes an error; more can be said about it through what is returned.
     pub fn error(&self, span: Span, message: impl Into<String>) -> Noted<'_> {
         let mut list = self.0.borrow_mut();
-        list.push(Diagnostic {
-            span,
-            message: message.into(),
-            related: None,
-            help: None,
-        });
-        Noted {
-            sink: self,
-            index: list.len() - 1,
-        }
+        list.push(Diagnostic { span, message: message.into(), related: None, help: None });
+        Noted { sink: self, index: list.len() - 1 }
     }
 
     /// No error so far.
@@ -191,11 +163,7 @@ impl Sink {
         let mut list = self.0.into_inner();
         list.sort_by_key(|diagnostic| diagnostic.span.start);
         list.dedup();
-        Errors {
-            path: path.into(),
-            text: text.into(),
-            list,
-        }
+        Errors { path: path.into(), text: text.into(), list }
     }
 }
 

@@ -65,12 +65,11 @@ fn check_images(spec: &Spec, images: &[ImageInfo], sink: &Sink) {
     for domain in &spec.domains {
         let Some(image) = images.iter().find(|image| image.name == domain.image.value) else {
             let known = images.iter().map(|image| image.name.as_str());
-            sink.error(domain.image.span.clone(), format!("no image `{}`", domain.image.value))
-                .help(did_you_mean(
-                    &domain.image.value,
-                    known,
-                    "there are no images at all; build them first",
-                ));
+            sink.error(domain.image.span.clone(), format!("no image `{}`", domain.image.value)).help(did_you_mean(
+                &domain.image.value,
+                known,
+                "there are no images at all; build them first",
+            ));
             continue;
         };
         let fixed = (STACK_PAGES + 64) * 4096;
@@ -95,21 +94,14 @@ fn overhead(memory: u64) -> u64 {
 fn check_memory(spec: &Spec, machine: &Machine, images: &[ImageInfo], sink: &Sink) {
     let used = |image: &&ImageInfo| spec.domains.iter().any(|domain| domain.image.value == image.name);
     let bundle: u64 = images.iter().filter(used).map(|image| image.bytes).sum();
-    let usable = machine
-        .memory
-        .saturating_sub(overhead(machine.memory))
-        .saturating_sub(bundle);
+    let usable = machine.memory.saturating_sub(overhead(machine.memory)).saturating_sub(bundle);
     let mut sum: u64 = 0;
     for domain in spec.domains.iter().filter(|domain| domain.autostart) {
         let before = sum;
         sum = sum.saturating_add(domain.memory.value);
         if before <= usable && sum > usable {
-            let all: u64 = spec
-                .domains
-                .iter()
-                .filter(|domain| domain.autostart)
-                .map(|domain| domain.memory.value)
-                .sum();
+            let all: u64 =
+                spec.domains.iter().filter(|domain| domain.autostart).map(|domain| domain.memory.value).sum();
             sink.error(
                 domain.memory.span.clone(),
                 format!("the machine's memory ends at `{}`", domain.name.value),
@@ -128,19 +120,12 @@ fn check_memory(spec: &Spec, machine: &Machine, images: &[ImageInfo], sink: &Sin
 fn matches(device: &spec::Device, function: &PciFunction) -> bool {
     device.vendor.is_none_or(|vendor| vendor == function.vendor)
         && device.device.is_none_or(|id| id == function.device)
-        && device
-            .class
-            .is_none_or(|class| (class.value ^ function.class) & class.mask == 0)
+        && device.class.is_none_or(|class| (class.value ^ function.class) & class.mask == 0)
         && device.slot.as_ref().is_none_or(|slot| slot.value.0 == function.bdf)
 }
 
 fn function_text(function: &PciFunction) -> String {
-    let PciFunction {
-        bdf,
-        vendor,
-        device,
-        class,
-    } = *function;
+    let PciFunction { bdf, vendor, device, class } = *function;
     format!("{} is {vendor:04x}:{device:04x} class {class:06x}", Bdf(bdf))
 }
 
@@ -148,27 +133,14 @@ fn check_devices(spec: &Spec, machine: &Machine, sink: &Sink) {
     let mut taken: Vec<(u16, &spec::Device)> = Vec::new();
     for device in &spec.devices {
         let name = &device.name.value;
-        let found: Vec<&PciFunction> = machine
-            .devices
-            .iter()
-            .filter(|function| matches(device, function))
-            .collect();
+        let found: Vec<&PciFunction> = machine.devices.iter().filter(|function| matches(device, function)).collect();
         match found.as_slice() {
             [] if device.optional => {}
             [] => {
                 let all: Vec<String> = machine.devices.iter().map(function_text).collect();
-                let has = if all.is_empty() {
-                    "no such devices at all".to_string()
-                } else {
-                    all.join("; ")
-                };
-                sink.error(
-                    device.name.span.clone(),
-                    format!("no device of the machine is `{name}`"),
-                )
-                .help(format!(
-                    "the machine has: {has}. Say `optional = true` if the system can go on without it"
-                ));
+                let has = if all.is_empty() { "no such devices at all".to_string() } else { all.join("; ") };
+                sink.error(device.name.span.clone(), format!("no device of the machine is `{name}`"))
+                    .help(format!("the machine has: {has}. Say `optional = true` if the system can go on without it"));
             }
             [function] => match taken.iter().find(|(bdf, _)| *bdf == function.bdf) {
                 Some((_, other)) => {
@@ -181,18 +153,9 @@ fn check_devices(spec: &Spec, machine: &Machine, sink: &Sink) {
             },
             several => {
                 let all: Vec<String> = several.iter().map(|function| function_text(function)).collect();
-                let slot = several
-                    .first()
-                    .map(|function| Bdf(function.bdf).to_string())
-                    .unwrap_or_default();
-                sink.error(
-                    device.name.span.clone(),
-                    format!("{} devices of the machine are `{name}`", several.len()),
-                )
-                .help(format!(
-                    "{}. Add a slot to say which: `slot = \"{slot}\"`",
-                    all.join("; ")
-                ));
+                let slot = several.first().map(|function| Bdf(function.bdf).to_string()).unwrap_or_default();
+                sink.error(device.name.span.clone(), format!("{} devices of the machine are `{name}`", several.len()))
+                    .help(format!("{}. Add a slot to say which: `slot = \"{slot}\"`", all.join("; ")));
             }
         }
     }
@@ -215,11 +178,8 @@ fn check_ports(spec: &Spec, sink: &Sink) {
     for range in spec.domains.iter().flat_map(|domain| &domain.io_ports) {
         let kept = |&&(first, last, _): &&(u32, u32, &str)| range.value.overlaps(Span { first, last });
         if let Some((first, last, what)) = HYPERVISOR_PORTS.iter().find(kept) {
-            sink.error(
-                range.span.clone(),
-                "the hypervisor keeps some of these I/O ports for itself",
-            )
-            .help(format!("{first:#x}-{last:#x} is {what}"));
+            sink.error(range.span.clone(), "the hypervisor keeps some of these I/O ports for itself")
+                .help(format!("{first:#x}-{last:#x} is {what}"));
         }
     }
 }

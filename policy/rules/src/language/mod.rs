@@ -44,21 +44,12 @@ pub fn load(path: &str, text: &str) -> Result<Policy, Errors> {
     let bytes = match (sink.is_empty(), table.encode()) {
         (true, Ok(bytes)) => bytes,
         (true, Err(error)) => {
-            sink.error(
-                0..0,
-                format!("the policy does not fit into its compiled table: {error}"),
-            );
+            sink.error(0..0, format!("the policy does not fit into its compiled table: {error}"));
             return Err(sink.into_errors(path, text));
         }
         (false, _) => return Err(sink.into_errors(path, text)),
     };
-    Ok(Policy {
-        path: path.into(),
-        text: text.into(),
-        spec,
-        table,
-        bytes,
-    })
+    Ok(Policy { path: path.into(), text: text.into(), spec, table, bytes })
 }
 
 impl Policy {
@@ -67,11 +58,7 @@ impl Policy {
     pub fn check(&self, machine: &Machine, images: &[ImageInfo]) -> Result<(), Errors> {
         let sink = Sink::default();
         machine::check(&self.spec, machine, images, &sink);
-        if sink.is_empty() {
-            Ok(())
-        } else {
-            Err(sink.into_errors(&self.path, &self.text))
-        }
+        if sink.is_empty() { Ok(()) } else { Err(sink.into_errors(&self.path, &self.text)) }
     }
 
     /// The compiled table, as the bundle carries it in `policy.table`.

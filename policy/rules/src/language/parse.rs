@@ -28,16 +28,8 @@ pub fn parse(text: &str, sink: &Sink) -> Spec {
     let root = Section::new("the policy".to_string(), 0..0, table.get_ref(), sink);
     let spec = Spec {
         system: system(&root),
-        devices: root
-            .named("device", "device")
-            .into_iter()
-            .map(|(name, section)| device(name, section))
-            .collect(),
-        domains: root
-            .named("domain", "domain")
-            .into_iter()
-            .map(|(name, section)| domain(name, section))
-            .collect(),
+        devices: root.named("device", "device").into_iter().map(|(name, section)| device(name, section)).collect(),
+        domains: root.named("domain", "domain").into_iter().map(|(name, section)| domain(name, section)).collect(),
     };
     root.finish();
     spec
@@ -47,23 +39,17 @@ fn system(root: &Section<'_>) -> System {
     let mut system = System::default();
     let Some(value) = root.any("system") else { return system };
     let DeValue::Table(table) = value.get_ref() else {
-        root.sink()
-            .error(value.span(), "`system` is not a table")
-            .help("write a heading [system]");
+        root.sink().error(value.span(), "`system` is not a table").help("write a heading [system]");
         return system;
     };
     let section = Section::new("[system]".to_string(), root.key_span("system"), table, root.sink());
     let words = [("refuse", false), ("accept", true)];
-    let dma = section.parsed("unprotected-dma", "it can be \"refuse\" or \"accept\"", |text| {
-        word(text, &words)
-    });
+    let dma = section.parsed("unprotected-dma", "it can be \"refuse\" or \"accept\"", |text| word(text, &words));
     system.accept_unprotected_dma = dma.is_some_and(|accept| accept.value);
     for name in section.texts("without") {
         let services = [("xenstore", Role::Xenstore), ("console", Role::Console)];
         let help = "only \"xenstore\" and \"console\" can be left out";
-        system
-            .without
-            .extend(reader::parsed(name, help, section.sink(), |text| word(text, &services)));
+        system.without.extend(reader::parsed(name, help, section.sink(), |text| word(text, &services)));
     }
     section.finish();
     system
@@ -93,15 +79,9 @@ fn device(name: At<String>, section: Section<'_>) -> Device {
         vendor: id("vendor"),
         device: id("device"),
         class: section
-            .parsed(
-                "class",
-                "write 2, 4 or 6 hexadecimal digits: \"01\" any storage, \"0108\" NVMe",
-                units::class,
-            )
+            .parsed("class", "write 2, 4 or 6 hexadecimal digits: \"01\" any storage, \"0108\" NVMe", units::class)
             .map(|class| class.value),
-        slot: section.parsed("slot", slot_help, |text| {
-            text.parse().map_err(|_| format!("`{text}` is no PCI slot"))
-        }),
+        slot: section.parsed("slot", slot_help, |text| text.parse().map_err(|_| format!("`{text}` is no PCI slot"))),
         optional: section.boolean("optional").is_some_and(|yes| yes.value),
         name,
     };
@@ -109,10 +89,7 @@ fn device(name: At<String>, section: Section<'_>) -> Device {
     if !selects {
         section
             .sink()
-            .error(
-                section.span.clone(),
-                format!("{} does not say which device it is", section.title),
-            )
+            .error(section.span.clone(), format!("{} does not say which device it is", section.title))
             .help("add `vendor` and `device`, `class`, or `slot`");
     }
     section.finish();
@@ -135,8 +112,7 @@ fn domain(name: At<String>, section: Section<'_>) -> Domain {
         (None, None) => section.required_text("image", "\"...\""),
     };
     if section.any("memory").is_none() {
-        sink.error(section.span.clone(), format!("{} has no `memory`", section.title))
-            .help("add `memory = \"16M\"`");
+        sink.error(section.span.clone(), format!("{} has no `memory`", section.title)).help("add `memory = \"16M\"`");
     }
     let memory = section.parsed("memory", units::SIZE_HELP, memory);
     let value = |number: Option<At<u32>>| number.map(|number| number.value);
@@ -170,10 +146,7 @@ fn domain(name: At<String>, section: Section<'_>) -> Domain {
             .enumerate()
             .filter_map(|(index, entry)| nic(entry, &name.value, index))
             .collect(),
-        channels: section
-            .list("channels")
-            .filter_map(|item| channel(item, &name.value, sink))
-            .collect(),
+        channels: section.list("channels").filter_map(|item| channel(item, &name.value, sink)).collect(),
         role,
         image: image.unwrap_or(At::new(String::new(), nowhere.clone())),
         memory: memory.unwrap_or(At::new(0, nowhere)),
@@ -191,18 +164,12 @@ fn virtual_machine_keys(section: &Section<'_>) {
             "pvh" | "hvm" | "pv" => format!("kind `{}` is not supported yet", kind.value),
             other => format!("unknown kind `{other}`"),
         };
-        section
-            .sink()
-            .error(kind.span, message)
-            .help("only \"native\" domains run so far; leave `kind` out");
+        section.sink().error(kind.span, message).help("only \"native\" domains run so far; leave `kind` out");
     }
     for key in PVH_KEYS.iter().filter(|key| section.has(key)) {
         section
             .sink()
-            .error(
-                section.key_span(key),
-                format!("`{key}` belongs to virtual machines, which are not supported yet"),
-            )
+            .error(section.key_span(key), format!("`{key}` belongs to virtual machines, which are not supported yet"))
             .help("only native domains run so far; they have an `image`");
     }
 }
@@ -212,9 +179,7 @@ const MEMORY_MIN: u64 = 1 << 20;
 
 fn memory(text: &str) -> Result<u64, String> {
     match units::size(text)? {
-        bytes if bytes < MEMORY_MIN => Err(format!(
-            "`{text}` is too little for any domain, which needs 1M at least"
-        )),
+        bytes if bytes < MEMORY_MIN => Err(format!("`{text}` is too little for any domain, which needs 1M at least")),
         bytes if bytes % 4096 != 0 => Err(format!("`{text}` is no whole number of 4K pages")),
         bytes if bytes > 1 << 40 => Err(format!("`{text}` is more than any machine has")),
         bytes => Ok(bytes),
@@ -224,9 +189,7 @@ fn memory(text: &str) -> Result<u64, String> {
 fn io_ports(section: &Section<'_>) -> Vec<At<crate::table::Span>> {
     let help = "write \"0x3f8-0x3ff\" for a range, \"0x80\" for one port";
     let ranges = section.texts("io-ports").into_iter();
-    ranges
-        .filter_map(|text| reader::parsed(text, help, section.sink(), units::ports))
-        .collect()
+    ranges.filter_map(|text| reader::parsed(text, help, section.sink(), units::ports)).collect()
 }
 
 fn arguments(section: &Section<'_>) -> String {
@@ -237,9 +200,7 @@ fn arguments(section: &Section<'_>) -> String {
         section
             .sink()
             .error(text.span, "`arguments` is too long or has line breaks")
-            .help(format!(
-                "it is one line of fewer than {ARGUMENTS_MAX} bytes; use `config` for more"
-            ));
+            .help(format!("it is one line of fewer than {ARGUMENTS_MAX} bytes; use `config` for more"));
     }
     text.value
 }
@@ -247,9 +208,7 @@ fn arguments(section: &Section<'_>) -> String {
 fn announces_ready(section: &Section<'_>) -> bool {
     let words = [("connected", false), ("announced", true)];
     let help = "it can be \"connected\" (its links are) or \"announced\" (it says so itself, in data/ready)";
-    section
-        .parsed("ready", help, |text| word(text, &words))
-        .is_some_and(|announced| announced.value)
+    section.parsed("ready", help, |text| word(text, &words)).is_some_and(|announced| announced.value)
 }
 
 /// Bytes of a xenstore value.
@@ -297,10 +256,7 @@ fn export((name, section): (At<String>, Section<'_>)) -> Option<Export> {
             DeValue::String(text) if text == "whole" => Some(None),
             DeValue::String(text) => {
                 let message = format!("`{text}` is no partition");
-                section
-                    .sink()
-                    .error(value.span(), message)
-                    .help("it is a number from 1 up, or \"whole\"");
+                section.sink().error(value.span(), message).help("it is a number from 1 up, or \"whole\"");
                 None
             }
             _ => reader::number(value, "`partition`", 1, 128, section.sink()).map(|number| Some(number.value)),
@@ -308,12 +264,7 @@ fn export((name, section): (At<String>, Section<'_>)) -> Option<Export> {
     };
     let read_only = section.boolean("read-only").is_some_and(|yes| yes.value);
     section.finish();
-    Some(Export {
-        name,
-        disk: disk?,
-        partition: partition?,
-        read_only,
-    })
+    Some(Export { name, disk: disk?, partition: partition?, read_only })
 }
 
 fn disk(section: Section<'_>) -> Option<Disk> {
@@ -330,13 +281,7 @@ fn disk(section: Section<'_>) -> Option<Disk> {
     let read_only = section.boolean("read-only");
     let span = section.span.clone();
     section.finish();
-    Some(Disk {
-        span,
-        from: from?,
-        export: export?,
-        device: device?,
-        read_only,
-    })
+    Some(Disk { span, from: from?, export: export?, device: device?, read_only })
 }
 
 fn nic(section: Section<'_>, domain: &str, index: usize) -> Option<Nic> {
@@ -348,19 +293,11 @@ fn nic(section: Section<'_>, domain: &str, index: usize) -> Option<Nic> {
     };
     let ip = section.parsed("ip", "write an IPv4 address: \"10.0.2.15\"", |text| {
         let usable = |ip: &core::net::Ipv4Addr| !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast());
-        text.parse()
-            .ok()
-            .filter(usable)
-            .ok_or_else(|| format!("`{text}` is no IPv4 address of one host"))
+        text.parse().ok().filter(usable).ok_or_else(|| format!("`{text}` is no IPv4 address of one host"))
     });
     let isolated = section.boolean("isolated").is_some_and(|yes| yes.value);
     section.finish();
-    Some(Nic {
-        from: from?,
-        mac: mac?,
-        ip,
-        isolated,
-    })
+    Some(Nic { from: from?, mac: mac?, ip, isolated })
 }
 
 /// A locally administered address that stays the same from build to build: made of the domain's name and the number
@@ -383,10 +320,7 @@ fn channel(item: &toml::Spanned<DeValue<'_>>, domain: &str, sink: &Sink) -> Opti
             let name = section.text("name");
             section.finish();
             let to = to?;
-            Channel {
-                name: name.unwrap_or_else(|| to.clone()),
-                to,
-            }
+            Channel { name: name.unwrap_or_else(|| to.clone()), to }
         }
         _ => {
             sink.error(item.span(), "an entry of `channels` is neither a name nor a table")

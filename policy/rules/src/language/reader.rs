@@ -25,13 +25,7 @@ pub struct Section<'a> {
 impl<'a> Section<'a> {
     /// Begins to read `table`.
     pub fn new(title: String, span: Span, table: &'a DeTable<'a>, sink: &'a Sink) -> Self {
-        Section {
-            title,
-            span,
-            table,
-            known: RefCell::default(),
-            sink,
-        }
+        Section { title, span, table, known: RefCell::default(), sink }
     }
 
     /// The value of `key`, whatever it is.
@@ -40,10 +34,7 @@ impl<'a> Section<'a> {
         if !known.contains(&key) {
             known.push(key);
         }
-        self.table
-            .iter()
-            .find(|(name, _)| name.get_ref() == key)
-            .map(|(_, value)| value)
+        self.table.iter().find(|(name, _)| name.get_ref() == key).map(|(_, value)| value)
     }
 
     /// Whether `key` is there; asking does not make it known.
@@ -53,16 +44,12 @@ impl<'a> Section<'a> {
 
     /// The place of `key` itself.
     pub fn key_span(&self, key: &str) -> Span {
-        self.table
-            .iter()
-            .find(|(name, _)| name.get_ref() == key)
-            .map_or(self.span.clone(), |(name, _)| name.span())
+        self.table.iter().find(|(name, _)| name.get_ref() == key).map_or(self.span.clone(), |(name, _)| name.span())
     }
 
     /// A text.
     pub fn text(&self, key: &'static str) -> Option<At<String>> {
-        self.any(key)
-            .and_then(|value| text(value, &format!("`{key}`"), self.sink))
+        self.any(key).and_then(|value| text(value, &format!("`{key}`"), self.sink))
     }
 
     /// A text that must be there.
@@ -95,8 +82,7 @@ impl<'a> Section<'a> {
 
     /// A number from `least` to `most`.
     pub fn number(&self, key: &'static str, least: u32, most: u32) -> Option<At<u32>> {
-        self.any(key)
-            .and_then(|value| number(value, &format!("`{key}`"), least, most, self.sink))
+        self.any(key).and_then(|value| number(value, &format!("`{key}`"), least, most, self.sink))
     }
 
     /// A list of anything.
@@ -153,13 +139,7 @@ impl<'a> Section<'a> {
                 }
                 other => {
                     let what = format!("`{}`", name.get_ref());
-                    wrong_type(
-                        &what,
-                        &format!("a table [{prefix}.{}]", name.get_ref()),
-                        other,
-                        name.span(),
-                        self.sink,
-                    );
+                    wrong_type(&what, &format!("a table [{prefix}.{}]", name.get_ref()), other, name.span(), self.sink);
                 }
             }
         }
@@ -171,13 +151,7 @@ impl<'a> Section<'a> {
     pub fn settings(&self, key: &'static str) -> Vec<(At<String>, At<String>)> {
         let Some(value) = self.any(key) else { return Vec::new() };
         let DeValue::Table(table) = value.get_ref() else {
-            wrong_type(
-                &format!("`{key}`"),
-                "a table in { }",
-                value.get_ref(),
-                value.span(),
-                self.sink,
-            );
+            wrong_type(&format!("`{key}`"), "a table in { }", value.get_ref(), value.span(), self.sink);
             return Vec::new();
         };
         let mut found = Vec::new();
@@ -192,10 +166,7 @@ impl<'a> Section<'a> {
                     continue;
                 }
             };
-            found.push((
-                At::new(name.get_ref().to_string(), name.span()),
-                At::new(shown, value.span()),
-            ));
+            found.push((At::new(name.get_ref().to_string(), name.span()), At::new(shown, value.span())));
         }
         found.sort_by_key(|(name, _)| name.span.start);
         found
@@ -214,11 +185,7 @@ impl<'a> Section<'a> {
     /// Like [`Section::finish`], but the keys in `reported` have had their error already.
     pub fn finish_but(self, reported: &[&str]) {
         let known = self.known.borrow();
-        for (name, _) in self
-            .table
-            .iter()
-            .filter(|(name, _)| !known.contains(&name.get_ref().as_ref()))
-        {
+        for (name, _) in self.table.iter().filter(|(name, _)| !known.contains(&name.get_ref().as_ref())) {
             if reported.contains(&name.get_ref().as_ref()) {
                 continue;
             }
@@ -226,12 +193,7 @@ impl<'a> Section<'a> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("known here: {}", known.join(", ")),
             };
-            self.sink
-                .error(
-                    name.span(),
-                    format!("unknown key `{}` in {}", name.get_ref(), self.title),
-                )
-                .help(help);
+            self.sink.error(name.span(), format!("unknown key `{}` in {}", name.get_ref(), self.title)).help(help);
         }
     }
 }
@@ -249,8 +211,7 @@ pub fn number(value: &Spanned<DeValue<'_>>, what: &str, least: u32, most: u32, s
                 16 => format!("{least:#x} to {most:#x}"),
                 _ => format!("{least} to {most}"),
             };
-            sink.error(value.span(), format!("{what} is {number}, out of bounds"))
-                .help(format!("it can be {bounds}"));
+            sink.error(value.span(), format!("{what} is {number}, out of bounds")).help(format!("it can be {bounds}"));
             None
         }
     }
@@ -290,11 +251,6 @@ fn wrong_type(what: &str, wanted: &str, got: &DeValue<'_>, span: Span, sink: &Si
         "boolean" => "truth value",
         other => other,
     };
-    let article = if got.starts_with(['a', 'e', 'i', 'o', 'u']) {
-        "an"
-    } else {
-        "a"
-    };
-    sink.error(span, format!("{what} is {article} {got}"))
-        .help(format!("it must be {wanted}"));
+    let article = if got.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+    sink.error(span, format!("{what} is {article} {got}")).help(format!("it must be {wanted}"));
 }

@@ -15,11 +15,7 @@ use crate::table::{self, Flags, Kind, Label, Link, LinkKind, Table};
 
 /// Makes the table, as far as that is possible; what is wrong goes to `sink`.
 pub fn resolve(spec: &Spec, sink: &Sink) -> Table {
-    let resolver = Resolver {
-        spec,
-        order: order(spec),
-        sink,
-    };
+    let resolver = Resolver { spec, order: order(spec), sink };
     resolver.limits();
     resolver.roles();
     resolver.hardware();
@@ -56,26 +52,17 @@ struct Resolver<'a> {
 impl<'a> Resolver<'a> {
     fn limits(&self) {
         if let Some(domain) = self.spec.domains.get(raw::DOMAINS_MAX as usize) {
-            self.sink.error(
-                domain.name.span.clone(),
-                format!("more than {} domains", raw::DOMAINS_MAX),
-            );
+            self.sink.error(domain.name.span.clone(), format!("more than {} domains", raw::DOMAINS_MAX));
         }
         if let Some(device) = self.spec.devices.get(raw::DEVICES_MAX as usize) {
-            self.sink.error(
-                device.name.span.clone(),
-                format!("more than {} devices", raw::DEVICES_MAX),
-            );
+            self.sink.error(device.name.span.clone(), format!("more than {} devices", raw::DEVICES_MAX));
         }
         let mut ranges = self.spec.domains.iter().flat_map(|domain| {
             let ports = domain.io_ports.iter().map(|range| range.span.clone());
             ports.chain(domain.irqs.iter().map(|irq| irq.span.clone()))
         });
         if let Some(span) = ranges.nth(raw::RANGES_MAX as usize) {
-            self.sink.error(
-                span,
-                format!("more than {} port ranges and interrupts", raw::RANGES_MAX),
-            );
+            self.sink.error(span, format!("more than {} port ranges and interrupts", raw::RANGES_MAX));
         }
     }
 
@@ -99,10 +86,7 @@ impl<'a> Resolver<'a> {
                 (None, None) => self.missing_role(word, role),
                 (Some(holder), Some(without)) => {
                     self.sink
-                        .error(
-                            without.span.clone(),
-                            format!("the system is to be without \"{word}\", but has it"),
-                        )
+                        .error(without.span.clone(), format!("the system is to be without \"{word}\", but has it"))
                         .related(&holder.span, "it is");
                 }
                 _ => {}
@@ -126,14 +110,8 @@ impl<'a> Resolver<'a> {
             Role::Policy => format!("add {heading}: it builds all the others"),
             _ => format!("add {heading}, or say `without = [\"{word}\"]` under [system]"),
         };
-        let span = self
-            .spec
-            .domains
-            .first()
-            .map_or(0..0, |domain| domain.name.span.clone());
-        self.sink
-            .error(span, format!("no domain has the role \"{word}\""))
-            .help(help);
+        let span = self.spec.domains.first().map_or(0..0, |domain| domain.name.span.clone());
+        self.sink.error(span, format!("no domain has the role \"{word}\"")).help(help);
     }
 
     /// Devices, ports and interrupts belong to one domain each.
@@ -148,17 +126,16 @@ impl<'a> Resolver<'a> {
                 if !self.spec.devices.iter().any(|known| known.name.value == device.value) {
                     let known = self.spec.devices.iter().map(|device| device.name.value.as_str());
                     let none = format!("describe it under a heading [device.{}]", device.value);
-                    self.sink
-                        .error(device.span.clone(), format!("no device `{}`", device.value))
-                        .help(did_you_mean(&device.value, known, &none));
+                    self.sink.error(device.span.clone(), format!("no device `{}`", device.value)).help(did_you_mean(
+                        &device.value,
+                        known,
+                        &none,
+                    ));
                 }
                 match devices.iter().find(|(other, ..)| *other == device.value) {
                     Some((_, first, owner)) => {
                         self.sink
-                            .error(
-                                device.span.clone(),
-                                format!("device `{}` is claimed twice", device.value),
-                            )
+                            .error(device.span.clone(), format!("device `{}` is claimed twice", device.value))
                             .related(first, format!("`{owner}` claims it"))
                             .help("a device belongs to one domain; others use it through a link to that domain");
                     }
@@ -177,31 +154,19 @@ impl<'a> Resolver<'a> {
             for irq in &domain.irqs {
                 if let Some((other, owner)) = irqs.iter().find(|(other, _)| other.value == irq.value) {
                     self.sink
-                        .error(
-                            irq.span.clone(),
-                            format!("interrupt line {} is given away twice", irq.value),
-                        )
+                        .error(irq.span.clone(), format!("interrupt line {} is given away twice", irq.value))
                         .related(&other.span, format!("`{owner}` has it"))
                         .help("line interrupts are not shared between domains");
                 }
                 irqs.push((irq, name));
             }
         }
-        for device in self
-            .spec
-            .devices
-            .iter()
-            .filter(|device| !devices.iter().any(|(name, ..)| *name == device.name.value))
+        for device in
+            self.spec.devices.iter().filter(|device| !devices.iter().any(|(name, ..)| *name == device.name.value))
         {
             self.sink
-                .error(
-                    device.name.span.clone(),
-                    format!("no domain has the device `{}`", device.name.value),
-                )
-                .help(format!(
-                    "add `devices = [\"{}\"]` to a domain, or remove the device",
-                    device.name.value
-                ));
+                .error(device.name.span.clone(), format!("no domain has the device `{}`", device.name.value))
+                .help(format!("add `devices = [\"{}\"]` to a domain, or remove the device", device.name.value));
         }
     }
 
@@ -210,9 +175,9 @@ impl<'a> Resolver<'a> {
         let first = domain.devices.first().map(|device| &device.span);
         let first = first.or(domain.io_ports.first().map(|range| &range.span));
         if let Some(span) = first.or(domain.irqs.first().map(|irq| &irq.span)).filter(|_| is_policy) {
-            self.sink
-                .error(span.clone(), "the policy domain has hardware of its own")
-                .help("give it to a driver domain: what a device does must not endanger the domain that builds the others");
+            self.sink.error(span.clone(), "the policy domain has hardware of its own").help(
+                "give it to a driver domain: what a device does must not endanger the domain that builds the others",
+            );
         }
     }
 
@@ -222,10 +187,7 @@ impl<'a> Resolver<'a> {
             for export in &domain.exports {
                 if !domain.devices.iter().any(|device| device.value == export.disk.value) {
                     let known = domain.devices.iter().map(|device| device.value.as_str());
-                    let none = format!(
-                        "add `devices = [\"{}\"]` to [domain.{}]",
-                        export.disk.value, domain.name.value
-                    );
+                    let none = format!("add `devices = [\"{}\"]` to [domain.{}]", export.disk.value, domain.name.value);
                     self.sink
                         .error(
                             export.disk.span.clone(),
@@ -238,23 +200,15 @@ impl<'a> Resolver<'a> {
     }
 
     fn label(&self, name: &str) -> Option<Label> {
-        (0..)
-            .map(Label)
-            .zip(&self.order)
-            .find(|(_, domain)| domain.name.value == name)
-            .map(|(label, _)| label)
+        (0..).map(Label).zip(&self.order).find(|(_, domain)| domain.name.value == name).map(|(label, _)| label)
     }
 
     /// The domain that a link of `from` names.
     fn peer(&self, from: &spec::Domain, to: &At<String>) -> Option<(Label, &'a spec::Domain)> {
-        let found = (0..)
-            .map(Label)
-            .zip(self.order.iter().copied())
-            .find(|(_, domain)| domain.name.value == to.value);
+        let found = (0..).map(Label).zip(self.order.iter().copied()).find(|(_, domain)| domain.name.value == to.value);
         match found {
             Some(_) if to.value == from.name.value => {
-                self.sink
-                    .error(to.span.clone(), format!("`{}` is linked to itself", to.value));
+                self.sink.error(to.span.clone(), format!("`{}` is linked to itself", to.value));
                 None
             }
             Some(found) => Some(found),
@@ -327,16 +281,9 @@ impl<'a> Resolver<'a> {
             let Some((back, server)) = self.peer(domain, &disk.from) else {
                 continue;
             };
-            let Some(export) = server
-                .exports
-                .iter()
-                .find(|export| export.name.value == disk.export.value)
-            else {
+            let Some(export) = server.exports.iter().find(|export| export.name.value == disk.export.value) else {
                 let known = server.exports.iter().map(|export| export.name.value.as_str());
-                let none = format!(
-                    "add a heading [domain.{}.export.{}]",
-                    server.name.value, disk.export.value
-                );
+                let none = format!("add a heading [domain.{}.export.{}]", server.name.value, disk.export.value);
                 self.sink
                     .error(
                         disk.export.span.clone(),
@@ -347,29 +294,17 @@ impl<'a> Resolver<'a> {
             };
             let read_only = disk.read_only.as_ref().map_or(export.read_only, |yes| yes.value);
             if export.read_only && !read_only {
-                let span = disk
-                    .read_only
-                    .as_ref()
-                    .map_or(disk.span.clone(), |yes| yes.span.clone());
+                let span = disk.read_only.as_ref().map_or(disk.span.clone(), |yes| yes.span.clone());
                 self.sink
                     .error(span, format!("export `{}` is read-only", export.name.value))
                     .related(&export.name.span, "it is defined")
                     .help("remove `read-only = true` from the export, or `read-only = false` here");
             }
             self.one_writer(
-                Writer {
-                    disk: &export.disk.value,
-                    partition: export.partition,
-                    read_only,
-                    span: disk.span.clone(),
-                },
+                Writer { disk: &export.disk.value, partition: export.partition, read_only, span: disk.span.clone() },
                 writers,
             );
-            let selector = self
-                .spec
-                .devices
-                .iter()
-                .position(|device| device.name.value == export.disk.value);
+            let selector = self.spec.devices.iter().position(|device| device.name.value == export.disk.value);
             let parameters = [
                 ("device", disk.device.value.1.to_string()),
                 ("dev", disk.device.value.0.clone()),
@@ -378,13 +313,7 @@ impl<'a> Resolver<'a> {
                 ("selector", selector.unwrap_or_default().to_string()),
                 ("partition", export.partition.unwrap_or(0).to_string()),
             ];
-            links.push(Link {
-                front,
-                back,
-                kind: LinkKind::Block,
-                read_only,
-                parameters: settings(parameters),
-            });
+            links.push(Link { front, back, kind: LinkKind::Block, read_only, parameters: settings(parameters) });
         }
     }
 
@@ -411,19 +340,13 @@ impl<'a> Resolver<'a> {
         for (handle, nic) in domain.nics.iter().enumerate() {
             if let Some(first) = seen.macs.iter().find(|other| other.value == nic.mac.value) {
                 self.sink
-                    .error(
-                        nic.mac.span.clone(),
-                        format!("MAC address {} is used twice", mac_text(nic.mac.value)),
-                    )
+                    .error(nic.mac.span.clone(), format!("MAC address {} is used twice", mac_text(nic.mac.value)))
                     .related(&first.span, "it is used already")
                     .help("give each interface its own, or leave `mac` out to have one made up");
             }
             seen.macs.push(&nic.mac);
             if let Some(ip) = &nic.ip {
-                let same = seen
-                    .ips
-                    .iter()
-                    .find(|(net, other)| *net == nic.from.value && other.value == ip.value);
+                let same = seen.ips.iter().find(|(net, other)| *net == nic.from.value && other.value == ip.value);
                 if let Some((_, first)) = same {
                     self.sink
                         .error(
@@ -442,13 +365,7 @@ impl<'a> Resolver<'a> {
                 parameters.push(("isolated".to_string(), "1".to_string()));
             }
             parameters.extend(nic.ip.as_ref().map(|ip| ("ip".to_string(), ip.value.to_string())));
-            links.push(Link {
-                front,
-                back,
-                kind: LinkKind::Net,
-                read_only: false,
-                parameters,
-            });
+            links.push(Link { front, back, kind: LinkKind::Net, read_only: false, parameters });
         }
     }
 
@@ -464,27 +381,16 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             let pair = (front.min(back), front.max(back));
-            let same = seen
-                .iter()
-                .find(|(a, b, name)| (*a, *b) == pair && name.value == channel.name.value);
+            let same = seen.iter().find(|(a, b, name)| (*a, *b) == pair && name.value == channel.name.value);
             if let Some((.., first)) = same {
                 self.sink
-                    .error(
-                        channel.name.span.clone(),
-                        "a second channel of the same name between the same domains",
-                    )
+                    .error(channel.name.span.clone(), "a second channel of the same name between the same domains")
                     .related(&first.span, "the first one is")
                     .help("give them different names: { to = \"...\", name = \"...\" }");
             }
             seen.push((pair.0, pair.1, &channel.name));
             let parameters = settings([("handle", handle.to_string()), ("name", channel.name.value.clone())]);
-            links.push(Link {
-                front,
-                back,
-                kind: LinkKind::Channel,
-                read_only: false,
-                parameters,
-            });
+            links.push(Link { front, back, kind: LinkKind::Channel, read_only: false, parameters });
         }
     }
 
@@ -512,14 +418,7 @@ impl<'a> Resolver<'a> {
             grant_frames_max: domain.grant_frames.unwrap_or((4 + 8 * devices as u32).min(64)),
             grant_maps_max: domain.grant_maps.unwrap_or(if serves { 4096 } else { 512 }),
             io_ports: domain.io_ports.iter().map(|range| range.value).collect(),
-            irq_lines: domain
-                .irqs
-                .iter()
-                .map(|irq| table::Span {
-                    first: irq.value,
-                    last: irq.value,
-                })
-                .collect(),
+            irq_lines: domain.irqs.iter().map(|irq| table::Span { first: irq.value, last: irq.value }).collect(),
             image: domain.image.value.clone(),
             arguments: domain.arguments.clone(),
             config,

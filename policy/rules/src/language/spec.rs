@@ -39,11 +39,8 @@ pub enum Role {
 
 impl Role {
     /// All of them, with the words for them.
-    pub const WORDS: [(&'static str, Role); 3] = [
-        ("policy", Role::Policy),
-        ("xenstore", Role::Xenstore),
-        ("console", Role::Console),
-    ];
+    pub const WORDS: [(&'static str, Role); 3] =
+        [("policy", Role::Policy), ("xenstore", Role::Xenstore), ("console", Role::Console)];
 
     /// The image that does it when the policy names none.
     pub fn image(self) -> &'static str {

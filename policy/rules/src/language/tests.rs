@@ -49,28 +49,16 @@ partition = "whole"
 }
 
 fn machine() -> Machine {
-    let function = |slot: u16, vendor, device, class| PciFunction {
-        bdf: slot << 3,
-        vendor,
-        device,
-        class,
-    };
+    let function = |slot: u16, vendor, device, class| PciFunction { bdf: slot << 3, vendor, device, class };
     Machine {
         memory: 512 << 20,
-        devices: [
-            function(3, 0x1af4, 0x1042, 0x01_0000),
-            function(8, 0x1af4, 0x1041, 0x02_0000),
-        ]
-        .into(),
+        devices: [function(3, 0x1af4, 0x1042, 0x01_0000), function(8, 0x1af4, 0x1041, 0x02_0000)].into(),
     }
 }
 
 fn images() -> Vec<ImageInfo> {
     ["policy-domain", "xenstore", "console", "block", "net", "web"]
-        .map(|name| ImageInfo {
-            name: name.into(),
-            bytes: 600 << 10,
-        })
+        .map(|name| ImageInfo { name: name.into(), bytes: 600 << 10 })
         .into()
 }
 
@@ -93,10 +81,7 @@ fn shown(text: &str) -> String {
 
 #[track_caller]
 fn golden(name: &str, text: &str) {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-        .join("src/language/errors")
-        .join(name)
-        .with_extension("txt");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src/language/errors").join(name).with_extension("txt");
     let got = alloc::format!("{}\n", shown(text));
     if std::env::var_os("BULKHEAD_BLESS").is_some() {
         fs::write(&path, &got).unwrap();
@@ -108,36 +93,17 @@ fn golden(name: &str, text: &str) {
 #[test]
 fn the_demo_is_accepted_and_says_what_it_seems_to_say() {
     let policy = load("demo.toml", DEMO).unwrap_or_else(|errors| panic!("{errors}"));
-    policy
-        .check(&machine(), &images())
-        .unwrap_or_else(|errors| panic!("{errors}"));
+    policy.check(&machine(), &images()).unwrap_or_else(|errors| panic!("{errors}"));
     let table = Table::decode(&policy.compile()).unwrap();
     assert_eq!(&table, policy.table());
     let names: Vec<&str> = table.domains.iter().map(|domain| domain.name.as_str()).collect();
     assert_eq!(names, ["policy", "xenstore", "console", "block", "net", "web"]);
-    assert_eq!(
-        policy.images().collect::<Vec<_>>(),
-        ["policy-domain", "xenstore", "console", "block", "net", "web"]
-    );
+    assert_eq!(policy.images().collect::<Vec<_>>(), ["policy-domain", "xenstore", "console", "block", "net", "web"]);
     assert!(!table.accept_unprotected_dma);
 
-    let flags: Vec<u32> = table
-        .domains
-        .iter()
-        .map(|domain| domain.flags.0 & !raw::FLAG_AUTOSTART)
-        .collect();
+    let flags: Vec<u32> = table.domains.iter().map(|domain| domain.flags.0 & !raw::FLAG_AUTOSTART).collect();
     let console = raw::FLAG_CONSOLE | raw::FLAG_LOG;
-    assert_eq!(
-        flags,
-        [
-            raw::FLAG_CONTROL,
-            raw::FLAG_STORE,
-            console,
-            raw::FLAG_DRIVER,
-            raw::FLAG_DRIVER,
-            0
-        ]
-    );
+    assert_eq!(flags, [raw::FLAG_CONTROL, raw::FLAG_STORE, console, raw::FLAG_DRIVER, raw::FLAG_DRIVER, 0]);
     let block = table.find("block").unwrap();
     assert_eq!(table.devices[0].label, block);
 
@@ -145,16 +111,8 @@ fn the_demo_is_accepted_and_says_what_it_seems_to_say() {
     assert_eq!(kinds(LinkKind::Store).count(), 5);
     assert_eq!(kinds(LinkKind::Console).count(), 5);
     let disk = kinds(LinkKind::Block).next().unwrap();
-    assert_eq!(
-        (disk.front, disk.back, disk.read_only),
-        (table.find("web").unwrap(), block, true)
-    );
-    let expected = [
-        ("device", "51712"),
-        ("export", "site"),
-        ("selector", "0"),
-        ("partition", "0"),
-    ];
+    assert_eq!((disk.front, disk.back, disk.read_only), (table.find("web").unwrap(), block, true));
+    let expected = [("device", "51712"), ("export", "site"), ("selector", "0"), ("partition", "0")];
     for (key, value) in expected {
         assert_eq!(setting(&disk.parameters, key), Some(value));
     }
@@ -203,16 +161,8 @@ fn a_made_up_mac_address_stays_the_same() {
     let nic = "[domain.a]\nimage = \"web\"\nmemory = \"4M\"\nnics = [{ from = \"console\" }, { from = \"console\" }]\n";
     let mac = |text: &str| {
         let policy = load("x", text).unwrap();
-        let net: Vec<_> = policy
-            .table()
-            .links
-            .iter()
-            .filter(|link| link.kind == LinkKind::Net)
-            .collect();
-        let macs: Vec<String> = net
-            .iter()
-            .map(|link| setting(&link.parameters, "mac").unwrap().to_string())
-            .collect();
+        let net: Vec<_> = policy.table().links.iter().filter(|link| link.kind == LinkKind::Net).collect();
+        let macs: Vec<String> = net.iter().map(|link| setting(&link.parameters, "mac").unwrap().to_string()).collect();
         macs
     };
     let first = mac(&[BASE, nic].concat());
@@ -229,10 +179,7 @@ fn explain_names_the_link_or_the_way_round() {
         "{direct}"
     );
     let indirect = policy.explain("block", "net").unwrap();
-    assert!(
-        indirect.contains("no link") && indirect.contains("block - web - net"),
-        "{indirect}"
-    );
+    assert!(indirect.contains("no link") && indirect.contains("block - web - net"), "{indirect}");
     let unknown = policy.explain("wep", "net").unwrap_err().to_string();
     assert!(unknown.contains("no domain `wep`"), "{unknown}");
 }
@@ -241,13 +188,7 @@ fn explain_names_the_link_or_the_way_round() {
 fn graph_has_every_domain_device_and_link() {
     let policy = load("demo.toml", DEMO).unwrap();
     let graph = policy.graph();
-    for part in [
-        "\"web\" -> \"block\"",
-        "\"web\" -> \"net\"",
-        "device disk",
-        "site (ro)",
-        "digraph",
-    ] {
+    for part in ["\"web\" -> \"block\"", "\"web\" -> \"net\"", "device disk", "site (ro)", "digraph"] {
         assert!(graph.contains(part), "{part} in\n{graph}");
     }
 }
@@ -285,11 +226,8 @@ memory = "0M"
 
 #[test]
 fn errors_of_virtual_machines() {
-    let text = [
-        BASE,
-        "[domain.linux]\nkind = \"pvh\"\nimage = \"web\"\nmemory = \"64M\"\nkernel = \"vmlinuz\"\n",
-    ]
-    .concat();
+    let text =
+        [BASE, "[domain.linux]\nkind = \"pvh\"\nimage = \"web\"\nmemory = \"64M\"\nkernel = \"vmlinuz\"\n"].concat();
     golden("virtual_machines", &text);
 }
 
@@ -377,10 +315,7 @@ image = "web"
 memory = "1M"
 "#,
     );
-    golden(
-        "machine",
-        &text.replace("device = 0x1042\n[domain.block]", "vendor = 0x1af4\n[domain.block]"),
-    );
+    golden("machine", &text.replace("device = 0x1042\n[domain.block]", "vendor = 0x1af4\n[domain.block]"));
 }
 
 #[test]
@@ -402,38 +337,20 @@ fn a_flood_of_errors_is_cut() {
 
 #[test]
 fn limits_of_the_table_are_errors_with_a_place() {
-    let many: String = (0..130)
-        .map(|i| alloc::format!("[domain.d{i}]\nimage = \"web\"\nmemory = \"1M\"\n"))
-        .collect();
+    let many: String = (0..130).map(|i| alloc::format!("[domain.d{i}]\nimage = \"web\"\nmemory = \"1M\"\n")).collect();
     let errors = load("x", &[BASE, &many].concat()).unwrap_err();
-    assert!(
-        complaints(&errors).contains("more than 128 domains"),
-        "{}",
-        complaints(&errors)
-    );
-    let channels: Vec<String> = (0..510)
-        .map(|i| alloc::format!("{{ to = \"console\", name = \"c{i}\" }}"))
-        .collect();
-    let text = alloc::format!(
-        "{BASE}[domain.a]\nimage = \"web\"\nmemory = \"1M\"\nchannels = [{}]\n",
-        channels.join(",")
-    );
+    assert!(complaints(&errors).contains("more than 128 domains"), "{}", complaints(&errors));
+    let channels: Vec<String> = (0..510).map(|i| alloc::format!("{{ to = \"console\", name = \"c{i}\" }}")).collect();
+    let text =
+        alloc::format!("{BASE}[domain.a]\nimage = \"web\"\nmemory = \"1M\"\nchannels = [{}]\n", channels.join(","));
     let errors = load("x", &text).unwrap_err();
-    assert!(
-        complaints(&errors).contains("more than 512 links"),
-        "{}",
-        complaints(&errors)
-    );
+    assert!(complaints(&errors).contains("more than 512 links"), "{}", complaints(&errors));
 }
 
 #[test]
 fn columns_count_characters_and_tabs_are_kept() {
     let errors = load("x", "\t\"größe\" = 1\n").unwrap_err();
-    assert!(
-        complaints(&errors).contains("1:2: unknown key `größe`"),
-        "{}",
-        complaints(&errors)
-    );
+    assert!(complaints(&errors).contains("1:2: unknown key `größe`"), "{}", complaints(&errors));
     assert!(errors.to_string().contains("  | \t^^^^^^^\n"), "{errors}");
 }
 

@@ -20,9 +20,7 @@ pub fn size(text: &str) -> Result<u64, String> {
         _ => return Err(format!("`{text}` is no size")),
     };
     let number: u64 = number.parse().map_err(|_| format!("`{text}` is no size"))?;
-    number
-        .checked_mul(1 << shift)
-        .ok_or_else(|| format!("`{text}` is more than any machine has"))
+    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is more than any machine has"))
 }
 
 /// How sizes are written.
@@ -33,9 +31,7 @@ pub fn ports(text: &str) -> Result<Span, String> {
     let port = |text: &str| {
         let text = text.trim();
         let number = match text.strip_prefix("0x") {
-            Some(digits) => u32::from_str_radix(digits, 16)
-                .ok()
-                .filter(|_| !digits.starts_with('+')),
+            Some(digits) => u32::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+')),
             None => text.parse().ok().filter(|_| !text.starts_with('+')),
         };
         match number {
@@ -57,16 +53,11 @@ pub fn ports(text: &str) -> Result<Span, String> {
 /// `"01"`, `"0100"` or `"010000"`: as many digits as are to be compared.
 pub fn class(text: &str) -> Result<Class, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
-    let value = u32::from_str_radix(digits, 16)
-        .ok()
-        .filter(|_| !digits.starts_with('+'));
+    let value = u32::from_str_radix(digits, 16).ok().filter(|_| !digits.starts_with('+'));
     match (value, digits.len()) {
         (Some(value), 2 | 4 | 6) => {
             let shift = 24 - 4 * digits.len() as u32;
-            Ok(Class {
-                value: value << shift,
-                mask: 0xff_ffff >> shift << shift,
-            })
+            Ok(Class { value: value << shift, mask: 0xff_ffff >> shift << shift })
         }
         _ => Err(format!("`{text}` is no device class")),
     }
@@ -81,15 +72,8 @@ pub fn disk_number(text: &str) -> Result<u32, String> {
     if letters.is_empty() || letters.len() > 2 || partition.starts_with('0') {
         return Err(bad());
     }
-    let disk = letters
-        .bytes()
-        .fold(0, |number: u32, b| number * 26 + u32::from(b - b'a') + 1)
-        - 1;
-    let partition: u32 = if partition.is_empty() {
-        0
-    } else {
-        partition.parse().map_err(|_| bad())?
-    };
+    let disk = letters.bytes().fold(0, |number: u32, b| number * 26 + u32::from(b - b'a') + 1) - 1;
+    let partition: u32 = if partition.is_empty() { 0 } else { partition.parse().map_err(|_| bad())? };
     match (disk, partition) {
         (0..16, 0..16) => Ok(202 << 8 | disk << 4 | partition),
         (_, 0..256) => Ok(1 << 28 | disk << 8 | partition),
@@ -103,10 +87,7 @@ pub fn mac(text: &str) -> Result<[u8; 6], String> {
     let mut mac = [0; 6];
     let mut parts = text.split(':');
     for byte in &mut mac {
-        let part = parts
-            .next()
-            .filter(|part| part.len() == 2 && !part.starts_with('+'))
-            .ok_or_else(bad)?;
+        let part = parts.next().filter(|part| part.len() == 2 && !part.starts_with('+')).ok_or_else(bad)?;
         *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
     }
     if parts.next().is_some() {
@@ -134,30 +115,14 @@ mod tests {
         assert_eq!(size("64M"), Ok(64 << 20));
         assert_eq!(size("4096K"), Ok(4 << 20));
         assert_eq!(size("1GiB"), Ok(1 << 30));
-        for bad in [
-            "",
-            "64",
-            "M",
-            "-1M",
-            "64MB",
-            "1.5G",
-            "64 M",
-            "99999999999999G",
-            "18446744073709551616K",
-        ] {
+        for bad in ["", "64", "M", "-1M", "64MB", "1.5G", "64 M", "99999999999999G", "18446744073709551616K"] {
             assert!(size(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn port_ranges() {
-        assert_eq!(
-            ports("0x3f8-0x3ff"),
-            Ok(Span {
-                first: 0x3f8,
-                last: 0x3ff
-            })
-        );
+        assert_eq!(ports("0x3f8-0x3ff"), Ok(Span { first: 0x3f8, last: 0x3ff }));
         assert_eq!(ports("128"), Ok(Span { first: 128, last: 128 }));
         for bad in ["", "0x", "0x3ff-0x3f8", "0x10000", "1-2-3", "+1", "0x+1", "-"] {
             assert!(ports(bad).is_err(), "{bad}");
@@ -166,27 +131,9 @@ mod tests {
 
     #[test]
     fn classes_compare_as_many_digits_as_are_written() {
-        assert_eq!(
-            class("0x01"),
-            Ok(Class {
-                value: 0x01_0000,
-                mask: 0xff_0000
-            })
-        );
-        assert_eq!(
-            class("0106"),
-            Ok(Class {
-                value: 0x01_0600,
-                mask: 0xff_ff00
-            })
-        );
-        assert_eq!(
-            class("010601"),
-            Ok(Class {
-                value: 0x01_0601,
-                mask: 0xff_ffff
-            })
-        );
+        assert_eq!(class("0x01"), Ok(Class { value: 0x01_0000, mask: 0xff_0000 }));
+        assert_eq!(class("0106"), Ok(Class { value: 0x01_0600, mask: 0xff_ff00 }));
+        assert_eq!(class("010601"), Ok(Class { value: 0x01_0601, mask: 0xff_ffff }));
         assert!(class("1").is_err() && class("storage").is_err() && class("").is_err());
     }
 
@@ -204,18 +151,8 @@ mod tests {
 
     #[test]
     fn mac_addresses_are_of_one_interface() {
-        assert_eq!(
-            mac("52:54:00:12:34:Ab").map(mac_text),
-            Ok("52:54:00:12:34:ab".to_string())
-        );
-        for bad in [
-            "",
-            "52:54",
-            "01:00:5e:00:00:01",
-            "00:00:00:00:00:00",
-            "52:54:00:12:34:56:78",
-            "5:2:3:4:5:6",
-        ] {
+        assert_eq!(mac("52:54:00:12:34:Ab").map(mac_text), Ok("52:54:00:12:34:ab".to_string()));
+        for bad in ["", "52:54", "01:00:5e:00:00:01", "00:00:00:00:00:00", "52:54:00:12:34:56:78", "5:2:3:4:5:6"] {
             assert!(mac(bad).is_err(), "{bad}");
         }
     }

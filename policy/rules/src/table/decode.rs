@@ -28,10 +28,7 @@ impl Table {
         if crc32(table.get(CRC_END..).ok_or(TableError::Layout)?) != header.crc {
             return Err(TableError::Checksum);
         }
-        let body_bytes = table
-            .len()
-            .checked_sub(size_of::<raw::Header>())
-            .ok_or(TableError::Layout)?;
+        let body_bytes = table.len().checked_sub(size_of::<raw::Header>()).ok_or(TableError::Layout)?;
         let mut body = rest.get(..body_bytes).ok_or(TableError::Layout)?;
         let domains = entries(&mut body, header.domains, raw::DOMAINS_MAX, "domains")?;
         let devices = entries(&mut body, header.devices, raw::DEVICES_MAX, "devices")?;
@@ -41,12 +38,7 @@ impl Table {
             return Err(TableError::Layout);
         }
         let text = core::str::from_utf8(body).map_err(|_| TableError::Bad("text"))?;
-        Reader {
-            domains: header.domains,
-            ranges,
-            text,
-        }
-        .table(header.flags, domains, devices, links)
+        Reader { domains: header.domains, ranges, text }.table(header.flags, domains, devices, links)
     }
 }
 
@@ -84,14 +76,8 @@ impl Reader<'_> {
         }
         let table = Table {
             accept_unprotected_dma: flags & raw::ACCEPT_UNPROTECTED_DMA != 0,
-            domains: domains
-                .iter()
-                .map(|domain| self.domain(domain))
-                .collect::<Result<_, _>>()?,
-            devices: devices
-                .iter()
-                .map(|device| self.device(device))
-                .collect::<Result<_, _>>()?,
+            domains: domains.iter().map(|domain| self.domain(domain)).collect::<Result<_, _>>()?,
+            devices: devices.iter().map(|device| self.device(device)).collect::<Result<_, _>>()?,
             links: links.iter().map(|link| self.link(link)).collect::<Result<_, _>>()?,
         };
         let control =
@@ -151,10 +137,7 @@ impl Reader<'_> {
             label: self.label(entry.label)?,
             vendor: id(entry.vendor, "vendor")?,
             device: id(entry.device, "device")?,
-            class: (entry.class_mask != 0).then_some(Class {
-                value: entry.class,
-                mask: entry.class_mask,
-            }),
+            class: (entry.class_mask != 0).then_some(Class { value: entry.class, mask: entry.class_mask }),
             bdf: id(entry.bdf, "slot")?.map(Bdf),
             optional: entry.optional != 0,
         })
@@ -178,24 +161,14 @@ impl Reader<'_> {
     }
 
     fn label(&self, label: u32) -> Result<Label, TableError> {
-        if label < self.domains {
-            Ok(Label(label))
-        } else {
-            Err(TableError::Bad("label"))
-        }
+        if label < self.domains { Ok(Label(label)) } else { Err(TableError::Bad("label")) }
     }
 
     fn spans(&self, run: raw::Run) -> Result<Vec<Span>, TableError> {
         let end = run.first.checked_add(run.count).ok_or(TableError::Bad("run"))?;
-        let ranges = self
-            .ranges
-            .get(run.first as usize..end as usize)
-            .ok_or(TableError::Bad("run"))?;
+        let ranges = self.ranges.get(run.first as usize..end as usize).ok_or(TableError::Bad("run"))?;
         let span = |range: &raw::Range| match range.first <= range.last {
-            true => Ok(Span {
-                first: range.first,
-                last: range.last,
-            }),
+            true => Ok(Span { first: range.first, last: range.last }),
             false => Err(TableError::Bad("range")),
         };
         ranges.iter().map(span).collect()
@@ -203,9 +176,7 @@ impl Reader<'_> {
 
     fn text(&self, text: raw::Text) -> Result<&str, TableError> {
         let end = text.offset.checked_add(text.bytes).ok_or(TableError::Bad("text"))?;
-        self.text
-            .get(text.offset as usize..end as usize)
-            .ok_or(TableError::Bad("text"))
+        self.text.get(text.offset as usize..end as usize).ok_or(TableError::Bad("text"))
     }
 
     fn settings(&self, text: raw::Text) -> Result<Settings, TableError> {
@@ -213,19 +184,12 @@ impl Reader<'_> {
             let (key, value) = line.split_once('=').ok_or(TableError::Bad("setting"))?;
             Ok((key.to_string(), value.to_string()))
         };
-        self.text(text)?
-            .split('\n')
-            .filter(|line| !line.is_empty())
-            .map(setting)
-            .collect()
+        self.text(text)?.split('\n').filter(|line| !line.is_empty()).map(setting).collect()
     }
 }
 
 fn name(bytes: &[u8; 32]) -> Result<String, TableError> {
-    let end = bytes
-        .iter()
-        .position(|&b| b == 0)
-        .ok_or(TableError::Bad("domain name"))?;
+    let end = bytes.iter().position(|&b| b == 0).ok_or(TableError::Bad("domain name"))?;
     let (head, tail) = bytes.split_at(end);
     let text = core::str::from_utf8(head).map_err(|_| TableError::Bad("domain name"))?;
     match is_name(text) && tail.iter().all(|&b| b == 0) {

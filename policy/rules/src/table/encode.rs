@@ -12,30 +12,14 @@ impl Table {
     /// The table in the layout of `xen_abi::policy_table`. The same table gives the same bytes.
     pub fn encode(&self) -> Result<Vec<u8>, TableError> {
         let mut areas = Areas::default();
-        let domains = self
-            .domains
-            .iter()
-            .map(|domain| areas.domain(domain))
-            .collect::<Result<Vec<_>, _>>()?;
-        let devices = self
-            .devices
-            .iter()
-            .map(|device| areas.device(device))
-            .collect::<Result<Vec<_>, _>>()?;
-        let links = self
-            .links
-            .iter()
-            .map(|link| areas.link(link))
-            .collect::<Result<Vec<_>, _>>()?;
+        let domains = self.domains.iter().map(|domain| areas.domain(domain)).collect::<Result<Vec<_>, _>>()?;
+        let devices = self.devices.iter().map(|device| areas.device(device)).collect::<Result<Vec<_>, _>>()?;
+        let links = self.links.iter().map(|link| areas.link(link)).collect::<Result<Vec<_>, _>>()?;
 
         let mut header = raw::Header {
             magic: raw::MAGIC,
             version: raw::VERSION,
-            flags: if self.accept_unprotected_dma {
-                raw::ACCEPT_UNPROTECTED_DMA
-            } else {
-                0
-            },
+            flags: if self.accept_unprotected_dma { raw::ACCEPT_UNPROTECTED_DMA } else { 0 },
             domains: count(domains.len(), raw::DOMAINS_MAX, "domains")?,
             devices: count(devices.len(), raw::DEVICES_MAX, "devices")?,
             links: count(links.len(), raw::LINKS_MAX, "links")?,
@@ -69,10 +53,7 @@ impl Table {
 pub(super) const CRC_END: usize = core::mem::offset_of!(raw::Header, crc) + 4;
 
 fn count(len: usize, max: u32, what: &'static str) -> Result<u32, TableError> {
-    u32::try_from(len)
-        .ok()
-        .filter(|&n| n <= max)
-        .ok_or(TableError::TooMany(what))
+    u32::try_from(len).ok().filter(|&n| n <= max).ok_or(TableError::TooMany(what))
 }
 
 /// The areas that entries point into.
@@ -85,9 +66,7 @@ struct Areas {
 impl Areas {
     fn domain(&mut self, domain: &Domain) -> Result<raw::Domain, TableError> {
         let mut name = [0; 32];
-        let room = name
-            .get_mut(..domain.name.len())
-            .ok_or(TableError::Bad("domain name"))?;
+        let room = name.get_mut(..domain.name.len()).ok_or(TableError::Bad("domain name"))?;
         room.copy_from_slice(domain.name.as_bytes());
         Ok(raw::Domain {
             name,
@@ -147,14 +126,8 @@ impl Areas {
             return Ok(raw::Run::default());
         }
         let first = count(self.ranges.len(), raw::RANGES_MAX, "port and interrupt ranges")?;
-        self.ranges.extend(spans.iter().map(|span| raw::Range {
-            first: span.first,
-            last: span.last,
-        }));
-        Ok(raw::Run {
-            first,
-            count: count(spans.len(), raw::RANGES_MAX, "port and interrupt ranges")?,
-        })
+        self.ranges.extend(spans.iter().map(|span| raw::Range { first: span.first, last: span.last }));
+        Ok(raw::Run { first, count: count(spans.len(), raw::RANGES_MAX, "port and interrupt ranges")? })
     }
 
     fn text(&mut self, text: &str) -> Result<raw::Text, TableError> {
@@ -166,17 +139,11 @@ impl Areas {
             return Err(TableError::TooLarge);
         }
         self.text.push_str(text);
-        Ok(raw::Text {
-            offset: offset as u32,
-            bytes: text.len() as u32,
-        })
+        Ok(raw::Text { offset: offset as u32, bytes: text.len() as u32 })
     }
 
     fn settings(&mut self, settings: &Settings) -> Result<raw::Text, TableError> {
-        let lines: Vec<String> = settings
-            .iter()
-            .map(|(key, value)| alloc::format!("{key}={value}"))
-            .collect();
+        let lines: Vec<String> = settings.iter().map(|(key, value)| alloc::format!("{key}={value}")).collect();
         self.text(&lines.join("\n"))
     }
 }

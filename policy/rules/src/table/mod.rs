@@ -52,14 +52,9 @@ impl FromStr for Bdf {
         let (device, function) = rest.split_once('.').ok_or(NotASlot)?;
         let field = |text: &str, digits: usize, limit: u16| {
             let plain = text.len() <= digits && text.bytes().all(|b| b.is_ascii_hexdigit());
-            u16::from_str_radix(text, 16)
-                .ok()
-                .filter(|&value| plain && value < limit)
-                .ok_or(NotASlot)
+            u16::from_str_radix(text, 16).ok().filter(|&value| plain && value < limit).ok_or(NotASlot)
         };
-        Ok(Bdf(field(bus, 2, 256)? << 8
-            | field(device, 2, 32)? << 3
-            | field(function, 1, 8)?))
+        Ok(Bdf(field(bus, 2, 256)? << 8 | field(device, 2, 32)? << 3 | field(function, 1, 8)?))
     }
 }
 
@@ -94,10 +89,7 @@ pub const READY_ANNOUNCED: &str = "announced";
 
 /// The value of `key` in settings.
 pub fn setting<'a>(settings: &'a Settings, key: &str) -> Option<&'a str> {
-    settings
-        .iter()
-        .find(|(name, _)| name == key)
-        .map(|(_, value)| value.as_str())
+    settings.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
 }
 
 /// An inclusive range of I/O ports or interrupt lines.
@@ -232,9 +224,7 @@ impl Table {
 
     /// The label of a name.
     pub fn find(&self, name: &str) -> Option<Label> {
-        self.labels()
-            .find(|(_, domain)| domain.name == name)
-            .map(|(label, _)| label)
+        self.labels().find(|(_, domain)| domain.name == name).map(|(label, _)| label)
     }
 
     /// All domains with their labels.
@@ -244,9 +234,7 @@ impl Table {
 
     /// The first domain that has `flag`.
     pub fn flagged(&self, flag: u32) -> Option<Label> {
-        self.labels()
-            .find(|(_, domain)| domain.flags.has(flag))
-            .map(|(label, _)| label)
+        self.labels().find(|(_, domain)| domain.flags.has(flag)).map(|(label, _)| label)
     }
 }
 
@@ -292,7 +280,5 @@ impl core::error::Error for TableError {}
 pub fn is_name(text: &str) -> bool {
     (1..=31).contains(&text.len())
         && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }

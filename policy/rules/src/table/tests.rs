@@ -12,10 +12,8 @@ fn settings() -> impl Strategy<Value = Settings> {
 }
 
 fn spans() -> impl Strategy<Value = Vec<Span>> {
-    let span = (any::<u16>(), 0..16_u32).prop_map(|(first, more)| Span {
-        first: first.into(),
-        last: u32::from(first) + more,
-    });
+    let span =
+        (any::<u16>(), 0..16_u32).prop_map(|(first, more)| Span { first: first.into(), last: u32::from(first) + more });
     prop::collection::vec(span, 0..3)
 }
 
@@ -23,36 +21,26 @@ fn domain(index: usize) -> impl Strategy<Value = Domain> {
     let numbers = (any::<u64>(), any::<u32>(), any::<u32>(), any::<u32>());
     let limits = (any::<u32>(), any::<u32>(), any::<u32>());
     let texts = ("[a-z-]{0,12}", "[ -~]{0,30}", settings(), "[a-z]{0,5}");
-    (
-        "[a-z][a-z0-9-]{0,20}",
-        any::<bool>(),
-        0..32_u32,
-        numbers,
-        limits,
-        spans(),
-        spans(),
-        texts,
+    ("[a-z][a-z0-9-]{0,20}", any::<bool>(), 0..32_u32, numbers, limits, spans(), spans(), texts).prop_map(
+        move |(name, pvh, flags, numbers, limits, io_ports, irq_lines, texts)| Domain {
+            name: format!("{name}-{index}"),
+            kind: if pvh { Kind::Pvh } else { Kind::Native },
+            flags: Flags((flags << 1) | if index == 0 { raw::FLAG_CONTROL } else { 0 }),
+            memory_pages: numbers.0,
+            vcpus: numbers.1,
+            weight: numbers.2,
+            cap: numbers.3,
+            ports_max: limits.0,
+            grant_frames_max: limits.1,
+            grant_maps_max: limits.2,
+            io_ports,
+            irq_lines,
+            image: texts.0,
+            arguments: texts.1,
+            config: texts.2,
+            initrd: texts.3,
+        },
     )
-        .prop_map(
-            move |(name, pvh, flags, numbers, limits, io_ports, irq_lines, texts)| Domain {
-                name: format!("{name}-{index}"),
-                kind: if pvh { Kind::Pvh } else { Kind::Native },
-                flags: Flags((flags << 1) | if index == 0 { raw::FLAG_CONTROL } else { 0 }),
-                memory_pages: numbers.0,
-                vcpus: numbers.1,
-                weight: numbers.2,
-                cap: numbers.3,
-                ports_max: limits.0,
-                grant_frames_max: limits.1,
-                grant_maps_max: limits.2,
-                io_ports,
-                irq_lines,
-                image: texts.0,
-                arguments: texts.1,
-                config: texts.2,
-                initrd: texts.3,
-            },
-        )
 }
 
 fn device(domains: u32) -> impl Strategy<Value = Device> {
@@ -71,23 +59,10 @@ fn device(domains: u32) -> impl Strategy<Value = Device> {
 
 fn link(domains: u32) -> impl Strategy<Value = Link> {
     let kind = prop::sample::select(
-        [
-            LinkKind::Store,
-            LinkKind::Console,
-            LinkKind::Block,
-            LinkKind::Net,
-            LinkKind::Channel,
-        ]
-        .as_slice(),
+        [LinkKind::Store, LinkKind::Console, LinkKind::Block, LinkKind::Net, LinkKind::Channel].as_slice(),
     );
     (0..domains, 0..domains, kind, any::<bool>(), settings()).prop_map(|(front, back, kind, read_only, parameters)| {
-        Link {
-            front: Label(front),
-            back: Label(back),
-            kind,
-            read_only,
-            parameters,
-        }
+        Link { front: Label(front), back: Label(back), kind, read_only, parameters }
     })
 }
 
@@ -113,11 +88,7 @@ fn sample() -> Table {
         memory_pages: 4096,
         image: "image".into(),
         config: [("greeting".into(), "a = b".into())].into(),
-        io_ports: [Span {
-            first: 0x3f8,
-            last: 0x3ff,
-        }]
-        .into(),
+        io_ports: [Span { first: 0x3f8, last: 0x3ff }].into(),
         ..Domain::default()
     };
     Table {
@@ -128,10 +99,7 @@ fn sample() -> Table {
             label: Label(1),
             vendor: Some(0x1af4),
             device: None,
-            class: Some(Class {
-                value: 0x1_0000,
-                mask: 0xff_0000,
-            }),
+            class: Some(Class { value: 0x1_0000, mask: 0xff_0000 }),
             bdf: Some(Bdf(0x18)),
             optional: true,
         }]
@@ -201,28 +169,16 @@ fn each_bad_field_has_its_own_error() {
     assert_eq!(changed(|_| ()).unwrap(), sample());
     assert_eq!(changed(put(0, 0)), Err(TableError::Magic));
     assert_eq!(changed(put(8, 2)), Err(TableError::Version(2)));
-    assert_eq!(
-        changed(put(core::mem::offset_of!(raw::Header, domains), 129)),
-        Err(TableError::TooMany("domains"))
-    );
-    assert_eq!(
-        changed(put(core::mem::offset_of!(raw::Header, text_bytes), 1)),
-        Err(TableError::Layout)
-    );
-    assert_eq!(
-        changed(put(core::mem::offset_of!(raw::Header, flags), 2)),
-        Err(TableError::Bad("flags"))
-    );
+    assert_eq!(changed(put(core::mem::offset_of!(raw::Header, domains), 129)), Err(TableError::TooMany("domains")));
+    assert_eq!(changed(put(core::mem::offset_of!(raw::Header, text_bytes), 1)), Err(TableError::Layout));
+    assert_eq!(changed(put(core::mem::offset_of!(raw::Header, flags), 2)), Err(TableError::Bad("flags")));
     let kind = core::mem::offset_of!(raw::Domain, kind);
     assert_eq!(changed(put(domain(kind), 7)), Err(TableError::Bad("domain kind")));
     let flags = core::mem::offset_of!(raw::Domain, flags);
     assert_eq!(changed(put(domain(flags), 0)), Err(TableError::Bad("policy domain")));
     let second = domain(size_of::<raw::Domain>());
     assert_eq!(changed(put(second + flags, 1)), Err(TableError::Bad("policy domain")));
-    assert_eq!(
-        changed(put(second, u32::from_le_bytes(*b"WEB\0"))),
-        Err(TableError::Bad("domain name"))
-    );
+    assert_eq!(changed(put(second, u32::from_le_bytes(*b"WEB\0"))), Err(TableError::Bad("domain name")));
     let run = core::mem::offset_of!(raw::Domain, io_ports);
     assert_eq!(changed(put(domain(run), u32::MAX)), Err(TableError::Bad("run")));
     let image = core::mem::offset_of!(raw::Domain, image);
