@@ -17,8 +17,8 @@ pub use xen_abi::policy_table as table;
 
 use crate::ids::Label;
 
-/// Which labels may reach which, one bit each.
-type Matrix = Vec<u128>;
+/// Which labels may reach which: a row a label, one bit a label.
+type Matrix = Vec<[u64; 2]>;
 
 /// The policy in force.
 #[derive(Debug)]
@@ -138,8 +138,8 @@ impl SealedPolicy {
 
 #[inline]
 fn bit(matrix: &Matrix, row: Label, column: Label) -> bool {
-    let in_row = matrix.get(usize::from(row.0)).copied().unwrap_or(0);
-    in_row.checked_shr(u32::from(column.0)).unwrap_or(0) & 1 != 0
+    let word = matrix.get(usize::from(row.0)).and_then(|row| row.get(usize::from(column.0 / 64)));
+    word.is_some_and(|word| word.wrapping_shr(u32::from(column.0)) & 1 != 0)
 }
 
 #[cfg(test)]

@@ -298,6 +298,7 @@ pub fn register_vcpu_info<M: Machine>(
     offset: u32,
 ) -> Result<(), crate::error::Errno> {
     use crate::error::Errno;
+    use crate::space::Access;
     let bytes = size_of::<xen_abi::xen::VcpuInfo>() as u64;
     let offset = u64::from(offset);
     env.domains.with(caller, |domain| {
@@ -307,11 +308,11 @@ pub fn register_vcpu_info<M: Machine>(
         if misplaced || moved {
             return Err(Errno::EINVAL);
         }
-        let page = domain.space.private_page(gfn.base(), env.machine).map_err(|_| Errno::EINVAL)?;
-        env.frames.pin(page.mfn, domain.slot).map_err(|_| Errno::EINVAL)?;
-        domain.events.shared.move_vcpu_info(id, page.mfn.at(offset), env.machine);
+        let mfn = domain.space.private(gfn, Access::Write, env.machine).ok_or(Errno::EINVAL)?;
+        env.frames.pin(mfn, domain.slot).map_err(|_| Errno::EINVAL)?;
+        domain.events.shared.move_vcpu_info(id, mfn.at(offset), env.machine);
         if let Some(vcpu) = domain.vcpu(id) {
-            vcpu.info_frame = Some(page.mfn);
+            vcpu.info_frame = Some(mfn);
         }
         Ok(())
     })?

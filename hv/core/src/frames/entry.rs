@@ -69,9 +69,27 @@ impl Entry {
         Slot((self.0 >> SLOT_SHIFT) as u8)
     }
 
+    /// Whether it is a domain's own memory. One comparison: state and owner are side by side.
+    #[inline]
+    pub const fn is_private_to(self, slot: Slot) -> bool {
+        self.0 >> SLOT_SHIFT == Entry::new(State::Private, slot, 0).0 >> SLOT_SHIFT
+    }
+
     #[inline]
     pub const fn pins(self) -> u32 {
         self.0 & PINS_MAX
+    }
+
+    /// For entries with less than [`PINS_MAX`] pins.
+    #[inline]
+    pub const fn one_pin_more(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+
+    /// For entries with a pin.
+    #[inline]
+    pub const fn one_pin_less(self) -> Self {
+        Self(self.0.wrapping_sub(1))
     }
 
     pub const fn next(self) -> u32 {

@@ -149,7 +149,7 @@ impl FrameTable {
     /// Whether the frame is private memory of the domain in `slot`.
     #[inline]
     pub fn is_private_to(&self, mfn: Mfn, slot: Slot) -> bool {
-        self.get(mfn).is_some_and(|entry| entry.state() == State::Private && entry.slot() == slot)
+        self.get(mfn).is_some_and(|entry| entry.is_private_to(slot))
     }
 
     /// Holds on to a private frame of the domain in `owner`, so that it outlives its mapping there.
@@ -159,13 +159,13 @@ impl FrameTable {
     #[inline]
     pub fn pin(&self, mfn: Mfn, owner: Slot) -> Result<(), FrameError> {
         self.transition(mfn, |entry| {
-            if entry.state() != State::Private || entry.slot() != owner {
+            if !entry.is_private_to(owner) {
                 return Err(FrameError::NotOwned);
             }
             if entry.pins() >= PINS_MAX {
                 return Err(FrameError::TooManyPins);
             }
-            Ok(Entry::new(State::Private, owner, entry.pins().wrapping_add(1)))
+            Ok(entry.one_pin_more())
         })
         .map(drop)
     }
@@ -176,12 +176,11 @@ impl FrameTable {
     /// [`FrameError::NotPinned`].
     #[inline]
     pub fn unpin(&self, mfn: Mfn) -> Result<Unpinned, FrameError> {
+        // Only private and leaving frames have pins; a free one's entry is a link.
         let new = self.transition(mfn, |entry| match (entry.state(), entry.pins()) {
-            (_, 0) => Err(FrameError::NotPinned),
+            (State::Private | State::Leaving, 0) => Err(FrameError::NotPinned),
             (State::Leaving, 1) => Ok(Entry::LIMBO),
-            (State::Private | State::Leaving, pins) => {
-                Ok(Entry::new(entry.state(), entry.slot(), pins.wrapping_sub(1)))
-            }
+            (State::Private | State::Leaving, _) => Ok(entry.one_pin_less()),
             _ => Err(FrameError::NotPinned),
         })?;
         Ok(self.free_if_limbo(mfn, new))

@@ -6,24 +6,14 @@
 
 use xen_abi::grant_table::{GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_SUB_PAGE, GTF_TYPE_MASK, GTF_WRITING};
 
-use super::Status;
+use super::{Access, Status};
 use crate::domain::{Domain, Env};
 use crate::frames::FrameError;
 use crate::ids::{DomId, Gfn, GrantRef, Hpa, Mfn};
 use crate::machine::{Machine, MachineMemory};
-use crate::space::PageKind;
 
 /// Tries to mark an entry that its owner keeps changing.
 const MARK_TRIES: u32 = 4;
-
-/// What a grant is used for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Access {
-    /// Reading only.
-    Read,
-    /// Reading and writing.
-    Write,
-}
 
 /// The hypervisor's side of an entry. In use while any count is not 0.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,12 +70,12 @@ impl Domain {
     ) -> Result<Mfn, Status> {
         let entry = self.grants.entry(gref).ok_or(Status::BadGntref)?;
         let mut active = self.grants.active(gref).copied().ok_or(Status::BadGntref)?;
-        if active.in_use() {
-            if active.user != user {
-                return Err(Status::GeneralError);
-            }
-        } else {
-            active = self.snapshot(env, user, entry, access)?;
+        // Flags and domain in the low half, the frame number in the high one.
+        let words = env.machine.load_u64(entry);
+        if !active.in_use() {
+            active = self.snapshot(env.machine, user, words, access)?;
+        } else if active.user != user {
+            return Err(Status::GeneralError);
         }
         let mfn = Mfn(u64::from(active.mfn));
         let first_of_its_kind = match access {
@@ -98,7 +88,7 @@ impl Domain {
             FrameError::TooManyPins => Status::NoSpace,
             FrameError::NotOwned | FrameError::NotPinned => Status::BadPage,
         })?;
-        if first_of_its_kind && let Err(status) = mark(env.machine, entry, user, access) {
+        if first_of_its_kind && let Err(status) = mark(env.machine, entry, words as u32, user, access) {
             let unpinned = env.frames.unpin(mfn);
             debug_assert!(unpinned.is_ok(), "pinned a moment ago");
             return Err(status);
@@ -109,23 +99,14 @@ impl Domain {
         Ok(mfn)
     }
 
-    /// Reads the guest's entry, once, and finds the page it means.
-    fn snapshot<M: Machine>(
-        &self,
-        env: &Env<'_, M>,
-        user: DomId,
-        entry: Hpa,
-        access: Access,
-    ) -> Result<Active, Status> {
-        // Judged again when it is marked; judged here so that a bad entry is not taken for a bad page.
-        judge(env.machine.load_u32(entry), user, access)?;
-        let gfn = env.machine.load_u32(Hpa(entry.0.wrapping_add(4)));
-        let page = self.space.translate(Gfn(u64::from(gfn)), env.machine).ok_or(Status::BadPage)?;
-        let writable = page.rights.writable() || access == Access::Read;
-        if page.kind != PageKind::Private || !writable {
-            return Err(Status::BadPage);
-        }
-        let mfn = u32::try_from(page.mfn.0).map_err(|_| Status::BadPage)?;
+    /// Finds the page that an entry means. The entry is judged here, so that a bad entry is not taken for a bad page,
+    /// and again when it is marked.
+    #[inline]
+    fn snapshot(&self, memory: &impl MachineMemory, user: DomId, words: u64, access: Access) -> Result<Active, Status> {
+        judge(words as u32, user, access)?;
+        let gfn = (words >> 32) as u32;
+        let page = self.space.private(Gfn(u64::from(gfn)), access, memory).ok_or(Status::BadPage)?;
+        let mfn = u32::try_from(page.0).map_err(|_| Status::BadPage)?;
         Ok(Active { mfn, gfn, user, readers: 0, writers: 0 })
     }
 
@@ -174,14 +155,14 @@ fn judge(word: u32, user: DomId, access: Access) -> Result<(), Status> {
     if plain && writable && domid == user.0 { Ok(()) } else { Err(Status::GeneralError) }
 }
 
-/// Marks an entry as being read or written, if it grants that at this very moment.
+/// Marks an entry as being read or written, if it grants that at this very moment. `word` is its first word as it was
+/// read last.
 #[inline]
-fn mark(memory: &impl MachineMemory, entry: Hpa, user: DomId, access: Access) -> Result<(), Status> {
+fn mark(memory: &impl MachineMemory, entry: Hpa, mut word: u32, user: DomId, access: Access) -> Result<(), Status> {
     let marks = match access {
         Access::Read => GTF_READING,
         Access::Write => GTF_READING | GTF_WRITING,
     };
-    let mut word = memory.load_u32(entry);
     for _ in 0..MARK_TRIES {
         judge(word, user, access)?;
         match memory.compare_exchange_u32(entry, word, word | u32::from(marks)) {

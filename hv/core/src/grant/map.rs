@@ -9,8 +9,8 @@ use xen_abi::grant_table::{
 };
 use xen_abi::native::{GRANT_WINDOW, GRANT_WINDOW_END};
 
+use super::Access;
 use super::Status;
-use super::active::Access;
 use super::tracking::Mapping;
 use crate::domain::{Domain, Env, Pair};
 use crate::ids::{DomId, Gfn, Gpa, GrantRef, Handle};

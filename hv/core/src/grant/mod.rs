@@ -18,7 +18,7 @@ mod table;
 mod tracking;
 mod unmap;
 
-pub use active::Access;
+pub use crate::space::Access;
 pub use copy::copy;
 pub use info::{Info, info};
 pub use map::{Mapped, map};

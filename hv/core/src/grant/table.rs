@@ -5,7 +5,8 @@ use alloc::vec::Vec;
 use xen_abi::grant_table::{GTF_PERMIT_ACCESS, GTF_READONLY, GrantEntryV1};
 use zerocopy::IntoBytes;
 
-use super::active::{Access, Active};
+use super::Access;
+use super::active::Active;
 use super::tracking::Tracking;
 use super::{ENTRIES_PER_FRAME, FRAMES_MAX, Status};
 use crate::domain::{Domain, Env};

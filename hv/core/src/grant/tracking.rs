@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use super::active::Access;
+use super::Access;
 use crate::fallible;
 use crate::ids::{DomId, Gfn, GrantRef, Handle, Mfn};
 

@@ -150,12 +150,6 @@ impl RunQueue {
         self.current
     }
 
-    /// Whether anybody but the current vCPU could run.
-    #[inline]
-    pub fn others_runnable(&self) -> bool {
-        !self.queued.is_empty()
-    }
-
     /// Nanoseconds that a vCPU has run, up to the last charge.
     pub fn run_ns(&self, key: VcpuKey) -> u64 {
         self.entity(key).run_ns

@@ -2,7 +2,7 @@
 
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::{AddressSpace, Page, PageKind};
+use super::{AddressSpace, PageKind};
 use crate::ids::{Gpa, Hpa, PAGE_BYTES};
 use crate::machine::MachineMemory;
 
@@ -17,7 +17,7 @@ impl From<Fault> for crate::error::Errno {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
+enum Use {
     Read,
     Write,
     /// A builder filling a page that the domain will only read or run.
@@ -27,12 +27,12 @@ enum Access {
 impl AddressSpace {
     /// The machine address of a guest byte and how many bytes of its page follow, if the access is allowed.
     #[inline]
-    fn span(&self, gpa: Gpa, access: Access, memory: &impl MachineMemory) -> Result<(Hpa, usize), Fault> {
+    fn span(&self, gpa: Gpa, access: Use, memory: &impl MachineMemory) -> Result<(Hpa, usize), Fault> {
         let page = self.translate(gpa.gfn(), memory).ok_or(Fault)?;
         let allowed = match access {
-            Access::Read => page.kind != PageKind::Device,
-            Access::Write => page.kind != PageKind::Device && page.rights.writable(),
-            Access::Build => page.kind == PageKind::Private,
+            Use::Read => page.kind != PageKind::Device,
+            Use::Write => page.kind != PageKind::Device && page.rights.writable(),
+            Use::Build => page.kind == PageKind::Private,
         };
         if !allowed {
             return Err(Fault);
@@ -50,7 +50,7 @@ impl AddressSpace {
         let mut at = from;
         let mut rest = into;
         while !rest.is_empty() {
-            let (hpa, room) = self.span(at, Access::Read, memory)?;
+            let (hpa, room) = self.span(at, Use::Read, memory)?;
             let bytes = room.min(rest.len());
             let (now, later) = rest.split_at_mut_checked(bytes).ok_or(Fault)?;
             memory.read(hpa, now);
@@ -66,7 +66,7 @@ impl AddressSpace {
     /// [`Fault`].
     #[inline]
     pub fn copy_out(&self, to: Gpa, bytes: &[u8], memory: &impl MachineMemory) -> Result<(), Fault> {
-        self.put(to, bytes, Access::Write, memory)
+        self.put(to, bytes, Use::Write, memory)
     }
 
     /// Copies bytes into private pages whatever their rights: for the builder of a domain that does not run yet.
@@ -74,11 +74,11 @@ impl AddressSpace {
     /// # Errors
     /// [`Fault`]: not populated.
     pub fn fill(&self, to: Gpa, bytes: &[u8], memory: &impl MachineMemory) -> Result<(), Fault> {
-        self.put(to, bytes, Access::Build, memory)
+        self.put(to, bytes, Use::Build, memory)
     }
 
     #[inline]
-    fn put(&self, to: Gpa, bytes: &[u8], access: Access, memory: &impl MachineMemory) -> Result<(), Fault> {
+    fn put(&self, to: Gpa, bytes: &[u8], access: Use, memory: &impl MachineMemory) -> Result<(), Fault> {
         let mut at = to;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -125,7 +125,7 @@ impl AddressSpace {
         let mut at = to;
         let mut rest = bytes;
         while rest > 0 {
-            let (_, room) = self.span(at, Access::Write, memory)?;
+            let (_, room) = self.span(at, Use::Write, memory)?;
             let now = room.min(rest);
             rest = rest.wrapping_sub(now);
             at = Gpa(at.0.checked_add(now as u64).ok_or(Fault)?);
@@ -149,22 +149,13 @@ impl AddressSpace {
         let mut done = 0u64;
         while done < bytes {
             let at = Gpa(to.0.checked_add(done).ok_or(Fault)?);
-            let (into, into_room) = self.span(at, Access::Build, memory)?;
+            let (into, into_room) = self.span(at, Use::Build, memory)?;
             let source_at = Gpa(from.0.checked_add(done).ok_or(Fault)?);
-            let (out_of, out_of_room) = source.span(source_at, Access::Read, memory)?;
+            let (out_of, out_of_room) = source.span(source_at, Use::Read, memory)?;
             let now = into_room.min(out_of_room).min(usize::try_from(bytes.wrapping_sub(done)).unwrap_or(usize::MAX));
             memory.copy(out_of, into, now);
             done = done.wrapping_add(now as u64);
         }
         Ok(())
-    }
-
-    /// The page that holds a naturally aligned word that the guest registers (vCPU info and the like).
-    ///
-    /// # Errors
-    /// [`Fault`]: not private writable memory.
-    pub fn private_page(&self, gpa: Gpa, memory: &impl MachineMemory) -> Result<Page, Fault> {
-        let page = self.translate(gpa.gfn(), memory).ok_or(Fault)?;
-        if page.kind == PageKind::Private && page.rights.writable() { Ok(page) } else { Err(Fault) }
     }
 }

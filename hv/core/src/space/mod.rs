@@ -40,6 +40,15 @@ impl Rights {
     }
 }
 
+/// What a page is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// Reading only.
+    Read,
+    /// Reading and writing.
+    Write,
+}
+
 /// Whose page a mapping shows, and so what unmapping has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -238,22 +247,12 @@ impl AddressSpace {
         if gfn >= GFN_LIMIT { None } else { self.cpu.get(gfn, memory) }
     }
 
-    /// Maps this very page for the domain's devices only, where the CPU table may have something else: reserved memory
-    /// regions of the firmware.
-    ///
-    /// # Errors
-    /// [`MapError`]; [`MapError::Vacant`] when there is no IOMMU table.
-    pub fn map_for_devices(
-        &mut self,
-        gfn: Gfn,
-        page: Page,
-        frames: &FrameTable,
-        memory: &impl MachineMemory,
-    ) -> Result<(), MapError> {
-        let iommu = self.iommu.as_mut().ok_or(MapError::Vacant)?;
-        let place = iommu.prepare(gfn, &mut self.budget, frames, memory)?;
-        iommu.set(place, page, memory);
-        Ok(())
+    /// The frame of a page of the domain's own memory, if its rights include this access.
+    #[inline]
+    pub fn private(&self, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
+        let page = self.translate(gfn, memory)?;
+        let allowed = access == Access::Read || page.rights.writable();
+        (page.kind == PageKind::Private && allowed).then_some(page.mfn)
     }
 
     /// Takes the whole space down in slices: see [`Teardown`]. The caller has made sure that no CPU and no device uses
