@@ -3,6 +3,7 @@
 mod bad_input;
 mod demo;
 mod dma;
+mod drivers;
 mod misbehaviour;
 mod policies;
 mod primitives;
