@@ -175,8 +175,9 @@ impl Machine {
         for (number, (disk, slot)) in self.disks.iter().zip(FIRST_DISK_SLOT..).enumerate() {
             let image = option_text(&disk.image)?;
             let snapshot = if disk.keep_writes { "off" } else { "on" };
+            // Errors of the image go to the driver; else QEMU would stop the machine when the host's file system is full.
             qemu.arg("-drive").arg(format!(
-                "if=none,id=disk{number},file={image},format=raw,snapshot={snapshot}"
+                "if=none,id=disk{number},file={image},format=raw,snapshot={snapshot},werror=report,rerror=report"
             ));
             qemu.arg("-device").arg(format!(
                 "virtio-blk-pci,drive=disk{number},addr={slot:#x},disable-legacy=on,iommu_platform=on"
