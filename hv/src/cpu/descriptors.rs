@@ -151,6 +151,19 @@ impl Descriptors {
     }
 }
 
+/// Empties the segment registers that a domain can load, so that the next one does not find them.
+pub fn scrub_segments() {
+    // SAFETY: null selectors are valid in DS, ES, FS and GS in 64-bit mode. Loading one may clear the segment's base:
+    // that of FS is 0 anyway, and around GS the bases are swapped, so that the domain's (0) is the one that goes.
+    unsafe {
+        core::arch::asm!(
+            "mov ds, {null:e}", "mov es, {null:e}", "mov fs, {null:e}",
+            "swapgs", "mov gs, {null:e}", "swapgs",
+            null = in(reg) 0, options(nostack, preserves_flags),
+        );
+    }
+}
+
 fn pointer(base: u64, bytes: usize) -> DescriptorTablePointer {
     DescriptorTablePointer { base: VirtAddr::new(base), limit: (bytes - 1) as u16 }
 }

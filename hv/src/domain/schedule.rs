@@ -4,6 +4,7 @@
 //! scheduler must see (`PerCpu::attention`), that is the same domain's again, at the cost of one test.
 
 use super::{Current, ending, vcpus};
+use crate::cpu::descriptors::scrub_segments;
 use crate::cpu::percpu::{self, PerCpu};
 use crate::system::system;
 use crate::time::{self, Instant};
@@ -143,6 +144,7 @@ fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
         mm::load_root(PhysAddr::new(vcpus::root(slot).0));
         cpu.loaded = Some(slot);
         vcpus::load_ports(slot, cpu.descriptors);
+        scrub_segments();
     }
     set_alarm(cpu);
     Some(frame)

@@ -34,27 +34,27 @@ fn serve_other(call: &Call, operation: EvtchnOp) -> Outcome {
             OK
         }
         EvtchnOp::AllocUnbound => {
-            let mut op: abi::EvtchnAllocUnbound = call.read(at)?;
+            let mut op: abi::EvtchnAllocUnbound = call.read_in_out(at)?;
             let port = events::alloc_unbound(&call.env(), call.caller, DomId(op.dom), DomId(op.remote_dom))?;
             op.port = port.0;
             finish(call, op)
         }
         EvtchnOp::BindInterdomain => bind_interdomain(call),
         EvtchnOp::BindVirq => {
-            let mut op: abi::EvtchnBindVirq = call.read(at)?;
+            let mut op: abi::EvtchnBindVirq = call.read_in_out(at)?;
             op.port = events::bind_virq(&call.env(), call.caller, op.virq, op.vcpu)?.0;
             crate::domain::virq_bound(op.virq);
             finish(call, op)
         }
         EvtchnOp::BindPirq => {
-            let mut op: abi::EvtchnBindPirq = call.read(at)?;
+            let mut op: abi::EvtchnBindPirq = call.read_in_out(at)?;
             crate::irq::check(call.caller, Pirq(op.pirq))?;
             op.port = events::bind_pirq(&call.env(), call.caller, Pirq(op.pirq))?.0;
             crate::irq::bound(call.caller, Pirq(op.pirq));
             finish(call, op)
         }
         EvtchnOp::BindIpi => {
-            let mut op: abi::EvtchnBindIpi = call.read(at)?;
+            let mut op: abi::EvtchnBindIpi = call.read_in_out(at)?;
             op.port = events::bind_ipi(&call.env(), call.caller, op.vcpu)?.0;
             finish(call, op)
         }
@@ -73,15 +73,14 @@ fn serve_other(call: &Call, operation: EvtchnOp) -> Outcome {
     }
 }
 
-/// Copies a structure back that has the port in it. The address was good a moment ago; a domain that has taken the
-/// page away since has lost its port number by its own doing.
+/// Copies a structure back that has the port in it.
 fn finish<T: zerocopy::IntoBytes + zerocopy::Immutable>(call: &Call, op: T) -> Outcome {
     call.write(call.structure(), &op)?;
     OK
 }
 
 fn bind_interdomain(call: &Call) -> Outcome {
-    let mut op: abi::EvtchnBindInterdomain = call.read(call.structure())?;
+    let mut op: abi::EvtchnBindInterdomain = call.read_in_out(call.structure())?;
     let remote = DomId(op.remote_dom);
     let (port, woken) = events::bind_interdomain(&call.env(), call.caller, remote, Port(op.remote_port))?;
     wake(woken);

@@ -59,8 +59,7 @@ fn batch<T: FromBytes + IntoBytes + Immutable>(call: &Call, mut serve: impl FnMu
     for index in first..end {
         let offset = u64::from(index) * size_of::<T>() as u64;
         let at = Gpa(call.structure().0.checked_add(offset).ok_or(Errno::EFAULT)?);
-        let mut op: T = call.read(at)?;
-        call.check_writable(at, size_of::<T>())?;
+        let mut op: T = call.read_in_out(at)?;
         serve(&mut op);
         call.write(at, &op)?;
     }

@@ -98,6 +98,13 @@ impl<'a> Call<'a> {
         system.domains.with(self.caller, |domain| domain.space.read(from, &system.machine))?.map_err(Errno::from)
     }
 
+    /// Copies a structure in that will be copied out again: it must be writable before anything is done.
+    pub fn read_in_out<T: FromBytes + IntoBytes>(&self, at: Gpa) -> Result<T, Errno> {
+        let value = self.read(at)?;
+        self.check_writable(at, size_of::<T>())?;
+        Ok(value)
+    }
+
     /// Copies a structure out.
     #[inline]
     pub fn write<T: IntoBytes + Immutable>(&self, to: Gpa, value: &T) -> Result<(), Errno> {

@@ -19,8 +19,7 @@ pub fn serve(call: &Call) -> Outcome {
     for index in first..end {
         let offset = u64::from(index) * size_of::<MulticallEntry>() as u64;
         let at = Gpa(list.checked_add(offset).ok_or(Errno::EFAULT)?);
-        let mut entry: MulticallEntry = call.read(at)?;
-        call.check_writable(at, size_of::<MulticallEntry>())?;
+        let mut entry: MulticallEntry = call.read_in_out(at)?;
         let registers = registers(&entry);
         let inner = Call::new(call.caller, &registers);
         let outcome = if entry.op == HYPERVISOR_MULTICALL { Err(Errno::ENOSYS) } else { dispatch(&inner) };

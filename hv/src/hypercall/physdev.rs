@@ -1,6 +1,6 @@
 //! `physdev_op` (Xen public `physdev.h`): interrupts of the caller's own devices and lines.
 
-use super::{Answer, Call, OK, Outcome, wake};
+use super::{Call, OK, Outcome, wake};
 use crate::irq;
 use hv_core::error::Errno;
 use hv_core::events;
@@ -18,9 +18,8 @@ pub fn serve(call: &Call) -> Outcome {
             OK
         }
         abi::PHYSDEVOP_MAP_PIRQ => {
-            let mut op: abi::PhysdevMapPirq = call.read(call.structure())?;
+            let mut op: abi::PhysdevMapPirq = call.read_in_out(call.structure())?;
             own(call, op.domid)?;
-            call.check_writable(call.structure(), size_of::<abi::PhysdevMapPirq>())?;
             let label = call.env().domains.label(call.caller).ok_or(Errno::ESRCH)?;
             let pirq = irq::map(call.caller, label, &op)?;
             op.pirq = pirq.0 as i32;
@@ -37,7 +36,7 @@ pub fn serve(call: &Call) -> Outcome {
             let mut op: abi::PhysdevIrqStatusQuery = call.read(call.structure())?;
             op.flags = irq::status(call.caller, Pirq(op.irq))?;
             call.write(call.structure(), &op)?;
-            Ok(Answer::Done(0))
+            OK
         }
         _ => Err(Errno::ENOSYS),
     }
