@@ -20,11 +20,7 @@ pub struct Member {
 pub fn write(members: &[Member]) -> Result<Vec<u8>> {
     let mut archive = Vec::new();
     for (number, member) in members.iter().enumerate() {
-        ensure!(
-            !member.name.is_empty() && member.name.len() < 200,
-            "bundle: bad file name {:?}",
-            member.name
-        );
+        ensure!(!member.name.is_empty() && member.name.len() < 200, "bundle: bad file name {:?}", member.name);
         let again = members.iter().take(number).any(|other| other.name == member.name);
         ensure!(!again, "bundle: two files named {:?}", member.name);
         append(&mut archive, &member.name, &member.data, number as u32 + 1)?;
@@ -38,21 +34,7 @@ fn append(archive: &mut Vec<u8>, name: &str, data: &[u8], inode: u32) -> Result<
     let mode = if inode == 0 { 0 } else { 0o100_644 };
     // Magic, then 13 fields of 8 hexadecimal digits: inode, mode, uid, gid, links, mtime, size, device (major, minor),
     // special device (major, minor), name size with its NUL, check.
-    let fields = [
-        inode,
-        mode,
-        0,
-        0,
-        1,
-        0,
-        data.len() as u32,
-        0,
-        0,
-        0,
-        0,
-        name.len() as u32 + 1,
-        0,
-    ];
+    let fields = [inode, mode, 0, 0, 1, 0, data.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
     archive.extend_from_slice(b"070701");
     for field in fields {
         archive.extend_from_slice(format!("{field:08x}").as_bytes());
@@ -75,11 +57,7 @@ mod tests {
 
     #[test]
     fn members_are_padded_and_closed_by_a_trailer() {
-        let archive = write(&[Member {
-            name: "a".into(),
-            data: vec![1, 2, 3],
-        }])
-        .unwrap();
+        let archive = write(&[Member { name: "a".into(), data: vec![1, 2, 3] }]).unwrap();
         assert_eq!(&archive[..6], b"070701");
         assert_eq!(archive.len() % 4, 0);
         assert_eq!(&archive[112..116], &[1, 2, 3, 0]);
@@ -88,10 +66,7 @@ mod tests {
 
     #[test]
     fn two_files_of_one_name_are_refused() {
-        let member = || Member {
-            name: "a".into(),
-            data: vec![],
-        };
+        let member = || Member { name: "a".into(), data: vec![] };
         assert!(write(&[member(), member()]).is_err());
     }
 }

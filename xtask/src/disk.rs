@@ -11,9 +11,7 @@ use std::process::{Command, Stdio};
 pub fn demo() -> Result<PathBuf> {
     let (folder, image) = (root().join("site"), target().join("demo.img"));
     let newest = newest(&folder)?;
-    let fresh = fs::metadata(&image)
-        .and_then(|meta| meta.modified())
-        .is_ok_and(|made| made >= newest);
+    let fresh = fs::metadata(&image).and_then(|meta| meta.modified()).is_ok_and(|made| made >= newest);
     if !fresh {
         ext4(&folder, &image, 16)?;
     }
@@ -28,26 +26,18 @@ pub fn ext4(folder: &Path, image: &Path, megabytes: u64) -> Result<()> {
     file.set_len(megabytes << 20)?;
     drop(file);
     let mut mke2fs = Command::new(packages::MKE2FS.thing);
-    mke2fs
-        .args(["-q", "-F", "-t", "ext4", "-L", "site", "-m", "0", "-d"])
-        .arg(folder)
-        .arg(&partial);
+    mke2fs.args(["-q", "-F", "-t", "ext4", "-L", "site", "-m", "0", "-d"]).arg(folder).arg(&partial);
     run(mke2fs.stdin(Stdio::null()))?;
     fs::rename(&partial, image)?;
     Ok(())
 }
 
 fn newest(folder: &Path) -> Result<std::time::SystemTime> {
-    let mut newest = fs::metadata(folder)
-        .with_context(|| format!("no folder {}", folder.display()))?
-        .modified()?;
+    let mut newest = fs::metadata(folder).with_context(|| format!("no folder {}", folder.display()))?.modified()?;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let when = if entry.file_type()?.is_dir() {
-            self::newest(&entry.path())?
-        } else {
-            entry.metadata()?.modified()?
-        };
+        let when =
+            if entry.file_type()?.is_dir() { self::newest(&entry.path())? } else { entry.metadata()?.modified()? };
         newest = newest.max(when);
     }
     Ok(newest)

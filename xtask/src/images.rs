@@ -40,23 +40,13 @@ fn strip(mut elf: Vec<u8>) -> Result<Vec<u8>> {
     if elf.len() < 64 || &elf[..4] != b"\x7fELF" {
         bail!("not an ELF file");
     }
-    let u64_at = |at: usize| {
-        elf.get(at..at + 8)
-            .map(|b| u64::from_le_bytes(b.try_into().unwrap_or_default()))
-    };
-    let u16_at = |at: usize| {
-        elf.get(at..at + 2)
-            .map(|b| u16::from_le_bytes(b.try_into().unwrap_or_default()))
-    };
-    let (Some(table), Some(size), Some(count)) = (u64_at(32), u16_at(54), u16_at(56)) else {
-        bail!("truncated")
-    };
+    let u64_at = |at: usize| elf.get(at..at + 8).map(|b| u64::from_le_bytes(b.try_into().unwrap_or_default()));
+    let u16_at = |at: usize| elf.get(at..at + 2).map(|b| u16::from_le_bytes(b.try_into().unwrap_or_default()));
+    let (Some(table), Some(size), Some(count)) = (u64_at(32), u16_at(54), u16_at(56)) else { bail!("truncated") };
     let mut end = table as usize + usize::from(size) * usize::from(count);
     for number in 0..usize::from(count) {
         let entry = table as usize + number * usize::from(size);
-        let (Some(offset), Some(bytes)) = (u64_at(entry + 8), u64_at(entry + 32)) else {
-            bail!("truncated")
-        };
+        let (Some(offset), Some(bytes)) = (u64_at(entry + 8), u64_at(entry + 32)) else { bail!("truncated") };
         end = end.max(offset as usize + bytes as usize);
     }
     elf.truncate(end);

@@ -53,19 +53,13 @@ pub fn loc() -> Result<()> {
     let (mut all, mut hypervisor) = (Count::default(), 0);
     for folder in CRATES.iter().filter(|folder| root().join(folder).is_dir()) {
         let count = count_folder(&root().join(folder))?;
-        println!(
-            "{folder:<28} {:>8} {:>9} {:>7}",
-            count.code, count.comments, count.unsafe_sites
-        );
+        println!("{folder:<28} {:>8} {:>9} {:>7}", count.code, count.comments, count.unsafe_sites);
         if folder.starts_with("hv/") {
             hypervisor += count.code;
         }
         all += count;
     }
-    println!(
-        "{:<28} {:>8} {:>9} {:>7}",
-        "all", all.code, all.comments, all.unsafe_sites
-    );
+    println!("{:<28} {:>8} {:>9} {:>7}", "all", all.code, all.comments, all.unsafe_sites);
     println!("hypervisor: {hypervisor} lines of at most {HYPERVISOR_LIMIT}");
     if hypervisor > HYPERVISOR_LIMIT {
         bail!("the hypervisor has {hypervisor} lines, over its budget of {HYPERVISOR_LIMIT}");
@@ -85,9 +79,7 @@ fn count_folder(folder: &Path) -> Result<Count> {
                 sum += count_folder(&path)?;
             }
         } else if path.extension().is_some_and(|ending| ending == "rs")
-            && path
-                .file_stem()
-                .is_some_and(|stem| !is_test_file(&stem.to_string_lossy()))
+            && path.file_stem().is_some_and(|stem| !is_test_file(&stem.to_string_lossy()))
         {
             let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
             sum += count(&text, &path);
@@ -97,7 +89,12 @@ fn count_folder(folder: &Path) -> Result<Count> {
 }
 
 fn is_test_file(stem: &str) -> bool {
-    stem == "tests" || stem == "fake" || stem == "testing" || stem == "proptests" || stem.ends_with("_tests") || stem.ends_with("_test")
+    stem == "tests"
+        || stem == "fake"
+        || stem == "testing"
+        || stem == "proptests"
+        || stem.ends_with("_tests")
+        || stem.ends_with("_test")
 }
 
 /// Counts one file up to its test module, which by our style is the last item.
@@ -107,9 +104,7 @@ fn count(text: &str, path: &Path) -> Count {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     for (number, line) in lines.iter().enumerate() {
         if *line == "#[cfg(test)]"
-            && lines
-                .get(number + 1)
-                .is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'))
+            && lines.get(number + 1).is_some_and(|next| next.starts_with("mod ") && next.ends_with('{'))
         {
             break;
         }
@@ -138,8 +133,6 @@ fn count(text: &str, path: &Path) -> Count {
 
 fn is_unsafe_site(line: &str) -> bool {
     let code = line.split("//").next().unwrap_or("");
-    ["unsafe {", "unsafe impl", "unsafe fn", "unsafe extern"]
-        .iter()
-        .any(|form| code.contains(form))
+    ["unsafe {", "unsafe impl", "unsafe fn", "unsafe extern"].iter().any(|form| code.contains(form))
         && !code.contains('"')
 }

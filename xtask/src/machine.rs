@@ -102,12 +102,8 @@ const DISKS_MAX: usize = 4;
 impl Machine {
     /// The machine as the policy checker sees it.
     pub fn for_policy(&self) -> policy::Machine {
-        let function = |slot: u32, vendor, device, class| policy::PciFunction {
-            bdf: (slot << 3) as u16,
-            vendor,
-            device,
-            class,
-        };
+        let function =
+            |slot: u32, vendor, device, class| policy::PciFunction { bdf: (slot << 3) as u16, vendor, device, class };
         let mut devices = vec![];
         for slot in (FIRST_DISK_SLOT..).take(self.disks.len()) {
             devices.push(function(slot, 0x1af4, 0x1042, 0x01_00_00));
@@ -118,10 +114,7 @@ impl Machine {
         if self.edu {
             devices.push(function(EDU_SLOT, 0x1234, 0x11e8, 0x00_ff_00));
         }
-        policy::Machine {
-            memory: self.memory,
-            devices,
-        }
+        policy::Machine { memory: self.memory, devices }
     }
 
     /// The QEMU command that boots `hypervisor` with `bundle`.
@@ -129,9 +122,7 @@ impl Machine {
         packages::require(&[packages::QEMU])?;
         let mut qemu = Command::new(packages::QEMU.thing);
         let memory = format!("{}M", self.memory / MIB);
-        qemu.args([
-            "-name", "bulkhead", "-accel", "tcg", "-machine", "q35", "-cpu", &self.cpu, "-m", &memory,
-        ]);
+        qemu.args(["-name", "bulkhead", "-accel", "tcg", "-machine", "q35", "-cpu", &self.cpu, "-m", &memory]);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
         if self.instruction_clock {
             qemu.args(["-icount", "shift=0,sleep=off"]);
@@ -139,8 +130,7 @@ impl Machine {
         qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
         self.add_serial(&mut qemu)?;
         if let Some(path) = &self.qmp {
-            qemu.arg("-qmp")
-                .arg(format!("unix:{},server=on,wait=off", option_text(path)?));
+            qemu.arg("-qmp").arg(format!("unix:{},server=on,wait=off", option_text(path)?));
         }
         if self.iommu {
             qemu.args(["-device", "intel-iommu,intremap=on,aw-bits=48"]);
@@ -179,15 +169,14 @@ impl Machine {
             qemu.arg("-drive").arg(format!(
                 "if=none,id=disk{number},file={image},format=raw,snapshot={snapshot},werror=report,rerror=report"
             ));
-            qemu.arg("-device").arg(format!(
-                "virtio-blk-pci,drive=disk{number},addr={slot:#x},disable-legacy=on,iommu_platform=on"
-            ));
+            qemu.arg("-device")
+                .arg(format!("virtio-blk-pci,drive=disk{number},addr={slot:#x},disable-legacy=on,iommu_platform=on"));
         }
         match &self.network {
             None => return self.add_edu(qemu),
-            Some(Network::User { port }) => qemu.arg("-netdev").arg(format!(
-                "user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:80"
-            )),
+            Some(Network::User { port }) => {
+                qemu.arg("-netdev").arg(format!("user,id=net0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-10.0.2.15:80"))
+            }
             Some(Network::Datagram { local, remote }) => qemu.arg("-netdev").arg(format!(
                 "dgram,id=net0,local.type=unix,local.path={},remote.type=unix,remote.path={}",
                 option_text(local)?,
@@ -202,8 +191,7 @@ impl Machine {
 
     fn add_edu(&self, qemu: &mut Command) -> Result<()> {
         if self.edu {
-            qemu.arg("-device")
-                .arg(format!("edu,addr={EDU_SLOT:#x},dma_mask=0xffffffffffff"));
+            qemu.arg("-device").arg(format!("edu,addr={EDU_SLOT:#x},dma_mask=0xffffffffffff"));
         }
         Ok(())
     }
@@ -211,8 +199,6 @@ impl Machine {
 
 /// A path inside one of QEMU's option lists, where a comma must be doubled.
 fn option_text(path: &Path) -> Result<String> {
-    let text = path
-        .to_str()
-        .with_context(|| format!("{} is not valid UTF-8", path.display()))?;
+    let text = path.to_str().with_context(|| format!("{} is not valid UTF-8", path.display()))?;
     Ok(text.replace(',', ",,"))
 }

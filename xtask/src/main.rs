@@ -12,11 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    about = "Build, run, test and inspect Bulkhead",
-    disable_version_flag = true
-)]
+#[command(name = "cargo xtask", about = "Build, run, test and inspect Bulkhead", disable_version_flag = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Task,

@@ -15,33 +15,17 @@ pub struct Need {
 }
 
 /// The emulator.
-pub const QEMU: Need = Need {
-    thing: "qemu-system-x86_64",
-    packages: &["qemu-system-x86"],
-};
+pub const QEMU: Need = Need { thing: "qemu-system-x86_64", packages: &["qemu-system-x86"] };
 /// Makes ext4 images.
-pub const MKE2FS: Need = Need {
-    thing: "/sbin/mke2fs",
-    packages: &["e2fsprogs"],
-};
+pub const MKE2FS: Need = Need { thing: "/sbin/mke2fs", packages: &["e2fsprogs"] };
 /// Xen's public headers, which the ABI is checked against.
-pub const XEN_HEADERS: Need = Need {
-    thing: "/usr/include/xen/xen.h",
-    packages: &["libxen-dev"],
-};
+pub const XEN_HEADERS: Need = Need { thing: "/usr/include/xen/xen.h", packages: &["libxen-dev"] };
 /// The C compiler for that check, and the linker of host programs.
-pub const C_COMPILER: Need = Need {
-    thing: "cc",
-    packages: &["gcc", "libc6-dev"],
-};
+pub const C_COMPILER: Need = Need { thing: "cc", packages: &["gcc", "libc6-dev"] };
 
 impl Need {
     fn is_met(&self) -> bool {
-        if self.thing.starts_with('/') {
-            Path::new(self.thing).exists()
-        } else {
-            exists(self.thing)
-        }
+        if self.thing.starts_with('/') { Path::new(self.thing).exists() } else { exists(self.thing) }
     }
 }
 
@@ -54,26 +38,16 @@ pub fn require(needs: &[Need]) -> Result<()> {
     let packages: Vec<&str> = missing.iter().flat_map(|need| need.packages.iter().copied()).collect();
     install(&packages)?;
     match missing.iter().find(|need| !need.is_met()) {
-        Some(need) => bail!(
-            "{} is still missing after installing {}",
-            need.thing,
-            need.packages.join(" ")
-        ),
+        Some(need) => bail!("{} is still missing after installing {}", need.thing, need.packages.join(" ")),
         None => Ok(()),
     }
 }
 
 /// Installs packages by apt.
 pub fn install(packages: &[&str]) -> Result<()> {
-    let by_hand = format!(
-        "sudo apt-get update && sudo apt-get install --no-install-recommends {}",
-        packages.join(" ")
-    );
+    let by_hand = format!("sudo apt-get update && sudo apt-get install --no-install-recommends {}", packages.join(" "));
     if !exists("apt-get") {
-        bail!(
-            "missing: {}. This is no Debian system; install the like of these packages",
-            packages.join(", ")
-        );
+        bail!("missing: {}. This is no Debian system; install the like of these packages", packages.join(", "));
     }
     let Some(prefix) = privilege() else {
         bail!("missing: {}. Type:\n    {by_hand}", packages.join(", "));
@@ -105,18 +79,10 @@ fn try_install(prefix: &[&str], packages: &[String]) -> Result<()> {
 }
 
 fn apt(prefix: &[&str], arguments: &[&str]) -> Result<()> {
-    let words: Vec<&str> = prefix
-        .iter()
-        .copied()
-        .chain(["apt-get", "-q"])
-        .chain(arguments.iter().copied())
-        .collect();
+    let words: Vec<&str> = prefix.iter().copied().chain(["apt-get", "-q"]).chain(arguments.iter().copied()).collect();
     let (program, rest) = words.split_first().unwrap_or((&"apt-get", &[]));
     let mut command = Command::new(program);
-    command
-        .args(rest)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(Stdio::null());
+    command.args(rest).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
     let out = command.output()?;
     if !out.status.success() {
         let text = String::from_utf8_lossy(&out.stderr).into_owned();

@@ -21,10 +21,7 @@ pub fn refused(errors: policy::Errors) -> anyhow::Error {
 /// The machine of `cargo xtask run` without options.
 fn usual_machine() -> Machine {
     Machine {
-        disks: vec![Disk {
-            image: "disk.img".into(),
-            keep_writes: false,
-        }],
+        disks: vec![Disk { image: "disk.img".into(), keep_writes: false }],
         network: Some(Network::User { port: 8080 }),
         ..Machine::default()
     }
@@ -32,26 +29,14 @@ fn usual_machine() -> Machine {
 
 /// The images that ship, for the checker; their sizes are known only once built, so 0.
 pub fn shipped_images() -> Vec<policy::ImageInfo> {
-    images::IMAGES
-        .iter()
-        .map(|name| policy::ImageInfo {
-            name: (*name).into(),
-            bytes: 0,
-        })
-        .collect()
+    images::IMAGES.iter().map(|name| policy::ImageInfo { name: (*name).into(), bytes: 0 }).collect()
 }
 
 /// `policy check FILE`.
 pub fn check(file: &Path) -> Result<()> {
     let policy = load(file)?;
-    policy
-        .check(&usual_machine().for_policy(), &shipped_images())
-        .map_err(refused)?;
-    println!(
-        "{}: accepted, {} bytes compiled",
-        file.display(),
-        policy.compile().len()
-    );
+    policy.check(&usual_machine().for_policy(), &shipped_images()).map_err(refused)?;
+    println!("{}: accepted, {} bytes compiled", file.display(), policy.compile().len());
     Ok(())
 }
 

@@ -54,9 +54,7 @@ fn size(text: &str) -> Result<u64, String> {
         "G" | "GiB" => 1024 * MIB,
         _ => return Err("write a number and M or G, such as 512M".into()),
     };
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "write a number and M or G, such as 512M".to_owned())?;
+    let number: u64 = digits.parse().map_err(|_| "write a number and M or G, such as 512M".to_owned())?;
     match number.checked_mul(unit) {
         Some(bytes) if (64 * MIB..=1024 * 1024 * MIB).contains(&bytes) => Ok(bytes),
         _ => Err("between 64M and 1024G".into()),
@@ -65,62 +63,37 @@ fn size(text: &str) -> Result<u64, String> {
 
 /// Builds and runs the system until QEMU ends.
 pub fn run(options: &Options) -> Result<()> {
-    let file = options
-        .policy
-        .clone()
-        .unwrap_or_else(|| root().join("policy/demo.toml"));
+    let file = options.policy.clone().unwrap_or_else(|| root().join("policy/demo.toml"));
     let policy = policy_file::load(&file)?;
     let machine = machine(options)?;
-    policy
-        .check(&machine.for_policy(), &policy_file::shipped_images())
-        .map_err(policy_file::refused)?;
+    policy.check(&machine.for_policy(), &policy_file::shipped_images()).map_err(policy_file::refused)?;
 
     let programs = images::build(images::IMAGES)?;
-    let mut members = vec![Member {
-        name: bundle::POLICY_TABLE.into(),
-        data: policy.compile(),
-    }];
+    let mut members = vec![Member { name: bundle::POLICY_TABLE.into(), data: policy.compile() }];
     for name in policy.images() {
-        members.push(Member {
-            name: name.to_string(),
-            data: images::read(&programs, &name)?,
-        });
+        members.push(Member { name: name.to_string(), data: images::read(&programs, &name)? });
     }
     let sizes: Vec<_> = members
         .iter()
-        .map(|member| policy::ImageInfo {
-            name: member.name.clone(),
-            bytes: member.data.len() as u64,
-        })
+        .map(|member| policy::ImageInfo { name: member.name.clone(), bytes: member.data.len() as u64 })
         .collect();
-    policy
-        .check(&machine.for_policy(), &sizes)
-        .map_err(policy_file::refused)?;
+    policy.check(&machine.for_policy(), &sizes).map_err(policy_file::refused)?;
 
     let folder = Scratch::new()?;
     let bundle_file = folder.path.join("bundle.cpio");
     fs::write(&bundle_file, bundle::write(&members)?)?;
     let mut qemu = machine.qemu(&programs.join(images::HYPERVISOR), &bundle_file)?;
-    say(
-        "Booting",
-        &format!("http://127.0.0.1:{}/ — leave with `shutdown` or Ctrl-C", options.port),
-    );
+    say("Booting", &format!("http://127.0.0.1:{}/ — leave with `shutdown` or Ctrl-C", options.port));
     attach(&mut qemu, options.headless)
 }
 
 fn machine(options: &Options) -> Result<Machine> {
     if let Err(why) = TcpListener::bind(("127.0.0.1", options.port)) {
-        bail!(
-            "port {} on 127.0.0.1 cannot be used ({why}): choose another with --port",
-            options.port
-        );
+        bail!("port {} on 127.0.0.1 cannot be used ({why}): choose another with --port", options.port);
     }
     let disk = match &options.disk {
         Some(image) => user_disk(image)?,
-        None => Disk {
-            image: disk::demo()?,
-            keep_writes: false,
-        },
+        None => Disk { image: disk::demo()?, keep_writes: false },
     };
     Ok(Machine {
         memory: options.memory,
@@ -128,11 +101,7 @@ fn machine(options: &Options) -> Result<Machine> {
         iommu: !options.no_iommu,
         disks: vec![disk],
         network: Some(Network::User { port: options.port }),
-        serial: if options.headless {
-            Serial::Output
-        } else {
-            Serial::Terminal
-        },
+        serial: if options.headless { Serial::Output } else { Serial::Terminal },
         debugger: options.gdb,
         more: options.more.clone(),
         ..Machine::default()
@@ -146,23 +115,13 @@ fn user_disk(image: &Path) -> Result<Disk> {
         bail!("{} is not a regular file: --disk takes a raw image", image.display());
     }
     if meta.len() == 0 || meta.len() % 512 != 0 {
-        bail!(
-            "{} has {} bytes, but a raw disk image is a multiple of 512",
-            image.display(),
-            meta.len()
-        );
+        bail!("{} has {} bytes, but a raw disk image is a multiple of 512", image.display(), meta.len());
     }
     let writable = fs::OpenOptions::new().write(true).open(image).is_ok();
     if !writable {
-        say(
-            "Note",
-            &format!("{} is read-only: writes will be forgotten", image.display()),
-        );
+        say("Note", &format!("{} is read-only: writes will be forgotten", image.display()));
     }
-    Ok(Disk {
-        image: image.to_path_buf(),
-        keep_writes: writable,
-    })
+    Ok(Disk { image: image.to_path_buf(), keep_writes: writable })
 }
 
 /// Runs QEMU with our terminal until it ends, and ends it when we are told to end.
@@ -180,10 +139,7 @@ fn attach(qemu: &mut Command, headless: bool) -> Result<()> {
     })?;
     let status = loop {
         // A short sleep, not a blocking wait: the signal handler needs the lock to end QEMU.
-        let done = child
-            .lock()
-            .map_err(|_| anyhow::anyhow!("QEMU's handle is lost"))?
-            .try_wait()?;
+        let done = child.lock().map_err(|_| anyhow::anyhow!("QEMU's handle is lost"))?.try_wait()?;
         match done {
             Some(status) => break status,
             None => std::thread::sleep(std::time::Duration::from_millis(30)),

@@ -44,14 +44,7 @@ fn decide() -> Result<(Toolchain, String)> {
         return Ok((Toolchain::Rustup, format!("rustup's, which has {TARGET}")));
     }
     let may_install = std::env::var_os("RUSTUP_AUTO_INSTALL").is_none_or(|value| value != "0");
-    if may_install
-        && output(
-            Command::new("rustup")
-                .current_dir(root())
-                .args(["target", "add", TARGET]),
-        )
-        .is_ok()
-    {
+    if may_install && output(Command::new("rustup").current_dir(root()).args(["target", "add", TARGET])).is_ok() {
         return Ok((Toolchain::Rustup, format!("rustup's, {TARGET} added")));
     }
     if !debian_is_usable() {
@@ -67,15 +60,10 @@ fn decide() -> Result<(Toolchain, String)> {
 
 fn rustup_has_target() -> bool {
     let mut rustc = Command::new("rustc");
-    rustc
-        .current_dir(root())
-        .args(["--print", "target-libdir", "--target", TARGET]);
+    rustc.current_dir(root()).args(["--print", "target-libdir", "--target", TARGET]);
     output(&mut rustc).is_ok_and(|dir| {
-        std::fs::read_dir(dir.trim()).is_ok_and(|files| {
-            files
-                .flatten()
-                .any(|file| file.file_name().to_string_lossy().starts_with("libcore-"))
-        })
+        std::fs::read_dir(dir.trim())
+            .is_ok_and(|files| files.flatten().any(|file| file.file_name().to_string_lossy().starts_with("libcore-")))
     })
 }
 
@@ -107,28 +95,15 @@ impl Toolchain {
             Self::Rustup => Command::new("cargo"),
             Self::Debian => Command::new("/usr/bin/cargo"),
         };
-        command
-            .current_dir(root())
-            .args([subcommand, "--release", "--locked", "--target", TARGET]);
+        command.current_dir(root()).args([subcommand, "--release", "--locked", "--target", TARGET]);
         command.env("CARGO_TARGET_DIR", self.target_dir());
         // What an enclosing `cargo run` (rustup's) left in the environment is not for this cargo.
-        for name in [
-            "RUSTUP_TOOLCHAIN",
-            "RUSTC_WRAPPER",
-            "RUSTC_WORKSPACE_WRAPPER",
-            "CARGO_ENCODED_RUSTFLAGS",
-        ] {
+        for name in ["RUSTUP_TOOLCHAIN", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_ENCODED_RUSTFLAGS"] {
             command.env_remove(name);
         }
         if self == Self::Debian {
-            command.args([
-                "-Zbuild-std=core,alloc,compiler_builtins",
-                "-Zbuild-std-features=compiler-builtins-mem",
-            ]);
-            command
-                .env("RUSTC", "/usr/bin/rustc")
-                .env("RUSTDOC", "/usr/bin/rustdoc")
-                .env("RUSTC_BOOTSTRAP", "1");
+            command.args(["-Zbuild-std=core,alloc,compiler_builtins", "-Zbuild-std-features=compiler-builtins-mem"]);
+            command.env("RUSTC", "/usr/bin/rustc").env("RUSTDOC", "/usr/bin/rustdoc").env("RUSTC_BOOTSTRAP", "1");
             command.env("CARGO", "/usr/bin/cargo");
         }
         command.env("RUSTFLAGS", self.flags());

@@ -149,7 +149,6 @@ impl PciTransport {
     pub fn open(device: &Device) -> Result<Self, InitError> {
         let bars = core::array::from_fn(|index| device.registers(index).map_or(0, |bar| bar.bytes() as u64));
         let found = caps::find_structures(&mut HypervisorConfig(device), &bars).map_err(InitError::Capabilities)?;
-        enable(device);
         let window = |structure: Structure| {
             let bar = device.registers(structure.bar).ok()?;
             Window::new(bar, structure)
@@ -165,7 +164,9 @@ impl PciTransport {
             vectors: [NO_VECTOR; QUEUES_MAX as usize],
             queue_fault: None,
         };
+        // First the reset, then bus mastering: until then a device that was driven before may have old rings.
         transport.reset()?;
+        enable(device);
         Ok(transport)
     }
 

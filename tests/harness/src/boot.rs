@@ -27,10 +27,7 @@ impl Boot {
     /// Boots a policy given as text.
     pub fn policy(text: &str) -> Self {
         Self {
-            machine: Machine {
-                command_line: "debug-exit".into(),
-                ..Machine::default()
-            },
+            machine: Machine { command_line: "debug-exit".into(), ..Machine::default() },
             policy_name: "test.toml".into(),
             policy_text: text.into(),
             extra: vec![],
@@ -43,10 +40,7 @@ impl Boot {
     /// Boots a policy file, named from the workspace's root.
     pub fn policy_file(file: &str) -> Result<Self> {
         let text = fs::read_to_string(root().join(file)).with_context(|| format!("cannot read {file}"))?;
-        Ok(Self {
-            policy_name: file.into(),
-            ..Self::policy(&text)
-        })
+        Ok(Self { policy_name: file.into(), ..Self::policy(&text) })
     }
 
     /// Names a package whose binary a policy uses as an image, beyond those that ship.
@@ -74,9 +68,7 @@ impl Boot {
     pub fn demo_disk(self) -> Result<Self> {
         // Tests run side by side, and the first makes the image.
         static MAKING: Mutex<()> = Mutex::new(());
-        let _making = MAKING
-            .lock()
-            .map_err(|_| anyhow!("another test failed while it made the disk"))?;
+        let _making = MAKING.lock().map_err(|_| anyhow!("another test failed while it made the disk"))?;
         let image = disk::demo()?;
         Ok(self.disk(&image, false))
     }
@@ -84,10 +76,7 @@ impl Boot {
     /// Adds a disk.
     #[must_use]
     pub fn disk(mut self, image: &Path, keep_writes: bool) -> Self {
-        self.machine.disks.push(Disk {
-            image: image.into(),
-            keep_writes,
-        });
+        self.machine.disks.push(Disk { image: image.into(), keep_writes });
         self
     }
 
@@ -114,15 +103,9 @@ impl Boot {
             None => {
                 let policy =
                     policy::load(&self.policy_name, &self.policy_text).map_err(|errors| anyhow!("{errors}"))?;
-                let mut members = vec![Member {
-                    name: bundle::POLICY_TABLE.into(),
-                    data: policy.compile(),
-                }];
+                let mut members = vec![Member { name: bundle::POLICY_TABLE.into(), data: policy.compile() }];
                 for name in policy.images() {
-                    members.push(Member {
-                        name: name.to_string(),
-                        data: images::read(&programs, &name)?,
-                    });
+                    members.push(Member { name: name.to_string(), data: images::read(&programs, &name)? });
                 }
                 for member in &mut members {
                     if let Some(bytes) = self.replaced.get(&member.name) {

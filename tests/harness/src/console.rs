@@ -105,20 +105,13 @@ pub(crate) fn lines(text: &str) -> Vec<Line> {
 
 fn line(text: &str) -> Line {
     let is_name = |name: &str| {
-        !name.is_empty()
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
     };
     match text.split_once('|') {
-        Some((name, rest)) if is_name(name.trim()) => Line {
-            domain: name.trim().into(),
-            text: rest.strip_prefix(' ').unwrap_or(rest).into(),
-        },
-        _ => Line {
-            domain: String::new(),
-            text: text.into(),
-        },
+        Some((name, rest)) if is_name(name.trim()) => {
+            Line { domain: name.trim().into(), text: rest.strip_prefix(' ').unwrap_or(rest).into() }
+        }
+        _ => Line { domain: String::new(), text: text.into() },
     }
 }
 
@@ -136,12 +129,7 @@ fn verdict(line: Line) -> Option<Verdict> {
         "fail" => false,
         _ => return None,
     };
-    Some(Verdict {
-        domain: line.domain,
-        name: name.trim().into(),
-        passed,
-        detail: detail.trim().into(),
-    })
+    Some(Verdict { domain: line.domain, name: name.trim().into(), passed, detail: detail.trim().into() })
 }
 
 /// Drops escape sequences (an erased line becomes a line) and carriage returns; what is no UTF-8 becomes the replacement character.
@@ -176,13 +164,7 @@ mod tests {
     fn prefixes_and_colours_are_understood() {
         let text = plain(b"\x1b[36mweb|\x1b[0m listening\r\nplain | text\r\n");
         let lines = lines(&text);
-        assert_eq!(
-            lines[0],
-            Line {
-                domain: "web".into(),
-                text: "listening".into()
-            }
-        );
+        assert_eq!(lines[0], Line { domain: "web".into(), text: "listening".into() });
         assert_eq!(lines[1].domain, "plain");
     }
 

@@ -28,9 +28,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 impl Http {
     /// GET, on a connection of its own.
     pub fn get(&self, path: &str) -> Result<Response> {
-        self.send(&format!(
-            "GET {path} HTTP/1.1\r\nHost: bulkhead\r\nConnection: close\r\n\r\n"
-        ))
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: bulkhead\r\nConnection: close\r\n\r\n"))
     }
 
     /// Sends these bytes on a connection of its own and reads one answer.
@@ -54,9 +52,7 @@ pub fn read_response(from: &mut impl BufRead, head_only: bool) -> Result<Respons
     let mut line = String::new();
     from.read_line(&mut line).context("no answer")?;
     let status = line.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let Some(status) = status else {
-        bail!("not an HTTP answer: {line:?}")
-    };
+    let Some(status) = status else { bail!("not an HTTP answer: {line:?}") };
     let mut headers = BTreeMap::new();
     loop {
         line.clear();

@@ -24,10 +24,7 @@ impl Qmp {
             }
         };
         writer.set_read_timeout(Some(Duration::from_secs(20)))?;
-        let mut qmp = Self {
-            reader: BufReader::new(writer.try_clone()?),
-            writer,
-        };
+        let mut qmp = Self { reader: BufReader::new(writer.try_clone()?), writer };
         let mut greeting = String::new();
         qmp.reader.read_line(&mut greeting)?;
         qmp.execute(r#"{"execute":"qmp_capabilities"}"#)?;
@@ -54,9 +51,7 @@ impl Qmp {
     /// A command of QEMU's human monitor; returns its text as JSON has it.
     pub fn monitor(&mut self, command: &str) -> Result<String> {
         let quoted = command.replace('\\', "\\\\").replace('"', "\\\"");
-        self.execute(&format!(
-            r#"{{"execute":"human-monitor-command","arguments":{{"command-line":"{quoted}"}}}}"#
-        ))
+        self.execute(&format!(r#"{{"execute":"human-monitor-command","arguments":{{"command-line":"{quoted}"}}}}"#))
     }
 
     /// Pulls the plug.

@@ -35,16 +35,8 @@ impl System {
         let errors = fs::File::create(folder.join("qemu.err"))?;
         qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
         let mut qemu = qemu.spawn().context("cannot start QEMU")?;
-        let (Some(input), Some(output)) = (qemu.stdin.take(), qemu.stdout.take()) else {
-            bail!("QEMU has no pipes")
-        };
-        Ok(Self {
-            qemu,
-            input,
-            console: Console::read(output),
-            folder,
-            port,
-        })
+        let (Some(input), Some(output)) = (qemu.stdin.take(), qemu.stdout.take()) else { bail!("QEMU has no pipes") };
+        Ok(Self { qemu, input, console: Console::read(output), folder, port })
     }
 
     /// Waits for `ready in N s` and the shell's prompt.
@@ -74,8 +66,10 @@ impl System {
         self.console.position()
     }
 
-    /// Types a command at the admin shell and returns what it printed up to the next prompt.
+    /// Types a command at the admin shell, once that is there, and returns what it printed up to the next prompt.
     pub fn shell(&mut self, command: &str, limit: Duration) -> Result<String> {
+        // What is typed before the console domain drives the serial line is lost.
+        self.wait_for(PROMPT, seconds(60))?;
         let start = self.position();
         self.type_text(&format!("{command}\r"))?;
         let echo = format!("{command}\n");
@@ -95,10 +89,7 @@ impl System {
 
     /// The same for bytes that need not be text.
     pub fn type_bytes(&mut self, bytes: &[u8]) -> Result<()> {
-        self.input
-            .write_all(bytes)
-            .and_then(|()| self.input.flush())
-            .context("QEMU reads no input any more")
+        self.input.write_all(bytes).and_then(|()| self.input.flush()).context("QEMU reads no input any more")
     }
 
     /// Everything on the console so far.
@@ -108,11 +99,7 @@ impl System {
 
     /// The lines of one domain so far (`hv`: the hypervisor's, once the console domain prints them).
     pub fn log(&self, domain: &str) -> Vec<String> {
-        self.lines()
-            .into_iter()
-            .filter(|line| line.domain == domain)
-            .map(|line| line.text)
-            .collect()
+        self.lines().into_iter().filter(|line| line.domain == domain).map(|line| line.text).collect()
     }
 
     /// All lines so far.
@@ -130,9 +117,7 @@ impl System {
         let found = self.console.wait(0, limit, |all| {
             // The last line may not be complete yet.
             let complete = all.rfind('\n').map_or("", |end| &all[..end]);
-            console::verdicts(complete)
-                .into_iter()
-                .find(|verdict| verdict.name == name)
+            console::verdicts(complete).into_iter().find(|verdict| verdict.name == name)
         });
         match found {
             Some(verdict) if verdict.passed => Ok(verdict),
@@ -146,9 +131,7 @@ impl System {
     /// # Panics
     /// When the system was started without [`crate::Boot::network`].
     pub fn http(&self) -> Http {
-        Http {
-            port: self.port.unwrap_or_else(|| panic!("this system has no network")),
-        }
+        Http { port: self.port.unwrap_or_else(|| panic!("this system has no network")) }
     }
 
     /// QEMU's control socket. One at a time.
@@ -188,15 +171,9 @@ impl System {
     fn missed(&self, what: &str) -> anyhow::Error {
         let text = self.console.text();
         let lines: Vec<&str> = text.lines().collect();
-        let tail = lines
-            .get(lines.len().saturating_sub(40)..)
-            .unwrap_or(&[])
-            .join("\n    ");
+        let tail = lines.get(lines.len().saturating_sub(40)..).unwrap_or(&[]).join("\n    ");
         let errors = fs::read_to_string(self.folder.join("qemu.err")).unwrap_or_default();
-        anyhow!(
-            "{what}\n  end of the console:\n    {tail}\n  QEMU said: {}",
-            errors.trim()
-        )
+        anyhow!("{what}\n  end of the console:\n    {tail}\n  QEMU said: {}", errors.trim())
     }
 }
 

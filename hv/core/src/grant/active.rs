@@ -78,6 +78,14 @@ impl Domain {
             return Err(Status::GeneralError);
         }
         let mfn = Mfn(u64::from(active.mfn));
+        // A page that was pinned for reading may be one that its owner itself cannot write, its code for example.
+        if access == Access::Write
+            && active.readers != 0
+            && active.writers == 0
+            && self.space.private(active.gfn(), access, env.machine) != Some(mfn)
+        {
+            return Err(Status::BadPage);
+        }
         let first_of_its_kind = match access {
             Access::Read => !active.in_use(),
             Access::Write => active.writers == 0,

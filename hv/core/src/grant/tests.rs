@@ -177,6 +177,8 @@ fn a_page_that_its_owner_cannot_write_is_granted_to_read_only() {
     assert_eq!(it.map(&map_op(it.grantor, 1, 0, HOST)), Err(Status::BadPage));
     it.nothing_is_mapped();
     assert!(it.map(&map_op(it.grantor, 1, 0, HOST | GNTMAP_READONLY)).is_ok());
+    // Nor does a mapping for reading open the way to one for writing.
+    assert_eq!(it.map(&map_op(it.grantor, 1, 1, HOST)), Err(Status::BadPage));
 }
 
 #[test]

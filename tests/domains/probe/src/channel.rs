@@ -37,11 +37,7 @@ fn offer() -> Result<Offer, Errno> {
     device.wait_for_backend(soon())?;
     let peer = device.backend();
     let page = |access| GrantedPages::allocate(1, peer, access).map_err(|_| Errno::ENOMEM);
-    let (writable, read_only, revoked) = (
-        page(Access::ReadWrite)?,
-        page(Access::ReadOnly)?,
-        page(Access::ReadWrite)?,
-    );
+    let (writable, read_only, revoked) = (page(Access::ReadWrite)?, page(Access::ReadOnly)?, page(Access::ReadWrite)?);
     let gone = revoked.reference(0);
     drop(revoked);
     let channel = Channel::listen(peer)?;
@@ -57,12 +53,7 @@ fn offer() -> Result<Offer, Errno> {
         ],
     )?;
     device.wait_connected(soon())?;
-    Ok(Offer {
-        device,
-        writable,
-        read_only,
-        channel,
-    })
+    Ok(Offer { device, writable, read_only, channel })
 }
 
 /// `do=channel-front`.
@@ -73,21 +64,9 @@ pub fn front() {
     };
     pass("front-connects");
     verdict!("front-sees-an-event", event::poll(&[offer.channel.port()], soon()));
-    equal(
-        "front-sees-the-write",
-        offer.writable.memory().u32_at(4).load(Acquire),
-        WORD,
-    );
-    equal(
-        "front-sees-the-copy",
-        offer.writable.memory().u32_at(8).load(Acquire),
-        !WORD,
-    );
-    equal(
-        "front-page-was-not-written",
-        offer.read_only.memory().u32_at(0).load(Acquire),
-        !WORD,
-    );
+    equal("front-sees-the-write", offer.writable.memory().u32_at(4).load(Acquire), WORD);
+    equal("front-sees-the-copy", offer.writable.memory().u32_at(8).load(Acquire), !WORD);
+    equal("front-page-was-not-written", offer.read_only.memory().u32_at(0).load(Acquire), !WORD);
     report("front-answers", offer.channel.send());
     // The back end unmaps, then says so; only then can the pages be taken back.
     verdict!("front-is-told-to-revoke", event::poll(&[offer.channel.port()], soon()));
@@ -120,14 +99,7 @@ fn accept() -> Result<Peer, Errno> {
                     let revoked = reference("revoked-ref")?;
                     let channel = Channel::connect(id.frontend, Port(device.frontend_value("event-channel")?))?;
                     bus.connected(id);
-                    return Ok(Peer {
-                        domain: id.frontend,
-                        writable,
-                        read_only,
-                        revoked,
-                        channel,
-                        _bus: bus,
-                    });
+                    return Ok(Peer { domain: id.frontend, writable, read_only, revoked, channel, _bus: bus });
                 }
                 BackendEvent::Closing(_) | BackendEvent::Gone(_) => {}
             }
@@ -159,13 +131,8 @@ pub fn back() {
 
 /// One map operation with these arguments; the status.
 fn map(domain: u16, reference: u32, address: u64, flags: u32) -> (i16, u32) {
-    let mut operations = [gt::GnttabMapGrantRef {
-        host_addr: address,
-        flags,
-        gref: reference,
-        dom: domain,
-        ..Default::default()
-    }];
+    let mut operations =
+        [gt::GnttabMapGrantRef { host_addr: address, flags, gref: reference, dom: domain, ..Default::default() }];
     // SAFETY: the address is at the end of the grant window, which the runtime hands out from the start, or is refused.
     let call = unsafe { grant_table::map(&mut operations) };
     match call {
@@ -175,11 +142,7 @@ fn map(domain: u16, reference: u32, address: u64, flags: u32) -> (i16, u32) {
 }
 
 fn unmap(handle: u32, address: u64) -> i16 {
-    let mut operations = [gt::GnttabUnmapGrantRef {
-        host_addr: address,
-        handle,
-        ..Default::default()
-    }];
+    let mut operations = [gt::GnttabUnmapGrantRef { host_addr: address, handle, ..Default::default() }];
     // SAFETY: what is mapped there was mapped by `map`, and no reference covers it.
     let call = unsafe { grant_table::unmap(&mut operations) };
     if call.is_ok() { operations[0].status } else { i16::MIN }
@@ -193,47 +156,12 @@ fn refused_maps(peer: &Peer) {
         ("map-without-a-link", 0, ok, place, host, gt::GNTST_PERMISSION_DENIED),
         ("map-no-such-reference", dom, 1 << 20, place, host, gt::GNTST_BAD_GNTREF),
         ("map-revoked", dom, peer.revoked.0, place, host, gt::GNTST_GENERAL_ERROR),
-        (
-            "map-for-writing-what-is-read-only",
-            dom,
-            peer.read_only.0,
-            place,
-            host,
-            gt::GNTST_GENERAL_ERROR,
-        ),
+        ("map-for-writing-what-is-read-only", dom, peer.read_only.0, place, host, gt::GNTST_GENERAL_ERROR),
         ("map-unaligned", dom, ok, place + 8, host, gt::GNTST_BAD_VIRT_ADDR),
-        (
-            "map-outside-the-window",
-            dom,
-            ok,
-            0x10_0000,
-            host,
-            gt::GNTST_BAD_VIRT_ADDR,
-        ),
-        (
-            "map-over-the-hypervisor",
-            dom,
-            ok,
-            0xffff_8000_0000_0000,
-            host,
-            gt::GNTST_BAD_VIRT_ADDR,
-        ),
-        (
-            "g7-contains-pte",
-            dom,
-            ok,
-            place,
-            host | gt::GNTMAP_CONTAINS_PTE,
-            gt::GNTST_GENERAL_ERROR,
-        ),
-        (
-            "g8-application-map",
-            dom,
-            ok,
-            place,
-            host | gt::GNTMAP_APPLICATION_MAP,
-            gt::GNTST_GENERAL_ERROR,
-        ),
+        ("map-outside-the-window", dom, ok, 0x10_0000, host, gt::GNTST_BAD_VIRT_ADDR),
+        ("map-over-the-hypervisor", dom, ok, 0xffff_8000_0000_0000, host, gt::GNTST_BAD_VIRT_ADDR),
+        ("g7-contains-pte", dom, ok, place, host | gt::GNTMAP_CONTAINS_PTE, gt::GNTST_GENERAL_ERROR),
+        ("g8-application-map", dom, ok, place, host | gt::GNTMAP_APPLICATION_MAP, gt::GNTST_GENERAL_ERROR),
         ("g8-no-host-map", dom, ok, place, 0, gt::GNTST_BAD_GNTREF),
     ];
     for (name, domain, reference, address, flags, expected) in cases {
@@ -249,50 +177,27 @@ fn maps(peer: &Peer) {
     equal("map-for-writing", status, gt::GNTST_OKAY);
     let occupied = map(peer.domain.0, peer.writable.0, place, gt::GNTMAP_HOST_MAP).0;
     equal("map-where-something-is", occupied, gt::GNTST_BAD_VIRT_ADDR);
-    equal(
-        "g9-unmap-elsewhere",
-        unmap(handle, place + PAGE_SIZE),
-        gt::GNTST_BAD_VIRT_ADDR,
-    );
+    equal("g9-unmap-elsewhere", unmap(handle, place + PAGE_SIZE), gt::GNTST_BAD_VIRT_ADDR);
     equal("unmap", unmap(handle, place), gt::GNTST_OKAY);
     equal("g9-unmap-twice", unmap(handle, place), gt::GNTST_BAD_HANDLE);
 
     match Mapping::page_of(peer.domain, peer.writable, Access::ReadWrite) {
         Ok(page) => {
-            equal(
-                "mapped-page-shows-the-peers-word",
-                page.memory().u32_at(0).load(Acquire),
-                WORD,
-            );
+            equal("mapped-page-shows-the-peers-word", page.memory().u32_at(0).load(Acquire), WORD);
             page.memory().u32_at(4).store(WORD, Release);
         }
         Err(error) => fail("mapped-page-shows-the-peers-word", error),
     }
     match Mapping::page_of(peer.domain, peer.read_only, Access::ReadOnly) {
-        Ok(page) => equal(
-            "read-only-page-shows-the-peers-word",
-            page.memory().u32_at(0).load(Acquire),
-            !WORD,
-        ),
+        Ok(page) => equal("read-only-page-shows-the-peers-word", page.memory().u32_at(0).load(Acquire), !WORD),
         Err(error) => fail("read-only-page-shows-the-peers-word", error),
     }
 }
 
 /// One copy; the status.
 fn copy(source: (u16, u64, u16), dest: (u16, u64, u16), len: u16, flags: u16) -> i16 {
-    let side = |(domid, target, offset)| gt::GnttabCopyPtr {
-        target,
-        domid,
-        offset,
-        pad: 0,
-    };
-    let mut operations = [gt::GnttabCopy {
-        source: side(source),
-        dest: side(dest),
-        len,
-        flags,
-        ..Default::default()
-    }];
+    let side = |(domid, target, offset)| gt::GnttabCopyPtr { target, domid, offset, pad: 0 };
+    let mut operations = [gt::GnttabCopy { source: side(source), dest: side(dest), len, flags, ..Default::default() }];
     // SAFETY: destinations are the peer's pages, or refused.
     let call = unsafe { grant_table::copy(&mut operations) };
     if call.is_ok() { operations[0].status } else { i16::MIN }
@@ -302,46 +207,11 @@ fn copies(peer: &Peer) {
     let both = gt::GNTCOPY_SOURCE_GREF | gt::GNTCOPY_DEST_GREF;
     let (dom, writable, read_only) = (peer.domain.0, u64::from(peer.writable.0), u64::from(peer.read_only.0));
     let cases: [(&str, (u16, u64, u16), (u16, u64, u16), u16, u16, i16); 8] = [
-        (
-            "copy-between-grants",
-            (dom, read_only, 0),
-            (dom, writable, 8),
-            4,
-            both,
-            gt::GNTST_OKAY,
-        ),
-        (
-            "copy-into-read-only",
-            (dom, writable, 0),
-            (dom, read_only, 0),
-            4,
-            both,
-            gt::GNTST_GENERAL_ERROR,
-        ),
-        (
-            "copy-across-a-pages-end",
-            (dom, writable, 4094),
-            (dom, writable, 0),
-            4,
-            both,
-            gt::GNTST_BAD_COPY_ARG,
-        ),
-        (
-            "copy-of-nobody",
-            (0x6fff, writable, 0),
-            (dom, writable, 0),
-            4,
-            both,
-            gt::GNTST_BAD_DOMAIN,
-        ),
-        (
-            "copy-without-a-link",
-            (0, 1, 0),
-            (dom, writable, 0),
-            4,
-            both,
-            gt::GNTST_PERMISSION_DENIED,
-        ),
+        ("copy-between-grants", (dom, read_only, 0), (dom, writable, 8), 4, both, gt::GNTST_OKAY),
+        ("copy-into-read-only", (dom, writable, 0), (dom, read_only, 0), 4, both, gt::GNTST_GENERAL_ERROR),
+        ("copy-across-a-pages-end", (dom, writable, 4094), (dom, writable, 0), 4, both, gt::GNTST_BAD_COPY_ARG),
+        ("copy-of-nobody", (0x6fff, writable, 0), (dom, writable, 0), 4, both, gt::GNTST_BAD_DOMAIN),
+        ("copy-without-a-link", (0, 1, 0), (dom, writable, 0), 4, both, gt::GNTST_PERMISSION_DENIED),
         (
             "copy-of-the-peers-frame",
             (dom, 0x200, 0),
@@ -358,14 +228,7 @@ fn copies(peer: &Peer) {
             gt::GNTCOPY_SOURCE_GREF,
             gt::GNTST_BAD_PAGE,
         ),
-        (
-            "copy-no-such-reference",
-            (dom, 1 << 30, 0),
-            (dom, writable, 0),
-            4,
-            both,
-            gt::GNTST_BAD_GNTREF,
-        ),
+        ("copy-no-such-reference", (dom, 1 << 30, 0), (dom, writable, 0), 4, both, gt::GNTST_BAD_GNTREF),
     ];
     for (name, source, dest, len, flags, expected) in cases {
         equal(name, copy(source, dest, len, flags), expected);

@@ -31,20 +31,23 @@ pub fn all() {
         Err(error) => return fail("device-registers", error),
     };
     equal("device-registers", registers.read_u32(0), IDENTIFICATION);
-    inside(registers);
+    equal("no-dma-before-bus-mastering", reaches_memory(registers), false);
+    report("bus-mastering", device.config_read(4, 2).and_then(|command| device.config_write(4, 2, command | 4)));
+    equal("dma-inside-arrives", reaches_memory(registers), true);
     outside(registers);
     configuration(&device);
 }
 
-/// DMA from a page of ours to the device and back to another page of ours.
-fn inside(registers: Registers) {
+/// DMA from a page of ours to the device and back to another page of ours: whether it arrives.
+fn reaches_memory(registers: Registers) -> bool {
     let (Some(mut from), Some(mut to)) = (Pages::new(1), Pages::new(1)) else {
-        return fail("dma-pages", "no memory");
+        fail("dma-pages", "no memory");
+        return false;
     };
     from.as_mut_slice()[..8].copy_from_slice(b"bulkhead");
     transfer(registers, from.address(), BUFFER, START);
     transfer(registers, BUFFER, to.address(), START | TO_MEMORY);
-    equal("dma-inside-arrives", &to.as_mut_slice()[..8], b"bulkhead");
+    to.as_mut_slice()[..8] == *b"bulkhead"
 }
 
 /// DMA to memory that is not ours.
@@ -53,17 +56,9 @@ fn outside(registers: Registers) {
     transfer(registers, BUFFER, 0x18_0000_0000, START | TO_MEMORY);
     // Our own code is ours, but not to be written.
     let code = all as fn() as usize as u64 & !0xfff;
-    let before = [
-        crate::raw::read(code),
-        crate::raw::read(code + 1),
-        crate::raw::read(code + 7),
-    ];
+    let before = [crate::raw::read(code), crate::raw::read(code + 1), crate::raw::read(code + 7)];
     transfer(registers, BUFFER, code, START | TO_MEMORY);
-    let after = [
-        crate::raw::read(code),
-        crate::raw::read(code + 1),
-        crate::raw::read(code + 7),
-    ];
+    let after = [crate::raw::read(code), crate::raw::read(code + 1), crate::raw::read(code + 7)];
     equal("dma-to-own-code-blocked", after, before);
     verdict::pass("dma-outside-tried");
 }
@@ -85,31 +80,15 @@ fn transfer(registers: Registers, from: u64, to: u64, command: u32) {
 /// Configuration writes that could hurt others or the hypervisor's bookkeeping.
 fn configuration(device: &Device) {
     report("p10-config-read", device.config_read(0, 4));
-    equal(
-        "p10-vendor-is-fixed",
-        device.config_write(0, 2, 0xffff),
-        Err(Errno::EPERM),
-    );
+    equal("p10-vendor-is-fixed", device.config_write(0, 2, 0xffff), Err(Errno::EPERM));
     for bar in (0x10..0x28).step_by(4) {
-        equal(
-            "i4-bar-stays",
-            device.config_write(bar, 4, 0xfee0_0000),
-            Err(Errno::EPERM),
-        );
+        equal("i4-bar-stays", device.config_write(bar, 4, 0xfee0_0000), Err(Errno::EPERM));
     }
-    equal(
-        "p10-rom-stays",
-        device.config_write(0x30, 4, 0xfee0_0001),
-        Err(Errno::EPERM),
-    );
+    equal("p10-rom-stays", device.config_write(0x30, 4, 0xfee0_0001), Err(Errno::EPERM));
     if let Some(message) = capability(device, 5) {
         for offset in [2, 4, 8, 12] {
             let width = if offset == 4 || offset == 8 { 4 } else { 2 };
-            equal(
-                "i3-msi-is-the-hypervisors",
-                device.config_write(message + offset, width, 1),
-                Err(Errno::EPERM),
-            );
+            equal("i3-msi-is-the-hypervisors", device.config_write(message + offset, width, 1), Err(Errno::EPERM));
         }
         verdict::pass("msi-tried");
     }

@@ -29,9 +29,7 @@ const FAULTS: &[(&str, fn())] = &[
     ("read-null", || {
         raw::read(0);
     }),
-    ("write-code", || {
-        raw::write(find as fn(&str) -> Option<fn()> as usize as u64, 0x90)
-    }),
+    ("write-code", || raw::write(find as fn(&str) -> Option<fn()> as usize as u64, 0x90)),
     ("write-start-info", || raw::write(xen_abi::native::START_INFO, 0)),
     ("run-heap", || raw::jump(Box::into_raw(Box::new([0xc3_u8; 16])) as u64)),
     ("run-away", raw::far_away),

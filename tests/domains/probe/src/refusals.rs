@@ -14,13 +14,8 @@ use xen_abi::xen::{
 use xen_abi::{errno, platform, sched, vcpu};
 
 /// An address of the hypervisor, one that is not mapped, one in the hole, and the very top.
-const BAD_POINTERS: [u64; 5] = [
-    0xffff_8000_0000_1000,
-    0x18_0000_0000,
-    0x8000_0000_0000,
-    u64::MAX - 3,
-    xen_abi::native::START_INFO,
-];
+const BAD_POINTERS: [u64; 5] =
+    [0xffff_8000_0000_1000, 0x18_0000_0000, 0x8000_0000_0000, u64::MAX - 3, xen_abi::native::START_INFO];
 
 /// All of them, then a verdict on whether the domain still works.
 pub fn all() {
@@ -38,11 +33,7 @@ fn error(number: i64) -> i64 {
 }
 
 fn unknown_calls() {
-    equal(
-        "m13-mmu-update",
-        hypercall(HYPERVISOR_MMU_UPDATE, [0; 5]),
-        error(errno::ENOSYS),
-    );
+    equal("m13-mmu-update", hypercall(HYPERVISOR_MMU_UPDATE, [0; 5]), error(errno::ENOSYS));
     for number in [60, 63, 64, 1 << 20, u64::MAX] {
         equal("unknown-hypercall", hypercall(number, [0; 5]), error(errno::ENOSYS));
     }
@@ -60,22 +51,12 @@ fn unknown_calls() {
 fn bad_pointers() {
     for pointer in BAD_POINTERS {
         // A structure that is read and written: the start info is readable but not writable.
-        let alloc = hypercall(
-            HYPERVISOR_EVENT_CHANNEL_OP,
-            [ev::EVTCHNOP_ALLOC_UNBOUND, pointer, 0, 0, 0],
-        );
+        let alloc = hypercall(HYPERVISOR_EVENT_CHANNEL_OP, [ev::EVTCHNOP_ALLOC_UNBOUND, pointer, 0, 0, 0]);
         runtime::verdict!("m1-bad-pointer", alloc < 0, "{pointer:#x} answered {alloc}");
-        let map = hypercall(
-            HYPERVISOR_GRANT_TABLE_OP,
-            [gt::GNTTABOP_MAP_GRANT_REF, pointer, 1, 0, 0],
-        );
+        let map = hypercall(HYPERVISOR_GRANT_TABLE_OP, [gt::GNTTABOP_MAP_GRANT_REF, pointer, 1, 0, 0]);
         runtime::verdict!("m1-bad-pointer", map < 0, "{pointer:#x} answered {map}");
         let poll = hypercall(HYPERVISOR_SCHED_OP, [sched::SCHEDOP_POLL, pointer & !7, 0, 0, 0]);
-        runtime::verdict!(
-            "m1-bad-pointer",
-            poll < 0 || pointer == xen_abi::native::START_INFO,
-            "{poll}"
-        );
+        runtime::verdict!("m1-bad-pointer", poll < 0 || pointer == xen_abi::native::START_INFO, "{poll}");
     }
     let write = hypercall(HYPERVISOR_CONSOLE_IO, [0, 1 << 40, BAD_POINTERS[0], 0, 0]);
     runtime::verdict!("m2-huge-console-write", write < 0, "answered {write}");
@@ -97,60 +78,20 @@ fn events() {
         );
     }
     let policy = DomId(0);
-    equal(
-        "alloc-for-another",
-        event_channel::alloc_unbound(policy, DomId::SELF),
-        Err(Errno::EPERM),
-    );
-    equal(
-        "alloc-for-nobody",
-        event_channel::alloc_unbound(DomId::SELF, DomId(0x6fff)),
-        Err(Errno::ESRCH),
-    );
-    equal(
-        "alloc-without-a-link",
-        event_channel::alloc_unbound(DomId::SELF, policy),
-        Err(Errno::EPERM),
-    );
-    equal(
-        "bind-nobody",
-        event_channel::bind_interdomain(DomId(0x6fff), Port(1)),
-        Err(Errno::ESRCH),
-    );
-    equal(
-        "bind-not-ours",
-        event_channel::bind_interdomain(policy, Port(1)),
-        Err(Errno::EINVAL),
-    );
-    equal(
-        "bind-out-of-range",
-        event_channel::bind_interdomain(policy, Port(1 << 20)),
-        Err(Errno::EINVAL),
-    );
+    equal("alloc-for-another", event_channel::alloc_unbound(policy, DomId::SELF), Err(Errno::EPERM));
+    equal("alloc-for-nobody", event_channel::alloc_unbound(DomId::SELF, DomId(0x6fff)), Err(Errno::ESRCH));
+    equal("alloc-without-a-link", event_channel::alloc_unbound(DomId::SELF, policy), Err(Errno::EPERM));
+    equal("bind-nobody", event_channel::bind_interdomain(DomId(0x6fff), Port(1)), Err(Errno::ESRCH));
+    equal("bind-not-ours", event_channel::bind_interdomain(policy, Port(1)), Err(Errno::EINVAL));
+    equal("bind-out-of-range", event_channel::bind_interdomain(policy, Port(1 << 20)), Err(Errno::EINVAL));
     equal("virq-out-of-range", event_channel::bind_virq(24), Err(Errno::EINVAL));
     equal("virq-twice", event_channel::bind_virq(0), Err(Errno::EEXIST));
-    equal(
-        "virq-not-ours",
-        event_channel::bind_virq(event_channel::VIRQ_DOM_EXC),
-        Err(Errno::EPERM),
-    );
-    equal(
-        "log-not-ours",
-        event_channel::bind_virq(event_channel::VIRQ_CON_RING),
-        Err(Errno::EPERM),
-    );
+    equal("virq-not-ours", event_channel::bind_virq(event_channel::VIRQ_DOM_EXC), Err(Errno::EPERM));
+    equal("log-not-ours", event_channel::bind_virq(event_channel::VIRQ_CON_RING), Err(Errno::EPERM));
     runtime::verdict!("i1-pirq-not-ours", event_channel::bind_pirq(1).is_err());
     equal("close-free", event_channel::close(Port(4000)), Err(Errno::EINVAL));
-    equal(
-        "status-of-another",
-        event_channel::status(policy, Port(1)).map(drop),
-        Err(Errno::EPERM),
-    );
-    equal(
-        "unmask-out-of-range",
-        event_channel::unmask(Port(1 << 13)),
-        Err(Errno::EINVAL),
-    );
+    equal("status-of-another", event_channel::status(policy, Port(1)).map(drop), Err(Errno::EPERM));
+    equal("unmask-out-of-range", event_channel::unmask(Port(1 << 13)), Err(Errno::EINVAL));
     for port in (0..1 << 17).step_by(97).chain([4095, 4096, 65535, u32::MAX]) {
         // Our own few ports are low; sending to all others is an error, and never more than that.
         if port > 64 && event_channel::send(Port(port)).is_ok() {
@@ -193,15 +134,9 @@ fn grants() {
         equal(name, answer, error(errno::ENOSYS));
     }
     let mut version = [2_u32, 0];
-    let set = hypercall(
-        HYPERVISOR_GRANT_TABLE_OP,
-        [gt::GNTTABOP_SET_VERSION, version.as_mut_ptr() as u64, 1, 0, 0],
-    );
+    let set = hypercall(HYPERVISOR_GRANT_TABLE_OP, [gt::GNTTABOP_SET_VERSION, version.as_mut_ptr() as u64, 1, 0, 0]);
     equal("g2-version-2", set, error(errno::ENOSYS));
-    let count = hypercall(
-        HYPERVISOR_GRANT_TABLE_OP,
-        [gt::GNTTABOP_MAP_GRANT_REF, BAD_POINTERS[1], u64::MAX, 0, 0],
-    );
+    let count = hypercall(HYPERVISOR_GRANT_TABLE_OP, [gt::GNTTABOP_MAP_GRANT_REF, BAD_POINTERS[1], u64::MAX, 0, 0]);
     runtime::verdict!("g6-huge-count", count < 0, "answered {count}");
 }
 
@@ -210,28 +145,16 @@ fn platform_calls() {
     let call =
         |command: u64, bytes: u64| hypercall(platform::HYPERCALL, [command, structure.as_ptr() as u64, bytes, 0, 0]);
     let commands: [(&str, u64, usize); 12] = [
-        (
-            "c1-create",
-            platform::CREATE_DOMAIN,
-            size_of::<platform::CreateDomain>(),
-        ),
+        ("c1-create", platform::CREATE_DOMAIN, size_of::<platform::CreateDomain>()),
         ("c1-populate", platform::POPULATE, size_of::<platform::Populate>()),
         ("c1-copy-in", platform::COPY_IN, size_of::<platform::CopyIn>()),
         ("c1-seed-grant", platform::SEED_GRANT, size_of::<platform::SeedGrant>()),
         ("c1-set-entry", platform::SET_ENTRY, size_of::<platform::SetEntry>()),
-        (
-            "c1-assign-device",
-            platform::ASSIGN_DEVICE,
-            size_of::<platform::AssignDevice>(),
-        ),
+        ("c1-assign-device", platform::ASSIGN_DEVICE, size_of::<platform::AssignDevice>()),
         ("c1-unpause", platform::UNPAUSE, size_of::<platform::DomainTarget>()),
         ("c1-pause", platform::PAUSE, size_of::<platform::DomainTarget>()),
         ("c1-destroy", platform::DESTROY, size_of::<platform::DomainTarget>()),
-        (
-            "c1-domain-info",
-            platform::DOMAIN_INFO,
-            size_of::<platform::DomainInfo>(),
-        ),
+        ("c1-domain-info", platform::DOMAIN_INFO, size_of::<platform::DomainInfo>()),
         ("c1-power", platform::POWER, size_of::<platform::Power>()),
         ("c1-read-log", platform::READ_LOG, size_of::<platform::ReadLog>()),
     ];
@@ -246,20 +169,11 @@ fn platform_calls() {
 fn timers() {
     for deadline in [0_u64, 1, 1 << 63, u64::MAX] {
         let structure = [deadline, 0];
-        let answer = hypercall(
-            HYPERVISOR_VCPU_OP,
-            [vcpu::VCPUOP_SET_SINGLESHOT_TIMER, 0, structure.as_ptr() as u64, 0, 0],
-        );
-        runtime::verdict!(
-            "e9-timer",
-            answer == 0 || answer == error(62),
-            "deadline {deadline:#x} answered {answer}"
-        );
+        let answer =
+            hypercall(HYPERVISOR_VCPU_OP, [vcpu::VCPUOP_SET_SINGLESHOT_TIMER, 0, structure.as_ptr() as u64, 0, 0]);
+        runtime::verdict!("e9-timer", answer == 0 || answer == error(62), "deadline {deadline:#x} answered {answer}");
     }
     let structure = [0_u64; 2];
-    let other = hypercall(
-        HYPERVISOR_VCPU_OP,
-        [vcpu::VCPUOP_SET_SINGLESHOT_TIMER, 7, structure.as_ptr() as u64, 0, 0],
-    );
+    let other = hypercall(HYPERVISOR_VCPU_OP, [vcpu::VCPUOP_SET_SINGLESHOT_TIMER, 7, structure.as_ptr() as u64, 0, 0]);
     runtime::verdict!("timer-of-no-vcpu", other < 0, "answered {other}");
 }

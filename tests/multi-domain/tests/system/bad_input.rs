@@ -31,10 +31,7 @@ fn a_corrupt_policy_table_is_refused() -> Result<()> {
 
 #[test]
 fn a_policy_domain_that_is_no_elf_is_refused() -> Result<()> {
-    refused(
-        demo()?.replace("policy-domain", b"#!/bin/sh\n".repeat(100)),
-        "policy-domain",
-    )
+    refused(demo()?.replace("policy-domain", b"#!/bin/sh\n".repeat(100)), "policy-domain")
 }
 
 #[test]

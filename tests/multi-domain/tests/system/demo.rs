@@ -28,27 +28,16 @@ fn http_nonsense_is_answered_and_survived() -> Result<()> {
     let http = system.http();
     assert_eq!(http.get("/no-such-file")?.status, 404);
     assert_eq!(http.get("/../../etc/passwd")?.status / 100, 4);
-    assert_eq!(
-        http.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")?
-            .status,
-        405
-    );
+    assert_eq!(http.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")?.status, 405);
     assert_eq!(http.send("nonsense\r\n\r\n")?.status, 400);
-    assert_eq!(
-        http.send(&format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(20_000)))?
-            .status,
-        414
-    );
+    assert_eq!(http.send(&format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(20_000)))?.status, 414);
     let mut silent = http.connect()?;
     silent.write_all(b"GET / HT")?;
     drop(silent);
     let head = http.send("HEAD / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")?;
     assert_eq!((head.status, head.body.len()), (200, 0));
     let part = http.send("GET / HTTP/1.1\r\nHost: x\r\nRange: bytes=0-14\r\nConnection: close\r\n\r\n")?;
-    assert_eq!(
-        (part.status, part.body.as_slice()),
-        (206, &fs::read(xtask::root().join("site/index.html"))?[..15])
-    );
+    assert_eq!((part.status, part.body.as_slice()), (206, &fs::read(xtask::root().join("site/index.html"))?[..15]));
     let listing = http.get("/files/")?;
     assert!(String::from_utf8_lossy(&listing.body).contains("readme.txt"));
     assert_eq!(http.get("/")?.status, 200);
@@ -75,10 +64,7 @@ fn the_shell_knows_its_domains_and_refuses_nonsense() -> Result<()> {
         assert!(domains.contains(name), "{name} is not in:\n{domains}");
     }
     for command in ["help", "devices", "links", "grants", "events", "log web"] {
-        assert!(
-            !system.shell(command, seconds(20))?.trim().is_empty(),
-            "{command} printed nothing"
-        );
+        assert!(!system.shell(command, seconds(20))?.trim().is_empty(), "{command} printed nothing");
     }
     assert!(system.shell("frobnicate", seconds(20))?.contains("help"));
     system.type_bytes(b"\x1b[A\xff\xfe\x00\x80 garbage\r")?;
@@ -123,31 +109,20 @@ fn large_disk() -> Result<(PathBuf, Vec<u8>)> {
 #[test]
 fn a_large_file_and_many_downloads_arrive_whole_while_the_shell_answers() -> Result<()> {
     let (image, hash) = large_disk()?;
-    let mut system = Boot::policy_file("policy/demo.toml")?
-        .disk(&image, false)
-        .network()?
-        .start()?;
+    let mut system = Boot::policy_file("policy/demo.toml")?.disk(&image, false).network()?.start()?;
     system.wait_ready()?;
     let http = system.http();
 
     let large = std::thread::spawn(move || http.get("/large.bin"));
     assert!(system.shell("domains", seconds(30))?.contains("web"));
-    let body = large
-        .join()
-        .map_err(|_| bulkhead_test::error("the download panicked"))??
-        .body;
+    let body = large.join().map_err(|_| bulkhead_test::error("the download panicked"))??.body;
     assert_eq!(Sha256::digest(&body).to_vec(), hash);
 
     let expected = body[..1 << 20].to_vec();
-    let downloads: Vec<_> = (0..32)
-        .map(|_| std::thread::spawn(move || http.get("/small.bin")))
-        .collect();
+    let downloads: Vec<_> = (0..32).map(|_| std::thread::spawn(move || http.get("/small.bin"))).collect();
     assert!(system.shell("links", seconds(30))?.contains("web"));
     for download in downloads {
-        let body = download
-            .join()
-            .map_err(|_| bulkhead_test::error("a download panicked"))??
-            .body;
+        let body = download.join().map_err(|_| bulkhead_test::error("a download panicked"))??.body;
         assert!(body == expected, "a parallel download differs");
     }
     system.shutdown()

@@ -21,18 +21,9 @@ fn dma_inside_the_domain_arrives_and_outside_is_blocked_and_reported() -> Result
     let before = hypervisor_memory(&system)?;
     system.wait_for("driver| done with", seconds(90))?;
     assert_eq!(hypervisor_memory(&system)?, before);
-    let failed: Vec<_> = system
-        .verdicts()
-        .into_iter()
-        .filter(|verdict| !verdict.passed)
-        .collect();
+    let failed: Vec<_> = system.verdicts().into_iter().filter(|verdict| !verdict.passed).collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    for verdict in [
-        "dma-inside-arrives",
-        "dma-outside-tried",
-        "dma-to-own-code-blocked",
-        "configuration-done",
-    ] {
+    for verdict in ["dma-inside-arrives", "dma-outside-tried", "dma-to-own-code-blocked", "configuration-done"] {
         system.expect_verdict(verdict, seconds(1))?;
     }
     let fault = system.wait_for("DMA fault", seconds(30))?;

@@ -34,7 +34,8 @@ const DISK_BYTES: usize = 8 << 20;
 
 /// A client of the block domain that does `what`.
 fn disk_client(what: &str, read_only: bool) -> String {
-    let disks = format!("disks = [{{ from = \"block\", export = \"all\", device = \"xvda\", read-only = {read_only} }}]");
+    let disks =
+        format!("disks = [{{ from = \"block\", export = \"all\", device = \"xvda\", read-only = {read_only} }}]");
     client(what, &disks)
 }
 

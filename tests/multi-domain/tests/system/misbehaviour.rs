@@ -43,16 +43,9 @@ fn each_ends_alone(cases: &[(&str, &str)]) -> Result<()> {
     let mut system = boot(&domains).start()?;
     for (what, reason) in cases {
         let line = ended(&mut system, what)?;
-        assert!(
-            line.to_lowercase().contains(reason),
-            "{what}: {reason:?} is not the reason given: {line}"
-        );
+        assert!(line.to_lowercase().contains(reason), "{what}: {reason:?} is not the reason given: {line}");
     }
-    let failed: Vec<_> = system
-        .verdicts()
-        .into_iter()
-        .filter(|verdict| !verdict.passed)
-        .collect();
+    let failed: Vec<_> = system.verdicts().into_iter().filter(|verdict| !verdict.passed).collect();
     assert!(failed.is_empty(), "{failed:#?}");
     let domains = system.shell("domains", seconds(30))?;
     for survivor in ["policy", "xenstore", "console", "witness"] {
@@ -133,10 +126,7 @@ fn every_frame_comes_back_when_domains_die() -> Result<()> {
         if free >= expected {
             return system.shutdown();
         }
-        assert!(
-            std::time::Instant::now() < limit,
-            "{free} frames free, {expected} expected (before: {full})"
-        );
+        assert!(std::time::Instant::now() < limit, "{free} frames free, {expected} expected (before: {full})");
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
 }

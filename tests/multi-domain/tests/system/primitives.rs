@@ -11,12 +11,7 @@ fn all_pass(mut system: System, domains: &[&str], at_least: usize) -> Result<()>
     let verdicts = system.verdicts();
     let failed: Vec<_> = verdicts.iter().filter(|verdict| !verdict.passed).collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    assert!(
-        verdicts.len() >= at_least,
-        "only {} verdicts:\n{}",
-        verdicts.len(),
-        system.text()
-    );
+    assert!(verdicts.len() >= at_least, "only {} verdicts:\n{}", verdicts.len(), system.text());
     system.wait_ready()?;
     system.shutdown()
 }
