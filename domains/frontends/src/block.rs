@@ -132,11 +132,7 @@ impl Link {
         let page = GrantedPages::allocate(1, device.backend(), Access::ReadWrite)?;
         let ring_reference = page.reference(0).0;
         let front = BlkFront::new(page).map_err(BlkFrontError::from)?;
-        Ok(Link {
-            front,
-            ring_reference,
-            channel: Channel::listen(device.backend())?,
-        })
+        Ok(Link { front, ring_reference, channel: Channel::listen(device.backend())? })
     }
 }
 
@@ -167,23 +163,12 @@ impl Disk {
             flush: device.backend_value("feature-flush-cache").unwrap_or(0u32) == 1,
             pages_max: offered.clamp(BLKIF_MAX_SEGMENTS_PER_REQUEST, SEGMENTS_PER_INDIRECT_PAGE),
         };
-        let segment_pages = (0..if offered > BLKIF_MAX_SEGMENTS_PER_REQUEST {
-            IN_FLIGHT_MAX
-        } else {
-            0
-        })
+        let segment_pages = (0..if offered > BLKIF_MAX_SEGMENTS_PER_REQUEST { IN_FLIGHT_MAX } else { 0 })
             .map(|_| GrantedPages::allocate(1, device.backend(), Access::ReadOnly))
             .collect::<Result<Vec<_>, _>>()?;
         let free_segment_pages = (0..segment_pages.len()).collect();
         let segment_page_of = [None; IN_FLIGHT_MAX];
-        Ok(Disk {
-            device,
-            link,
-            facts,
-            segment_pages,
-            free_segment_pages,
-            segment_page_of,
-        })
+        Ok(Disk { device, link, facts, segment_pages, free_segment_pages, segment_page_of })
     }
 
     /// What the disk is.
@@ -239,19 +224,13 @@ impl Disk {
         if segments.len() <= BLKIF_MAX_SEGMENTS_PER_REQUEST {
             return Ok(self.link.front.transfer(direction, sector, segments)?);
         }
-        let page = *self
-            .free_segment_pages
-            .last()
-            .ok_or(BlkFrontError::Segments(segments.len()))?;
+        let page = *self.free_segment_pages.last().ok_or(BlkFrontError::Segments(segments.len()))?;
         let granted = self.segment_pages.get(page).ok_or(BlkFrontError::Busy)?;
         let mut encoded = [0; PAGE];
         let bytes = encode_segments(segments, &mut encoded).ok_or(BlkFrontError::Segments(segments.len()))?;
         granted.memory().write(0, &encoded[..bytes]);
         let count = segments.len() as u16;
-        let request = self
-            .link
-            .front
-            .indirect(direction, sector, count, &[granted.reference(0).0])?;
+        let request = self.link.front.indirect(direction, sector, count, &[granted.reference(0).0])?;
         self.free_segment_pages.pop();
         if let Some(place) = self.segment_page_of.get_mut(request.slot()) {
             *place = Some(page);
@@ -276,10 +255,7 @@ impl Disk {
     pub fn next_completion(&mut self) -> Result<Option<Completion>, DiskError> {
         loop {
             if let Some(completion) = self.link.front.next_completion()? {
-                let page = self
-                    .segment_page_of
-                    .get_mut(completion.request.slot())
-                    .and_then(Option::take);
+                let page = self.segment_page_of.get_mut(completion.request.slot()).and_then(Option::take);
                 self.free_segment_pages.extend(page);
                 return Ok(Some(completion));
             }

@@ -96,12 +96,7 @@ struct Buffers {
 impl Buffers {
     fn new(device: &Frontend, access: Access) -> Result<Self, GrantError> {
         let pages = GrantedPages::allocate(FRAMES, device.backend(), access)?;
-        let index_of = pages
-            .references()
-            .iter()
-            .enumerate()
-            .map(|(index, reference)| (reference.0, index))
-            .collect();
+        let index_of = pages.references().iter().enumerate().map(|(index, reference)| (reference.0, index)).collect();
         Ok(Buffers { pages, index_of })
     }
 
@@ -175,17 +170,8 @@ pub struct Nic {
 
 impl Nic {
     fn new(device: Frontend, link: Link) -> Result<Self, NicError> {
-        let mac = device
-            .value::<String>("mac")
-            .ok()
-            .and_then(|text| parse_mac(&text))
-            .ok_or(NicError::NoAddress)?;
-        Ok(Nic {
-            device,
-            link,
-            mac,
-            dropped: 0,
-        })
+        let mac = device.value::<String>("mac").ok().and_then(|text| parse_mac(&text)).ok_or(NicError::NoAddress)?;
+        Ok(Nic { device, link, mac, dropped: 0 })
     }
 
     /// Its address.
@@ -278,9 +264,7 @@ impl Nic {
     pub fn collect_sent(&mut self) -> Result<(), NicError> {
         loop {
             while let Some(completion) = self.link.tx.next_completion()? {
-                self.link
-                    .tx_free
-                    .extend(self.link.tx_pages.index_of.get(&completion.gref).copied());
+                self.link.tx_free.extend(self.link.tx_pages.index_of.get(&completion.gref).copied());
             }
             if !self.link.tx.final_check()? {
                 return Ok(());
@@ -317,10 +301,7 @@ impl Nic {
 
 /// Six hexadecimal bytes with colons between.
 fn parse_mac(text: &str) -> Option<[u8; 6]> {
-    let mut bytes = text
-        .trim()
-        .split(':')
-        .map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2));
+    let mut bytes = text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).ok().filter(|_| byte.len() == 2));
     let mut mac = [0; 6];
     for byte in &mut mac {
         *byte = bytes.next()??;
@@ -336,14 +317,9 @@ mod tests {
     #[test]
     fn addresses_are_read_strictly() {
         assert_eq!(parse_mac("00:16:3e:01:02:fF"), Some([0, 0x16, 0x3e, 1, 2, 0xff]));
-        for bad in [
-            "",
-            "00:16:3e:01:02",
-            "00:16:3e:01:02:03:04",
-            "0:16:3e:1:2:3",
-            "01:16:3e:01:02:03",
-            "00:00:00:00:00:00",
-        ] {
+        for bad in
+            ["", "00:16:3e:01:02", "00:16:3e:01:02:03:04", "0:16:3e:1:2:3", "01:16:3e:01:02:03", "00:00:00:00:00:00"]
+        {
             assert_eq!(parse_mac(bad), None, "{bad}");
         }
     }

@@ -37,11 +37,7 @@ pub enum Waiting {
 impl<R> Steps<R> {
     /// Of the device `index`, or of the first of its kind.
     pub fn new(kind: &'static str, index: Option<u32>) -> Self {
-        Steps {
-            kind,
-            index,
-            stage: Stage::Start,
-        }
+        Steps { kind, index, stage: Stage::Start }
     }
 
     /// Goes on as far as possible without waiting. `make` allocates the rings for a back end; `publish` gives their

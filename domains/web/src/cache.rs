@@ -40,16 +40,8 @@ impl Cache {
     /// With so many slots.
     #[must_use]
     pub fn new(slots: usize) -> Self {
-        let free = Slot {
-            chunk: 0,
-            state: State::Free,
-            used: 0,
-        };
-        Cache {
-            slots: alloc::vec![free; slots],
-            by_chunk: BTreeMap::new(),
-            clock: 0,
-        }
+        let free = Slot { chunk: 0, state: State::Free, used: 0 };
+        Cache { slots: alloc::vec![free; slots], by_chunk: BTreeMap::new(), clock: 0 }
     }
 
     /// Slots.
@@ -76,22 +68,14 @@ impl Cache {
     /// Gives a slot to `chunk`, which is absent, and marks it as being loaded. `None`: all slots are being loaded.
     #[must_use = "a claimed slot must be loaded"]
     pub fn claim(&mut self, chunk: u64) -> Option<usize> {
-        let candidates = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.state != State::Loading);
+        let candidates = self.slots.iter().enumerate().filter(|(_, slot)| slot.state != State::Loading);
         let index = candidates.min_by_key(|(_, slot)| slot.used)?.0;
         let slot = self.slots.get_mut(index)?;
         if slot.state == State::Ready {
             self.by_chunk.remove(&slot.chunk);
         }
         self.clock += 1;
-        *slot = Slot {
-            chunk,
-            state: State::Loading,
-            used: self.clock,
-        };
+        *slot = Slot { chunk, state: State::Loading, used: self.clock };
         self.by_chunk.insert(chunk, index);
         Some(index)
     }
@@ -107,11 +91,7 @@ impl Cache {
     pub fn failed(&mut self, index: usize) {
         if let Some(slot) = self.slots.get_mut(index) {
             self.by_chunk.remove(&slot.chunk);
-            *slot = Slot {
-                chunk: 0,
-                state: State::Free,
-                used: 0,
-            };
+            *slot = Slot { chunk: 0, state: State::Free, used: 0 };
         }
     }
 }
@@ -129,10 +109,7 @@ pub struct Streams {
 
 impl Default for Streams {
     fn default() -> Self {
-        Streams {
-            ends: [(u64::MAX, 0); STREAMS],
-            clock: 0,
-        }
+        Streams { ends: [(u64::MAX, 0); STREAMS], clock: 0 }
     }
 }
 
@@ -199,11 +176,7 @@ mod tests {
         for step in 0..10 {
             for stream in 0..32 {
                 let start = base(stream) + step * 100;
-                let expected = if step == 0 {
-                    Pattern::Random
-                } else {
-                    Pattern::Sequential
-                };
+                let expected = if step == 0 { Pattern::Random } else { Pattern::Sequential };
                 assert_eq!(streams.note(start, start + 100), expected);
             }
         }

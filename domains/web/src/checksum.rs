@@ -40,20 +40,7 @@ pub fn fill_tcp(frame: &mut [u8]) {
     let Some(packet) = frame.get_mut(ETHERNET_HEADER..) else {
         return;
     };
-    let [
-        version_and_length,
-        _,
-        total_high,
-        total_low,
-        _,
-        _,
-        _,
-        _,
-        _,
-        protocol,
-        ..,
-    ] = *packet
-    else {
+    let [version_and_length, _, total_high, total_low, _, _, _, _, _, protocol, ..] = *packet else {
         return;
     };
     let header = usize::from(version_and_length & 0xf) * 4;

@@ -35,10 +35,7 @@ struct Reader(SharedVolume);
 
 impl Ext4Read for Reader {
     fn read(&mut self, start: u64, destination: &mut [u8]) -> Result<(), Box<dyn Error + Send + Sync>> {
-        self.0
-            .borrow_mut()
-            .read(start, destination)
-            .map_err(|why| Box::new(ReadFailed(why)).into())
+        self.0.borrow_mut().read(start, destination).map_err(|why| Box::new(ReadFailed(why)).into())
     }
 }
 
@@ -70,9 +67,7 @@ pub struct OpenFile {
 impl DiskSite {
     /// Without a disk so far.
     pub fn new() -> Self {
-        DiskSite {
-            state: State::Opening(Box::new(Opening::new(None)), "the disk is not connected yet".into()),
-        }
+        DiskSite { state: State::Opening(Box::new(Opening::new(None)), "the disk is not connected yet".into()) }
     }
 
     fn volume(&self) -> Option<&SharedVolume> {
@@ -156,10 +151,7 @@ fn mount(disk: Disk) -> State {
     let mebibytes = volume.borrow().bytes() >> 20;
     match Ext4::load(Box::new(Reader(volume.clone()))) {
         Ok(files) => {
-            log::info!(
-                "disk of {mebibytes} MiB, ext4 file system {:?}",
-                files.label().to_str().unwrap_or("")
-            );
+            log::info!("disk of {mebibytes} MiB, ext4 file system {:?}", files.label().to_str().unwrap_or(""));
             State::Mounted { files, volume }
         }
         Err(error) => {
@@ -179,12 +171,7 @@ impl Site for DiskSite {
         match files.open(path) {
             Ok(file) => {
                 let (size, modified) = (file.metadata().len(), file.metadata().modified().seconds());
-                let file = OpenFile {
-                    file,
-                    volume: volume.clone(),
-                    expected: None,
-                    broken: false,
-                };
+                let file = OpenFile { file, volume: volume.clone(), expected: None, broken: false };
                 Ok(Found::File(Opened { file, size, modified }))
             }
             Err(Ext4Error::IsADirectory) => Ok(Found::Directory),
@@ -213,10 +200,7 @@ impl Site for DiskSite {
                 Ok(kind) => kind.is_dir(),
                 Err(_) => false,
             };
-            listed.push(Listed {
-                name: name.to_vec(),
-                directory,
-            });
+            listed.push(Listed { name: name.to_vec(), directory });
         }
         Ok(listed)
     }
@@ -267,20 +251,12 @@ impl OpenFile {
         }
         let mut filled = 0;
         while filled < buffer.len() {
-            match self
-                .file
-                .read_bytes(&mut buffer[filled..])
-                .map_err(|error| error.to_string())?
-            {
+            match self.file.read_bytes(&mut buffer[filled..]).map_err(|error| error.to_string())? {
                 0 => break,
                 count => filled += count,
             }
         }
-        if filled == 0 {
-            Err("the file is shorter than it says".into())
-        } else {
-            Ok(filled)
-        }
+        if filled == 0 { Err("the file is shorter than it says".into()) } else { Ok(filled) }
     }
 }
 

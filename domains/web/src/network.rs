@@ -22,12 +22,7 @@ pub struct Device {
 
 impl Device {
     pub fn new(nic: Nic) -> Self {
-        Device {
-            nic,
-            received: Vec::with_capacity(FRAME_MAX),
-            sending: alloc::vec![0; FRAME_MAX],
-            failure: None,
-        }
+        Device { nic, received: Vec::with_capacity(FRAME_MAX), sending: alloc::vec![0; FRAME_MAX], failure: None }
     }
 
     /// Takes back the room of frames that went out.
@@ -55,31 +50,13 @@ impl phy::Device for Device {
                 return None;
             }
         }
-        let Device {
-            nic,
-            received,
-            sending,
-            failure,
-        } = self;
-        Some((
-            Received(received),
-            Sending {
-                nic,
-                buffer: sending,
-                failure,
-            },
-        ))
+        let Device { nic, received, sending, failure } = self;
+        Some((Received(received), Sending { nic, buffer: sending, failure }))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<Sending<'_>> {
-        let Device {
-            nic, sending, failure, ..
-        } = self;
-        (failure.is_none() && nic.can_send()).then_some(Sending {
-            nic,
-            buffer: sending,
-            failure,
-        })
+        let Device { nic, sending, failure, .. } = self;
+        (failure.is_none() && nic.can_send()).then_some(Sending { nic, buffer: sending, failure })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {

@@ -24,8 +24,9 @@ const RECEIVE_BUFFER: usize = 4096;
 const CONNECTIONS_MAX: usize = 128;
 /// Sockets that listen for the next connections.
 const LISTENERS: usize = 8;
-/// Frames taken in before the connections get their turn.
-const FRAMES_PER_TURN: usize = 64;
+/// Frames taken in before the connections get their turn: all that the interface can hold, as what it cannot hold
+/// while the connections are served is lost.
+const FRAMES_PER_TURN: usize = 256;
 /// How long a connection may be idle.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How long a peer may leave data unacknowledged.
@@ -115,13 +116,7 @@ impl Server {
         }
         let port = info::argument("port").and_then(|text| text.parse().ok()).unwrap_or(80);
         log::info!("serving http://{}:{port}/", address.address());
-        Some(Server {
-            device,
-            interface,
-            sockets: SocketSet::new(Vec::new()),
-            clients: Vec::new(),
-            port,
-        })
+        Some(Server { device, interface, sockets: SocketSet::new(Vec::new()), clients: Vec::new(), port })
     }
 
     /// Serves until the network is lost; gives the reason.
@@ -165,48 +160,41 @@ impl Server {
     fn round(&mut self, site: &mut DiskSite) -> Round {
         self.device.collect();
         site.collect();
-        let mut round = self.take_in_frames();
-        let spare = self.keep_listening();
+        let (mut round, spare) = self.take_in_frames();
+        // The buffers are free again before the longer part of the round.
+        self.device.nic.flush();
         for index in 0..self.clients.len() {
             if self.serve_client(index, site, spare) == Round::Busy {
                 round = Round::Busy;
             }
         }
-        while self
-            .interface
-            .poll_egress(stack_time(), &mut self.device, &mut self.sockets)
-            != PollResult::None
-        {}
+        while self.interface.poll_egress(stack_time(), &mut self.device, &mut self.sockets) != PollResult::None {}
         self.device.nic.flush();
         site.kick();
         round
     }
 
-    fn take_in_frames(&mut self) -> Round {
-        for _ in 0..FRAMES_PER_TURN {
-            let result = self
-                .interface
-                .poll_ingress_single(stack_time(), &mut self.device, &mut self.sockets);
-            if result == PollIngressSingleResult::None {
-                return Round::Idle;
+    /// Takes in frames. Each may be a new connection, so listeners are made as fast as they are used up.
+    fn take_in_frames(&mut self) -> (Round, usize) {
+        for _ in 0..FRAMES_PER_TURN / LISTENERS {
+            let spare = self.keep_listening();
+            for _ in 0..LISTENERS {
+                let result = self.interface.poll_ingress_single(stack_time(), &mut self.device, &mut self.sockets);
+                if result == PollIngressSingleResult::None {
+                    return (Round::Idle, spare);
+                }
             }
         }
-        Round::Busy
+        (Round::Busy, self.keep_listening())
     }
 
     /// When the stack or an idle connection wants attention without an event.
     fn deadline(&mut self) -> Option<Instant> {
-        let at = self
-            .interface
-            .poll_at(stack_time(), &self.sockets)
-            .map(|at| Instant(at.total_micros() as u64 * 1000));
+        let at = self.interface.poll_at(stack_time(), &self.sockets).map(|at| Instant(at.total_micros() as u64 * 1000));
         // A stack that cannot send waits for room, which comes with an event.
         let at = at.filter(|_| self.device.nic.can_send());
-        let idle = self
-            .clients
-            .iter()
-            .filter(|client| client.connection.is_some())
-            .map(|client| client.active + IDLE_MAX);
+        let idle =
+            self.clients.iter().filter(|client| client.connection.is_some()).map(|client| client.active + IDLE_MAX);
         idle.chain(at).min()
     }
 
@@ -231,11 +219,7 @@ impl Server {
                 break;
             }
             let handle = self.sockets.add(socket);
-            self.clients.push(Client {
-                handle,
-                connection: None,
-                active: now(),
-            });
+            self.clients.push(Client { handle, connection: None, active: now() });
             listening += 1;
         }
         listening

@@ -69,9 +69,7 @@ impl Volume {
     pub fn new(disk: Disk) -> Result<Self, DiskError> {
         let (_, free) = runtime::heap::usage();
         let chunks = (free / 3 / CHUNK_BYTES).clamp(CHUNKS_MIN, CHUNKS_MAX);
-        let buffers = (0..chunks)
-            .map(|_| disk.buffer(CHUNK_PAGES))
-            .collect::<Result<Vec<_>, _>>()?;
+        let buffers = (0..chunks).map(|_| disk.buffer(CHUNK_PAGES)).collect::<Result<Vec<_>, _>>()?;
         let facts = disk.facts();
         Ok(Volume {
             disk: Some(disk),
@@ -100,9 +98,7 @@ impl Volume {
 
     /// Whether a watch event says that the back end goes away.
     pub fn is_lost(&self, event: &WatchEvent) -> bool {
-        self.disk
-            .as_ref()
-            .is_some_and(|disk| disk.concerns(event) && disk.is_gone())
+        self.disk.as_ref().is_some_and(|disk| disk.concerns(event) && disk.is_gone())
     }
 
     /// Gives the disk up; every read fails from now on.
@@ -128,9 +124,7 @@ impl Volume {
     }
 
     fn copy_out(&mut self, start: u64, destination: &mut [u8]) -> Result<(), String> {
-        let end = start
-            .checked_add(destination.len() as u64)
-            .filter(|&end| end <= self.bytes);
+        let end = start.checked_add(destination.len() as u64).filter(|&end| end <= self.bytes);
         let end = end.ok_or_else(|| String::from("a read past the end of the disk"))?;
         if self.streams.note(start, end) == Pattern::Sequential {
             let next = end.div_ceil(CHUNK_BYTES as u64);
@@ -187,14 +181,8 @@ impl Volume {
             progress.requests = progress.requests.saturating_sub(1);
             progress.failed |= completion.outcome != Outcome::Done;
             match *progress {
-                Progress {
-                    requests: 0,
-                    failed: false,
-                } => self.cache.loaded(load.slot),
-                Progress {
-                    requests: 0,
-                    failed: true,
-                } => self.cache.failed(load.slot),
+                Progress { requests: 0, failed: false } => self.cache.loaded(load.slot),
+                Progress { requests: 0, failed: true } => self.cache.failed(load.slot),
                 _ => {}
             }
         }

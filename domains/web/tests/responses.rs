@@ -29,17 +29,9 @@ impl Site for Memory {
             return Err(SiteError::Forbidden);
         }
         if let Some(bytes) = self.files.get(path) {
-            return Ok(Found::File(Opened {
-                file: bytes.clone(),
-                size: bytes.len() as u64,
-                modified: MODIFIED,
-            }));
+            return Ok(Found::File(Opened { file: bytes.clone(), size: bytes.len() as u64, modified: MODIFIED }));
         }
-        let prefix = if path == b"/" {
-            b"/".to_vec()
-        } else {
-            [path, b"/"].concat()
-        };
+        let prefix = if path == b"/" { b"/".to_vec() } else { [path, b"/"].concat() };
         if path == b"/" || self.files.keys().any(|name| name.starts_with(&prefix)) {
             return Ok(Found::Directory);
         }
@@ -47,21 +39,14 @@ impl Site for Memory {
     }
 
     fn list(&mut self, path: &[u8], limit: usize) -> Result<Vec<Listed>, SiteError> {
-        let prefix = if path == b"/" {
-            b"/".to_vec()
-        } else {
-            [path, b"/"].concat()
-        };
+        let prefix = if path == b"/" { b"/".to_vec() } else { [path, b"/"].concat() };
         let mut listed: Vec<Listed> = self
             .files
             .keys()
             .filter_map(|name| name.strip_prefix(prefix.as_slice()))
             .map(|rest| {
                 let mut parts = rest.splitn(2, |&byte| byte == b'/');
-                Listed {
-                    name: parts.next().unwrap().to_vec(),
-                    directory: parts.next().is_some(),
-                }
+                Listed { name: parts.next().unwrap().to_vec(), directory: parts.next().is_some() }
             })
             .collect();
         listed.dedup();
@@ -101,10 +86,7 @@ impl Sink for Pipe {
 /// Runs a connection on `input` to its end, giving the sink `room` bytes of room at a time.
 fn run(site: &mut Memory, input: &[u8], room: usize) -> (Vec<u8>, Progress) {
     let mut connection = Connection::default();
-    let mut pipe = Pipe {
-        bytes: Vec::new(),
-        room,
-    };
+    let mut pipe = Pipe { bytes: Vec::new(), room };
     let mut rest = input;
     loop {
         let taken = connection.input(rest);
@@ -150,11 +132,7 @@ fn ask_of(site: &mut Memory, request: &str) -> Parsed {
     let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-    Parsed {
-        status,
-        head,
-        body: bytes[end..].to_vec(),
-    }
+    Parsed { status, head, body: bytes[end..].to_vec() }
 }
 
 fn get(target: &str, fields: &str) -> Parsed {
@@ -214,14 +192,8 @@ fn ranges() {
     let big = site().files[&b"/big.bin"[..]].clone();
     let got = get("/big.bin", "Range: bytes=30000-70000\r\n");
     assert_eq!(got.body, big[30_000..=70_000]);
-    assert_eq!(
-        get("/hello.txt", "Range: bytes=7-\r\nIf-Range: \"c-2ebc98a1\"\r\n").status,
-        206
-    );
-    assert_eq!(
-        get("/hello.txt", "Range: bytes=7-\r\nIf-Range: \"old\"\r\n").status,
-        200
-    );
+    assert_eq!(get("/hello.txt", "Range: bytes=7-\r\nIf-Range: \"c-2ebc98a1\"\r\n").status, 206);
+    assert_eq!(get("/hello.txt", "Range: bytes=7-\r\nIf-Range: \"old\"\r\n").status, 200);
 }
 
 #[test]
@@ -242,15 +214,9 @@ fn what_the_client_has_is_not_sent_again() {
 fn directories() {
     let got = get("/", "");
     let page = String::from_utf8(got.body).unwrap();
-    assert!(
-        page.contains("href=\"./dir/\"") && page.contains("href=\"./hello.txt\""),
-        "{page}"
-    );
+    assert!(page.contains("href=\"./dir/\"") && page.contains("href=\"./hello.txt\""), "{page}");
     let page = String::from_utf8(get("/dir/", "").body).unwrap();
-    assert!(
-        page.contains("href=\"./a%20b.html\"") && page.contains("href=\"../\""),
-        "{page}"
-    );
+    assert!(page.contains("href=\"./a%20b.html\"") && page.contains("href=\"../\""), "{page}");
     let got = get("/dir", "");
     assert_eq!(got.status, 301);
     assert!(got.head.contains("Location: /dir/\r\n"));
@@ -273,19 +239,12 @@ fn errors_have_their_status_and_a_page() {
         assert_eq!(got.status, status, "{request}");
         assert!(String::from_utf8(got.body).unwrap().contains(&status.to_string()));
     }
-    assert!(
-        ask("PUT / HTTP/1.1\r\nHost: x\r\n\r\n")
-            .head
-            .contains("Allow: GET, HEAD\r\n")
-    );
+    assert!(ask("PUT / HTTP/1.1\r\nHost: x\r\n\r\n").head.contains("Allow: GET, HEAD\r\n"));
 }
 
 #[test]
 fn a_site_without_disk_answers_503_with_the_reason() {
-    let mut site = Memory {
-        unavailable: Some("no disk <yet>".into()),
-        ..site()
-    };
+    let mut site = Memory { unavailable: Some("no disk <yet>".into()), ..site() };
     let got = ask_of(&mut site, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(got.status, 503);
     assert!(String::from_utf8(got.body).unwrap().contains("no disk &lt;yet&gt;"));
@@ -298,11 +257,7 @@ fn pipelined_requests_are_answered_in_order() {
     let (bytes, end) = run(&mut site(), input, 50);
     assert_eq!(end, Progress::Finished);
     let text = String::from_utf8(bytes).unwrap();
-    assert_eq!(
-        text.matches("HTTP/1.1 200 OK\r\n").count(),
-        3,
-        "what follows a close is not answered: {text}"
-    );
+    assert_eq!(text.matches("HTTP/1.1 200 OK\r\n").count(), 3, "what follows a close is not answered: {text}");
     assert!(text.find("hello, world").unwrap() < text.find("Content-Length: 99538").unwrap());
 }
 
@@ -317,10 +272,7 @@ fn a_body_is_never_taken_for_a_request() {
 
 #[test]
 fn a_file_that_fails_midway_breaks_the_connection() {
-    let mut site = Memory {
-        fails_at: Some(40_000),
-        ..site()
-    };
+    let mut site = Memory { fails_at: Some(40_000), ..site() };
     let (bytes, end) = run(&mut site, b"GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n", 1000);
     assert_eq!(end, Progress::Broken);
     assert!(bytes.len() < 60_000);
@@ -329,10 +281,7 @@ fn a_file_that_fails_midway_breaks_the_connection() {
 #[test]
 fn a_client_that_does_not_read_is_not_read() {
     let mut connection = Connection::default();
-    let mut pipe = Pipe {
-        bytes: Vec::new(),
-        room: 0,
-    };
+    let mut pipe = Pipe { bytes: Vec::new(), room: 0 };
     connection.input(b"GET /big.bin HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(connection.advance(&mut site(), &mut pipe, 2), Progress::WaitsForRoom);
     assert_eq!(connection.input_room(), 0);

@@ -57,10 +57,7 @@ impl Connection {
 
     /// Drops all that it holds and serves it no more.
     pub fn cut_off(&mut self) {
-        *self = Connection {
-            state: State::CutOff,
-            ..Connection::new(self.domain)
-        };
+        *self = Connection { state: State::CutOff, ..Connection::new(self.domain) };
     }
 
     /// Bytes held on its behalf, besides the nodes that it owns.
@@ -95,8 +92,7 @@ impl Connection {
         if let Some(head) = encode_head(kind, request, transaction, payload.len()) {
             self.output.extend_from_slice(&head);
             self.output.extend_from_slice(payload);
-            self.messages
-                .push(self.taken_in_all + (self.output.len() - self.sent) as u64);
+            self.messages.push(self.taken_in_all + (self.output.len() - self.sent) as u64);
         }
     }
 

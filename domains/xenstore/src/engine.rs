@@ -76,17 +76,12 @@ impl Engine {
     /// Whether `domain` is known but not served.
     #[must_use]
     pub fn is_cut_off(&self, domain: DomId) -> bool {
-        self.connections
-            .get(&domain)
-            .is_some_and(|connection| connection.state == State::CutOff)
+        self.connections.get(&domain).is_some_and(|connection| connection.state == State::CutOff)
     }
 
     /// Bytes to put into the ring of `domain`.
     pub fn output(&mut self, domain: DomId) -> &[u8] {
-        self.connections
-            .get_mut(&domain)
-            .map(Connection::output)
-            .unwrap_or_default()
+        self.connections.get_mut(&domain).map(Connection::output).unwrap_or_default()
     }
 
     /// `bytes` of [`Engine::output`] are in the ring.

@@ -29,20 +29,13 @@ impl Event {
     /// The event of a removal.
     #[must_use]
     pub fn removed(path: Path, before: Permissions, exact: bool) -> Self {
-        Event {
-            path,
-            exact,
-            readable_by: [Some(before), None],
-        }
+        Event { path, exact, readable_by: [Some(before), None] }
     }
 
     /// Whether `domain` may know.
     #[must_use]
     pub fn visible_to(&self, domain: DomId) -> bool {
-        self.readable_by
-            .iter()
-            .flatten()
-            .any(|permissions| permissions.access_of(domain).reads())
+        self.readable_by.iter().flatten().any(|permissions| permissions.access_of(domain).reads())
     }
 }
 
@@ -104,12 +97,7 @@ impl Overlay {
     }
 
     fn new(recording: Recording) -> Self {
-        Overlay {
-            recording,
-            touched: BTreeMap::new(),
-            events: Vec::new(),
-            bytes: 0,
-        }
+        Overlay { recording, touched: BTreeMap::new(), events: Vec::new(), bytes: 0 }
     }
 
     /// Bytes that it holds.
@@ -125,14 +113,11 @@ impl Overlay {
 
     /// The changes, and the events for them.
     pub fn into_parts(self) -> (impl Iterator<Item = (Path, Option<Rc<Node>>)>, Vec<Event>) {
-        let writes = self
-            .touched
-            .into_iter()
-            .filter_map(|(path, touched)| match touched.state {
-                State::Seen => None,
-                State::Written(node) => Some((path, Some(node))),
-                State::Removed => Some((path, None)),
-            });
+        let writes = self.touched.into_iter().filter_map(|(path, touched)| match touched.state {
+            State::Seen => None,
+            State::Written(node) => Some((path, Some(node))),
+            State::Removed => Some((path, None)),
+        });
         (writes, self.events)
     }
 
@@ -177,10 +162,7 @@ impl Overlay {
         writes: Vec<Write>,
         events: impl IntoIterator<Item = Event>,
     ) -> Result<(), Errno> {
-        let fresh = writes
-            .iter()
-            .filter(|write| !self.touched.contains_key(&write.path))
-            .count();
+        let fresh = writes.iter().filter(|write| !self.touched.contains_key(&write.path)).count();
         if self.recording == Recording::Transaction {
             self.room_for(fresh, client)?;
         }
@@ -224,10 +206,7 @@ impl Overlay {
             }
             bytes += charged_bytes(path, node);
         }
-        for (owner, delta) in deltas
-            .into_iter()
-            .filter(|(owner, delta)| *delta > 0 && !owner.is_privileged())
-        {
+        for (owner, delta) in deltas.into_iter().filter(|(owner, delta)| *delta > 0 && !owner.is_privileged()) {
             if store.usage(owner).nodes + delta.unsigned_abs() > quota::NODES {
                 return Err(Errno::ENOSPC);
             }

@@ -81,19 +81,13 @@ impl Path {
     #[must_use]
     pub fn is_at_or_under(&self, ancestor: &Path) -> bool {
         ancestor.is_root()
-            || self
-                .0
-                .strip_prefix(ancestor.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            || self.0.strip_prefix(ancestor.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// How a client of `domain` that watches by a relative path names this node.
     #[must_use]
     pub fn relative_to_home(&self, domain: DomId) -> &str {
-        self.0
-            .strip_prefix(Path::home(domain).as_str())
-            .and_then(|rest| rest.strip_prefix('/'))
-            .unwrap_or(&self.0)
+        self.0.strip_prefix(Path::home(domain).as_str()).and_then(|rest| rest.strip_prefix('/')).unwrap_or(&self.0)
     }
 }
 
@@ -137,9 +131,6 @@ mod tests {
         assert!(path.is_at_or_under(&path));
         assert!(!path.is_at_or_under(&resolve("/a/b").unwrap()));
         assert_eq!(Path::home(DomId(3)).child("x").relative_to_home(DomId(3)), "x");
-        assert_eq!(
-            Path::home(DomId(33)).child("x").relative_to_home(DomId(3)),
-            "/local/domain/33/x"
-        );
+        assert_eq!(Path::home(DomId(33)).child("x").relative_to_home(DomId(3)), "/local/domain/33/x");
     }
 }

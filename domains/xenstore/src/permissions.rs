@@ -31,13 +31,7 @@ impl Permissions {
     /// A list of just the owner and what everybody else may do.
     #[must_use]
     pub fn new(owner: DomId, everybody_else: Access) -> Self {
-        Permissions {
-            first: Entry {
-                domain: owner,
-                access: everybody_else,
-            },
-            others: Rc::from([]),
-        }
+        Permissions { first: Entry { domain: owner, access: everybody_else }, others: Rc::from([]) }
     }
 
     /// Reads the entries of a `SET_PERMS` request.
@@ -45,19 +39,13 @@ impl Permissions {
         let mut entries = entries.map(|text| Permission::parse(text).map(Entry::from).ok_or(Errno::EINVAL));
         let first = entries.next().ok_or(Errno::EINVAL)??;
         let others = entries.collect::<Result<Vec<_>, _>>()?;
-        Ok(Permissions {
-            first,
-            others: Rc::from(others),
-        })
+        Ok(Permissions { first, others: Rc::from(others) })
     }
 
     /// Appends the entries as `GET_PERMS` sends them.
     pub fn encode(&self, out: &mut Vec<u8>) {
         for entry in self.entries() {
-            let entry = Permission {
-                access: entry.access,
-                domid: entry.domain.0,
-            };
+            let entry = Permission { access: entry.access, domid: entry.domain.0 };
             out.extend_from_slice(format!("{entry}\0").as_bytes());
         }
     }
@@ -80,10 +68,7 @@ impl Permissions {
         if domain.is_privileged() || domain == self.first.domain {
             return Access::Both;
         }
-        self.others
-            .iter()
-            .find(|entry| entry.domain == domain)
-            .map_or(self.first.access, |entry| entry.access)
+        self.others.iter().find(|entry| entry.domain == domain).map_or(self.first.access, |entry| entry.access)
     }
 
     /// The list for a node that `creator` makes under one with this list: a privileged creator hands the list on as it
@@ -100,16 +85,8 @@ impl Permissions {
     /// The list without any further entry for `domain`, or `None` when there is none.
     #[must_use]
     pub fn without(&self, domain: DomId) -> Option<Self> {
-        let others: Vec<Entry> = self
-            .others
-            .iter()
-            .copied()
-            .filter(|entry| entry.domain != domain)
-            .collect();
-        (others.len() != self.others.len()).then(|| Permissions {
-            first: self.first,
-            others: Rc::from(others),
-        })
+        let others: Vec<Entry> = self.others.iter().copied().filter(|entry| entry.domain != domain).collect();
+        (others.len() != self.others.len()).then(|| Permissions { first: self.first, others: Rc::from(others) })
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -119,10 +96,7 @@ impl Permissions {
 
 impl From<Permission> for Entry {
     fn from(entry: Permission) -> Self {
-        Entry {
-            domain: DomId(entry.domid),
-            access: entry.access,
-        }
+        Entry { domain: DomId(entry.domid), access: entry.access }
     }
 }
 
@@ -165,17 +139,7 @@ mod tests {
 
     #[test]
     fn malformed_entries_are_refused() {
-        for bad in [
-            &b""[..],
-            b"\0",
-            b"r\0",
-            b"x1\0",
-            b"r65536\0",
-            b"r-1\0",
-            b"r1",
-            b"r1\0\0",
-            b"r1x\0",
-        ] {
+        for bad in [&b""[..], b"\0", b"r\0", b"x1\0", b"r65536\0", b"r-1\0", b"r1", b"r1\0\0", b"r1x\0"] {
             assert_eq!(Permissions::parse(Strings::new(bad)), Err(Errno::EINVAL), "{bad:?}");
         }
     }

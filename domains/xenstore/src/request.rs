@@ -36,10 +36,7 @@ impl Engine {
         if self.is_cut_off(client) {
             return;
         }
-        let context = Context {
-            client,
-            transaction: head.tx_id,
-        };
+        let context = Context { client, transaction: head.tx_id };
         let mut events = Vec::new();
         let reply = Request::parse(message)
             .map_err(RequestError::errno)
@@ -80,11 +77,9 @@ impl Engine {
             Request::TransactionStart => self.start_transaction(context),
             Request::TransactionEnd(end) => self.end_transaction(context, end, events),
             Request::GetDomainPath(domain) => Ok(format!("{}\0", Path::home(DomId(domain))).into_bytes()),
-            Request::IsDomainIntroduced(domain) => Ok(if self.knows(DomId(domain)) {
-                b"T\0".to_vec()
-            } else {
-                b"F\0".to_vec()
-            }),
+            Request::IsDomainIntroduced(domain) => {
+                Ok(if self.knows(DomId(domain)) { b"T\0".to_vec() } else { b"F\0".to_vec() })
+            }
             Request::Introduce { domid, gfn: _, port } => self.introduce(client, DomId(domid), port, rings),
             Request::Release(domain) => self.release_request(client, DomId(domain), rings),
             Request::Control(words) => self.control(client, words),
@@ -129,11 +124,7 @@ impl Engine {
     fn get_permissions(&mut self, context: Context, path: &Path) -> Reply {
         let mut reply = Vec::new();
         self.readable(context, path)?.permissions.encode(&mut reply);
-        if reply.len() > XENSTORE_PAYLOAD_MAX {
-            Err(Errno::E2BIG)
-        } else {
-            Ok(reply)
-        }
+        if reply.len() > XENSTORE_PAYLOAD_MAX { Err(Errno::E2BIG) } else { Ok(reply) }
     }
 
     fn write(&mut self, context: Context, path: &Path, value: &[u8], events: &mut Vec<Event>) -> Reply {
@@ -142,17 +133,8 @@ impl Engine {
                 return view.create(path, value);
             };
             let event = changed(path, &node, &node.permissions);
-            let node = Node {
-                value: Rc::from(value),
-                ..Node::clone(&node)
-            };
-            view.apply(
-                alloc::vec![Write {
-                    path: path.clone(),
-                    node: Some(node)
-                }],
-                [event],
-            )
+            let node = Node { value: Rc::from(value), ..Node::clone(&node) };
+            view.apply(alloc::vec![Write { path: path.clone(), node: Some(node) }], [event])
         })
     }
 
@@ -180,17 +162,8 @@ impl Engine {
                 }
             }
             let event = changed(path, &node, &permissions);
-            let node = Node {
-                permissions: permissions.clone(),
-                ..Node::clone(&node)
-            };
-            view.apply(
-                alloc::vec![Write {
-                    path: path.clone(),
-                    node: Some(node)
-                }],
-                [event],
-            )
+            let node = Node { permissions: permissions.clone(), ..Node::clone(&node) };
+            view.apply(alloc::vec![Write { path: path.clone(), node: Some(node) }], [event])
         })
     }
 
@@ -199,11 +172,7 @@ impl Engine {
         let mut single = Overlay::single_request();
         let connection = self.connections.get_mut(&context.client).ok_or(Errno::ENOENT)?;
         let overlay = overlay_of(connection, context.transaction, &mut single)?;
-        let mut view = View {
-            store: &self.store,
-            overlay,
-            client: context.client,
-        };
+        let mut view = View { store: &self.store, overlay, client: context.client };
         view.accessible(path, Access::Read)?.ok_or(Errno::ENOENT)
     }
 
@@ -221,11 +190,7 @@ impl Engine {
         let mut single = Overlay::single_request();
         let connection = self.connections.get_mut(&client).ok_or(Errno::ENOENT)?;
         let overlay = overlay_of(connection, context.transaction, &mut single)?;
-        action(&mut View {
-            store: &self.store,
-            overlay,
-            client,
-        })?;
+        action(&mut View { store: &self.store, overlay, client })?;
         if context.transaction == 0 {
             events.extend(self.store.commit(single, client)?);
         }
@@ -262,10 +227,7 @@ impl Engine {
         if !client.is_privileged() && self.memory_of(client) > quota::MEMORY {
             return Err(Errno::ENOMEM);
         }
-        self.connection(client)?.watches.add(Watch {
-            target,
-            token: token.into(),
-        })?;
+        self.connection(client)?.watches.add(Watch { target, token: token.into() })?;
         Ok(OK.to_vec())
     }
 
@@ -368,11 +330,7 @@ impl View<'_> {
             return if allowed { Ok(Some(node)) } else { Err(Errno::EACCES) };
         }
         let (_, above) = self.nearest_above(path)?;
-        if covers(above.permissions.access_of(self.client), wanted) {
-            Ok(None)
-        } else {
-            Err(Errno::EACCES)
-        }
+        if covers(above.permissions.access_of(self.client), wanted) { Ok(None) } else { Err(Errno::EACCES) }
     }
 
     /// The nearest existing node above `path`.
@@ -397,28 +355,15 @@ impl View<'_> {
         while let Some(parent) = at.parent() {
             let name = at.name();
             if parent == above {
-                writes.push(Write {
-                    path: parent,
-                    node: Some(top.with_child(name)),
-                });
-                writes.push(Write {
-                    path: at,
-                    node: Some(node),
-                });
+                writes.push(Write { path: parent, node: Some(top.with_child(name)) });
+                writes.push(Write { path: at, node: Some(node) });
                 break;
             }
             let holder = Node::leaf(b"", permissions.clone()).with_child(name);
-            writes.push(Write {
-                path: at.clone(),
-                node: Some(core::mem::replace(&mut node, holder)),
-            });
+            writes.push(Write { path: at.clone(), node: Some(core::mem::replace(&mut node, holder)) });
             at = parent;
         }
-        let event = Event {
-            path: path.clone(),
-            exact: false,
-            readable_by: [None, Some(permissions)],
-        };
+        let event = Event { path: path.clone(), exact: false, readable_by: [None, Some(permissions)] };
         self.apply(writes, [event])
     }
 
@@ -431,10 +376,7 @@ impl View<'_> {
         let mut events = alloc::vec![Event::removed(path.clone(), node.permissions.clone(), false)];
         let mut writes = Vec::new();
         if let Some(parent) = self.get(&parent_path)? {
-            writes.push(Write {
-                path: parent_path,
-                node: Some(parent.without_child(path.name())),
-            });
+            writes.push(Write { path: parent_path, node: Some(parent.without_child(path.name())) });
         }
         let mut to_visit = alloc::vec![(path.clone(), node)];
         while let Some((path, node)) = to_visit.pop() {
@@ -463,11 +405,7 @@ fn overlay_of<'a>(
 }
 
 fn changed(path: &Path, before: &Node, after: &Permissions) -> Event {
-    Event {
-        path: path.clone(),
-        exact: false,
-        readable_by: [Some(before.permissions.clone()), Some(after.clone())],
-    }
+    Event { path: path.clone(), exact: false, readable_by: [Some(before.permissions.clone()), Some(after.clone())] }
 }
 
 fn child_names(node: &Node) -> Vec<u8> {
@@ -480,9 +418,5 @@ fn child_names(node: &Node) -> Vec<u8> {
 }
 
 fn only_privileged(client: DomId) -> Result<(), Errno> {
-    if client.is_privileged() {
-        Ok(())
-    } else {
-        Err(Errno::EACCES)
-    }
+    if client.is_privileged() { Ok(()) } else { Err(Errno::EACCES) }
 }

@@ -44,11 +44,7 @@ impl Ring {
         let mut server = StoreServer::attach(page).map_err(AttachError::Content)?;
         server.set_features(XENSTORE_SERVER_FEATURE_ERROR);
         let channel = Channel::connect(domain, port).map_err(AttachError::Channel)?;
-        Ok(Ring {
-            server,
-            channel,
-            moved: false,
-        })
+        Ok(Ring { server, channel, moved: false })
     }
 
     /// The local port of its channel.

@@ -80,11 +80,7 @@ enum Turn {
 fn serve(engine: &mut Engine, attached: &mut Attached, domain: DomId) -> Turn {
     for _ in 0..REQUESTS_PER_TURN {
         send(engine, attached, domain);
-        let Some(ring) = attached
-            .rings
-            .get_mut(&domain)
-            .filter(|_| engine.takes_requests(domain))
-        else {
+        let Some(ring) = attached.rings.get_mut(&domain).filter(|_| engine.takes_requests(domain)) else {
             return Turn::Done;
         };
         // A copy of the request, as carrying it out may attach and detach rings.
@@ -96,14 +92,7 @@ fn serve(engine: &mut Engine, attached: &mut Attached, domain: DomId) -> Turn {
                 return Turn::Done;
             }
         };
-        engine.request(
-            domain,
-            &Message {
-                head,
-                payload: &payload,
-            },
-            attached,
-        );
+        engine.request(domain, &Message { head, payload: &payload }, attached);
     }
     Turn::More
 }

@@ -35,13 +35,7 @@ impl Node {
     /// A node without children.
     #[must_use]
     pub fn leaf(value: &[u8], permissions: Permissions) -> Self {
-        Node {
-            value: Rc::from(value),
-            permissions,
-            children: Rc::default(),
-            children_bytes: 0,
-            generation: 0,
-        }
+        Node { value: Rc::from(value), permissions, children: Rc::default(), children_bytes: 0, generation: 0 }
     }
 
     /// Bytes that it counts for in [`quota::NODE_BYTES`].
@@ -98,15 +92,8 @@ impl Store {
     /// A store of just the root, which is the policy domain's and nobody else's to read.
     #[must_use]
     pub fn new() -> Self {
-        let mut store = Store {
-            nodes: BTreeMap::new(),
-            usage: BTreeMap::new(),
-            generation: 0,
-        };
-        store.put(
-            Path::root(),
-            Rc::new(Node::leaf(b"", Permissions::new(DomId::POLICY, Access::None))),
-        );
+        let mut store = Store { nodes: BTreeMap::new(), usage: BTreeMap::new(), generation: 0 };
+        store.put(Path::root(), Rc::new(Node::leaf(b"", Permissions::new(DomId::POLICY, Access::None))));
         store
     }
 
@@ -145,10 +132,7 @@ impl Store {
     /// when others used up the node quota meanwhile; then nothing has changed.
     pub fn commit(&mut self, overlay: Overlay, client: DomId) -> Result<Vec<Event>, Errno> {
         let generation_of = |path: &Path| self.nodes.get(path).map(|node| node.generation);
-        if overlay
-            .seen()
-            .any(|(path, generation)| generation_of(path) != generation)
-        {
+        if overlay.seen().any(|(path, generation)| generation_of(path) != generation) {
             return Err(Errno::EAGAIN);
         }
         self.check_node_quota(&overlay, client)?;
@@ -185,22 +169,14 @@ impl Store {
             let Some(permissions) = node.permissions.without(domain) else {
                 continue;
             };
-            let changed = Node {
-                permissions,
-                generation: self.generation,
-                ..Node::clone(node)
-            };
+            let changed = Node { permissions, generation: self.generation, ..Node::clone(node) };
             self.put(path, Rc::new(changed));
         }
         events
     }
 
     fn paths_where(&self, wanted: impl Fn(&Node) -> bool) -> Vec<Path> {
-        self.nodes
-            .iter()
-            .filter(|(_, node)| wanted(node))
-            .map(|(path, _)| path.clone())
-            .collect()
+        self.nodes.iter().filter(|(_, node)| wanted(node)).map(|(path, _)| path.clone()).collect()
     }
 
     fn remove_subtree(&mut self, top: &Path, events: &mut Vec<Event>) {
@@ -216,10 +192,7 @@ impl Store {
         }
         let Some(parent_path) = top.parent() else { return };
         if let Some(parent) = self.nodes.get(&parent_path) {
-            let changed = Node {
-                generation: self.generation,
-                ..parent.without_child(top.name())
-            };
+            let changed = Node { generation: self.generation, ..parent.without_child(top.name()) };
             self.put(parent_path, Rc::new(changed));
         }
     }
@@ -230,12 +203,7 @@ impl Store {
         }
         let exceeds =
             |(owner, delta): (DomId, isize)| delta > 0 && self.usage(owner).nodes + delta.unsigned_abs() > quota::NODES;
-        if overlay
-            .node_deltas(self)
-            .into_iter()
-            .filter(|(owner, _)| !owner.is_privileged())
-            .any(exceeds)
-        {
+        if overlay.node_deltas(self).into_iter().filter(|(owner, _)| !owner.is_privileged()).any(exceeds) {
             return Err(Errno::ENOSPC);
         }
         Ok(())

@@ -39,17 +39,10 @@ impl Target {
             wire::Path::Special(RELEASE_DOMAIN) => Target::ReleaseDomain,
             _ => {
                 let relative = matches!(name, wire::Path::Relative(_));
-                return Ok(Target::Node {
-                    path: Path::resolve(name, domain)?,
-                    relative,
-                });
+                return Ok(Target::Node { path: Path::resolve(name, domain)?, relative });
             }
         };
-        if domain.is_privileged() {
-            Ok(special)
-        } else {
-            Err(Errno::EACCES)
-        }
+        if domain.is_privileged() { Ok(special) } else { Err(Errno::EACCES) }
     }
 
     /// Whether `event` concerns it.
@@ -168,10 +161,7 @@ impl Watches {
 
     /// Removes all watches and events.
     pub fn clear(&mut self) {
-        *self = Watches {
-            next: self.next,
-            ..Watches::new(self.domain)
-        };
+        *self = Watches { next: self.next, ..Watches::new(self.domain) };
     }
 
     /// Queues `event` for each watch that it concerns, if the client may know of it.
@@ -195,12 +185,8 @@ impl Watches {
 
     /// Queues an event for each watch on `target`, which is one of the special names.
     pub fn fire_special(&mut self, target: &Target) {
-        let hit: Vec<u64> = self
-            .watches
-            .iter()
-            .filter(|(_, watch)| watch.target == *target)
-            .map(|(&id, _)| id)
-            .collect();
+        let hit: Vec<u64> =
+            self.watches.iter().filter(|(_, watch)| watch.target == *target).map(|(&id, _)| id).collect();
         for id in hit {
             self.queue_event((id, None));
         }
@@ -233,10 +219,7 @@ impl Watches {
     }
 
     fn find(&self, target: &Target, token: &[u8]) -> Option<u64> {
-        self.watches
-            .iter()
-            .find(|(_, watch)| watch.target == *target && *watch.token == *token)
-            .map(|(&id, _)| id)
+        self.watches.iter().find(|(_, watch)| watch.target == *target && *watch.token == *token).map(|(&id, _)| id)
     }
 
     fn queue_event(&mut self, waiting: Waiting) {

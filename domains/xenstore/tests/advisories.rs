@@ -65,12 +65,7 @@ fn s1_permission_matrix() {
 fn s1_whether_a_hidden_node_exists_is_hidden_too() {
     let mut server = Server::with_domains(2);
     server.ok(1, Op::Write, "secret\0v");
-    for path in [
-        "/local/domain/1/secret",
-        "/local/domain/1/absent",
-        "/local/domain/9",
-        "/nothing/at/all",
-    ] {
+    for path in ["/local/domain/1/secret", "/local/domain/1/absent", "/local/domain/9", "/nothing/at/all"] {
         server.fails(2, Op::Read, &format!("{path}\0"), "EACCES");
         server.fails(2, Op::Remove, &format!("{path}\0"), "EACCES");
     }
@@ -101,11 +96,7 @@ fn s1_a_watch_tells_only_of_nodes_that_the_watcher_may_read() {
     server.ok(1, Op::Write, "open\0w");
     assert_eq!(server.events(2).len(), 1);
     server.ok(1, Op::SetPerms, "open\0n1\0");
-    assert_eq!(
-        server.events(2).len(),
-        1,
-        "the change that takes the right away is still told"
-    );
+    assert_eq!(server.events(2).len(), 1, "the change that takes the right away is still told");
     server.ok(1, Op::Write, "open\0x");
     assert_eq!(server.events(2), []);
 }
@@ -120,11 +111,7 @@ fn s1_special_watches_are_for_the_policy_domain() {
     server.events(0);
     server.send(0, Op::Introduce, 0, b"8\x000\x001\0");
     server.send(0, Op::Release, 0, b"8\0");
-    let events: Vec<_> = server
-        .receive(0)
-        .into_iter()
-        .filter(|one| one.op == Op::WatchEvent as u32)
-        .collect();
+    let events: Vec<_> = server.receive(0).into_iter().filter(|one| one.op == Op::WatchEvent as u32).collect();
     assert_eq!(events.len(), 2);
 }
 
@@ -189,10 +176,7 @@ fn s3_nodes_are_limited_for_each_domain() {
     server.fails(1, Op::MakeDirectory, "0/more\0", "ENOSPC");
     server.fails(1, Op::Write, "0/more\0v", "ENOSPC");
     let transaction = server.start(1);
-    assert_eq!(
-        server.call_in(1, transaction, Op::MakeDirectory, b"0/more\0"),
-        Err("ENOSPC".into())
-    );
+    assert_eq!(server.call_in(1, transaction, Op::MakeDirectory, b"0/more\0"), Err("ENOSPC".into()));
     server.ok(2, Op::MakeDirectory, "fine\0");
     server.ok(0, Op::Write, "/local/domain/1/by-policy\0v");
     server.check_invariants();
@@ -260,11 +244,7 @@ fn s3_node_size_and_permission_entries_are_limited() {
     server.fails(1, Op::SetPerms, "b\0n1\0r2\0r3\0r4\0r5\0r6\0", "ENOSPC");
     server.ok(0, Op::SetPerms, "/local/domain/1/b\0n1\0r2\0r3\0r4\0r5\0r6\0");
     let name = "x".repeat(100);
-    let made = (0..40).take_while(|number| {
-        server
-            .call(1, Op::MakeDirectory, &format!("c/{name}{number}\0"))
-            .is_ok()
-    });
+    let made = (0..40).take_while(|number| server.call(1, Op::MakeDirectory, &format!("c/{name}{number}\0")).is_ok());
     assert!(made.count() < 21, "names of children count for the parent");
     server.check_invariants();
 }
@@ -283,11 +263,7 @@ fn s3_memory_of_a_domain_is_bounded_whatever_it_does() {
         }
     }
     let slack = 8 * 1024;
-    assert!(
-        server.engine.memory_of(DomId(1)) <= 2 * quota::MEMORY + slack,
-        "{}",
-        server.engine.memory_of(DomId(1))
-    );
+    assert!(server.engine.memory_of(DomId(1)) <= 2 * quota::MEMORY + slack, "{}", server.engine.memory_of(DomId(1)));
     assert_eq!(server.call(1, Op::Watch, "a\0t\0"), Err("ENOMEM".into()));
     server.ok(1, Op::ResetWatches, "\0");
     server.ok(1, Op::Watch, "a\0t\0");
@@ -305,10 +281,7 @@ fn s3_a_client_that_never_reads_is_read_no_more() {
     server.ok(0, Op::Directory, "/\0");
     let first = server.engine.output(DomId(1)).len() / quota::OUTSTANDING;
     server.engine.output_taken(DomId(1), first);
-    assert!(
-        server.engine.takes_requests(DomId(1)),
-        "one reply read, one request more"
-    );
+    assert!(server.engine.takes_requests(DomId(1)), "one reply read, one request more");
 }
 
 #[test]
@@ -326,10 +299,7 @@ fn s3_events_for_a_client_that_never_reads_are_folded() {
     }
     let events = server.events(2);
     assert!(events.len() <= quota::EVENTS_WAITING + 1, "{}", events.len());
-    assert!(
-        events.contains(&("/local/domain/1/noisy".into(), "t".into())),
-        "the fold names the watched node"
-    );
+    assert!(events.contains(&("/local/domain/1/noisy".into(), "t".into())), "the fold names the watched node");
 }
 
 #[test]
@@ -340,11 +310,7 @@ fn s4_tokens_and_event_sizes() {
     server.events(1);
     server.ok(1, Op::Write, &format!("a/{}\0v", "b".repeat(200)));
     let events = server.events(1);
-    assert_eq!(
-        events,
-        [("a".to_string(), token)],
-        "told of the watched node when the changed one does not fit"
-    );
+    assert_eq!(events, [("a".to_string(), token)], "told of the watched node when the changed one does not fit");
 }
 
 #[test]
@@ -354,11 +320,7 @@ fn s5_a_refused_request_in_a_transaction_leaves_nothing_in_it() {
     let id = server.start(1);
     // More missing parents than a transaction may touch nodes.
     let deep = "d/".repeat(1000);
-    assert!(
-        server
-            .call_in(1, id, Op::MakeDirectory, format!("{deep}e\0").as_bytes())
-            .is_err()
-    );
+    assert!(server.call_in(1, id, Op::MakeDirectory, format!("{deep}e\0").as_bytes()).is_err());
     let seen = server.call_in(1, id, Op::Directory, b"d\0").unwrap_err();
     assert!(seen == "ENOENT" || seen == "ENOSPC", "{seen}");
     server.end(1, id, "T").unwrap();
@@ -384,10 +346,7 @@ fn s6_a_client_that_is_cut_off_stays_known_until_released() {
 impl Server {
     fn events_and_replies(&mut self, client: u16) -> (usize, usize) {
         let messages = self.receive(client);
-        let events = messages
-            .iter()
-            .filter(|message| message.op == Op::WatchEvent as u32)
-            .count();
+        let events = messages.iter().filter(|message| message.op == Op::WatchEvent as u32).count();
         (events, messages.len() - events)
     }
 }

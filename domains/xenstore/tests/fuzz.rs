@@ -11,15 +11,7 @@ use xenstore::quota;
 
 /// A type, a transaction and a payload that are mostly meaningful.
 fn message() -> impl Strategy<Value = (u32, u32, Vec<u8>)> {
-    let byte = prop_oneof![
-        Just(0u8),
-        Just(b'/'),
-        Just(b'@'),
-        Just(b'a'),
-        Just(b'1'),
-        Just(b'r'),
-        any::<u8>()
-    ];
+    let byte = prop_oneof![Just(0u8), Just(b'/'), Just(b'@'), Just(b'a'), Just(b'1'), Just(b'r'), any::<u8>()];
     (0u32..26, 0u32..4, proptest::collection::vec(byte, 0..64))
 }
 

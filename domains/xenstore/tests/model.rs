@@ -39,9 +39,7 @@ impl Action {
             Action::MakeDirectory(path) => (Op::MakeDirectory, format!("{path}\0")),
             Action::Remove(path) => (Op::Remove, format!("{path}\0")),
             Action::SetPermissions(path, others, listed) => {
-                let listed = listed
-                    .map(|(domain, letter)| format!("{letter}{domain}\0"))
-                    .unwrap_or_default();
+                let listed = listed.map(|(domain, letter)| format!("{letter}{domain}\0")).unwrap_or_default();
                 (Op::SetPerms, format!("{path}\0{others}{client}\0{listed}"))
             }
         }
@@ -58,10 +56,7 @@ fn parent(path: &str) -> Option<String> {
 }
 
 fn below(path: &str, above: &str) -> bool {
-    above == "/"
-        || path
-            .strip_prefix(above)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    above == "/" || path.strip_prefix(above).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 impl Model {
@@ -89,16 +84,8 @@ impl Model {
 
     fn check(&self, path: &str, client: u16, wanted: char) -> Result<bool, String> {
         let exists = self.0.contains_key(path);
-        let at = if exists {
-            path.to_string()
-        } else {
-            self.nearest_above(path)
-        };
-        if self.may(&at, client, wanted) {
-            Ok(exists)
-        } else {
-            Err("EACCES".into())
-        }
+        let at = if exists { path.to_string() } else { self.nearest_above(path) };
+        if self.may(&at, client, wanted) { Ok(exists) } else { Err("EACCES".into()) }
     }
 
     fn create(&mut self, path: &str, client: u16, value: &str) {
@@ -110,13 +97,7 @@ impl Model {
         let mut at = path.to_string();
         while at != above {
             let value = if at == path { value.to_string() } else { String::new() };
-            self.0.insert(
-                at.clone(),
-                ModelNode {
-                    value,
-                    ..inherited.clone()
-                },
-            );
+            self.0.insert(at.clone(), ModelNode { value, ..inherited.clone() });
             at = parent(&at).unwrap();
         }
     }
@@ -237,17 +218,10 @@ fn dump(server: &mut Server) -> Vec<(String, String, String)> {
 
 fn model_dump(model: &Model) -> Vec<(String, String, String)> {
     let list = |node: &ModelNode| {
-        let listed = node
-            .listed
-            .map(|(domain, letter)| format!("{letter}{domain}\0"))
-            .unwrap_or_default();
+        let listed = node.listed.map(|(domain, letter)| format!("{letter}{domain}\0")).unwrap_or_default();
         format!("{}{}\0{listed}", node.others, node.owner)
     };
-    model
-        .0
-        .iter()
-        .map(|(path, node)| (path.clone(), node.value.clone(), list(node)))
-        .collect()
+    model.0.iter().map(|(path, node)| (path.clone(), node.value.clone(), list(node))).collect()
 }
 
 fn run(steps: Vec<Step>) {
@@ -255,12 +229,7 @@ fn run(steps: Vec<Step>) {
     for domain in 0..3 {
         server.engine.connect(xenstore::domid::DomId(domain));
     }
-    let root = ModelNode {
-        value: String::new(),
-        owner: 0,
-        others: 'n',
-        listed: None,
-    };
+    let root = ModelNode { value: String::new(), owner: 0, others: 'n', listed: None };
     let mut model = Model([("/".to_string(), root)].into());
     let mut commits = 0;
     let mut open: Vec<Open> = Vec::new();
@@ -270,22 +239,13 @@ fn run(steps: Vec<Step>) {
                 let (op, payload) = action.request(client);
                 let before = model.0.clone();
                 let expected = model.run(client, &action);
-                assert_eq!(
-                    server.call(client, op, &payload),
-                    expected,
-                    "domain {client}: {action:?}"
-                );
+                assert_eq!(server.call(client, op, &payload), expected, "domain {client}: {action:?}");
                 commits += usize::from(expected.is_ok() && !matches!(action, Action::Read(_) | Action::Directory(_)));
                 assert!(expected.is_ok() || before == model.0, "the model itself is atomic");
             }
             Step::Start(client) if open.len() < 4 => {
                 let id = server.start(client);
-                open.push(Open {
-                    client,
-                    id,
-                    commits_before: commits,
-                    log: Vec::new(),
-                });
+                open.push(Open { client, id, commits_before: commits, log: Vec::new() });
             }
             Step::Inside(which, action) => {
                 let Some(transaction) = open.get_mut(which) else {
@@ -307,10 +267,7 @@ fn run(steps: Vec<Step>) {
                     commits += 1;
                 } else {
                     assert_eq!(reply, Err("EAGAIN".into()));
-                    assert!(
-                        commits > transaction.commits_before,
-                        "refused though nothing else happened"
-                    );
+                    assert!(commits > transaction.commits_before, "refused though nothing else happened");
                 }
             }
             Step::Start(_) | Step::End(..) => {}

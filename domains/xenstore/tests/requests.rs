@@ -50,15 +50,7 @@ fn s5_deep_trees_are_walked_without_recursion() {
 #[test]
 fn malformed_payloads_are_refused() {
     let mut server = Server::with_domains(1);
-    for op in [
-        Op::Read,
-        Op::Directory,
-        Op::GetPerms,
-        Op::MakeDirectory,
-        Op::Remove,
-        Op::Write,
-        Op::SetPerms,
-    ] {
+    for op in [Op::Read, Op::Directory, Op::GetPerms, Op::MakeDirectory, Op::Remove, Op::Write, Op::SetPerms] {
         for payload in ["", "\0", "a", "//\0", "@releaseDomain\0"] {
             server.fails(1, op, payload, "EINVAL");
         }
@@ -170,10 +162,7 @@ fn watches_fire_once_at_first_then_for_changes_at_and_below() {
     server.ok(1, Op::Watch, "/local/domain/1/a\0abs\0");
     server.events(1);
     server.ok(1, Op::Remove, "a\0");
-    assert_eq!(
-        server.events(1),
-        [("a".into(), "tok".into()), ("/local/domain/1/a".into(), "abs".into())]
-    );
+    assert_eq!(server.events(1), [("a".into(), "tok".into()), ("/local/domain/1/a".into(), "abs".into())]);
     server.fails(1, Op::Watch, "a\0tok\0", "EEXIST");
     server.ok(1, Op::Unwatch, "a\0tok\0");
     server.fails(1, Op::Unwatch, "a\0tok\0", "ENOENT");
@@ -215,10 +204,7 @@ fn no_event_comes_after_unwatch() {
     server.send(1, Op::Write, 0, b"a\x001");
     server.send(1, Op::Unwatch, 0, b"a\0tok\0");
     let messages = server.receive(1);
-    assert!(
-        messages.iter().all(|message| message.op != Op::WatchEvent as u32),
-        "{messages:?}"
-    );
+    assert!(messages.iter().all(|message| message.op != Op::WatchEvent as u32), "{messages:?}");
 }
 
 #[test]

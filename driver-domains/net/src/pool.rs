@@ -72,7 +72,7 @@ impl Pool {
 }
 
 /// Frames that wait for a vif.
-pub const BACKLOG_MAX: usize = 128;
+pub const BACKLOG_MAX: usize = 512;
 
 /// A frame in a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

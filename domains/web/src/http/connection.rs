@@ -67,12 +67,7 @@ struct FileRest<F> {
 
 impl<F> Default for Connection<F> {
     fn default() -> Self {
-        Connection {
-            reader: Reader::default(),
-            sending: None,
-            finished: false,
-            responses: 0,
-        }
+        Connection { reader: Reader::default(), sending: None, finished: false, responses: 0 }
     }
 }
 
@@ -80,11 +75,7 @@ impl<F> Connection<F> {
     /// Bytes that it takes in now.
     #[must_use]
     pub fn input_room(&self) -> usize {
-        if self.sending.is_some() || self.finished {
-            0
-        } else {
-            self.reader.room()
-        }
+        if self.sending.is_some() || self.finished { 0 } else { self.reader.room() }
     }
 
     /// Takes in bytes; gives how many.
@@ -129,31 +120,17 @@ impl<F> Connection<F> {
 
 impl<F> Sending<F> {
     fn new(response: Response<F>) -> Self {
-        let Response {
-            head: mut ready,
-            body,
-            persistence,
-        } = response;
+        let Response { head: mut ready, body, persistence } = response;
         let file = match body {
             Body::Bytes(bytes) => {
                 ready.extend_from_slice(&bytes);
                 None
             }
-            Body::File { file, offset, length } => Some(FileRest {
-                file,
-                offset,
-                left: length,
-                buffer: Box::default(),
-                filled: 0,
-                taken: 0,
-            }),
+            Body::File { file, offset, length } => {
+                Some(FileRest { file, offset, left: length, buffer: Box::default(), filled: 0, taken: 0 })
+            }
         };
-        Sending {
-            ready,
-            sent: 0,
-            file,
-            persistence,
-        }
+        Sending { ready, sent: 0, file, persistence }
     }
 
     /// `None`: all is out.

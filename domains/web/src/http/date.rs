@@ -4,9 +4,7 @@ use alloc::format;
 use alloc::string::String;
 
 const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
+const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const SECONDS_A_DAY: i64 = 86_400;
 /// Days in 400 years of the Gregorian calendar.
 const DAYS_AN_ERA: i64 = 146_097;
@@ -32,10 +30,7 @@ pub fn http_date(seconds: i64) -> Option<String> {
     let weekday = DAYS.get(usize::try_from(days.rem_euclid(7)).ok()?)?;
     let month = MONTHS.get(usize::try_from(month).ok()?)?;
     let (hour, minute) = (second / 3600, second / 60 % 60);
-    Some(format!(
-        "{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{:02} GMT",
-        second % 60
-    ))
+    Some(format!("{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{:02} GMT", second % 60))
 }
 
 #[cfg(test)]

@@ -88,10 +88,7 @@ mod tests {
 
     #[test]
     fn names_cannot_break_out_of_the_page() {
-        let evil = Listed {
-            name: b"<script>'\"&.html".to_vec(),
-            directory: false,
-        };
+        let evil = Listed { name: b"<script>'\"&.html".to_vec(), directory: false };
         let page = String::from_utf8(listing(b"/<b>", vec![evil], 10)).unwrap();
         assert!(!page.contains("<script>") && !page.contains("<b>"));
         assert!(page.contains("./%3Cscript%3E%27%22%26.html\">&lt;script&gt;&#39;&quot;&amp;.html</a>"));
@@ -99,10 +96,7 @@ mod tests {
 
     #[test]
     fn directories_come_first_and_the_rest_is_cut() {
-        let listed = |name: &str, directory| Listed {
-            name: name.as_bytes().to_vec(),
-            directory,
-        };
+        let listed = |name: &str, directory| Listed { name: name.as_bytes().to_vec(), directory };
         let page = listing(b"/", vec![listed("b", false), listed("z", true), listed("a", false)], 2);
         let page = String::from_utf8(page).unwrap();
         assert!(page.find("z/").unwrap() < page.find(">b<").unwrap());

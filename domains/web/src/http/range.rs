@@ -32,14 +32,7 @@ fn parse(field: &[u8], size: u64) -> Option<Wanted> {
     let (first, last) = set.split_once('-')?;
     if first.is_empty() {
         let length = number(last)?.min(size);
-        return Some(if length == 0 {
-            Wanted::Unsatisfiable
-        } else {
-            Wanted::Part {
-                first: size - length,
-                length,
-            }
-        });
+        return Some(if length == 0 { Wanted::Unsatisfiable } else { Wanted::Part { first: size - length, length } });
     }
     let first = number(first)?;
     let last = if last.is_empty() { u64::MAX } else { number(last)? };
@@ -49,10 +42,7 @@ fn parse(field: &[u8], size: u64) -> Option<Wanted> {
     if first >= size {
         return Some(Wanted::Unsatisfiable);
     }
-    Some(Wanted::Part {
-        first,
-        length: last.min(size - 1) - first + 1,
-    })
+    Some(Wanted::Part { first, length: last.min(size - 1) - first + 1 })
 }
 
 /// A number; one too large for 64 bits is as good as the largest.

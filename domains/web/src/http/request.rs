@@ -130,18 +130,13 @@ impl Reader {
 }
 
 fn close(status: Status) -> Refused {
-    Refused {
-        status,
-        persistence: Persistence::Close,
-    }
+    Refused { status, persistence: Persistence::Close }
 }
 
 /// Takes a head apart: lines that end in CR LF, at least one.
 fn parse(head: &[u8]) -> Result<Request, Refused> {
     let bad = close(Status::BadRequest);
-    let mut lines = head
-        .split(|&byte| byte == b'\n')
-        .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let mut lines = head.split(|&byte| byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
     let mut words = lines.next().ok_or(bad)?.split(|&byte| byte == b' ');
     let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
     else {
@@ -160,32 +155,12 @@ fn parse(head: &[u8]) -> Result<Request, Refused> {
         b"GET" => Method::Get,
         b"HEAD" => Method::Head,
         _ => {
-            return Err(Refused {
-                status: Status::MethodNotAllowed,
-                persistence,
-            });
+            return Err(Refused { status: Status::MethodNotAllowed, persistence });
         }
     };
-    let path = SitePath::parse(target).map_err(|_| Refused {
-        status: Status::BadRequest,
-        persistence,
-    })?;
-    let Fields {
-        range,
-        if_range,
-        if_none_match,
-        if_modified_since,
-        ..
-    } = fields;
-    Ok(Request {
-        method,
-        path,
-        persistence,
-        range,
-        if_range,
-        if_none_match,
-        if_modified_since,
-    })
+    let path = SitePath::parse(target).map_err(|_| Refused { status: Status::BadRequest, persistence })?;
+    let Fields { range, if_range, if_none_match, if_modified_since, .. } = fields;
+    Ok(Request { method, path, persistence, range, if_range, if_none_match, if_modified_since })
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -246,9 +221,7 @@ impl Fields {
                 self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             }
         } else if is("content-length") {
-            let text = core::str::from_utf8(value)
-                .ok()
-                .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+            let text = core::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
             let length = text.and_then(|text| text.parse().ok()).ok_or(Status::BadRequest)?;
             if self.content_length.is_some_and(|other| other != length) {
                 return Err(Status::BadRequest);
@@ -274,11 +247,7 @@ impl Fields {
             Version::Http11 => !self.close,
             Version::Http10 => self.keep_alive && !self.close,
         };
-        if wanted && !has_body {
-            Persistence::KeepAlive
-        } else {
-            Persistence::Close
-        }
+        if wanted && !has_body { Persistence::KeepAlive } else { Persistence::Close }
     }
 }
 
@@ -307,13 +276,7 @@ mod tests {
             start = end;
             loop {
                 while let Some(outcome) = reader.next_request() {
-                    let over = matches!(
-                        outcome,
-                        Err(Refused {
-                            persistence: Persistence::Close,
-                            ..
-                        })
-                    );
+                    let over = matches!(outcome, Err(Refused { persistence: Persistence::Close, .. }));
                     outcomes.push(outcome);
                     if over {
                         return outcomes;
@@ -386,24 +349,15 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n", BadRequest),
             ("GET / HTTP/1.1\r\nHost: a\r\nX: \x01\r\n\r\n", BadRequest),
             ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", BadRequest),
-            (
-                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-                BadRequest,
-            ),
+            ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", BadRequest),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", VersionNotSupported),
             ("GET / HTTP/0.9\r\n\r\n", VersionNotSupported),
             ("POST / HTTP/1.1\r\nHost: a\r\n\r\n", MethodNotAllowed),
             ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", MethodNotAllowed),
             (&format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n"), UriTooLong),
             (&format!("GET /{long}"), UriTooLong),
-            (
-                &format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", field.repeat(9)),
-                HeaderFieldsTooLarge,
-            ),
-            (
-                &format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A:\r\n".repeat(FIELDS_MAX)),
-                HeaderFieldsTooLarge,
-            ),
+            (&format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", field.repeat(9)), HeaderFieldsTooLarge),
+            (&format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "A:\r\n".repeat(FIELDS_MAX)), HeaderFieldsTooLarge),
         ] {
             assert_eq!(status(text), expected, "{:?}", &text[..text.len().min(80)]);
         }

@@ -48,9 +48,7 @@ pub fn refuse<F>(refused: Refused) -> Response<F> {
 
 /// Answers a well-formed request.
 pub fn respond<S: Site>(request: &Request, site: &mut S) -> Response<S::File> {
-    answer(request, site)
-        .unwrap_or_else(Answer::from_error)
-        .finish(request.method, request.persistence)
+    answer(request, site).unwrap_or_else(Answer::from_error).finish(request.method, request.persistence)
 }
 
 /// A response in the making.
@@ -65,12 +63,7 @@ struct Answer<F> {
 impl<F> Answer<F> {
     fn html(status: Status, page: Vec<u8>) -> Self {
         let fields = "Content-Type: text/html; charset=utf-8\r\n".into();
-        Answer {
-            status,
-            fields,
-            length: page.len() as u64,
-            body: Body::Bytes(page),
-        }
+        Answer { status, fields, length: page.len() as u64, body: Body::Bytes(page) }
     }
 
     fn error(status: Status, why: &str) -> Self {
@@ -94,12 +87,7 @@ impl<F> Answer<F> {
     }
 
     fn finish(self, method: Method, persistence: Persistence) -> Response<F> {
-        let Answer {
-            status,
-            fields,
-            body,
-            length,
-        } = self;
+        let Answer { status, fields, body, length } = self;
         let connection = match persistence {
             Persistence::KeepAlive => "keep-alive",
             Persistence::Close => "close",
@@ -113,16 +101,8 @@ impl<F> Answer<F> {
             status.code(),
             status.reason(),
         );
-        let body = if method == Method::Head {
-            Body::Bytes(Vec::new())
-        } else {
-            body
-        };
-        Response {
-            head: head.into_bytes(),
-            body,
-            persistence,
-        }
+        let body = if method == Method::Head { Body::Bytes(Vec::new()) } else { body };
+        Response { head: head.into_bytes(), body, persistence }
     }
 }
 
@@ -163,24 +143,13 @@ fn file<F>(request: &Request, path: &[u8], opened: Opened<F>) -> Answer<F> {
     let Opened { file, size, modified } = opened;
     let tag = format!("\"{size:x}-{modified:x}\"");
     let date = date::http_date(modified);
-    let mut fields = format!(
-        "Content-Type: {}\r\nAccept-Ranges: bytes\r\nETag: {tag}\r\n",
-        content_type::of(path)
-    );
+    let mut fields = format!("Content-Type: {}\r\nAccept-Ranges: bytes\r\nETag: {tag}\r\n", content_type::of(path));
     if let Some(date) = &date {
         fields.push_str(&format!("Last-Modified: {date}\r\n"));
     }
-    let validators = Validators {
-        tag: tag.as_bytes(),
-        date: date.as_deref().map(str::as_bytes),
-    };
+    let validators = Validators { tag: tag.as_bytes(), date: date.as_deref().map(str::as_bytes) };
     if validators.client_has_it(request) {
-        return Answer {
-            status: Status::NotModified,
-            fields,
-            body: Body::Bytes(Vec::new()),
-            length: 0,
-        };
+        return Answer { status: Status::NotModified, fields, body: Body::Bytes(Vec::new()), length: 0 };
     }
     let wanted = match &request.range {
         Some(field) if request.method == Method::Get && validators.range_holds(request) => range::wanted(field, size),
@@ -189,10 +158,7 @@ fn file<F>(request: &Request, path: &[u8], opened: Opened<F>) -> Answer<F> {
     let (status, offset, length) = match wanted {
         Wanted::Whole => (Status::Ok, 0, size),
         Wanted::Part { first, length } => {
-            fields.push_str(&format!(
-                "Content-Range: bytes {first}-{}/{size}\r\n",
-                first + (length - 1)
-            ));
+            fields.push_str(&format!("Content-Range: bytes {first}-{}/{size}\r\n", first + (length - 1)));
             (Status::PartialContent, first, length)
         }
         Wanted::Unsatisfiable => {
@@ -201,17 +167,8 @@ fn file<F>(request: &Request, path: &[u8], opened: Opened<F>) -> Answer<F> {
             return answer;
         }
     };
-    let body = if length == 0 {
-        Body::Bytes(Vec::new())
-    } else {
-        Body::File { file, offset, length }
-    };
-    Answer {
-        status,
-        fields,
-        body,
-        length,
-    }
+    let body = if length == 0 { Body::Bytes(Vec::new()) } else { Body::File { file, offset, length } };
+    Answer { status, fields, body, length }
 }
 
 /// What tells one version of a file from another.

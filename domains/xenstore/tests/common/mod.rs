@@ -69,10 +69,7 @@ impl Server {
     pub fn with_domains(domains: u16) -> Self {
         let mut engine = Engine::new();
         engine.connect(DomId::POLICY);
-        let mut server = Server {
-            engine,
-            events: BTreeMap::new(),
-        };
+        let mut server = Server { engine, events: BTreeMap::new() };
         for domain in 1..=domains {
             server.introduce(domain);
         }
@@ -88,17 +85,8 @@ impl Server {
 
     pub fn send(&mut self, client: u16, op: Op, transaction: u32, payload: &[u8]) {
         let kind = op as u32;
-        let head = XsdSockmsg {
-            kind,
-            req_id: 99,
-            tx_id: transaction,
-            len: payload.len() as u32,
-        };
-        self.engine.request(
-            DomId(client),
-            &xen_rings::store::Message { head, payload },
-            &mut NoRings,
-        );
+        let head = XsdSockmsg { kind, req_id: 99, tx_id: transaction, len: payload.len() as u32 };
+        self.engine.request(DomId(client), &xen_rings::store::Message { head, payload }, &mut NoRings);
     }
 
     /// All that waits for `client`, read to the end.
@@ -124,11 +112,7 @@ impl Server {
             let head = parse_head(rest).unwrap().unwrap();
             let end = HEAD_BYTES + head.len as usize;
             let payload = rest[HEAD_BYTES..end].to_vec();
-            messages.push(Message {
-                op: head.kind,
-                request: head.req_id,
-                payload,
-            });
+            messages.push(Message { op: head.kind, request: head.req_id, payload });
             rest = &rest[end..];
         }
         messages
@@ -140,10 +124,7 @@ impl Server {
         assert!(before.iter().all(is_event), "unread replies: {before:?}");
         self.send(client, op, transaction, payload);
         let (events, replies): (Vec<_>, Vec<_>) = self.read_ring(client).into_iter().partition(is_event);
-        self.events
-            .entry(client)
-            .or_default()
-            .extend(before.into_iter().chain(events));
+        self.events.entry(client).or_default().extend(before.into_iter().chain(events));
         let mut replies = replies.into_iter();
         let reply = replies.next().expect("a reply");
         assert_eq!(reply.request, 99);
@@ -167,27 +148,15 @@ impl Server {
 
     #[track_caller]
     pub fn fails(&mut self, client: u16, op: Op, payload: &str, error: &str) {
-        assert_eq!(
-            self.call(client, op, payload),
-            Err(error.into()),
-            "domain {client} {op:?} {payload:?}"
-        );
+        assert_eq!(self.call(client, op, payload), Err(error.into()), "domain {client} {op:?} {payload:?}");
     }
 
     pub fn start(&mut self, client: u16) -> u32 {
-        self.ok(client, Op::TransactionStart, "\0")
-            .trim_end_matches('\0')
-            .parse()
-            .unwrap()
+        self.ok(client, Op::TransactionStart, "\0").trim_end_matches('\0').parse().unwrap()
     }
 
     pub fn end(&mut self, client: u16, transaction: u32, commit: &str) -> Reply {
-        self.call_in(
-            client,
-            transaction,
-            Op::TransactionEnd,
-            format!("{commit}\0").as_bytes(),
-        )
+        self.call_in(client, transaction, Op::TransactionEnd, format!("{commit}\0").as_bytes())
     }
 
     /// The events that wait for `client`, as (node, token).
@@ -212,15 +181,9 @@ impl Server {
                 assert!(parent.children.contains(path.name()), "{path} is not listed");
             }
             for name in node.children.iter() {
-                assert!(
-                    store.get(&path.child(name)).is_some(),
-                    "{path} lists {name}, which is missing"
-                );
+                assert!(store.get(&path.child(name)).is_some(), "{path} lists {name}, which is missing");
             }
-            assert_eq!(
-                node.children_bytes,
-                node.children.iter().map(|name| name.len() + 1).sum::<usize>()
-            );
+            assert_eq!(node.children_bytes, node.children.iter().map(|name| name.len() + 1).sum::<usize>());
         }
         for (domain, nodes) in owned {
             assert_eq!(store.usage(domain).nodes, nodes, "nodes of domain {domain}");
