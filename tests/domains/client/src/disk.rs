@@ -195,3 +195,19 @@ pub fn die_with_requests_in_flight() -> Verdict {
     disk.kick();
     runtime::crash()
 }
+
+/// The device reports an error for one sector (the host makes it): the request fails, and only that one.
+pub fn device_error() -> Verdict {
+    let mut disk = open()?;
+    let page = buffer(&disk, 1)?;
+    for (what, sector, wanted) in [
+        ("before it", 0, Outcome::Done),
+        ("the bad sector", PLACE, Outcome::Failed),
+        ("the bad sector again", PLACE, Outcome::Failed),
+        ("behind it", PLACE + 64, Outcome::Done),
+    ] {
+        disk.submit(Direction::Write, sector, &page, 0..1).map_err(|error| error.to_string())?;
+        expect(&mut disk, what, wanted)?;
+    }
+    transfer(&mut disk, Direction::Read, PLACE, &page)
+}

@@ -32,6 +32,7 @@ mod domain {
             "disk-write" => disk::write_and_flush(),
             "disk-read" => disk::read_much(),
             "disk-limits" => disk::limits(),
+            "disk-error" => disk::device_error(),
             "disk-die" => disk::die_with_requests_in_flight(),
             "disk-broken-ring" => disk_ring::impossible_index(),
             "disk-flapping" => disk_ring::connect_again_and_again(),

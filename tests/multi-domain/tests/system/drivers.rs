@@ -2,8 +2,9 @@
 
 use crate::policies::BASE;
 use bulkhead_test::{Boot, Result, System, seconds};
+use gpt_disk_types::{Crc32, GptHeader, GptPartitionEntry, GptPartitionType, LbaLe, U32Le};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use xtask::target;
 
 const BLOCK: &str = r#"
@@ -80,6 +81,75 @@ fn what_a_domain_writes_and_flushes_is_in_the_image() -> Result<()> {
     assert_eq!(&bytes[64 * 512..][..text.len()], text);
     assert!(bytes[..64 * 512].iter().all(|&byte| byte == 0), "something before the place was written");
     Ok(())
+}
+
+#[test]
+fn a_partition_is_exported_and_nothing_around_it() -> Result<()> {
+    let image = disk("partition")?;
+    let first = partitioned(&image)?;
+    let block = BLOCK.replace("\"whole\"", "2");
+    for what in ["disk-write", "disk-limits"] {
+        let policy = format!("{BASE}{block}{}", disk_client(what, false));
+        let mut system = Boot::policy(&policy).image("client").disk(&image, true).start()?;
+        system.expect_verdict(what, seconds(120))?;
+        system.wait_for("2 partitions", seconds(20))?;
+        system.shutdown()?;
+    }
+    let bytes = fs::read(&image)?;
+    fs::remove_file(&image)?;
+    let text = b"written by a domain, flushed, and found in the image";
+    assert_eq!(&bytes[(first + 64) * 512..][..text.len()], text);
+    Ok(())
+}
+
+/// Gives an image a partition table with two partitions; tells the first sector of the second one, of 4 MiB.
+fn partitioned(image: &Path) -> Result<usize> {
+    let mut bytes = fs::read(image)?;
+    let blocks = (DISK_BYTES / 512) as u64;
+    let mut array = vec![0; 128 * size_of::<GptPartitionEntry>()];
+    let second = 4096;
+    for (slot, (first, last)) in array.chunks_mut(128).zip([(2048, 4095), (second, second + 8191)]) {
+        let entry = GptPartitionEntry {
+            partition_type_guid: GptPartitionType::BASIC_DATA,
+            starting_lba: LbaLe::from_u64(first),
+            ending_lba: LbaLe::from_u64(last),
+            ..GptPartitionEntry::default()
+        };
+        slot.copy_from_slice(bytemuck::bytes_of(&entry));
+    }
+    for (own, other, entries) in [(1, blocks - 1, 2), (blocks - 1, 1, blocks - 33)] {
+        let mut header = GptHeader {
+            my_lba: LbaLe::from_u64(own),
+            alternate_lba: LbaLe::from_u64(other),
+            first_usable_lba: LbaLe::from_u64(34),
+            last_usable_lba: LbaLe::from_u64(blocks - 34),
+            partition_entry_lba: LbaLe::from_u64(entries),
+            number_of_partition_entries: U32Le::from_u32(128),
+            partition_entry_array_crc32: Crc32(U32Le::from_u32(
+                crc::Crc::<u32>::new(&Crc32::ALGORITHM).checksum(&array),
+            )),
+            ..GptHeader::default()
+        };
+        header.update_header_crc32();
+        bytes[own as usize * 512..][..size_of::<GptHeader>()].copy_from_slice(bytemuck::bytes_of(&header));
+        bytes[entries as usize * 512..][..array.len()].copy_from_slice(&array);
+    }
+    fs::write(image, bytes)?;
+    Ok(second as usize)
+}
+
+#[test]
+fn an_error_of_the_device_fails_the_request_and_nothing_else() -> Result<()> {
+    let policy = format!("{BASE}{BLOCK}{}", disk_client("disk-error", false));
+    // A disk on which writes to sector 64 find the host's file system full.
+    let bad = r#"{"driver": "blkdebug", "node-name": "bad", "image": {"driver": "null-co", "size": 8388608, "read-zeroes": true},
+        "inject-error": [{"event": "none", "iotype": "write", "errno": 28, "sector": 64, "once": false}]}"#;
+    let device = "virtio-blk-pci,drive=bad,addr=0x3,disable-legacy=on,iommu_platform=on,werror=report";
+    let boot = Boot::policy(&policy).image("client");
+    let more = ["-blockdev", bad, "-device", device].map(String::from);
+    let mut system = boot.machine(|machine| machine.more.extend(more)).start()?;
+    system.expect_verdict("disk-error", seconds(120))?;
+    system.shutdown()
 }
 
 #[test]
