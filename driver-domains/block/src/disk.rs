@@ -116,10 +116,7 @@ impl fmt::Display for DiskError {
         match self {
             Self::Init(error) => error.fmt(out),
             Self::Queue(SetupError::TooSmall { offered, wanted }) => {
-                write!(
-                    out,
-                    "the queue has {offered} descriptors, {wanted} are needed (QEMU: queue-size)"
-                )
+                write!(out, "the queue has {offered} descriptors, {wanted} are needed (QEMU: queue-size)")
             }
             Self::Queue(error) => write!(out, "the queue cannot be set up: {error:?}"),
             Self::Config => out.write_str("the device's configuration makes no sense"),
@@ -214,10 +211,7 @@ impl Disk {
         rest[8] = STATUS_NONE;
         self.slots.write(at, &header).map_err(|_| PushError::BadShape)?;
         let header = self.slots.chunk(at, HEADER_BYTES).map_err(|_| PushError::BadShape)?;
-        let status = self
-            .slots
-            .chunk(at + HEADER_BYTES, 1)
-            .map_err(|_| PushError::BadShape)?;
+        let status = self.slots.chunk(at + HEADER_BYTES, 1).map_err(|_| PushError::BadShape)?;
         let mut chunks = heapless::Vec::<Chunk, CHUNKS_MAX>::new();
         let token = if operation == Operation::Read {
             chunks.extend_from_slice(data).map_err(|_| PushError::BadShape)?;
@@ -259,11 +253,7 @@ impl Disk {
             let mut status = [STATUS_NONE];
             let _ = self.slots.read(slot.index() * SLOT_BYTES + HEADER_BYTES, &mut status);
             self.free.push(slot.0);
-            let outcome = if status == [STATUS_OK] {
-                Outcome::Done
-            } else {
-                Outcome::Failed(status[0])
-            };
+            let outcome = if status == [STATUS_OK] { Outcome::Done } else { Outcome::Failed(status[0]) };
             return Ok(Some((slot, outcome)));
         }
     }
@@ -296,17 +286,9 @@ impl Disk {
 }
 
 fn read_facts(transport: &PciTransport, agreed: u64) -> Result<Facts, DiskError> {
-    let word = |offset| {
-        transport
-            .read_config_space::<u32>(offset)
-            .map_err(|_| DiskError::Config)
-    };
+    let word = |offset| transport.read_config_space::<u32>(offset).map_err(|_| DiskError::Config);
     let optional = |feature, offset| {
-        if agreed & feature != 0 {
-            word(offset).map(Some)
-        } else {
-            Ok(None)
-        }
+        if agreed & feature != 0 { word(offset).map(Some) } else { Ok(None) }
     };
     let sectors = transport.read_consistent(|| transport.read_config_space::<u64>(config::CAPACITY));
     let block_bytes = optional(features::BLOCK_SIZE, config::BLOCK_SIZE)?.unwrap_or(SECTOR_BYTES as u32);
@@ -316,12 +298,8 @@ fn read_facts(transport: &PciTransport, agreed: u64) -> Result<Facts, DiskError>
         sectors: sectors.map_err(|_| DiskError::Config)?,
         read_only: agreed & features::READ_ONLY != 0,
         flush: agreed & features::FLUSH != 0,
-        block_size: BlockSize::new(block_bytes)
-            .filter(|_| sensible)
-            .ok_or(DiskError::Config)?,
-        chunk_bytes_max: optional(features::SIZE_MAX, config::SIZE_MAX)?
-            .filter(|&max| max >= 4096)
-            .unwrap_or(u32::MAX),
+        block_size: BlockSize::new(block_bytes).filter(|_| sensible).ok_or(DiskError::Config)?,
+        chunk_bytes_max: optional(features::SIZE_MAX, config::SIZE_MAX)?.filter(|&max| max >= 4096).unwrap_or(u32::MAX),
         chunks_max: chunks_max.clamp(1, CHUNKS_MAX - 2),
     })
 }

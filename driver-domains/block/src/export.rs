@@ -18,10 +18,7 @@ pub struct PastTheEnd;
 impl Extent {
     /// The disk's sectors for `count` sectors from `sector` of the export.
     pub fn part(&self, sector: u64, count: u64) -> Result<Extent, PastTheEnd> {
-        let end = sector
-            .checked_add(count)
-            .filter(|&end| end <= self.count)
-            .ok_or(PastTheEnd)?;
+        let end = sector.checked_add(count).filter(|&end| end <= self.count).ok_or(PastTheEnd)?;
         let first = self.first.checked_add(sector).ok_or(PastTheEnd)?;
         self.first.checked_add(end).ok_or(PastTheEnd)?;
         Ok(Extent { first, count })
@@ -52,12 +49,9 @@ impl Part {
     pub fn parse(text: &str) -> Result<Self, BadPart> {
         match text.trim() {
             "" | "0" | "whole" => Ok(Self::Whole),
-            number if number.bytes().all(|byte| byte.is_ascii_digit()) => number
-                .parse()
-                .ok()
-                .filter(|&number| number != 0)
-                .map(Self::Partition)
-                .ok_or(BadPart),
+            number if number.bytes().all(|byte| byte.is_ascii_digit()) => {
+                number.parse().ok().filter(|&number| number != 0).map(Self::Partition).ok_or(BadPart)
+            }
             _ => Err(BadPart),
         }
     }
@@ -68,10 +62,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const EXPORT: Extent = Extent {
-        first: 2048,
-        count: 100,
-    };
+    const EXPORT: Extent = Extent { first: 2048, count: 100 };
 
     #[test]
     fn a_request_inside_is_moved_to_its_place_on_the_disk() {

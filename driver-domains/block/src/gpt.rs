@@ -97,10 +97,7 @@ pub struct Table {
 impl Table {
     /// Where partition `number` (from 1) is, in 512-byte sectors.
     pub fn partition(&self, number: u32) -> Option<Extent> {
-        self.partitions
-            .iter()
-            .find(|(own, _)| *own == number)
-            .map(|&(_, extent)| extent)
+        self.partitions.iter().find(|(own, _)| *own == number).map(|&(_, extent)| extent)
     }
 
     /// Numbers and places of all partitions.
@@ -119,18 +116,12 @@ const CRC: Crc<u32> = Crc::<u32>::new(&Crc32::ALGORITHM);
 pub fn read<B: Blocks>(disk: &mut B) -> Result<Table, NoTable<B::Error>> {
     let primary = match read_copy(disk, 1) {
         Ok(partitions) => {
-            return Ok(Table {
-                partitions,
-                copy: Copy::Primary,
-            });
+            return Ok(Table { partitions, copy: Copy::Primary });
         }
         Err(fault) => fault,
     };
     match read_copy(disk, disk.count().saturating_sub(1)) {
-        Ok(partitions) => Ok(Table {
-            partitions,
-            copy: Copy::Backup,
-        }),
+        Ok(partitions) => Ok(Table { partitions, copy: Copy::Backup }),
         Err(backup) => Err(NoTable { primary, backup }),
     }
 }
@@ -138,9 +129,7 @@ pub fn read<B: Blocks>(disk: &mut B) -> Result<Table, NoTable<B::Error>> {
 /// Reads and checks the copy whose header is in block `at`.
 fn read_copy<B: Blocks>(disk: &mut B, at: u64) -> Result<Vec<(u32, Extent)>, Fault<B::Error>> {
     let size = disk.block_size();
-    let block_bytes = size
-        .to_usize()
-        .filter(|&bytes| bytes >= 512 && bytes.is_multiple_of(512));
+    let block_bytes = size.to_usize().filter(|&bytes| bytes >= 512 && bytes.is_multiple_of(512));
     let block_bytes = block_bytes.ok_or(Fault::BadHeader)?;
     if disk.count() < 4 || at == 0 {
         return Err(Fault::TooSmall);
@@ -148,18 +137,11 @@ fn read_copy<B: Blocks>(disk: &mut B, at: u64) -> Result<Vec<(u32, Extent)>, Fau
     let mut block = vec![0; block_bytes];
     disk.read(at, &mut block).map_err(Fault::Read)?;
     let header = check_header(&block, at, disk.count())?;
-    let layout = header
-        .get_partition_entry_array_layout()
-        .map_err(|_| Fault::BadHeader)?;
-    let bytes = layout
-        .num_bytes_rounded_to_block(size)
-        .filter(|&bytes| bytes <= ENTRIES_BYTES_MAX && bytes != 0);
+    let layout = header.get_partition_entry_array_layout().map_err(|_| Fault::BadHeader)?;
+    let bytes = layout.num_bytes_rounded_to_block(size).filter(|&bytes| bytes <= ENTRIES_BYTES_MAX && bytes != 0);
     let bytes = bytes.ok_or(Fault::BadHeader)?;
     let start = layout.start_lba.0;
-    let end = start
-        .checked_add(bytes / size.to_u64())
-        .filter(|&end| end <= disk.count())
-        .ok_or(Fault::BadHeader)?;
+    let end = start.checked_add(bytes / size.to_u64()).filter(|&end| end <= disk.count()).ok_or(Fault::BadHeader)?;
     let usable = header.first_usable_lba.to_u64()..=header.last_usable_lba.to_u64();
     if start < 2 || !(end <= *usable.start() || start > *usable.end()) {
         return Err(Fault::BadHeader);
@@ -181,10 +163,7 @@ fn check_header<E>(block: &[u8], at: u64, blocks: u64) -> Result<GptHeader, Faul
         return Err(Fault::NoSignature);
     }
     let header_bytes = header.header_size.to_u32() as usize;
-    let covered = block
-        .get(..header_bytes)
-        .filter(|_| header_bytes >= HEADER_BYTES)
-        .ok_or(Fault::BadHeader)?;
+    let covered = block.get(..header_bytes).filter(|_| header_bytes >= HEADER_BYTES).ok_or(Fault::BadHeader)?;
     if checksum(covered) != { header.header_crc32 } {
         return Err(Fault::BadHeaderChecksum);
     }
@@ -228,10 +207,7 @@ fn collect<E>(
             return Err(bad_extent(number));
         }
         let first = first.checked_mul(sectors_per_block).ok_or(bad_extent(number))?;
-        let count = range
-            .num_blocks()
-            .checked_mul(sectors_per_block)
-            .ok_or(bad_extent(number))?;
+        let count = range.num_blocks().checked_mul(sectors_per_block).ok_or(bad_extent(number))?;
         found.push((number, Extent { first, count }));
     }
     let mut order = found.clone();
@@ -240,10 +216,7 @@ fn collect<E>(
         if let [(first, before), (second, after)] = pair
             && before.first + before.count > after.first
         {
-            return Err(Fault::Overlap {
-                first: *first,
-                second: *second,
-            });
+            return Err(Fault::Overlap { first: *first, second: *second });
         }
     }
     Ok(found)
@@ -357,13 +330,7 @@ mod tests {
     #[test]
     fn a_disk_without_a_table_says_so() {
         let mut image = Image(vec![0; 512 * 100], BlockSize::BS_512);
-        assert_eq!(
-            read(&mut image),
-            Err(NoTable {
-                primary: Fault::NoSignature,
-                backup: Fault::NoSignature
-            })
-        );
+        assert_eq!(read(&mut image), Err(NoTable { primary: Fault::NoSignature, backup: Fault::NoSignature }));
         let mut image = Image(vec![0; 512 * 2], BlockSize::BS_512);
         assert_eq!(image.primary_fault(), Fault::TooSmall);
         let mut image = Image(Vec::new(), BlockSize::BS_512);
@@ -372,20 +339,9 @@ mod tests {
 
     #[test]
     fn a_partition_must_lie_in_the_usable_range() {
-        for (first, last) in [
-            (33, 40),
-            (34, BLOCKS),
-            (50, 49),
-            (34, u64::MAX),
-            (u64::MAX, u64::MAX),
-            (0, 0),
-        ] {
+        for (first, last) in [(33, 40), (34, BLOCKS), (50, 49), (34, u64::MAX), (u64::MAX, u64::MAX), (0, 0)] {
             let mut image = image(BlockSize::BS_512, &[(34, 34), (first, last)]);
-            assert_eq!(
-                image.primary_fault(),
-                Fault::BadExtent { number: 2 },
-                "{first}..={last}"
-            );
+            assert_eq!(image.primary_fault(), Fault::BadExtent { number: 2 }, "{first}..={last}");
         }
     }
 

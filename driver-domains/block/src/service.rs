@@ -111,10 +111,7 @@ impl Service {
 
     /// When to look at silent devices, if any works.
     pub fn deadline(&self) -> Option<Instant> {
-        self.units
-            .iter()
-            .any(|unit| unit.disk.is_busy())
-            .then(|| now() + PATIENCE)
+        self.units.iter().any(|unit| unit.disk.is_busy()).then(|| now() + PATIENCE)
     }
 
     /// Ends the domain if a device has given up: the policy domain then starts it anew, with the device reset.
@@ -164,10 +161,7 @@ impl Service {
             }
             if any {
                 // There is room again for those who found the queue full.
-                let waiting = self
-                    .vbds
-                    .iter_mut()
-                    .filter(|vbd| vbd.plan.disk == number && vbd.waits_for_room);
+                let waiting = self.vbds.iter_mut().filter(|vbd| vbd.plan.disk == number && vbd.waits_for_room);
                 waiting.for_each(Vbd::wake);
             }
             busy |= any;
@@ -281,15 +275,9 @@ impl Service {
             ("max-ring-page-order", RING_ORDER_MAX),
         ];
         for (key, value) in features {
-            device
-                .write(key, value)
-                .map_err(|error| format!("cannot write {key}: {error:?}"))?;
+            device.write(key, value).map_err(|error| format!("cannot write {key}: {error:?}"))?;
         }
-        Ok(Plan {
-            disk,
-            extent,
-            read_only,
-        })
+        Ok(Plan { disk, extent, read_only })
     }
 
     /// Maps the front end's ring, binds its channel, publishes the disk.
@@ -300,27 +288,19 @@ impl Service {
         if let Ok(protocol) = device.frontend_value::<String>("protocol")
             && protocol != XEN_IO_PROTO_ABI_X86_64
         {
-            return Err(format!(
-                "protocol `{protocol}` is not served, only {XEN_IO_PROTO_ABI_X86_64}"
-            ));
+            return Err(format!("protocol `{protocol}` is not served, only {XEN_IO_PROTO_ABI_X86_64}"));
         }
         let references = ring_references(device)?;
         let pages = Mapping::new(id.frontend, &references, PageAccess::ReadWrite)
             .map_err(|error| format!("its ring cannot be mapped: {error}"))?;
         let limits = DiskLimits {
             sectors: plan.extent.count,
-            access: if plan.read_only {
-                Access::ReadOnly
-            } else {
-                Access::ReadWrite
-            },
+            access: if plan.read_only { Access::ReadOnly } else { Access::ReadWrite },
             discard: Discard::None,
             indirect_segments: unit.disk.facts.chunks_max.min(SEGMENTS_MAX) as u16,
         };
         let ring = BlkBack::attach(pages, limits).map_err(|error| format!("its ring: {error}"))?;
-        let port = device
-            .frontend_value::<u32>("event-channel")
-            .map_err(|_| "it names no event channel")?;
+        let port = device.frontend_value::<u32>("event-channel").map_err(|_| "it names no event channel")?;
         let channel = Channel::connect(id.frontend, Port(port))
             .map_err(|error| format!("its event channel cannot be bound: {error:?}"))?;
         let info = if plan.read_only { VDISK_READONLY } else { 0 };
@@ -332,26 +312,12 @@ impl Service {
             ("info", info.into()),
         ];
         for (key, value) in facts {
-            device
-                .write(key, value)
-                .map_err(|error| format!("cannot write {key}: {error:?}"))?;
+            device.write(key, value).map_err(|error| format!("cannot write {key}: {error:?}"))?;
         }
         self.connections += 1;
         let access = if plan.read_only { "read-only" } else { "read-write" };
-        log::info!(
-            "vbd {id}: connected, {} sectors from {}, {access}",
-            plan.extent.count,
-            plan.extent.first
-        );
-        Ok(Vbd::new(
-            Connection {
-                id,
-                number: self.connections,
-            },
-            plan,
-            ring,
-            channel,
-        ))
+        log::info!("vbd {id}: connected, {} sectors from {}, {access}", plan.extent.count, plan.extent.first);
+        Ok(Vbd::new(Connection { id, number: self.connections }, plan, ring, channel))
     }
 }
 
@@ -363,9 +329,7 @@ fn ring_references(device: &runtime::xenbus::BackendDevice) -> Result<Vec<GrantR
     };
     match device.frontend_value::<u32>("ring-page-order") {
         Ok(order) if order > RING_ORDER_MAX => Err(format!("a ring of 2^{order} pages is not served")),
-        Ok(order) if order > 0 => (0..1 << order)
-            .map(|index| reference(&format!("ring-ref{index}")))
-            .collect(),
+        Ok(order) if order > 0 => (0..1 << order).map(|index| reference(&format!("ring-ref{index}"))).collect(),
         _ => Ok(alloc::vec![reference("ring-ref").or_else(|_| reference("ring-ref0"))?]),
     }
 }
@@ -384,11 +348,7 @@ impl Unit {
         );
         let table = gpt::read(&mut disk).map_err(|bad| format!("{}; backup: {}", bad.primary, bad.backup));
         if let Ok(table) = &table {
-            let copy = if table.copy == Copy::Backup {
-                " (from the backup: the primary is damaged)"
-            } else {
-                ""
-            };
+            let copy = if table.copy == Copy::Backup { " (from the backup: the primary is damaged)" } else { "" };
             log::info!("disk {}: {} partitions{copy}", disk.id(), table.partitions().len());
         }
         let in_flight = (0..QUEUE).map(|_| None).collect();
@@ -397,13 +357,10 @@ impl Unit {
 
     fn extent(&self, part: Part) -> Result<Extent, String> {
         match (part, &self.table) {
-            (Part::Whole, _) => Ok(Extent {
-                first: 0,
-                count: self.disk.facts.sectors,
-            }),
-            (Part::Partition(number), Ok(table)) => table
-                .partition(number)
-                .ok_or_else(|| format!("the disk has no partition {number}")),
+            (Part::Whole, _) => Ok(Extent { first: 0, count: self.disk.facts.sectors }),
+            (Part::Partition(number), Ok(table)) => {
+                table.partition(number).ok_or_else(|| format!("the disk has no partition {number}"))
+            }
             (Part::Partition(_), Err(error)) => Err(format!("the disk has no partition table: {error}")),
         }
     }

@@ -46,15 +46,7 @@ pub struct Counters {
 
 impl fmt::Display for Counters {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            reads,
-            writes,
-            flushes,
-            sectors_read,
-            sectors_written,
-            refused,
-            failed,
-        } = self;
+        let Self { reads, writes, flushes, sectors_read, sectors_written, refused, failed } = self;
         let (read_kib, written_kib) = (sectors_read / 2, sectors_written / 2);
         write!(
             out,
@@ -211,14 +203,7 @@ impl Vbd {
         match begun {
             Ok((slot, pages)) => {
                 self.in_flight += 1;
-                started(
-                    slot,
-                    InFlight {
-                        connection: self.connection,
-                        ticket,
-                        _pages: pages,
-                    },
-                );
+                started(slot, InFlight { connection: self.connection, ticket, _pages: pages });
                 Ok(())
             }
             Err(outcome) => {
@@ -241,17 +226,11 @@ impl Vbd {
     /// Copies the segments from the front end's page, once, and goes on with the copy.
     fn indirect(&mut self, disk: &mut Disk, request: &IndirectRequest) -> Result<(Slot, Option<Mapping>), Outcome> {
         let mut copied = [0; SEGMENTS_MAX * SEGMENT_BYTES];
-        let copied = copied
-            .get_mut(..request.segments() * SEGMENT_BYTES)
-            .ok_or(Outcome::Failed)?;
+        let copied = copied.get_mut(..request.segments() * SEGMENT_BYTES).ok_or(Outcome::Failed)?;
         let &[page] = request.pages() else {
             return Err(Outcome::Failed);
         };
-        let source = Remote {
-            peer: self.connection.id.frontend,
-            reference: GrantRef(page),
-            offset: 0,
-        };
+        let source = Remote { peer: self.connection.id.frontend, reference: GrantRef(page), offset: 0 };
         copy::read(source, copied).map_err(|error| self.complain(format_args!("segments of a request: {error}")))?;
         let mut segments = [Segment::default(); SEGMENTS_MAX];
         match request.check_segments(self.ring.limits(), copied, &mut segments) {
@@ -287,9 +266,7 @@ impl Vbd {
         if chunks.len() > disk.facts.chunks_max {
             return Err(Outcome::Failed);
         }
-        let slot = disk
-            .submit(operation, place.first, &chunks)
-            .map_err(|_| Outcome::Failed)?;
+        let slot = disk.submit(operation, place.first, &chunks).map_err(|_| Outcome::Failed)?;
         match direction {
             Direction::Read => {
                 (self.counters.reads, self.counters.sectors_read) =

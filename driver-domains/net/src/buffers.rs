@@ -30,10 +30,7 @@ impl Buffers {
     /// `count` buffers. `None`: out of memory.
     pub fn new(count: u16) -> Option<Self> {
         let pages = usize::from(count).div_ceil(PAGE / BUFFER_BYTES);
-        Some(Self {
-            pool: Pool::new(count),
-            region: DmaRegion::allocate(pages)?,
-        })
+        Some(Self { pool: Pool::new(count), region: DmaRegion::allocate(pages)? })
     }
 
     fn start(buffer: Buffer) -> usize {
@@ -42,19 +39,12 @@ impl Buffers {
 
     /// Header and a frame of up to `bytes` bytes, for the device.
     pub fn device_chunk(&self, buffer: Buffer, bytes: usize) -> Option<Chunk> {
-        self.region
-            .chunk(
-                Self::start(buffer) + DEVICE_OFFSET,
-                DEVICE_HEADER_BYTES + bytes.min(FRAME_MAX),
-            )
-            .ok()
+        self.region.chunk(Self::start(buffer) + DEVICE_OFFSET, DEVICE_HEADER_BYTES + bytes.min(FRAME_MAX)).ok()
     }
 
     /// A held frame with a clean header, for the device to send.
     pub fn sendable(&mut self, frame: Held) -> Option<Chunk> {
-        self.region
-            .write(Self::start(frame.buffer) + DEVICE_OFFSET, &[0; DEVICE_HEADER_BYTES])
-            .ok()?;
+        self.region.write(Self::start(frame.buffer) + DEVICE_OFFSET, &[0; DEVICE_HEADER_BYTES]).ok()?;
         self.device_chunk(frame.buffer, frame.bytes.into())
     }
 
@@ -89,12 +79,7 @@ impl Buffers {
         if offset + usize::from(bytes) > FRAME_MAX {
             return Err(BadCopy);
         }
-        copies.from_peer(
-            from,
-            &mut self.region,
-            Self::start(buffer) + FRAME_OFFSET + offset,
-            bytes,
-        )
+        copies.from_peer(from, &mut self.region, Self::start(buffer) + FRAME_OFFSET + offset, bytes)
     }
 
     /// Adds a copy of a whole frame into a front end's page.

@@ -35,12 +35,7 @@ pub fn transport(frame: &[u8]) -> Result<Checksum, NotSummable> {
             return Err(NotSummable);
         }
         let total = usize::from(word(packet, 2).ok_or(NotSummable)?);
-        (
-            header_bytes,
-            total,
-            *packet.get(9).ok_or(NotSummable)?,
-            packet.get(12..20),
-        )
+        (header_bytes, total, *packet.get(9).ok_or(NotSummable)?, packet.get(12..20))
     } else if ethertype == ETHERTYPE_IPV6 {
         let total = 40 + usize::from(word(packet, 4).ok_or(NotSummable)?);
         (40, total, *packet.get(6).ok_or(NotSummable)?, packet.get(8..40))
@@ -53,10 +48,7 @@ pub fn transport(frame: &[u8]) -> Result<Checksum, NotSummable> {
         _ => return Err(NotSummable),
     };
     let addresses = addresses.ok_or(NotSummable)?;
-    let segment = packet
-        .get(header_bytes..total)
-        .filter(|segment| segment.len() >= field + 2)
-        .ok_or(NotSummable)?;
+    let segment = packet.get(header_bytes..total).filter(|segment| segment.len() >= field + 2).ok_or(NotSummable)?;
     let (before, after) = segment.split_at(field);
     let after = after.get(2..).ok_or(NotSummable)?;
     let sum = sum(addresses) + sum(before) + sum(after) + u64::from(protocol) + segment.len() as u64;
@@ -64,10 +56,7 @@ pub fn transport(frame: &[u8]) -> Result<Checksum, NotSummable> {
         0 if protocol == UDP => 0xffff, // RFC 768: zero would mean that there is none
         value => value,
     };
-    Ok(Checksum {
-        offset: HEADER_BYTES + header_bytes + field,
-        value: value.to_be_bytes(),
-    })
+    Ok(Checksum { offset: HEADER_BYTES + header_bytes + field, value: value.to_be_bytes() })
 }
 
 /// Sum of big-endian 16-bit words, an odd last byte padded with zero.

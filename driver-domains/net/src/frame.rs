@@ -65,11 +65,7 @@ impl FromStr for Mac {
                 .ok_or(BadMac)?;
         }
         let mac = Self(bytes);
-        if parts.next().is_some() || !mac.is_station() {
-            Err(BadMac)
-        } else {
-            Ok(mac)
-        }
+        if parts.next().is_some() || !mac.is_station() { Err(BadMac) } else { Ok(mac) }
     }
 }
 
@@ -104,10 +100,7 @@ pub fn addresses(head: &[u8], length: usize) -> Result<Addresses, Refused> {
     let destination = array(bytes, 0).ok_or(Refused::Runt)?;
     let source = array(bytes, 6).ok_or(Refused::Runt)?;
     array::<2>(bytes, 12).ok_or(Refused::Runt)?;
-    Ok(Addresses {
-        destination: Mac(destination),
-        source: Mac(source),
-    })
+    Ok(Addresses { destination: Mac(destination), source: Mac(source) })
 }
 
 /// What a vif may send as.
@@ -217,44 +210,28 @@ mod tests {
     #[test]
     fn a_packet_from_the_own_addresses_passes() {
         let passed = check(&frame(OWN, 0x0800, &ipv4(IP, 6, &[0; 20]))).unwrap();
-        assert_eq!(
-            passed,
-            Addresses {
-                destination: PEER,
-                source: OWN
-            }
-        );
+        assert_eq!(passed, Addresses { destination: PEER, source: OWN });
         check(&frame(OWN, 0x0806, &arp(OWN, IP))).unwrap();
         check(&frame(OWN, 0x0806, &arp(OWN, Ipv4Addr::UNSPECIFIED))).unwrap();
     }
 
     #[test]
     fn a_foreign_mac_is_refused_in_the_header_and_in_arp() {
-        assert_eq!(
-            check(&frame(PEER, 0x0800, &ipv4(IP, 6, &[0; 20]))),
-            Err(Refused::ForeignMac)
-        );
+        assert_eq!(check(&frame(PEER, 0x0800, &ipv4(IP, 6, &[0; 20]))), Err(Refused::ForeignMac));
         assert_eq!(check(&frame(OWN, 0x0806, &arp(PEER, IP))), Err(Refused::ForeignIp));
     }
 
     #[test]
     fn a_foreign_ip_is_refused_in_ipv4_and_in_arp() {
         let other = Ipv4Addr::new(10, 0, 2, 2);
-        assert_eq!(
-            check(&frame(OWN, 0x0800, &ipv4(other, 6, &[0; 20]))),
-            Err(Refused::ForeignIp)
-        );
+        assert_eq!(check(&frame(OWN, 0x0800, &ipv4(other, 6, &[0; 20]))), Err(Refused::ForeignIp));
         assert_eq!(check(&frame(OWN, 0x0806, &arp(OWN, other))), Err(Refused::ForeignIp));
     }
 
     #[test]
     fn what_cannot_be_checked_against_an_ipv4_address_is_refused() {
         for ethertype in [0x86dd, 0x8100, 0x88a8, 0x0842, 46] {
-            assert_eq!(
-                check(&frame(OWN, ethertype, &[0; 60])),
-                Err(Refused::ForeignIp),
-                "{ethertype:#x}"
-            );
+            assert_eq!(check(&frame(OWN, ethertype, &[0; 60])), Err(Refused::ForeignIp), "{ethertype:#x}");
         }
         let free = Guard { mac: OWN, ip: None };
         let ipv6 = frame(OWN, 0x86dd, &[0; 60]);

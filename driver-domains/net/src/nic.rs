@@ -92,10 +92,7 @@ impl Nic {
     pub fn open(device: &Device, buffers: &mut Buffers) -> Result<Self, NicError> {
         let mut transport = PciTransport::open(device)?;
         let features = transport.negotiate(FEATURE_MAC)?;
-        let interrupts = [
-            transport.queue_interrupt(RECEIVE, 0)?,
-            transport.queue_interrupt(TRANSMIT, 1)?,
-        ];
+        let interrupts = [transport.queue_interrupt(RECEIVE, 0)?, transport.queue_interrupt(TRANSMIT, 1)?];
         transport.no_config_interrupt();
         let receive = Queue::new(&mut transport, RECEIVE)?;
         let mut transmit = Queue::new(&mut transport, TRANSMIT)?;
@@ -133,9 +130,7 @@ impl Nic {
         let mut added = false;
         while self.receive.free() != 0 {
             let Some(buffer) = buffers.pool.take() else { break };
-            let token = buffers
-                .device_chunk(buffer, FRAME_MAX)
-                .and_then(|chunk| self.receive.push(&[], &[chunk]).ok());
+            let token = buffers.device_chunk(buffer, FRAME_MAX).and_then(|chunk| self.receive.push(&[], &[chunk]).ok());
             match token.and_then(|token| self.receiving.get_mut(token.index())) {
                 Some(slot) => *slot = Some(buffer),
                 None => {
@@ -166,10 +161,7 @@ impl Nic {
             let bytes = (done.written as usize).saturating_sub(DEVICE_HEADER_BYTES);
             if (HEADER_BYTES..=FRAME_MAX).contains(&bytes) {
                 self.counters.received += 1;
-                return Ok(Some(Held {
-                    buffer,
-                    bytes: bytes as u16,
-                }));
+                return Ok(Some(Held { buffer, bytes: bytes as u16 }));
             }
             self.counters.malformed += 1;
             buffers.pool.release(buffer);

@@ -28,10 +28,7 @@ pub struct Pool {
 impl Pool {
     /// A pool of `count` buffers, all free.
     pub fn new(count: u16) -> Self {
-        Self {
-            holders: alloc::vec![0; usize::from(count)],
-            free: (0..count).rev().collect(),
-        }
+        Self { holders: alloc::vec![0; usize::from(count)], free: (0..count).rev().collect() }
     }
 
     /// A free buffer, held once.

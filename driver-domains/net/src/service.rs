@@ -154,18 +154,10 @@ impl Service {
     /// What the policy says of a vif, by its nodes in our own directory.
     fn plan(&self, id: DeviceId) -> Result<Plan, String> {
         let device = self.bus.device(id).ok_or("it is gone")?;
-        let mac = device
-            .config::<String>("mac")
-            .map_err(|_| "the policy gives it no `mac`")?;
-        let mac = mac
-            .parse::<Mac>()
-            .map_err(|_| format!("`{mac}` is no MAC address of one station"))?;
+        let mac = device.config::<String>("mac").map_err(|_| "the policy gives it no `mac`")?;
+        let mac = mac.parse::<Mac>().map_err(|_| format!("`{mac}` is no MAC address of one station"))?;
         let ip = match device.config::<String>("ip") {
-            Ok(text) => Some(
-                text.trim()
-                    .parse()
-                    .map_err(|_| format!("`{text}` is no IPv4 address"))?,
-            ),
+            Ok(text) => Some(text.trim().parse().map_err(|_| format!("`{text}` is no IPv4 address"))?),
             Err(Errno::ENOENT) => None,
             Err(error) => return Err(format!("`ip` cannot be read: {error:?}")),
         };
@@ -181,50 +173,33 @@ impl Service {
             ("multi-queue-max-queues", 1),
         ];
         for (key, value) in features {
-            device
-                .write(key, value)
-                .map_err(|error| format!("cannot write {key}: {error:?}"))?;
+            device.write(key, value).map_err(|error| format!("cannot write {key}: {error:?}"))?;
         }
         let reach = if isolated { Reach::UplinkOnly } else { Reach::All };
-        Ok(Plan {
-            guard: Guard { mac, ip },
-            reach,
-        })
+        Ok(Plan { guard: Guard { mac, ip }, reach })
     }
 
     /// Maps the front end's rings, binds its channel, puts it on the switch.
     fn connect(&mut self, id: DeviceId) -> Result<(), String> {
         let device = self.bus.device(id).ok_or("it is gone")?;
         let plan = *self.plans.get(&id).ok_or("it was not announced")?;
-        if device
-            .frontend_value::<u32>("request-rx-copy")
-            .is_ok_and(|copy| copy == 0)
-        {
+        if device.frontend_value::<u32>("request-rx-copy").is_ok_and(|copy| copy == 0) {
             return Err(String::from("it wants pages exchanged, only copying is served"));
         }
         let tx = TxBack::attach(ring(device, id, "tx-ring-ref")?).map_err(|error| format!("its tx ring: {error}"))?;
         let rx = RxBack::attach(ring(device, id, "rx-ring-ref")?).map_err(|error| format!("its rx ring: {error}"))?;
-        let port = device
-            .frontend_value::<u32>("event-channel")
-            .map_err(|_| "it names no event channel")?;
+        let port = device.frontend_value::<u32>("event-channel").map_err(|_| "it names no event channel")?;
         let channel = Channel::connect(id.frontend, Port(port))
             .map_err(|error| format!("its event channel cannot be bound: {error:?}"))?;
         let own = self.traffic.nic.as_ref().and_then(Nic::mac);
         if own == Some(plan.guard.mac) {
             return Err(format!("{} is the network card's own address", plan.guard.mac));
         }
-        let port = self
-            .traffic
-            .switch
-            .add(plan.guard.mac, plan.reach)
-            .map_err(|error| match error {
-                AddError::Full => String::from("all ports of the switch are taken"),
-                AddError::DuplicateMac => format!("{} is another vif's address", plan.guard.mac),
-            })?;
-        let ip = plan
-            .guard
-            .ip
-            .map_or_else(|| String::from("any address"), |ip| ip.to_string());
+        let port = self.traffic.switch.add(plan.guard.mac, plan.reach).map_err(|error| match error {
+            AddError::Full => String::from("all ports of the switch are taken"),
+            AddError::DuplicateMac => format!("{} is another vif's address", plan.guard.mac),
+        })?;
+        let ip = plan.guard.ip.map_or_else(|| String::from("any address"), |ip| ip.to_string());
         log::info!("vif {id}: connected as {}, {ip}", plan.guard.mac);
         self.traffic.add(Vif::new(id, port, plan.guard, (tx, rx), channel));
         Ok(())
@@ -232,9 +207,7 @@ impl Service {
 }
 
 fn ring(device: &BackendDevice, id: DeviceId, key: &str) -> Result<Mapping, String> {
-    let reference = device
-        .frontend_value::<u32>(key)
-        .map_err(|_| format!("it names no `{key}`"))?;
+    let reference = device.frontend_value::<u32>(key).map_err(|_| format!("it names no `{key}`"))?;
     let page = Mapping::new(id.frontend, &[GrantRef(reference)], Access::ReadWrite);
     page.map_err(|error| format!("its ring cannot be mapped: {error}"))
 }
@@ -244,9 +217,7 @@ fn open_card(buffers: &mut Buffers) -> Option<Nic> {
     for device in virtio::find(DeviceType::Network) {
         match Nic::open(&device, buffers) {
             Ok(nic) => {
-                let mac = nic
-                    .mac()
-                    .map_or_else(|| String::from("no address"), |mac| mac.to_string());
+                let mac = nic.mac().map_or_else(|| String::from("no address"), |mac| mac.to_string());
                 log::info!("uplink {}: {mac}", nic.id());
                 return Some(nic);
             }

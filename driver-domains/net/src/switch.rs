@@ -79,9 +79,7 @@ pub struct Switch {
 
 impl Default for Switch {
     fn default() -> Self {
-        Self {
-            ports: [None; PORTS_MAX],
-        }
+        Self { ports: [None; PORTS_MAX] }
     }
 }
 
@@ -115,36 +113,20 @@ impl Switch {
         if self.find(source).is_some() {
             Targets::default()
         } else if destination.is_group() {
-            Targets {
-                uplink: false,
-                vifs: self.mask(|_| true),
-            }
+            Targets { uplink: false, vifs: self.mask(|_| true) }
         } else {
-            Targets {
-                uplink: false,
-                vifs: self.find(destination).map_or(0, |port| 1 << port.0),
-            }
+            Targets { uplink: false, vifs: self.find(destination).map_or(0, |port| 1 << port.0) }
         }
     }
 
     /// A frame to a vif stays inside, also when the two may not talk: the wire must not carry it round.
     fn targets_from_vif(&self, port: PortNumber, Addresses { destination, .. }: Addresses) -> Targets {
         let talkative = self.reach(port) == Some(Reach::All);
-        let peers = if talkative {
-            self.mask(|reach| reach == Reach::All) & !(1 << port.0)
-        } else {
-            0
-        };
+        let peers = if talkative { self.mask(|reach| reach == Reach::All) & !(1 << port.0) } else { 0 };
         if destination.is_group() {
-            Targets {
-                uplink: true,
-                vifs: peers,
-            }
+            Targets { uplink: true, vifs: peers }
         } else if let Some(target) = self.find(destination) {
-            Targets {
-                uplink: false,
-                vifs: peers & 1 << target.0,
-            }
+            Targets { uplink: false, vifs: peers & 1 << target.0 }
         } else {
             Targets { uplink: true, vifs: 0 }
         }
@@ -155,18 +137,13 @@ impl Switch {
     }
 
     fn find(&self, mac: Mac) -> Option<PortNumber> {
-        let at = self
-            .ports
-            .iter()
-            .position(|port| port.is_some_and(|(own, _)| own == mac))?;
+        let at = self.ports.iter().position(|port| port.is_some_and(|(own, _)| own == mac))?;
         Some(PortNumber(at as u8))
     }
 
     fn mask(&self, wanted: impl Fn(Reach) -> bool) -> u64 {
         let ports = self.ports.iter().enumerate();
-        ports
-            .filter(|(_, port)| port.is_some_and(|(_, reach)| wanted(reach)))
-            .fold(0, |mask, (at, _)| mask | 1 << at)
+        ports.filter(|(_, port)| port.is_some_and(|(_, reach)| wanted(reach))).fold(0, |mask, (at, _)| mask | 1 << at)
     }
 }
 
@@ -241,9 +218,7 @@ mod tests {
     #[test]
     fn ports_are_limited_unique_and_used_again() {
         let mut switch = Switch::default();
-        let ports: Vec<_> = (0..PORTS_MAX as u8)
-            .map(|last| switch.add(mac(last), Reach::All).unwrap())
-            .collect();
+        let ports: Vec<_> = (0..PORTS_MAX as u8).map(|last| switch.add(mac(last), Reach::All).unwrap()).collect();
         assert_eq!(switch.add(mac(200), Reach::All), Err(AddError::Full));
         assert_eq!(switch.add(mac(5), Reach::All), Err(AddError::DuplicateMac));
         assert_eq!(go(&switch, Ingress::Uplink, OUTSIDE, BROADCAST).1.len(), PORTS_MAX);

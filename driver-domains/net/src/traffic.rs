@@ -201,12 +201,7 @@ impl Traffic {
                 }
             };
             match copy_in(&mut self.buffers, &mut self.copies, vif, &packet) {
-                Ok((buffer, copies)) => self.incoming.push(Incoming {
-                    vif: at,
-                    packet,
-                    buffer,
-                    copies,
-                }),
+                Ok((buffer, copies)) => self.incoming.push(Incoming { vif: at, packet, buffer, copies }),
                 Err(outcome) => answer(vif, &packet, outcome),
             }
         }
@@ -217,10 +212,7 @@ impl Traffic {
         let Some(vif) = self.vifs.get_mut(incoming.vif) else {
             return;
         };
-        let frame = Held {
-            buffer: incoming.buffer,
-            bytes: incoming.packet.bytes,
-        };
+        let frame = Held { buffer: incoming.buffer, bytes: incoming.packet.bytes };
         let copied = incoming.copies.clone().try_for_each(|copy| self.copies.outcome(copy));
         if let Err(error) = copied {
             vif.counters.failed += 1;
@@ -264,8 +256,7 @@ impl Traffic {
                 let result = match self.copies.outcome(copy) {
                     Ok(()) => {
                         vif.counters.received += 1;
-                        vif.rx
-                            .deliver(delivery.buffer, 0, delivery.frame.bytes, Checksum::InPacket, More::Last)
+                        vif.rx.deliver(delivery.buffer, 0, delivery.frame.bytes, Checksum::InPacket, More::Last)
                     }
                     Err(error) => {
                         vif.complain(format_args!("a receive page: {error}"));
@@ -309,11 +300,7 @@ impl Traffic {
                 }
             };
             let Some(frame) = vif.backlog.pop() else { return false };
-            let place = Remote {
-                peer: vif.id.frontend,
-                reference: GrantRef(buffer.gref()),
-                offset: 0,
-            };
+            let place = Remote { peer: vif.id.frontend, reference: GrantRef(buffer.gref()), offset: 0 };
             if self.buffers.deliver(&mut self.copies, frame, place).is_ok() {
                 self.outgoing.push(Outgoing { vif: at, frame, buffer });
             }
@@ -329,12 +316,7 @@ impl Traffic {
     /// Prints what was done so far.
     pub fn print_counters(&self) {
         if let Some(nic) = &self.nic {
-            log::info!(
-                "uplink {}: {:?}, {} for nobody here",
-                nic.id(),
-                nic.counters,
-                self.unclaimed
-            );
+            log::info!("uplink {}: {:?}, {} for nobody here", nic.id(), nic.counters, self.unclaimed);
         }
         for vif in &self.vifs {
             log::info!("vif {}: {vif}", vif.id);
@@ -367,11 +349,8 @@ fn copy_in(
     };
     let (start, mut offset) = (copies.len(), 0);
     for fragment in packet.fragments() {
-        let place = Remote {
-            peer: vif.id.frontend,
-            reference: GrantRef(fragment.gref()),
-            offset: fragment.offset().into(),
-        };
+        let place =
+            Remote { peer: vif.id.frontend, reference: GrantRef(fragment.gref()), offset: fragment.offset().into() };
         if buffers.fill(copies, place, buffer, offset, fragment.bytes()).is_err() {
             buffers.pool.release(buffer);
             vif.counters.failed += 1;

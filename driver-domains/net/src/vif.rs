@@ -124,14 +124,7 @@ impl Vif {
 
 impl fmt::Display for Vif {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Counters {
-            sent,
-            received,
-            misshapen,
-            forged,
-            failed,
-            starved,
-        } = self.counters;
+        let Counters { sent, received, misshapen, forged, failed, starved } = self.counters;
         let dropped = self.backlog.dropped();
         write!(
             out,

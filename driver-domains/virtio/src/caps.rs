@@ -73,12 +73,7 @@ pub fn find_structures(config: &mut impl ConfigSpace, bars: &[u64; 6]) -> Result
     for _ in 0..LIST_MAX {
         if at < 0x40 {
             let (notify, notify_multiplier) = notify.ok_or(CapsError::NoNotify)?;
-            return Ok(Structures {
-                common: common.ok_or(CapsError::NoCommon)?,
-                notify,
-                notify_multiplier,
-                device,
-            });
+            return Ok(Structures { common: common.ok_or(CapsError::NoCommon)?, notify, notify_multiplier, device });
         }
         let head = read(at, 4)?;
         if head & 0xff == CAP_VENDOR && at <= 0xf0 {
@@ -148,14 +143,7 @@ mod tests {
     #[test]
     fn finds_the_structures_of_a_usual_device() {
         let found = find_structures(&mut Fake::usual(), &bars()).unwrap();
-        assert_eq!(
-            found.common,
-            Structure {
-                bar: 4,
-                offset: 0,
-                bytes: 0x1000
-            }
-        );
+        assert_eq!(found.common, Structure { bar: 4, offset: 0, bytes: 0x1000 });
         assert_eq!(found.notify.offset, 0x3000);
         assert_eq!(found.notify_multiplier, 4);
         assert_eq!(found.device.unwrap().offset, 0x2000);

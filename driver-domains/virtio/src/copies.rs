@@ -31,9 +31,7 @@ impl From<OutsideRegion> for BadCopy {
 impl Copies {
     /// An empty batch with room for `expected` copies.
     pub fn with_capacity(expected: usize) -> Self {
-        Self {
-            operations: Vec::with_capacity(expected),
-        }
+        Self { operations: Vec::with_capacity(expected) }
     }
 
     /// Copies in the batch.
@@ -59,12 +57,7 @@ impl Copies {
         offset: usize,
         bytes: u16,
     ) -> Result<(), BadCopy> {
-        self.add(
-            peer_end(source)?,
-            own_end(region, offset, bytes)?,
-            bytes,
-            GNTCOPY_SOURCE_GREF,
-        );
+        self.add(peer_end(source)?, own_end(region, offset, bytes)?, bytes, GNTCOPY_SOURCE_GREF);
         Ok(())
     }
 
@@ -76,25 +69,13 @@ impl Copies {
         bytes: u16,
         destination: Remote,
     ) -> Result<(), BadCopy> {
-        self.add(
-            own_end(region, offset, bytes)?,
-            peer_end(destination)?,
-            bytes,
-            GNTCOPY_DEST_GREF,
-        );
+        self.add(own_end(region, offset, bytes)?, peer_end(destination)?, bytes, GNTCOPY_DEST_GREF);
         Ok(())
     }
 
     fn add(&mut self, source: GnttabCopyPtr, dest: GnttabCopyPtr, len: u16, flags: u16) {
         let status = GNTST_GENERAL_ERROR; // stays so for what the hypervisor does not get to
-        self.operations.push(GnttabCopy {
-            source,
-            dest,
-            len,
-            flags,
-            status,
-            ..Default::default()
-        });
+        self.operations.push(GnttabCopy { source, dest, len, flags, status, ..Default::default() });
     }
 
     /// Makes the copies; [`Copies::outcome`] tells how each went.
@@ -108,11 +89,7 @@ impl Copies {
 
     /// How copy number `index` went.
     pub fn outcome(&self, index: usize) -> Result<(), GrantError> {
-        GrantError::check(
-            self.operations
-                .get(index)
-                .map_or(GNTST_GENERAL_ERROR, |operation| operation.status),
-        )
+        GrantError::check(self.operations.get(index).map_or(GNTST_GENERAL_ERROR, |operation| operation.status))
     }
 }
 
@@ -122,21 +99,11 @@ fn own_end<H: Hal>(region: &DmaRegion<H>, offset: usize, bytes: u16) -> Result<G
     if in_page + u64::from(bytes) > PAGE_SIZE {
         return Err(BadCopy);
     }
-    Ok(GnttabCopyPtr {
-        target: address / PAGE_SIZE,
-        domid: DOMID_SELF,
-        offset: in_page as u16,
-        ..Default::default()
-    })
+    Ok(GnttabCopyPtr { target: address / PAGE_SIZE, domid: DOMID_SELF, offset: in_page as u16, ..Default::default() })
 }
 
 fn peer_end(place: Remote) -> Result<GnttabCopyPtr, BadCopy> {
     let offset = u16::try_from(place.offset).map_err(|_| BadCopy)?;
     let target = place.reference.0.into();
-    Ok(GnttabCopyPtr {
-        target,
-        domid: place.peer.0,
-        offset,
-        ..Default::default()
-    })
+    Ok(GnttabCopyPtr { target, domid: place.peer.0, offset, ..Default::default() })
 }

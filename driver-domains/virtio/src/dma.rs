@@ -40,10 +40,7 @@ impl Chunk {
     /// This chunk and the one behind it in one, when `next` starts where this one ends and the sum fits `max` bytes.
     pub fn join(&self, next: &Self, max: u32) -> Option<Self> {
         let bytes = self.bytes.checked_add(next.bytes).filter(|&bytes| bytes <= max)?;
-        (self.address + u64::from(self.bytes) == next.address).then_some(Self {
-            address: self.address,
-            bytes,
-        })
+        (self.address + u64::from(self.bytes) == next.address).then_some(Self { address: self.address, bytes })
     }
 }
 
@@ -67,12 +64,7 @@ impl<H: Hal> DmaRegion<H> {
     pub fn allocate(pages: usize) -> Option<Self> {
         let bytes = pages.checked_mul(PAGE_SIZE).filter(|&bytes| bytes != 0)?;
         let (iova, base) = H::dma_alloc(pages, BufferDirection::Both);
-        (iova != 0).then_some(Self {
-            base,
-            iova,
-            bytes,
-            hal: PhantomData,
-        })
+        (iova != 0).then_some(Self { base, iova, bytes, hal: PhantomData })
     }
 
     /// Bytes of the region.
@@ -88,14 +80,8 @@ impl<H: Hal> DmaRegion<H> {
     /// A part of the region for a device.
     pub fn chunk(&self, offset: usize, bytes: usize) -> Result<Chunk, OutsideRegion> {
         self.check(offset, bytes)?;
-        let bytes = u32::try_from(bytes)
-            .ok()
-            .filter(|&bytes| bytes != 0)
-            .ok_or(OutsideRegion)?;
-        Ok(Chunk {
-            address: self.iova + offset as u64,
-            bytes,
-        })
+        let bytes = u32::try_from(bytes).ok().filter(|&bytes| bytes != 0).ok_or(OutsideRegion)?;
+        Ok(Chunk { address: self.iova + offset as u64, bytes })
     }
 
     /// Copies out of the region.

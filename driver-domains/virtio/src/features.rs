@@ -55,18 +55,12 @@ mod tests {
 
     #[test]
     fn takes_what_is_both_offered_and_wanted() {
-        assert_eq!(
-            negotiate(VERSION_1 | ACCESS_PLATFORM | 0b110, 0b011),
-            Ok(VERSION_1 | ACCESS_PLATFORM | 0b010)
-        );
+        assert_eq!(negotiate(VERSION_1 | ACCESS_PLATFORM | 0b110, 0b011), Ok(VERSION_1 | ACCESS_PLATFORM | 0b010));
     }
 
     #[test]
     fn never_takes_event_indexes_indirect_descriptors_or_the_packed_ring() {
-        assert_eq!(
-            negotiate(u64::MAX, u64::MAX).unwrap() & (EVENT_IDX | INDIRECT_DESC | RING_PACKED),
-            0
-        );
+        assert_eq!(negotiate(u64::MAX, u64::MAX).unwrap() & (EVENT_IDX | INDIRECT_DESC | RING_PACKED), 0);
     }
 
     #[test]

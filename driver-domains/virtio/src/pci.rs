@@ -101,9 +101,7 @@ impl fmt::Display for InitError {
 
 /// The virtio devices of this domain that have type `wanted`.
 pub fn find(wanted: DeviceType) -> Vec<Device> {
-    runtime::device::devices()
-        .filter(|device| device_type(device) == Some(wanted))
-        .collect()
+    runtime::device::devices().filter(|device| device_type(device) == Some(wanted)).collect()
 }
 
 fn device_type(device: &Device) -> Option<DeviceType> {
@@ -173,10 +171,7 @@ impl PciTransport {
     /// Which device this is.
     pub fn id(&self) -> DeviceId {
         let facts = self.function.facts();
-        DeviceId {
-            bdf: facts.bdf,
-            selector: facts.selector,
-        }
+        DeviceId { bdf: facts.bdf, selector: facts.selector }
     }
 
     /// Resets the device: it forgets its queues and does no more DMA.
@@ -239,10 +234,7 @@ impl PciTransport {
 
     /// Selects a queue for the `QUEUE_*` registers, if the device has it.
     fn select(&self, queue: u16) -> bool {
-        let exists = self
-            .common
-            .get_u16(common::NUM_QUEUES)
-            .is_some_and(|count| queue < count);
+        let exists = self.common.get_u16(common::NUM_QUEUES).is_some_and(|count| queue < count);
         exists && queue < QUEUES_MAX && self.common.set_u16(common::QUEUE_SELECT, queue).is_some()
     }
 
@@ -258,11 +250,7 @@ impl PciTransport {
         if self.common.get_u16(common::QUEUE_VECTOR) != Some(vector) {
             return Err(InitError::NoVector);
         }
-        let number = u32::from(
-            self.common
-                .get_u16(common::QUEUE_NOTIFY_OFF)
-                .ok_or(InitError::BadLayout)?,
-        );
+        let number = u32::from(self.common.get_u16(common::QUEUE_NOTIFY_OFF).ok_or(InitError::BadLayout)?);
         let offset = number.checked_mul(self.notify_multiplier).ok_or(InitError::BadLayout)?;
         let usable = self.notify.place(offset as usize, 2).is_some();
         usable.then_some(offset).ok_or(InitError::BadLayout)
@@ -300,11 +288,7 @@ impl Transport for PciTransport {
     }
 
     fn max_queue_size(&mut self, queue: u16) -> u32 {
-        let size = if self.select(queue) {
-            self.common.get_u16(common::QUEUE_SIZE)
-        } else {
-            None
-        };
+        let size = if self.select(queue) { self.common.get_u16(common::QUEUE_SIZE) } else { None };
         size.unwrap_or(0).into()
     }
 
@@ -368,9 +352,7 @@ impl Transport for PciTransport {
         let device = self.device.as_ref().ok_or(Error::ConfigSpaceMissing)?;
         let mut value = T::new_zeroed();
         for (at, byte) in value.as_mut_bytes().iter_mut().enumerate() {
-            *byte = device
-                .get_u8(offset.saturating_add(at))
-                .ok_or(Error::ConfigSpaceTooSmall)?;
+            *byte = device.get_u8(offset.saturating_add(at)).ok_or(Error::ConfigSpaceTooSmall)?;
         }
         Ok(value)
     }
@@ -378,9 +360,7 @@ impl Transport for PciTransport {
     fn write_config_space<T: IntoBytes + Immutable>(&mut self, offset: usize, value: T) -> Result<(), Error> {
         let device = self.device.as_ref().ok_or(Error::ConfigSpaceMissing)?;
         for (at, &byte) in value.as_bytes().iter().enumerate() {
-            device
-                .set_u8(offset.saturating_add(at), byte)
-                .ok_or(Error::ConfigSpaceTooSmall)?;
+            device.set_u8(offset.saturating_add(at), byte).ok_or(Error::ConfigSpaceTooSmall)?;
         }
         Ok(())
     }

@@ -95,20 +95,11 @@ impl<H: Hal, const N: usize> Queue<H, N> {
     pub fn new(transport: &mut impl Transport, index: u16) -> Result<Self, SetupError> {
         let offered = transport.max_queue_size(index);
         if offered < N as u32 {
-            return Err(SetupError::TooSmall {
-                offered,
-                wanted: N as u32,
-            });
+            return Err(SetupError::TooSmall { offered, wanted: N as u32 });
         }
         let ring = VirtQueue::new(transport, index, false, false).map_err(SetupError::Refused)?;
         let slots = (0..N).map(|_| Slot::default()).collect();
-        Ok(Self {
-            ring,
-            index,
-            slots,
-            free: N,
-            broken: false,
-        })
+        Ok(Self { ring, index, slots, free: N, broken: false })
     }
 
     /// Free descriptors: a request takes one for each chunk.
@@ -142,9 +133,7 @@ impl<H: Hal, const N: usize> Queue<H, N> {
         slot.chunks.extend_from_slice(readable);
         slot.chunks.extend_from_slice(writable);
         slot.readable = readable.len();
-        slot.writable_bytes = writable
-            .iter()
-            .fold(0, |sum: u32, chunk| sum.saturating_add(chunk.bytes()));
+        slot.writable_bytes = writable.iter().fold(0, |sum: u32, chunk| sum.saturating_add(chunk.bytes()));
         slot.in_flight = true;
         self.free -= count;
         Ok(Token(head))
@@ -182,10 +171,7 @@ impl<H: Hal, const N: usize> Queue<H, N> {
         })?;
         slot.in_flight = false;
         self.free += slot.chunks.len();
-        Ok(Some(Completion {
-            token: Token(head),
-            written: written.min(slot.writable_bytes),
-        }))
+        Ok(Some(Completion { token: Token(head), written: written.min(slot.writable_bytes) }))
     }
 
     /// Asks the device for no more interrupts on this queue; a hint that it may miss.
@@ -312,10 +298,7 @@ mod tests {
     fn a_request_without_chunks_or_with_too_many_is_refused() {
         let (mut queue, _, region) = set_up();
         assert_eq!(queue.push(&[], &[]), Err(PushError::BadShape));
-        assert_eq!(
-            queue.push(&[region.chunk(0, 1).unwrap(); N + 1], &[]),
-            Err(PushError::BadShape)
-        );
+        assert_eq!(queue.push(&[region.chunk(0, 1).unwrap(); N + 1], &[]), Err(PushError::BadShape));
     }
 
     #[test]

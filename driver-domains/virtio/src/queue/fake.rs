@@ -53,15 +53,7 @@ pub(crate) struct FakeDevice {
 
 impl FakeDevice {
     pub(crate) fn new(size: u32) -> Self {
-        Self {
-            size,
-            driver_area: 0,
-            device_area: 0,
-            seen: 0,
-            used: 0,
-            pending: VecDeque::new(),
-            kicks: 0,
-        }
+        Self { size, driver_area: 0, device_area: 0, seen: 0, used: 0, pending: VecDeque::new(), kicks: 0 }
     }
 
     fn word(&self, address: u64) -> *mut u16 {
@@ -75,8 +67,7 @@ impl FakeDevice {
         while self.seen != index {
             let slot = u64::from(self.seen) % u64::from(self.size);
             // SAFETY: inside the available ring.
-            self.pending
-                .push_back(unsafe { self.word(self.driver_area + 4 + 2 * slot).read_volatile() });
+            self.pending.push_back(unsafe { self.word(self.driver_area + 4 + 2 * slot).read_volatile() });
             self.seen = self.seen.wrapping_add(1);
         }
         let id = self.pending.pop_front().expect("nothing available");
