@@ -43,4 +43,6 @@ pub mod space;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod parallel_tests;
+#[cfg(test)]
 mod testing;

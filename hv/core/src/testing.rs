@@ -39,10 +39,8 @@ impl TestMachine {
         assert!(at.0.is_multiple_of(bytes), "misaligned word at {at:?}");
         let shift = at.0 % 8 * 8;
         let mask = if bytes == 8 { !0 } else { (1 << (bytes * 8)) - 1 };
-        let word = self.word(at);
-        let old = word.load(Ordering::SeqCst);
-        let new = old & !(mask << shift) | (change(old >> shift & mask) & mask) << shift;
-        word.store(new, Ordering::SeqCst);
+        let insert = |old: u64| Some(old & !(mask << shift) | (change(old >> shift & mask) & mask) << shift);
+        let old = self.word(at).fetch_update(Ordering::SeqCst, Ordering::SeqCst, insert).unwrap();
         old >> shift & mask
     }
 

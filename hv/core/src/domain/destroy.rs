@@ -120,6 +120,7 @@ fn finish<M: Machine>(env: &Env<'_, M>, dom: DomId) -> Result<Progress, Errno> {
     let freed = env.frames.free_unmapped(shared_info, purpose);
     debug_assert!(freed.is_ok(), "the shared info page was something else");
     domain.grants.free_frames(domain.slot, env.frames);
+    domain.space.discard_empty(env.frames);
     env.domains.give_back(domain.slot);
     Ok(Progress::Done)
 }

@@ -60,7 +60,8 @@ pub fn bind_interdomain<M: Machine>(
 ) -> Result<(Port, Option<Wake>), Errno> {
     let remote = remote.or_self(caller);
     env.domains.with_pair(caller, remote, |pair| {
-        if pair.remote().is_dying() {
+        // The caller too: another CPU may have ended it while it was on its way here.
+        if pair.remote().is_dying() || pair.local().is_dying() {
             return Err(Errno::ESRCH);
         }
         if pair.remote().events.binding(remote_port)? != (Binding::Unbound { remote: caller }) {

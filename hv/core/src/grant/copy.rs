@@ -41,16 +41,16 @@ pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Res
         return Err(Status::BadCopyArg);
     }
     let source = open(env, caller, &op.source, op.flags & GNTCOPY_SOURCE_GREF, Access::Read)?;
-    let dest = open(env, caller, &op.dest, op.flags & GNTCOPY_DEST_GREF, Access::Write);
-    let copied = match &dest {
-        Ok(dest) => run(env, caller, op, &source, dest),
-        Err(status) => Err(*status),
-    };
-    for side in [dest.ok(), Some(source)].into_iter().flatten() {
-        if let Side::Granted(granted) = side {
-            close(env, granted);
+    let dest = match open(env, caller, &op.dest, op.flags & GNTCOPY_DEST_GREF, Access::Write) {
+        Ok(dest) => dest,
+        Err(status) => {
+            close(env, source);
+            return Err(status);
         }
-    }
+    };
+    let copied = run(env, caller, op, &source, &dest);
+    close(env, dest);
+    close(env, source);
     copied
 }
 
@@ -105,8 +105,8 @@ fn run<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy, source: &Si
 }
 
 #[inline]
-fn close<M: Machine>(env: &Env<'_, M>, side: Granted) {
-    let Granted { owner, serial, gref, access, mfn } = side;
+fn close<M: Machine>(env: &Env<'_, M>, side: Side) {
+    let Side::Granted(Granted { owner, serial, gref, access, mfn }) = side else { return };
     let released = env.domains.with(owner, |grantor| {
         let same = grantor.serial() == serial && grantor.grants.active(gref).is_some();
         if same {

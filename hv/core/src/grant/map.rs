@@ -38,7 +38,8 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabMapGrantRef) 
 }
 
 fn map_between<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<Mapped, Status> {
-    if pair.remote().is_dying() {
+    // The caller too: another CPU may have ended it while it was on its way here.
+    if pair.remote().is_dying() || pair.local().is_dying() {
         return Err(Status::BadDomain);
     }
     if !env.policy.may_share(pair.local().label(), pair.remote().label()) {

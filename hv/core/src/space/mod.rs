@@ -148,7 +148,7 @@ impl AddressSpace {
         Ok(Self { domain, cpu, iommu, budget })
     }
 
-    /// Gives back the tables of a space that nothing was ever mapped in.
+    /// Gives back the root tables of a space that nothing was ever mapped in, or that was taken down.
     pub(crate) fn discard_empty(mut self, frames: &FrameTable) {
         self.cpu.discard_empty(&mut self.budget, frames);
         if let Some(iommu) = self.iommu.take() {

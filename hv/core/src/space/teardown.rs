@@ -1,4 +1,5 @@
-//! Taking a space down in bounded slices: every page handed to the caller, every table freed.
+//! Taking a space down in bounded slices: every page handed to the caller, every table freed but the roots, which stay,
+//! empty, until nobody can find the domain any more.
 
 use super::format::target;
 use super::table::{ENTRIES, TableBudget};
@@ -75,6 +76,8 @@ impl Walk {
                 continue;
             }
             if depth < levels {
+                // Unlinked first: whoever walks the space from here on finds nothing.
+                tree.store(at, 0, machine);
                 self.gfn = self.gfn << 9 | index;
                 self.descend(target(entry));
             } else if let Some(found) = tree.format.page(entry) {
@@ -86,7 +89,9 @@ impl Walk {
     }
 
     fn ascend(&mut self, table: Mfn, budget: &mut TableBudget, frames: &FrameTable) {
-        budget.free(table, frames);
+        if self.depth > 1 {
+            budget.free(table, frames);
+        }
         self.gfn >>= 9;
         self.depth = self.depth.saturating_sub(1);
         self.finished = self.depth == 0;
