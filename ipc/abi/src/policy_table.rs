@@ -25,6 +25,24 @@ pub const RANGES_MAX: u32 = 256;
 /// Bytes of the whole table at most.
 pub const TABLE_BYTES_MAX: u64 = 256 * 1024;
 
+/// I/O ports that no policy can give away, `(first, last, what is there)`: what the hypervisor drives itself, and what
+/// reaches around every confinement. The compiler says so to the author, the hypervisor refuses the table.
+pub const HYPERVISOR_PORTS: [(u32, u32, &str); 12] = [
+    (0x00, 0x0f, "the ISA DMA controller"),
+    (0x20, 0x21, "the interrupt controller"),
+    (0x40, 0x43, "the timer"),
+    (0x81, 0x8f, "the ISA DMA controller's pages"),
+    (0x92, 0x92, "reset"),
+    (0xa0, 0xa1, "the interrupt controller"),
+    (0xb2, 0xb3, "system management"),
+    (0xc0, 0xdf, "the ISA DMA controller"),
+    (0xf4, 0xf7, "the way out of the emulator"),
+    // Its DMA is the emulator's own and passes no IOMMU.
+    (0x510, 0x51b, "the emulator's firmware configuration"),
+    (0x600, 0x67f, "power management"),
+    (0xcf8, 0xcff, "PCI configuration and reset"),
+];
+
 /// [`Header::flags`]: driver domains run although no IOMMU confines their devices (`unprotected-dma = "accept"`).
 pub const ACCEPT_UNPROTECTED_DMA: u32 = 1;
 

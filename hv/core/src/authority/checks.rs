@@ -16,10 +16,6 @@ const VCPUS_MAX: u32 = crate::domain::VCPUS_MAX as u32;
 /// 1 TiB: what the frame table can number.
 const MEMORY_PAGES_MAX: u64 = 1 << 28;
 
-/// Ports that the hypervisor drives itself or that reach past any confinement: interrupt controllers, timer, the way
-/// out of the emulator, PCI configuration and reset.
-const HYPERVISOR_PORTS: [(u32, u32); 5] = [(0x20, 0x21), (0x40, 0x43), (0xa0, 0xa1), (0xf4, 0xf7), (0xcf8, 0xcff)];
-
 const KNOWN_FLAGS: u32 = table::FLAG_CONTROL
     | table::FLAG_LOG
     | table::FLAG_STORE
@@ -135,7 +131,7 @@ impl Claims {
 
 fn check_ranges(policy: &SealedPolicy) -> Result<(), PolicyError> {
     let mut ports = Claims::new(PORTS)?;
-    for (first, last) in HYPERVISOR_PORTS {
+    for (first, last, _) in table::HYPERVISOR_PORTS {
         ports.claim(first, last).ok_or(PolicyError::Range(0))?;
     }
     let mut lines = Claims::new(LINES)?;

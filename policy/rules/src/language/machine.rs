@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use xen_abi::native::STACK_PAGES;
+use xen_abi::policy_table::HYPERVISOR_PORTS;
 
 use super::diagnostics::Sink;
 use super::parse::did_you_mean;
@@ -160,19 +161,6 @@ fn check_devices(spec: &Spec, machine: &Machine, sink: &Sink) {
         }
     }
 }
-
-/// I/O ports that the hypervisor keeps for itself, whatever a policy says: interrupt controllers, timers, the
-/// configuration mechanism of PCI, power management and reset.
-const HYPERVISOR_PORTS: [(u32, u32, &str); 8] = [
-    (0x20, 0x21, "the interrupt controller"),
-    (0x40, 0x43, "the timer"),
-    (0x92, 0x92, "reset"),
-    (0xa0, 0xa1, "the interrupt controller"),
-    (0xb2, 0xb3, "system management"),
-    (0xf4, 0xf7, "the way out of the emulator"),
-    (0x600, 0x67f, "power management"),
-    (0xcf8, 0xcff, "PCI configuration and reset"),
-];
 
 fn check_ports(spec: &Spec, sink: &Sink) {
     for range in spec.domains.iter().flat_map(|domain| &domain.io_ports) {

@@ -319,6 +319,17 @@ memory = "1M"
 }
 
 #[test]
+fn ports_that_the_hypervisor_refuses_are_refused_with_a_reason() {
+    for (first, last, what) in raw::HYPERVISOR_PORTS {
+        for ports in [format!("{first:#x}-{last:#x}"), format!("{last:#x}")] {
+            let domain = format!("[domain.a]\nimage = \"web\"\nmemory = \"4M\"\nio-ports = [\"{ports}\"]\n");
+            let errors = load("x", &with_block(&domain)).unwrap().check(&machine(), &images()).unwrap_err();
+            assert!(errors.to_string().contains(what), "{ports}: {errors}");
+        }
+    }
+}
+
+#[test]
 fn one_device_named_twice_is_found_on_the_machine() {
     let text = with_block(
         "[domain.a]\nimage = \"web\"\nmemory = \"4M\"\ndevices = [\"again\"]\n[device.again]\nclass = \"01\"\n",
