@@ -5,8 +5,8 @@ pub const PAGE_BYTES: u64 = 4096;
 /// log2 of [`PAGE_BYTES`].
 pub const PAGE_SHIFT: u32 = 12;
 
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident($int:ty)) => {
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident($int:ty);)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
         #[repr(transparent)]
@@ -17,61 +17,38 @@ macro_rules! id {
                 write!(f, "{}", self.0)
             }
         }
-    };
+    )*};
 }
 
-id! {
+ids! {
     /// A domain id: slot number in the low bits, generation above. See `domain::table`.
-    DomId(u16)
-}
-id! {
+    DomId(u16);
     /// A domain's index in the sealed policy table.
-    Label(u16)
-}
-id! {
+    Label(u16);
     /// An event channel port of one domain.
-    Port(u32)
-}
-id! {
+    Port(u32);
     /// An index into a domain's grant table.
-    GrantRef(u32)
-}
-id! {
+    GrantRef(u32);
     /// A grant mapping, named by the domain that holds it (`grant_handle_t`).
-    Handle(u32)
-}
-id! {
+    Handle(u32);
     /// A guest frame number.
-    Gfn(u64)
-}
-id! {
+    Gfn(u64);
     /// A machine frame number.
-    Mfn(u64)
-}
-id! {
+    Mfn(u64);
     /// A guest-physical byte address; for native domains also the virtual and the I/O virtual address.
-    Gpa(u64)
-}
-id! {
+    Gpa(u64);
     /// A machine (host-physical) byte address.
-    Hpa(u64)
-}
-id! {
+    Hpa(u64);
     /// An interrupt vector of the local APIC.
-    Vector(u8)
-}
-id! {
+    Vector(u8);
     /// A physical interrupt as one domain knows it.
-    Pirq(u32)
-}
-id! {
+    Pirq(u32);
     /// Index of a virtual CPU in its domain.
-    VcpuId(u8)
-}
-id! {
+    VcpuId(u8);
     /// A domain's slot: below [`SLOTS`], where its state lies. Reused by later domains, unlike [`DomId`] (soon).
-    Slot(u8)
+    Slot(u8);
 }
+
 /// PCI bus << 8 | device << 3 | function (segment 0), which is also the requester id. See `pci` for more.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[repr(transparent)]

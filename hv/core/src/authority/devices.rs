@@ -1,7 +1,7 @@
 //! Which function of the machine a device selector means: exactly one, or an error, never a guess.
 
 use super::{SealedPolicy, table};
-use crate::ids::{Bdf, Label};
+use crate::ids::Bdf;
 
 /// What enumeration knows of a PCI function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,18 +62,5 @@ impl SealedPolicy {
             Some((rival, _)) => Resolution::Contested(function.bdf, rival),
             None => Resolution::One(function.bdf),
         }
-    }
-
-    /// The label that drives a function, and the selector that says so; `None` if no selector resolves to it.
-    pub fn driver_of<'a>(
-        &self,
-        bdf: Bdf,
-        functions: impl Iterator<Item = &'a Function> + Clone,
-    ) -> Option<(Label, usize)> {
-        self.devices
-            .iter()
-            .enumerate()
-            .find(|(index, _)| self.resolve(*index, functions.clone()) == Resolution::One(bdf))
-            .map(|(index, device)| (Label(device.label as u16), index))
     }
 }

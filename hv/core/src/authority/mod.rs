@@ -105,19 +105,9 @@ impl SealedPolicy {
         one == other || bit(&self.events, one, other)
     }
 
-    /// The links with this front end, with their numbers in the table.
-    pub fn links_of(&self, front: Label) -> impl Iterator<Item = (usize, &table::Link)> {
-        self.links.iter().enumerate().filter(move |(_, link)| link.front == u32::from(front.0))
-    }
-
     /// The I/O port ranges of a label.
     pub fn io_ports(&self, label: Label) -> &[table::Range] {
         self.domain(label).map_or(&[], |domain| self.run(domain.io_ports))
-    }
-
-    /// Whether a label may use an I/O port.
-    pub fn may_use_port(&self, label: Label, port: u16) -> bool {
-        self.io_ports(label).iter().any(|range| (range.first..=range.last).contains(&u32::from(port)))
     }
 
     /// The interrupt lines of a label.

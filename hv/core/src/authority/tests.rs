@@ -1,7 +1,6 @@
 //! The table parser: what it accepts, each thing it refuses, and anything at all.
 
 use std::string::ToString;
-use std::vec::Vec;
 
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
