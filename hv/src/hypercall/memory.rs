@@ -1,16 +1,11 @@
 //! `memory_op` (Xen public `memory.h`), for domains whose addresses are translated: placing the pages that the
-//! hypervisor shares, and giving memory back and taking it again within the label's limit.
+//! hypervisor shares, and giving pages back.
 
-use super::{Answer, Call, OK, Outcome};
-use crate::system::system;
-use hv_core::domain::{self, Domain};
+use super::{Call, OK, Outcome};
+use hv_core::domain;
 use hv_core::error::Errno;
-use hv_core::ids::{DomId, Gfn, Gpa};
-use hv_core::space::Rights;
+use hv_core::ids::{DomId, Gfn};
 use xen_abi::memory as abi;
-
-/// Pages dealt with before others get a chance.
-const SLICE: u32 = 64;
 
 #[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
@@ -23,14 +18,6 @@ pub fn serve(call: &Call) -> Outcome {
             env.domains.with(call.caller, |domain| domain::remove_page(&env, domain, Gfn(op.gpfn)))??;
             OK
         }
-        abi::XENMEM_POPULATE_PHYSMAP => {
-            reservation(call, |call, domain, gfn| domain::populate(&call.env(), domain, gfn, Rights::ReadWrite))
-        }
-        abi::XENMEM_DECREASE_RESERVATION => {
-            reservation(call, |call, domain, gfn| domain::release_page(&call.env(), domain, gfn))
-        }
-        abi::XENMEM_CURRENT_RESERVATION => pages(call, |domain| domain.account.pages),
-        abi::XENMEM_MAXIMUM_RESERVATION => pages(call, |domain| domain.account.pages_max),
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -57,35 +44,4 @@ fn add_to_physmap(call: &Call) -> Outcome {
         _ => return Err(Errno::ENOSYS),
     }
     OK
-}
-
-/// Goes through a list of single pages. The result is how many were done; the first failure ends the call.
-fn reservation(call: &Call, mut act: impl FnMut(&Call, &mut Domain, Gfn) -> Result<(), Errno>) -> Outcome {
-    let op: abi::XenMemoryReservation = call.read(call.structure())?;
-    own(call, op.domid)?;
-    let count = u32::try_from(op.nr_extents).map_err(|_| Errno::EINVAL)?;
-    if op.extent_order != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let first = call.progress()?;
-    let end = count.min(first.saturating_add(SLICE));
-    for index in first..end {
-        let at = op.extent_start.checked_add(u64::from(index) * 8).ok_or(Errno::EFAULT)?;
-        let gfn: u64 = call.read(Gpa(at))?;
-        let done = system().domains.with(call.caller, |domain| act(call, domain, Gfn(gfn)))?;
-        if done.is_err() {
-            return Ok(Answer::Done(u64::from(index)));
-        }
-    }
-    if end < count {
-        call.keep_progress(end)?;
-        return Ok(Answer::Again);
-    }
-    Ok(Answer::Done(u64::from(count)))
-}
-
-fn pages(call: &Call, count: impl FnOnce(&Domain) -> u64) -> Outcome {
-    let op: abi::XenMemoryDomain = call.read(call.structure())?;
-    own(call, op.domid)?;
-    Ok(Answer::Done(system().domains.with(call.caller, |domain| count(domain))?))
 }

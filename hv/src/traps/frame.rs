@@ -45,28 +45,15 @@ impl Frame {
     pub const fn start(rip: u64, rsp: u64, argument: u64) -> Self {
         use crate::cpu::descriptors::{USER_CODE, USER_DATA};
         Self {
-            r15: 0,
-            r14: 0,
-            r13: 0,
-            r12: 0,
-            rbp: 0,
-            rbx: 0,
-            r11: 0,
-            r10: 0,
-            r9: 0,
-            r8: 0,
-            rax: 0,
-            rcx: 0,
-            rdx: 0,
-            rsi: 0,
             rdi: argument,
             vector: VECTOR_NONE,
-            error: 0,
             rip,
             cs: USER_CODE as u64,
             rflags: RFLAGS_START,
             rsp,
             ss: USER_DATA as u64,
+            // SAFETY: all fields are integers, for which zero bytes are a value.
+            ..unsafe { core::mem::zeroed() }
         }
     }
 
