@@ -37,6 +37,7 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabMapGrantRef) 
     mapped.map_err(|_| Status::BadDomain)?
 }
 
+#[inline]
 fn map_between<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<Mapped, Status> {
     // The caller too: another CPU may have ended it while it was on its way here.
     if pair.remote().is_dying() || pair.local().is_dying() {
@@ -73,6 +74,7 @@ fn map_between<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMap
     Ok(Mapped { handle, dev_bus_addr: if for_devices { gfn.base().0 } else { 0 } })
 }
 
+#[inline]
 fn commit<M: Machine>(env: &Env<'_, M>, mapper: &mut Domain, prepared: Prepared, handle: Handle, mapping: Mapping) {
     let rights = match mapping.access {
         Access::Read => Rights::Read,

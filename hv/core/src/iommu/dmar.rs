@@ -35,7 +35,7 @@ pub enum ScopeKind {
     /// The I/O APIC with this APIC id; the path gives its requester id.
     IoApic(u8),
     /// Anything else.
-    Other(u8),
+    Other,
 }
 
 /// A device scope: a path from a bus through bridges to a function.
@@ -67,17 +67,13 @@ impl Scope {
 pub struct Unit {
     /// Machine address of its registers.
     pub registers: u64,
-    /// PCI segment.
-    pub segment: u16,
-    /// It has every device that no other unit of the segment has.
+    /// It has every device that no other unit has.
     pub includes_all: bool,
 }
 
 /// The table's contents.
 #[derive(Clone, Debug, Default)]
 pub struct Dmar {
-    /// Bits of a DMA address.
-    pub address_bits: u8,
     /// The platform supports interrupt remapping.
     pub interrupt_remapping: bool,
     /// Remapping units.
@@ -97,6 +93,8 @@ pub enum DmarError {
     Signature,
     /// There is more of something than room for it.
     TooMany,
+    /// A unit is for another PCI segment. Tables are by bus number, so its devices would be taken for segment 0's.
+    Segment,
 }
 
 impl fmt::Display for DmarError {
@@ -106,6 +104,7 @@ impl fmt::Display for DmarError {
             Self::Short(at) => write!(f, "DMAR structure at byte {at} is too short"),
             Self::Signature => f.write_str("not a DMAR table"),
             Self::TooMany => f.write_str("DMAR table has more units or scopes than supported"),
+            Self::Segment => f.write_str("DMAR table has units of several PCI segments, which is not supported"),
         }
     }
 }
@@ -173,11 +172,7 @@ impl Dmar {
         }
         let end = usize::try_from(head.length.get()).unwrap_or(usize::MAX);
         let bytes = bytes.get(..end).ok_or(DmarError::Truncated(0))?;
-        let mut dmar = Self {
-            address_bits: head.host_address_width.saturating_add(1),
-            interrupt_remapping: head.flags & FLAG_INTERRUPT_REMAPPING != 0,
-            ..Self::default()
-        };
+        let mut dmar = Self { interrupt_remapping: head.flags & FLAG_INTERRUPT_REMAPPING != 0, ..Self::default() };
         let mut at = HEAD_BYTES;
         while at < bytes.len() {
             at = dmar.structure(bytes, at)?;
@@ -197,11 +192,10 @@ impl Dmar {
         match head.kind.get() {
             KIND_DRHD => {
                 let (raw, scopes) = RawUnit::ref_from_prefix(body).map_err(|_| DmarError::Short(at))?;
-                let unit = Unit {
-                    registers: raw.base.get(),
-                    segment: raw.segment.get(),
-                    includes_all: raw.flags & FLAG_INCLUDE_ALL != 0,
-                };
+                if raw.segment.get() != 0 {
+                    return Err(DmarError::Segment);
+                }
+                let unit = Unit { registers: raw.base.get(), includes_all: raw.flags & FLAG_INCLUDE_ALL != 0 };
                 self.units.push(unit).map_err(|_| DmarError::TooMany)?;
                 self.scopes(scopes, ScopeOf::Unit(self.units.len() - 1), at)?;
             }
@@ -227,7 +221,7 @@ impl Dmar {
                 1 => ScopeKind::Endpoint,
                 2 => ScopeKind::Bridge,
                 3 => ScopeKind::IoApic(raw.enumeration_id),
-                other => ScopeKind::Other(other),
+                _ => ScopeKind::Other,
             };
             let mut scope = Scope { of, kind, start_bus: raw.start_bus, path: Vec::new() };
             for [device, function] in steps {
@@ -267,7 +261,7 @@ impl Dmar {
             };
             covered.then_some(unit)
         });
-        named.or_else(|| self.units.iter().position(|unit| unit.includes_all && unit.segment == 0))
+        named.or_else(|| self.units.iter().position(|unit| unit.includes_all))
     }
 
     /// Whether firmware reserved memory for the function's DMA.
@@ -320,8 +314,8 @@ mod tests {
     #[test]
     fn a_unit_with_an_io_apic_and_a_function() {
         let dmar = Dmar::parse(&qemu()).unwrap();
-        assert_eq!((dmar.address_bits, dmar.interrupt_remapping), (39, true));
-        assert_eq!(dmar.units[..], [Unit { registers: 0xfed9_0000, segment: 0, includes_all: false }]);
+        assert!(dmar.interrupt_remapping);
+        assert_eq!(dmar.units[..], [Unit { registers: 0xfed9_0000, includes_all: false }]);
         assert_eq!(dmar.io_apic(0), Some(Bdf(0xff00)));
         assert_eq!(dmar.io_apic(1), None);
         // The sole unit has hot-plugged devices too.
@@ -371,6 +365,13 @@ mod tests {
         let mut beyond = qemu();
         beyond[50] = 200;
         assert_eq!(Dmar::parse(&beyond).unwrap_err(), DmarError::Truncated(48));
+    }
+
+    #[test]
+    fn a_unit_of_another_segment_is_an_error() {
+        let mut bytes = qemu();
+        bytes[HEAD_BYTES + STRUCTURE_HEAD_BYTES + 2] = 1;
+        assert_eq!(Dmar::parse(&bytes).unwrap_err(), DmarError::Segment);
     }
 
     #[test]

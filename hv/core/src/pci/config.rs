@@ -5,45 +5,6 @@
 //! not be made to signal errors that stop the machine), and vendor capabilities (virtio's type 5 is a window through
 //! configuration space to the BAR pages that are not mapped).
 
-/// Width of a configuration access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
-    /// 8 bits.
-    Byte,
-    /// 16 bits.
-    Word,
-    /// 32 bits.
-    Dword,
-}
-
-impl Width {
-    /// The width that `platform_op` calls `bytes`.
-    pub fn from_bytes(bytes: u32) -> Option<Self> {
-        match bytes {
-            1 => Some(Self::Byte),
-            2 => Some(Self::Word),
-            4 => Some(Self::Dword),
-            _ => None,
-        }
-    }
-
-    const fn bytes(self) -> u16 {
-        match self {
-            Self::Byte => 1,
-            Self::Word => 2,
-            Self::Dword => 4,
-        }
-    }
-
-    const fn mask(self) -> u32 {
-        match self {
-            Self::Byte => 0xff,
-            Self::Word => 0xffff,
-            Self::Dword => 0xffff_ffff,
-        }
-    }
-}
-
 /// Bytes of a function's configuration space.
 pub const CONFIG_BYTES: u32 = 4096;
 
@@ -51,15 +12,20 @@ pub const CONFIG_BYTES: u32 = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
     offset: u16,
-    width: Width,
+    /// Of its value, not shifted.
+    mask: u32,
 }
 
 impl Field {
-    /// `None`: the width is not 1, 2 or 4, or the offset is not aligned to it or not below [`CONFIG_BYTES`].
+    /// `None`: there is no such width, or the offset is not aligned to it or not below [`CONFIG_BYTES`].
     pub fn new(offset: u32, bytes: u32) -> Option<Self> {
-        let width = Width::from_bytes(bytes)?;
-        let aligned = offset.is_multiple_of(u32::from(width.bytes()));
-        (offset < CONFIG_BYTES && aligned).then_some(Self { offset: offset as u16, width })
+        let mask = match bytes {
+            1 => 0xff,
+            2 => 0xffff,
+            4 => 0xffff_ffff,
+            _ => return None,
+        };
+        (offset < CONFIG_BYTES && offset.is_multiple_of(bytes)).then_some(Self { offset: offset as u16, mask })
     }
 
     /// The aligned double word that holds it.
@@ -73,7 +39,7 @@ impl Field {
 
     /// The field's value in that double word.
     pub const fn extract(self, dword: u32) -> u32 {
-        dword >> self.shift() & self.width.mask()
+        dword >> self.shift() & self.mask
     }
 }
 
@@ -90,6 +56,15 @@ pub const COMMAND_INTX_DISABLE: u32 = 1 << 10;
 /// Status register, in the upper half of its double word: the bits that a one clears.
 const STATUS_CLEARABLE: u32 = 0xf900 << 16;
 
+/// Whether a device may master the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BusMastering {
+    /// An IOMMU confines it.
+    Allowed,
+    /// Nothing does, or it has lost the right.
+    Denied,
+}
+
 /// What becomes of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -103,17 +78,19 @@ pub enum Verdict {
 
 /// Judges the write of `value` to `field` while its double word reads `current`. For a device that a domain owns.
 ///
-/// Bus mastering goes on and off: the IOMMU confines it. Memory decoding goes on but not off: the hypervisor masks a
+/// Bus mastering goes on and off where it is allowed. Memory decoding goes on but not off: the hypervisor masks a
 /// storming interrupt in the MSI-X table, and that lies in a BAR. The interrupt pin goes off but not on: it may be shared.
-pub fn judge_write(field: Field, value: u32, current: u32) -> Verdict {
+pub fn judge_write(field: Field, value: u32, current: u32, mastering: BusMastering) -> Verdict {
     const MAY_SET: u32 = COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE;
     const MAY_CLEAR: u32 = COMMAND_BUS_MASTER;
-    let lanes = field.width.mask() << field.shift();
+    let lanes = field.mask << field.shift();
     let new = value << field.shift() & lanes;
     match field.dword() {
         COMMAND_STATUS => {
+            let denied = if mastering == BusMastering::Denied { COMMAND_BUS_MASTER } else { 0 };
+            let current = current & !denied;
             let changed = (new ^ current) & lanes & 0xffff;
-            if changed & new & !MAY_SET != 0 || changed & !new & !MAY_CLEAR != 0 {
+            if changed & new & !(MAY_SET & !denied) != 0 || changed & !new & !MAY_CLEAR != 0 {
                 return Verdict::Refuse;
             }
             Verdict::Write((current & 0xffff) ^ changed | new & STATUS_CLEARABLE)
@@ -129,6 +106,11 @@ pub fn judge_write(field: Field, value: u32, current: u32) -> Verdict {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// For a device that may master the bus.
+    fn judge(field: Field, value: u32, current: u32) -> Verdict {
+        judge_write(field, value, current, BusMastering::Allowed)
+    }
 
     fn field(offset: u32, bytes: u32) -> Field {
         Field::new(offset, bytes).unwrap()
@@ -147,54 +129,69 @@ mod tests {
     #[test]
     fn decoding_and_bus_mastering_can_be_switched_on_and_bus_mastering_off() {
         let command = field(4, 2);
-        assert_eq!(judge_write(command, 0x0406, 0x0010_0400), Verdict::Write(0x0406));
-        assert_eq!(judge_write(command, 0x0402, 0x0010_0406), Verdict::Write(0x0402));
+        assert_eq!(judge(command, 0x0406, 0x0010_0400), Verdict::Write(0x0406));
+        assert_eq!(judge(command, 0x0402, 0x0010_0406), Verdict::Write(0x0402));
+    }
+
+    #[test]
+    fn bus_mastering_that_is_denied_cannot_be_switched_on_by_any_width() {
+        let judge =
+            |offset, bytes, value, current| judge_write(field(offset, bytes), value, current, BusMastering::Denied);
+        assert_eq!(judge(4, 1, 0x06, 0x402), Verdict::Refuse);
+        assert_eq!(judge(4, 2, 0x0406, 0x402), Verdict::Refuse);
+        assert_eq!(judge(4, 4, 0x0406, 0x402), Verdict::Refuse);
+        assert_eq!(judge(4, 2, 0x0402, 0x402), Verdict::Write(0x402));
+        // Nor does it stay on by a write of something else.
+        assert_eq!(judge(4, 2, 0x0406, 0x406), Verdict::Refuse);
+        assert_eq!(judge(6, 2, 0, 0x406), Verdict::Write(0x402));
     }
 
     #[test]
     fn memory_decoding_stays_on_and_the_interrupt_pin_stays_off() {
-        assert_eq!(judge_write(field(4, 2), 0x0400, 0x0010_0406), Verdict::Refuse);
-        assert_eq!(judge_write(field(4, 2), 0x0006, 0x0010_0406), Verdict::Refuse);
+        assert_eq!(judge(field(4, 2), 0x0400, 0x0010_0406), Verdict::Refuse);
+        assert_eq!(judge(field(4, 2), 0x0006, 0x0010_0406), Verdict::Refuse);
     }
 
     #[test]
     fn no_other_command_bit_changes() {
         for bit in (0..16).filter(|bit| ![1, 2, 10].contains(bit)) {
-            assert_eq!(judge_write(field(4, 2), 1 << bit | 0x402, 0x402), Verdict::Refuse, "set {bit}");
-            assert_eq!(judge_write(field(4, 2), 0x402, 1 << bit | 0x402), Verdict::Refuse, "clear {bit}");
+            assert_eq!(judge(field(4, 2), 1 << bit | 0x402, 0x402), Verdict::Refuse, "set {bit}");
+            assert_eq!(judge(field(4, 2), 0x402, 1 << bit | 0x402), Verdict::Refuse, "clear {bit}");
         }
     }
 
     #[test]
     fn status_bits_are_cleared_by_ones_and_by_nothing_else() {
-        assert_eq!(judge_write(field(6, 2), 0xffff, 0xf910_0406), Verdict::Write(0xf900_0406));
+        assert_eq!(judge(field(6, 2), 0xffff, 0xf910_0406), Verdict::Write(0xf900_0406));
         // A write of the command half alone clears no status.
-        assert_eq!(judge_write(field(4, 2), 0x0406, 0xf910_0406), Verdict::Write(0x0406));
-        assert_eq!(judge_write(field(4, 4), 0x2000_0406, 0xf910_0406), Verdict::Write(0x2000_0406));
+        assert_eq!(judge(field(4, 2), 0x0406, 0xf910_0406), Verdict::Write(0x0406));
+        assert_eq!(judge(field(4, 4), 0x2000_0406, 0xf910_0406), Verdict::Write(0x2000_0406));
     }
 
     #[test]
     fn harmless_leftovers_of_conventional_pci_are_ignored() {
-        assert_eq!(judge_write(field(0x0c, 1), 16, 0), Verdict::Ignore);
-        assert_eq!(judge_write(field(0x0d, 1), 64, 0), Verdict::Ignore);
-        assert_eq!(judge_write(field(0x3c, 1), 11, 0), Verdict::Ignore);
+        assert_eq!(judge(field(0x0c, 1), 16, 0), Verdict::Ignore);
+        assert_eq!(judge(field(0x0d, 1), 64, 0), Verdict::Ignore);
+        assert_eq!(judge(field(0x3c, 1), 11, 0), Verdict::Ignore);
         // BIST, and the interrupt pin, are not.
-        assert_eq!(judge_write(field(0x0c, 4), 0x4000_0010, 0), Verdict::Refuse);
-        assert_eq!(judge_write(field(0x3c, 2), 0x010b, 0), Verdict::Refuse);
+        assert_eq!(judge(field(0x0c, 4), 0x4000_0010, 0), Verdict::Refuse);
+        assert_eq!(judge(field(0x3c, 2), 0x010b, 0), Verdict::Refuse);
     }
 
     proptest! {
         #[test]
         fn nothing_outside_the_list_is_ever_written(
-            offset in 0u32..4096, bytes in prop::sample::select(&[1u32, 2, 4][..]), value: u32, current: u32
+            offset in 0u32..4096, bytes in prop::sample::select(&[1u32, 2, 4][..]), value: u32, current: u32,
+            mastering in prop::sample::select(&[BusMastering::Allowed, BusMastering::Denied][..])
         ) {
             if let Some(field) = Field::new(offset, bytes) {
-                match judge_write(field, value, current) {
+                match judge_write(field, value, current, mastering) {
                     Verdict::Write(dword) => {
                         prop_assert_eq!(field.dword(), COMMAND_STATUS);
                         let changed = (dword ^ current) & 0xffff;
                         prop_assert_eq!(changed & !(COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE), 0);
                         prop_assert_eq!(dword >> 16 & !0xf900, 0);
+                        prop_assert!(mastering == BusMastering::Allowed || dword & COMMAND_BUS_MASTER == 0);
                     }
                     Verdict::Ignore => prop_assert!([0x0c, 0x0d, 0x3c].contains(&offset)),
                     Verdict::Refuse => {}

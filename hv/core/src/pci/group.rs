@@ -13,25 +13,36 @@ use super::Bdf;
 /// Functions considered at most.
 pub const FUNCTIONS_MAX: usize = 256;
 
+/// The buses behind a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buses {
+    /// The first.
+    pub secondary: u8,
+    /// The last.
+    pub subordinate: u8,
+}
+
 /// What kind of node in the tree a function is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Node {
-    /// No bus behind it.
+    /// No bus behind it; a domain may have it.
     Endpoint,
+    /// No bus behind it that concerns us; the hypervisor keeps it: host bridge, ISA bridge, an unknown header.
+    Kept,
     /// PCI Express root port or switch port.
-    Port {
-        /// First bus behind it.
-        secondary: u8,
-        /// Last bus behind it.
-        subordinate: u8,
-    },
+    Port(Buses),
     /// Bridge to a conventional PCI bus.
-    ConventionalBridge {
-        /// First bus behind it.
-        secondary: u8,
-        /// Last bus behind it.
-        subordinate: u8,
-    },
+    ConventionalBridge(Buses),
+}
+
+impl Node {
+    /// The buses behind a bridge.
+    pub const fn buses(self) -> Option<Buses> {
+        match self {
+            Self::Port(buses) | Self::ConventionalBridge(buses) => Some(buses),
+            Self::Endpoint | Self::Kept => None,
+        }
+    }
 }
 
 /// Whether a function separates the traffic that passes through it.
@@ -55,24 +66,21 @@ pub struct Member {
 }
 
 impl Member {
-    /// The buses behind it, if it keeps what is there together.
-    fn joined_buses(&self) -> Option<(u8, u8)> {
-        match (self.node, self.separation) {
-            (Node::ConventionalBridge { secondary, subordinate }, _)
-            | (Node::Port { secondary, subordinate }, Separation::None) => Some((secondary, subordinate)),
-            _ => None,
-        }
+    /// Whether a function lies behind this one.
+    pub fn leads_to(&self, bdf: Bdf) -> bool {
+        self.node.buses().is_some_and(|Buses { secondary, subordinate }| {
+            secondary > self.bdf.bus() && (secondary..=subordinate).contains(&bdf.bus())
+        })
     }
 
     /// Whether the IOMMU might not keep these two apart.
     fn joined(&self, other: &Self) -> bool {
         let inside_device = self.bdf.same_device(other.bdf) && (self.separation, other.separation) != (ACS, ACS);
-        let behind = |bridge: &Self, member: &Self| {
-            bridge
-                .joined_buses()
-                .is_some_and(|(first, last)| first > bridge.bdf.bus() && (first..=last).contains(&member.bdf.bus()))
+        let joins = |bridge: &Self, member: &Self| {
+            let separates = matches!(bridge.node, Node::Port(_)) && bridge.separation == ACS;
+            !separates && bridge.leads_to(member.bdf)
         };
-        inside_device || behind(self, other) || behind(other, self)
+        inside_device || joins(self, other) || joins(other, self)
     }
 }
 
@@ -107,7 +115,7 @@ mod tests {
     }
 
     fn port(device: u8, secondary: u8, subordinate: u8, separation: Separation) -> Member {
-        Member { bdf: Bdf::new(0, device, 0), node: Node::Port { secondary, subordinate }, separation }
+        Member { bdf: Bdf::new(0, device, 0), node: Node::Port(Buses { secondary, subordinate }), separation }
     }
 
     fn together(members: &[Member], a: usize, b: usize) -> bool {
@@ -142,7 +150,7 @@ mod tests {
     fn a_conventional_bridge_joins_even_with_acs() {
         let bridge = Member {
             bdf: Bdf::new(0, 0x1e, 0),
-            node: Node::ConventionalBridge { secondary: 5, subordinate: 5 },
+            node: Node::ConventionalBridge(Buses { secondary: 5, subordinate: 5 }),
             separation: ACS,
         };
         let members = [bridge, endpoint(5, 1, 0), endpoint(5, 2, 0)];
@@ -170,8 +178,8 @@ mod tests {
                 bdf: Bdf::new(bus, device, function),
                 node: match kind {
                     0 => Node::Endpoint,
-                    1 => Node::Port { secondary, subordinate },
-                    _ => Node::ConventionalBridge { secondary, subordinate },
+                    1 => Node::Port(Buses { secondary, subordinate }),
+                    _ => Node::ConventionalBridge(Buses { secondary, subordinate }),
                 },
                 separation: if acs { ACS } else { Separation::None },
             }).collect();

@@ -5,6 +5,7 @@
 
 pub mod bar;
 pub mod config;
+pub mod faults;
 pub mod group;
 
 pub use crate::ids::Bdf;

@@ -172,6 +172,11 @@ impl AddressSpace {
         self.budget.used()
     }
 
+    /// Lets page tables use `more` frames: for the registers of devices that the domain may have.
+    pub fn allow_tables(&mut self, more: u32) {
+        self.budget.limit = self.budget.limit.saturating_add(more);
+    }
+
     /// Which caches an unmapping has to flush.
     #[inline]
     pub fn scope(&self) -> FlushScope {

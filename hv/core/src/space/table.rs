@@ -15,7 +15,7 @@ pub(super) const ENTRIES: u64 = 1 << LEVEL_BITS;
 pub struct TableBudget {
     slot: Slot,
     used: u32,
-    limit: u32,
+    pub(super) limit: u32,
 }
 
 impl TableBudget {

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::frames::{Purpose, State};
 use crate::ids::Gpa;
+use crate::pci::bar::{Bar, BarKind};
 use crate::testing::{TestMachine, frame_table};
 
 const SLOT: Slot = Slot(3);
@@ -101,6 +102,23 @@ fn m07_page_tables_are_paid_from_the_domains_own_budget() {
     assert_eq!(it.space.map(Gfn(1), page, &it.frames, &it.machine), Ok(()), "needs no new table");
     assert_eq!(it.space.map(Gfn(512), page, &it.frames, &it.machine), Err(MapError::OverBudget));
     assert_eq!(it.space.tables(), 4);
+}
+
+#[test]
+fn registers_of_any_size_are_paid_for_beside_the_budget() {
+    let mut it = fixture(None, 4);
+    let registers = Bar { kind: BarKind::Memory, base: 0x4000_0000, bytes: 16 << 20 };
+    let page = Page { mfn: Mfn(0x4_0000), rights: Rights::ReadWrite, kind: PageKind::Device };
+    // Across the borders of tables of the last three levels.
+    let pages = (0x7fff_f00..).take(registers.bytes as usize / 4096).map(Gfn);
+    let mut refused = pages.clone().map(|gfn| it.space.map(gfn, page, &it.frames, &it.machine));
+    assert!(refused.any(|mapped| mapped == Err(MapError::OverBudget)));
+    drop(refused);
+    let mut it = fixture(None, 4);
+    it.space.allow_tables(registers.tables() as u32);
+    for gfn in pages {
+        assert_eq!(it.space.map(gfn, page, &it.frames, &it.machine), Ok(()));
+    }
 }
 
 #[test]
