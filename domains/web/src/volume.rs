@@ -58,6 +58,8 @@ pub struct Volume {
     loads: [Option<Load>; IN_FLIGHT_MAX],
     streams: Streams,
     unseen: bool,
+    /// It kept a reader waiting too long and has not answered anything since: nobody else waits for it.
+    stuck: bool,
     /// Where the last read ended.
     pub last_end: Option<u64>,
     /// Why the last read failed, until somebody takes it.
@@ -81,6 +83,7 @@ impl Volume {
             loads: [None; IN_FLIGHT_MAX],
             streams: Streams::default(),
             unseen: false,
+            stuck: false,
             last_end: None,
             error: None,
         })
@@ -204,7 +207,8 @@ impl Volume {
             }
             self.kick();
             let port = self.port().ok_or_else(gone)?;
-            if !event::poll(&[port], Some(deadline)) {
+            if self.stuck || !event::poll(&[port], Some(deadline)) {
+                self.stuck = true;
                 return Err("the disk does not answer".into());
             }
         }

@@ -30,6 +30,8 @@ pub struct Connection {
     pub watches: Watches,
     /// Its open transactions.
     pub transactions: BTreeMap<u32, Overlay>,
+    /// Transactions that failed with `EAGAIN` since the last that did not.
+    pub conflicts: u32,
     next_transaction: u32,
     output: Vec<u8>,
     sent: usize,
@@ -47,6 +49,7 @@ impl Connection {
             state: State::Active,
             watches: Watches::new(domain),
             transactions: BTreeMap::new(),
+            conflicts: 0,
             next_transaction: 1,
             output: Vec::new(),
             sent: 0,

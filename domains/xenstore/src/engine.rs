@@ -9,6 +9,9 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use xen_abi::errno::Errno;
 
+/// Collisions in a row after which the policy domain's next transaction has the store to itself.
+const CONFLICTS_MAX: u32 = 3;
+
 /// What the engine asks of the world when the policy domain introduces or releases a domain.
 pub trait Rings {
     /// Map the ring of `domain` and bind its event channel `port`.
@@ -66,11 +69,20 @@ impl Engine {
         }
     }
 
-    /// Whether to take a request from the ring of `domain` now. Not while it has to read replies first.
+    /// Whether to take a request from the ring of `domain` now. Not while it has to read replies first, and not while
+    /// it is [held](Engine::is_held).
     #[must_use]
     pub fn takes_requests(&self, domain: DomId) -> bool {
         let connection = self.connections.get(&domain);
-        connection.is_some_and(|one| one.state == State::Active && !one.is_backed_up())
+        connection.is_some_and(|one| one.state == State::Active && !one.is_backed_up()) && !self.is_held(domain)
+    }
+
+    /// Whether `domain` has to wait until a transaction of the policy domain has ended, because earlier ones collided
+    /// again and again with what others changed. Look again after each request of the policy domain.
+    #[must_use]
+    pub fn is_held(&self, domain: DomId) -> bool {
+        let starves = |policy: &Connection| policy.conflicts >= CONFLICTS_MAX && !policy.transactions.is_empty();
+        !domain.is_privileged() && self.connections.get(&DomId::POLICY).is_some_and(starves)
     }
 
     /// Whether `domain` is known but not served.

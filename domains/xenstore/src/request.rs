@@ -208,10 +208,16 @@ impl Engine {
     }
 
     fn end_transaction(&mut self, context: Context, end: End, events: &mut Vec<Event>) -> Reply {
-        let transactions = &mut self.connection(context.client)?.transactions;
-        let overlay = transactions.remove(&context.transaction).ok_or(Errno::ENOENT)?;
+        let connection = self.connection(context.client)?;
+        let overlay = connection.transactions.remove(&context.transaction).ok_or(Errno::ENOENT)?;
         if end == End::Commit {
-            events.extend(self.store.commit(overlay, context.client)?);
+            let committed = self.store.commit(overlay, context.client);
+            let connection = self.connection(context.client)?;
+            connection.conflicts = match committed {
+                Err(Errno::EAGAIN) => connection.conflicts.saturating_add(1),
+                _ => 0,
+            };
+            events.extend(committed?);
         }
         Ok(OK.to_vec())
     }

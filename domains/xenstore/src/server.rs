@@ -52,6 +52,7 @@ pub fn run() {
         None => log::error!("the argument policy-port=N is missing; nothing to serve"),
     }
     log::info!("serving");
+    let mut held: BTreeSet<DomId> = BTreeSet::new();
     let mut ready: BTreeSet<DomId> = attached.rings.keys().copied().collect();
     loop {
         if ready.is_empty() {
@@ -61,8 +62,13 @@ pub fn run() {
         }
         let turn: Vec<DomId> = core::mem::take(&mut ready).into_iter().collect();
         for domain in turn {
-            if serve(&mut engine, &mut attached, domain) == Turn::More {
-                ready.insert(domain);
+            match serve(&mut engine, &mut attached, domain) {
+                Turn::More => _ = ready.insert(domain),
+                Turn::Held => _ = held.insert(domain),
+                Turn::Done => {}
+            }
+            if domain == DomId::POLICY {
+                ready.append(&mut held);
             }
         }
         flush(&mut engine, &mut attached);
@@ -73,6 +79,8 @@ pub fn run() {
 #[derive(PartialEq, Eq)]
 enum Turn {
     More,
+    /// It has to wait for the policy domain.
+    Held,
     Done,
 }
 
@@ -80,6 +88,9 @@ enum Turn {
 fn serve(engine: &mut Engine, attached: &mut Attached, domain: DomId) -> Turn {
     for _ in 0..REQUESTS_PER_TURN {
         send(engine, attached, domain);
+        if engine.is_held(domain) {
+            return Turn::Held;
+        }
         let Some(ring) = attached.rings.get_mut(&domain).filter(|_| engine.takes_requests(domain)) else {
             return Turn::Done;
         };

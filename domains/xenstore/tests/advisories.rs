@@ -303,6 +303,27 @@ fn s3_events_for_a_client_that_never_reads_are_folded() {
 }
 
 #[test]
+fn s3_a_writer_cannot_starve_the_policy_domains_transactions() {
+    let mut server = Server::with_domains(1);
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let id = server.start(0);
+        server.call_in(0, id, Op::Directory, b"/local/domain/1\0").unwrap();
+        server.call_in(0, id, Op::Write, b"/tool/x\0v").unwrap();
+        if server.engine.takes_requests(DomId(1)) {
+            server.ok(1, Op::Write, &format!("noise{attempts}\0v"));
+        }
+        if server.end(0, id, "T").is_ok() {
+            break;
+        }
+        assert!(attempts < 10);
+    }
+    assert_eq!(attempts, 4);
+    assert!(server.engine.takes_requests(DomId(1)), "afterwards everybody goes on");
+}
+
+#[test]
 fn s4_tokens_and_event_sizes() {
     let mut server = Server::with_domains(1);
     let token = "t".repeat(4000);
