@@ -162,11 +162,7 @@ pub fn detach() {
 
 /// The port of the console connection, to tell input in an event loop.
 pub fn port() -> Option<Port> {
-    CONSOLE
-        .borrow()
-        .connection
-        .as_ref()
-        .map(|connection| connection.channel.port())
+    CONSOLE.borrow().connection.as_ref().map(|connection| connection.channel.port())
 }
 
 /// Whether output goes to the console domain.
@@ -191,10 +187,7 @@ pub fn write(bytes: &[u8]) {
 }
 
 /// Writes to the hypervisor, past the ring. For the panic handler.
-#[cfg_attr(
-    not(target_os = "none"),
-    expect(dead_code, reason = "panics on the host have their own handler")
-)]
+#[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "panics on the host have their own handler"))]
 pub(crate) fn write_early(bytes: &[u8]) {
     console_io::write(bytes);
 }

@@ -18,9 +18,7 @@ pub struct Device {
 
 /// The devices of this domain.
 pub fn devices() -> impl Iterator<Item = Device> {
-    (0..)
-        .map_while(|index| platform::device_describe(index).ok())
-        .map(|facts| Device { facts })
+    (0..).map_while(|index| platform::device_describe(index).ok()).map(|facts| Device { facts })
 }
 
 impl Device {
@@ -41,11 +39,7 @@ impl Device {
 
     /// The registers behind base address register `index`. `ENXIO`: it has no memory there.
     pub fn registers(&self, index: usize) -> Result<Registers> {
-        let bar = self
-            .facts
-            .bars
-            .get(index)
-            .filter(|bar| bar.gpa != 0 && bar.flags & BAR_MEMORY != 0);
+        let bar = self.facts.bars.get(index).filter(|bar| bar.gpa != 0 && bar.flags & BAR_MEMORY != 0);
         Ok(Registers::of(bar.ok_or(Errno::ENXIO)?))
     }
 

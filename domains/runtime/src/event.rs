@@ -122,10 +122,7 @@ pub fn raise(port: Port) {
 pub fn wait(deadline: Option<Instant>) -> Pending {
     loop {
         shared_info::clear_upcall_pending();
-        let mut scan = Pending {
-            scan: shared_info::bits().scan(),
-            first: None,
-        };
+        let mut scan = Pending { scan: shared_info::bits().scan(), first: None };
         scan.first = scan.pull();
         if scan.first.is_some() {
             return scan;
@@ -133,10 +130,7 @@ pub fn wait(deadline: Option<Instant>) -> Pending {
         drop(scan);
         if let Some(deadline) = deadline {
             if now() >= deadline {
-                return Pending {
-                    scan: shared_info::bits().scan(),
-                    first: None,
-                };
+                return Pending { scan: shared_info::bits().scan(), first: None };
             }
             timer::arm(deadline);
         }
@@ -147,10 +141,7 @@ pub fn wait(deadline: Option<Instant>) -> Pending {
 /// What is pending now, without waiting.
 pub fn pending() -> Pending {
     shared_info::clear_upcall_pending();
-    Pending {
-        scan: shared_info::bits().scan(),
-        first: None,
-    }
+    Pending { scan: shared_info::bits().scan(), first: None }
 }
 
 /// Waits for one of a few ports, while all others stay pending for [`wait`]. `true`: one of them came, and has been

@@ -44,10 +44,7 @@ pub fn usage() -> (usize, usize) {
 // calls exclusive, and nothing in them allocates.
 unsafe impl GlobalAlloc for DomainHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.0
-            .borrow()
-            .allocate_first_fit(layout)
-            .map_or(ptr::null_mut(), NonNull::as_ptr)
+        self.0.borrow().allocate_first_fit(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {

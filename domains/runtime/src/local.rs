@@ -15,9 +15,7 @@ impl<T> Local<T> {
     /// Borrows the value; panics when it is borrowed already.
     #[track_caller]
     pub fn borrow(&self) -> SpinMutexGuard<'_, T> {
-        self.0
-            .try_lock()
-            .expect("global state used by a function that is called while it is in use")
+        self.0.try_lock().expect("global state used by a function that is called while it is in use")
     }
 
     /// Borrows the value unless it is borrowed already. For the logger and the panic handler.

@@ -31,11 +31,7 @@ impl<'a> Shared<'a> {
     /// For all of `'a` the bytes are mapped with the access that will be used, and no Rust reference to ordinary
     /// (non-atomic) data covers any of them. `base` is aligned to 8.
     pub const unsafe fn new(base: *mut u8, bytes: usize) -> Self {
-        Self {
-            base,
-            bytes,
-            _memory: PhantomData,
-        }
+        Self { base, bytes, _memory: PhantomData }
     }
 
     /// Bytes in the run.
@@ -58,11 +54,7 @@ impl<'a> Shared<'a> {
     pub fn part(self, offset: usize, bytes: usize) -> Shared<'a> {
         self.check(offset, bytes);
         assert!(offset.is_multiple_of(8), "a part starts at a multiple of 8");
-        Shared {
-            base: self.base.wrapping_add(offset),
-            bytes,
-            _memory: PhantomData,
-        }
+        Shared { base: self.base.wrapping_add(offset), bytes, _memory: PhantomData }
     }
 
     /// Copies `destination.len()` bytes out of the run, from `offset` on.

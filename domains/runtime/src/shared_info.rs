@@ -44,11 +44,7 @@ fn words(offset: usize) -> &'static [AtomicU64; WORDS] {
 
 /// The event bits.
 pub(crate) fn bits() -> EventBits<'static> {
-    EventBits {
-        pending: words(offset::PENDING),
-        mask: words(offset::MASK),
-        selector: page().u64_at(offset::SELECTOR),
-    }
+    EventBits { pending: words(offset::PENDING), mask: words(offset::MASK), selector: page().u64_at(offset::SELECTOR) }
 }
 
 /// Clears the flag by which the hypervisor says that something became pending. Before looking at the bits.

@@ -13,10 +13,7 @@ macro_rules! entry {
 }
 
 /// Called by `_start` with the address of the start info (which is fixed and known, so it is not looked at).
-#[cfg_attr(
-    not(target_os = "none"),
-    expect(dead_code, reason = "a host process starts otherwise")
-)]
+#[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "a host process starts otherwise"))]
 pub(crate) extern "C" fn start(_start_info: u64) -> ! {
     use xen_abi::native::HEAP_BASE;
 

@@ -163,8 +163,7 @@ impl Store {
 
     /// Sets a node's value; makes the node and its parents where they are missing.
     pub fn write(&self, path: &str, value: impl AsRef<[u8]>) -> Result<()> {
-        self.request(abi::XS_WRITE, &[path.as_bytes(), b"\0", value.as_ref()])
-            .map(drop)
+        self.request(abi::XS_WRITE, &[path.as_bytes(), b"\0", value.as_ref()]).map(drop)
     }
 
     /// Sets a node to the text of a value.
@@ -188,17 +187,13 @@ impl Store {
     /// A node's permissions: the owner first, with what all others may do.
     pub fn permissions(&self, path: &str) -> Result<Vec<Permission>> {
         let answer = self.request(abi::XS_GET_PERMS, &[path.as_bytes(), b"\0"])?;
-        wire::strings(&answer)
-            .iter()
-            .map(|text| Permission::parse(text).ok_or(Errno::EBADMSG))
-            .collect()
+        wire::strings(&answer).iter().map(|text| Permission::parse(text).ok_or(Errno::EBADMSG)).collect()
     }
 
     /// Sets a node's permissions: the owner first, with what all others may do, then single domains.
     pub fn set_permissions(&self, path: &str, permissions: &[Permission]) -> Result<()> {
         let list: String = permissions.iter().map(|permission| format!("{permission}\0")).collect();
-        self.request(abi::XS_SET_PERMS, &[path.as_bytes(), b"\0", list.as_bytes()])
-            .map(drop)
+        self.request(abi::XS_SET_PERMS, &[path.as_bytes(), b"\0", list.as_bytes()]).map(drop)
     }
 
     /// Asks for an event, with `token`, whenever the node or one below it changes; one comes at once.
@@ -228,14 +223,12 @@ impl Store {
 
     /// Tells the store of a new domain, its ring page and the port that is for the store to bind. Policy domain only.
     pub fn introduce(&self, domain: DomId, gfn: u64, port: Port) -> Result<()> {
-        self.request(abi::XS_INTRODUCE, &[format!("{domain}\0{gfn}\0{port}\0").as_bytes()])
-            .map(drop)
+        self.request(abi::XS_INTRODUCE, &[format!("{domain}\0{gfn}\0{port}\0").as_bytes()]).map(drop)
     }
 
     /// Tells the store that a domain is gone. Policy domain only.
     pub fn release(&self, domain: DomId) -> Result<()> {
-        self.request(abi::XS_RELEASE, &[format!("{domain}\0").as_bytes()])
-            .map(drop)
+        self.request(abi::XS_RELEASE, &[format!("{domain}\0").as_bytes()]).map(drop)
     }
 
     /// Whether a domain is connected to the store.
@@ -249,9 +242,7 @@ impl Store {
     pub fn transaction<T>(&self, work: impl Fn(&Store) -> Result<T>) -> Result<T> {
         for _ in 0..TRANSACTION_ATTEMPTS {
             let answer = self.request(abi::XS_TRANSACTION_START, &[b"\0"])?;
-            let store = Store {
-                transaction: wire::number(&answer).ok_or(Errno::EBADMSG)?,
-            };
+            let store = Store { transaction: wire::number(&answer).ok_or(Errno::EBADMSG)? };
             match work(&store) {
                 Ok(value) => match store.request(abi::XS_TRANSACTION_END, &[b"T\0"]) {
                     Ok(_) => return Ok(value),

@@ -31,10 +31,7 @@ impl Add<Duration> for Instant {
     type Output = Instant;
 
     fn add(self, duration: Duration) -> Instant {
-        Instant(
-            self.0
-                .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Instant(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -114,11 +111,7 @@ mod tests {
         // SAFETY: the array outlives the use and is not touched otherwise.
         let page = unsafe { Shared::new(words.as_mut_ptr().cast(), 32) };
         assert_eq!(read(page, || 1300), Instant(5_300));
-        assert_eq!(
-            read(page, || 10),
-            Instant(5_000),
-            "a counter behind the stamp does not wrap"
-        );
+        assert_eq!(read(page, || 10), Instant(5_000), "a counter behind the stamp does not wrap");
     }
 
     #[test]

@@ -98,11 +98,7 @@ impl Editor {
     }
 
     fn changed(&mut self, change: impl FnOnce(&mut String) -> bool) -> Edit {
-        if change(&mut self.line) {
-            Edit::Changed
-        } else {
-            Edit::Nothing
-        }
+        if change(&mut self.line) { Edit::Changed } else { Edit::Nothing }
     }
 
     fn arrow(&mut self, key: u8) -> Edit {

@@ -49,16 +49,8 @@ impl Links {
     /// Compares what is announced with what is served.
     pub fn scan(&mut self, mux: &mut Mux) {
         let names = Store::new().list(DIRECTORY).unwrap_or_default();
-        let announced: Vec<DomId> = names
-            .iter()
-            .filter_map(|name| DomId::from_u32(name.parse().ok()?))
-            .collect();
-        let gone: Vec<DomId> = self
-            .serving
-            .keys()
-            .copied()
-            .filter(|domain| !announced.contains(domain))
-            .collect();
+        let announced: Vec<DomId> = names.iter().filter_map(|name| DomId::from_u32(name.parse().ok()?)).collect();
+        let gone: Vec<DomId> = self.serving.keys().copied().filter(|domain| !announced.contains(domain)).collect();
         for domain in gone {
             self.end(domain, mux);
         }
@@ -81,15 +73,7 @@ impl Links {
                 if domain == DomId::POLICY {
                     mux.set_shell(source);
                 }
-                self.serving.insert(
-                    domain,
-                    Link {
-                        source,
-                        ring,
-                        channel,
-                        pending: true,
-                    },
-                );
+                self.serving.insert(domain, Link { source, ring, channel, pending: true });
                 let _ = Store::new().write(&state, State::Connected.text());
             }
             Err(why) => {
@@ -199,8 +183,5 @@ fn connect(domain: DomId, announced: &Announced) -> Result<(ConsoleBack<Mapping>
     let page = page.map_err(|error| format!("its ring cannot be mapped: {error}"))?;
     let ring = ConsoleBack::attach(page).map_err(|error| format!("its ring makes no sense: {error}"))?;
     let channel = Channel::connect(domain, announced.port);
-    Ok((
-        ring,
-        channel.map_err(|error| format!("its port {} cannot be bound: {error}", announced.port))?,
-    ))
+    Ok((ring, channel.map_err(|error| format!("its port {} cannot be bound: {error}", announced.port))?))
 }

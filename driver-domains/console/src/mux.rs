@@ -60,13 +60,7 @@ pub struct Mux {
 impl Mux {
     /// A console without sources.
     pub fn new(terminal: Terminal) -> Self {
-        Self {
-            sources: Vec::new(),
-            screen: Screen::new(terminal),
-            focus: None,
-            shell: None,
-            command: false,
-        }
+        Self { sources: Vec::new(), screen: Screen::new(terminal), focus: None, shell: None, command: false }
     }
 
     /// The source of that name, made if there is none. A domain that is built again goes on with the log of the one before.
@@ -127,9 +121,7 @@ impl Mux {
         let Some(source) = self.sources.get_mut(id.0) else {
             return;
         };
-        let Source {
-            sanitizer, line, kept, ..
-        } = source;
+        let Source { sanitizer, line, kept, .. } = source;
         for &byte in bytes {
             sanitizer.push(byte, |piece| match piece {
                 Piece::Char(character) => line.push(character),
@@ -285,16 +277,12 @@ impl Mux {
 
     fn command_key(&mut self, key: u8) {
         let domains: Vec<usize> = self.focusable();
-        let at = self
-            .focus
-            .and_then(|focus| domains.iter().position(|&index| index == focus.0));
+        let at = self.focus.and_then(|focus| domains.iter().position(|&index| index == focus.0));
         let chosen = match key {
             b'n' => at.map_or(Some(0), |at| Some((at + 1) % domains.len())),
             b'p' => at.map_or(Some(0), |at| Some((at + domains.len() - 1) % domains.len())),
             b'0'..=b'9' => Some(usize::from(key - b'0')),
-            b's' => self
-                .shell
-                .and_then(|shell| domains.iter().position(|&index| index == shell.0)),
+            b's' => self.shell.and_then(|shell| domains.iter().position(|&index| index == shell.0)),
             ESCAPE_KEY => return self.send(&[ESCAPE_KEY]),
             _ => return self.say_list(&domains),
         };
@@ -315,10 +303,7 @@ impl Mux {
     fn switch(&mut self, id: SourceId) {
         self.hide();
         self.focus = Some(id);
-        let text = self
-            .sources
-            .get(id.0)
-            .map(|source| format!("input goes to {}", source.name));
+        let text = self.sources.get(id.0).map(|source| format!("input goes to {}", source.name));
         self.say_line(&text.unwrap_or_default());
         self.restore();
     }
@@ -454,10 +439,7 @@ mod tests {
 
     impl Line {
         fn new() -> Self {
-            Self {
-                mux: Mux::new(Terminal::Ansi),
-                sent: Vec::new(),
-            }
+            Self { mux: Mux::new(Terminal::Ansi), sent: Vec::new() }
         }
 
         /// A policy shell with the focus, and `web`.
@@ -534,16 +516,7 @@ mod tests {
             b"x\rpolicy| all is well\n\x1b[2K\x1b[1A\x1b[31mhv| panic\x1b[0m\n\x08\x08\x08\x08\x08hv| y\n",
         );
         let shown = line.shown();
-        assert_eq!(
-            shown,
-            [
-                "web| x",
-                "web| policy| all is well",
-                "web| hv| panic",
-                "web| hv| y",
-                "bulkhead> "
-            ]
-        );
+        assert_eq!(shown, ["web| x", "web| policy| all is well", "web| hv| panic", "web| hv| y", "bulkhead> "]);
     }
 
     #[test]
@@ -558,10 +531,7 @@ mod tests {
         line.keys(b"\x1ds");
         assert_eq!(line.shown().last().unwrap(), "bulkhead> ");
         line.keys(b"\x1d1ok\r\x1d0no\r");
-        assert_eq!(
-            (line.typed(web), line.typed(shell)),
-            (b"ok\n".to_vec(), b"no\n".to_vec())
-        );
+        assert_eq!((line.typed(web), line.typed(shell)), (b"ok\n".to_vec(), b"no\n".to_vec()));
     }
 
     #[test]
@@ -569,10 +539,7 @@ mod tests {
         let (mut line, _, web) = Line::with_shell();
         line.keys(b"\x1d?");
         let shown = line.shown().join("\n");
-        assert!(
-            shown.contains("console|   0 policy *") && shown.contains("console|   1 web"),
-            "{shown}"
-        );
+        assert!(shown.contains("console|   0 policy *") && shown.contains("console|   1 web"), "{shown}");
         line.mux.ended(web);
         line.keys(b"\x1d1\x1d?");
         assert!(!line.shown().last().unwrap().contains("web"));
@@ -600,10 +567,7 @@ mod tests {
         line.mux.output(again, b"two\n");
         line.sent.clear();
         line.mux.show_log("web");
-        assert_eq!(
-            line.shown()[1..],
-            ["web| one", "web| last words", "web| (ended)", "web| two", ""]
-        );
+        assert_eq!(line.shown()[1..], ["web| one", "web| last words", "web| (ended)", "web| two", ""]);
     }
 
     #[test]

@@ -43,13 +43,7 @@ pub struct Sanitizer {
 
 impl Default for Sanitizer {
     fn default() -> Self {
-        Self {
-            state: State::Text,
-            sequence_bytes: 0,
-            carriage_return: false,
-            partial: [0; 4],
-            partial_bytes: 0,
-        }
+        Self { state: State::Text, sequence_bytes: 0, carriage_return: false, partial: [0; 4], partial_bytes: 0 }
     }
 }
 
@@ -90,11 +84,7 @@ impl Sanitizer {
             (_, b'\n') => State::Text,
             (state, _) => state,
         };
-        self.state = if self.sequence_bytes >= SEQUENCE_MAX {
-            State::Text
-        } else {
-            next
-        };
+        self.state = if self.sequence_bytes >= SEQUENCE_MAX { State::Text } else { next };
     }
 
     fn multibyte(&mut self, byte: u8, emit: &mut impl FnMut(Piece)) {
@@ -163,10 +153,7 @@ mod tests {
 
     #[test]
     fn escape_sequences_are_swallowed_whole() {
-        assert_eq!(
-            clean(b"a\x1b[31;1mred\x1b[0m\x1b]0;title\x07b\x1bcc\x1b(Bd\x1b]8;;x\x1b\\e"),
-            "aredbcde"
-        );
+        assert_eq!(clean(b"a\x1b[31;1mred\x1b[0m\x1b]0;title\x07b\x1bcc\x1b(Bd\x1b]8;;x\x1b\\e"), "aredbcde");
         assert_eq!(clean(b"\x1b[999999;\nnext"), "next");
         let endless = [b"\x1b]".as_slice(), &[b'x'; 300], b"\nafter\n"].concat();
         assert!(clean(&endless).ends_with("\nafter\n"));

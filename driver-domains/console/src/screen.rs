@@ -36,12 +36,7 @@ pub struct Screen {
 impl Screen {
     /// An empty screen.
     pub fn new(terminal: Terminal) -> Self {
-        Self {
-            terminal,
-            queue: VecDeque::new(),
-            queued_bytes: 0,
-            width: 0,
-        }
+        Self { terminal, queue: VecDeque::new(), queued_bytes: 0, width: 0 }
     }
 
     /// Shows text without line ends, or [`Screen::line_end`].
@@ -92,11 +87,7 @@ impl Screen {
         self.queued_bytes += text.len();
         match self.queue.back_mut() {
             Some(last) if last.owner == owner && last.text.len() < 4096 => last.text.push_str(text),
-            _ => self.queue.push_back(Chunk {
-                owner,
-                text: String::from(text),
-                sent: 0,
-            }),
+            _ => self.queue.push_back(Chunk { owner, text: String::from(text), sent: 0 }),
         }
     }
 
@@ -131,6 +122,4 @@ impl Screen {
 }
 
 /// Foreground colours: default, then red to cyan.
-const COLOURS: [&str; 7] = [
-    "\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[34m", "\x1b[35m", "\x1b[36m",
-];
+const COLOURS: [&str; 7] = ["\x1b[1m", "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[34m", "\x1b[35m", "\x1b[36m"];

@@ -61,14 +61,8 @@ impl Serial {
         // DTR, RTS, and OUT2, which lets the interrupt out on a PC.
         ports.write_u8(register::MODEM_CONTROL, 0x0b);
         let interrupt = physdev::map_line(irq).and_then(|pirq| Ok((Channel::pirq(pirq)?, pirq)));
-        let interrupt = interrupt
-            .inspect_err(|error| log::warn!("serial: no interrupt {irq}: {error}; polling"))
-            .ok();
-        let mut serial = Self {
-            ports,
-            interrupt,
-            enabled: 0,
-        };
+        let interrupt = interrupt.inspect_err(|error| log::warn!("serial: no interrupt {irq}: {error}; polling")).ok();
+        let mut serial = Self { ports, interrupt, enabled: 0 };
         serial.enable(RECEIVE_INTERRUPT);
         Some(serial)
     }
@@ -110,11 +104,7 @@ impl Serial {
 
     /// Asks for an interrupt when the transmitter is empty, as long as there is more to send.
     pub fn more_to_send(&mut self, waiting: usize) {
-        self.enable(if waiting == 0 {
-            RECEIVE_INTERRUPT
-        } else {
-            RECEIVE_INTERRUPT | TRANSMIT_INTERRUPT
-        });
+        self.enable(if waiting == 0 { RECEIVE_INTERRUPT } else { RECEIVE_INTERRUPT | TRANSMIT_INTERRUPT });
     }
 
     fn enable(&mut self, interrupts: u8) {

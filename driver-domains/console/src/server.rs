@@ -45,11 +45,7 @@ pub fn run() {
         .ok();
     loop {
         let busy = server.round();
-        let pending = if busy {
-            event::pending()
-        } else {
-            event::wait(server.deadline())
-        };
+        let pending = if busy { event::pending() } else { event::wait(server.deadline()) };
         for port in pending {
             server.notify(port);
         }
@@ -74,16 +70,10 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
-        let terminal = if info::argument("terminal") == Some("dumb") {
-            Terminal::Dumb
-        } else {
-            Terminal::Ansi
-        };
+        let terminal = if info::argument("terminal") == Some("dumb") { Terminal::Dumb } else { Terminal::Ansi };
         let mut mux = Mux::new(terminal);
         let hypervisor = mux.source("hv", 0);
-        let base = info::argument("port")
-            .and_then(number)
-            .and_then(|port| port.try_into().ok());
+        let base = info::argument("port").and_then(number).and_then(|port| port.try_into().ok());
         let irq = info::argument("irq").and_then(number);
         let serial = Serial::new(base.unwrap_or(COM1.0), irq.unwrap_or(COM1.1));
         if serial.is_none() {

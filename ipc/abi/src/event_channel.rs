@@ -157,11 +157,7 @@ impl EvtchnStatusDetail {
     /// The detail of a pirq or virq.
     #[must_use]
     pub const fn of_number(number: u32) -> Self {
-        Self {
-            dom: number as u16,
-            high: (number >> 16) as u16,
-            port: 0,
-        }
+        Self { dom: number as u16, high: (number >> 16) as u16, port: 0 }
     }
 
     /// The detail of an unbound (port 0) or connected port.

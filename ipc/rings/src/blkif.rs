@@ -133,21 +133,13 @@ impl Segment {
     /// `first <= last < 8`.
     #[must_use]
     pub const fn new(gref: u32, first: u8, last: u8) -> Option<Self> {
-        if first <= last && last < SECTORS_PER_PAGE {
-            Some(Self { gref, first, last })
-        } else {
-            None
-        }
+        if first <= last && last < SECTORS_PER_PAGE { Some(Self { gref, first, last }) } else { None }
     }
 
     /// A whole page.
     #[must_use]
     pub const fn page(gref: u32) -> Self {
-        Self {
-            gref,
-            first: 0,
-            last: SECTORS_PER_PAGE - 1,
-        }
+        Self { gref, first: 0, last: SECTORS_PER_PAGE - 1 }
     }
 
     fn checked(raw: &BlkifRequestSegment) -> Option<Self> {
@@ -155,12 +147,7 @@ impl Segment {
     }
 
     fn raw(self) -> BlkifRequestSegment {
-        BlkifRequestSegment {
-            gref: self.gref,
-            first_sect: self.first,
-            last_sect: self.last,
-            pad: 0,
-        }
+        BlkifRequestSegment { gref: self.gref, first_sect: self.first, last_sect: self.last, pad: 0 }
     }
 
     /// Grant reference of the page.
@@ -266,20 +253,11 @@ impl Ticket {
     /// The answer: every byte is set.
     #[must_use]
     pub const fn response(self, outcome: Outcome) -> BlkifResponse {
-        BlkifResponse {
-            id: self.id,
-            operation: self.operation,
-            pad0: 0,
-            status: outcome.status(),
-            pad1: 0,
-        }
+        BlkifResponse { id: self.id, operation: self.operation, pad0: 0, status: outcome.status(), pad1: 0 }
     }
 
     fn refuse(self, outcome: Outcome, why: Refusal) -> Refused {
-        Refused {
-            why,
-            response: self.response(outcome),
-        }
+        Refused { why, response: self.response(outcome) }
     }
 }
 
@@ -327,9 +305,7 @@ impl IndirectRequest {
     /// Grants of the pages that hold them, 512 a page, as many pages as needed.
     #[must_use]
     pub fn pages(&self) -> &[u32] {
-        self.grefs
-            .get(..self.segments().div_ceil(SEGMENTS_PER_INDIRECT_PAGE))
-            .unwrap_or(&[])
+        self.grefs.get(..self.segments().div_ceil(SEGMENTS_PER_INDIRECT_PAGE)).unwrap_or(&[])
     }
 
     /// Checks the segments in `copy`, the caller's private copy of the pages (one behind the other), into `into`, which
@@ -341,14 +317,10 @@ impl IndirectRequest {
         into: &'a mut [Segment],
     ) -> Result<&'a [Segment], Refused> {
         let refuse = |why| self.ticket.refuse(Outcome::Failed, why);
-        let into = into
-            .get_mut(..self.segments())
-            .ok_or(refuse(Refusal::Segments(self.segments)))?;
+        let into = into.get_mut(..self.segments()).ok_or(refuse(Refusal::Segments(self.segments)))?;
         let mut raws = copy.chunks_exact(size_of::<BlkifRequestSegment>());
         for (index, segment) in (0u16..).zip(into.iter_mut()) {
-            let raw = raws
-                .next()
-                .and_then(|bytes| BlkifRequestSegment::read_from_bytes(bytes).ok());
+            let raw = raws.next().and_then(|bytes| BlkifRequestSegment::read_from_bytes(bytes).ok());
             let raw = raw.ok_or(refuse(Refusal::ShortIndirect))?;
             *segment = Segment::checked(&raw).ok_or(refuse(Refusal::Segment(index)))?;
         }
@@ -388,10 +360,7 @@ pub fn check_request(raw: &RawRequest, limits: &DiskLimits) -> Result<CheckedReq
         BLKIF_OP_DISCARD => check_discard(&raw.view(), limits),
         BLKIF_OP_INDIRECT => check_indirect(&raw.view(), limits),
         operation => {
-            let ticket = Ticket {
-                id: raw.view::<BlkifRequest>().id,
-                operation,
-            };
+            let ticket = Ticket { id: raw.view::<BlkifRequest>().id, operation };
             Err(ticket.refuse(Outcome::NotSupported, Refusal::Operation(operation)))
         }
     }
@@ -406,11 +375,7 @@ fn check_access(limits: &DiskLimits, direction: Direction) -> Result<(), Refusal
 
 fn check_range(limits: &DiskLimits, sector: u64, segments: &[Segment]) -> Result<(), Refusal> {
     let sectors = segments.iter().map(|segment| segment.sectors()).sum();
-    if limits.holds(sector, sectors) {
-        Ok(())
-    } else {
-        Err(Refusal::Range { sector, sectors })
-    }
+    if limits.holds(sector, sectors) { Ok(()) } else { Err(Refusal::Range { sector, sectors }) }
 }
 
 fn check_transfer(
@@ -418,10 +383,7 @@ fn check_transfer(
     direction: Direction,
     limits: &DiskLimits,
 ) -> Result<CheckedRequest, Refused> {
-    let ticket = Ticket {
-        id: request.id,
-        operation: request.operation,
-    };
+    let ticket = Ticket { id: request.id, operation: request.operation };
     let refuse = |why| ticket.refuse(Outcome::Failed, why);
     check_access(limits, direction).map_err(refuse)?;
     let count = request.nr_segments as usize;
@@ -431,22 +393,13 @@ fn check_transfer(
     for (index, (segment, raw)) in (0u16..).zip(segments.iter_mut().zip(raws)) {
         *segment = Segment::checked(raw).ok_or(refuse(Refusal::Segment(index)))?;
     }
-    let transfer = Transfer {
-        ticket,
-        direction,
-        sector: request.sector_number,
-        segments,
-        count,
-    };
+    let transfer = Transfer { ticket, direction, sector: request.sector_number, segments, count };
     check_range(limits, transfer.sector, transfer.segments()).map_err(refuse)?;
     Ok(CheckedRequest::Transfer(transfer))
 }
 
 fn check_flush(request: &BlkifRequest, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
-    let ticket = Ticket {
-        id: request.id,
-        operation: request.operation,
-    };
+    let ticket = Ticket { id: request.id, operation: request.operation };
     check_access(limits, Direction::Write).map_err(|why| ticket.refuse(Outcome::Failed, why))?;
     match request.nr_segments {
         0 => Ok(CheckedRequest::Flush(ticket)),
@@ -455,10 +408,7 @@ fn check_flush(request: &BlkifRequest, limits: &DiskLimits) -> Result<CheckedReq
 }
 
 fn check_discard(request: &BlkifRequestDiscard, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
-    let ticket = Ticket {
-        id: request.id,
-        operation: request.operation,
-    };
+    let ticket = Ticket { id: request.id, operation: request.operation };
     let secure = match (limits.discard, request.flag & BLKIF_DISCARD_SECURE != 0) {
         (Discard::None, _) | (Discard::Plain, true) => {
             return Err(ticket.refuse(Outcome::NotSupported, Refusal::Operation(request.operation)));
@@ -470,20 +420,12 @@ fn check_discard(request: &BlkifRequestDiscard, limits: &DiskLimits) -> Result<C
     if sectors == 0 || !limits.holds(sector, sectors) {
         return Err(ticket.refuse(Outcome::Failed, Refusal::Range { sector, sectors }));
     }
-    Ok(CheckedRequest::Discard {
-        ticket,
-        sector,
-        sectors,
-        secure,
-    })
+    Ok(CheckedRequest::Discard { ticket, sector, sectors, secure })
 }
 
 /// The answer to an indirect request names the operation inside.
 fn check_indirect(request: &BlkifRequestIndirect, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
-    let ticket = Ticket {
-        id: request.id,
-        operation: request.indirect_op,
-    };
+    let ticket = Ticket { id: request.id, operation: request.indirect_op };
     let refuse = |why| ticket.refuse(Outcome::Failed, why);
     let direction = match request.indirect_op {
         _ if limits.indirect_segments == 0 => {
@@ -518,10 +460,7 @@ pub struct BlkBack<M> {
 impl<M: SharedMemory> BlkBack<M> {
     /// Attaches to a ring.
     pub fn attach(memory: M, limits: DiskLimits) -> Result<Self, RingError> {
-        Ok(Self {
-            ring: BackRing::attach(memory)?,
-            limits,
-        })
+        Ok(Self { ring: BackRing::attach(memory)?, limits })
     }
 
     /// The limits it checks by.
@@ -649,11 +588,7 @@ fn wire_id(id: SlotId) -> u64 {
 impl<M: SharedMemory, const N: usize> BlkFront<M, N> {
     /// Initialises the ring in `memory`.
     pub fn new(memory: M) -> Result<Self, RingError> {
-        Ok(Self {
-            ring: FrontRing::new(memory)?,
-            sent: Slots::new(),
-            broken: None,
-        })
+        Ok(Self { ring: FrontRing::new(memory)?, sent: Slots::new(), broken: None })
     }
 
     /// Requests that can be submitted now.
@@ -728,13 +663,7 @@ impl<M: SharedMemory, const N: usize> BlkFront<M, N> {
     /// Flushes the disk's write cache.
     pub fn flush(&mut self) -> Result<RequestId, BlkFrontError> {
         let operation = BLKIF_OP_FLUSH_DISKCACHE;
-        self.submit(operation, |id| {
-            RawRequest::of(&BlkifRequest {
-                operation,
-                id,
-                ..BlkifRequest::default()
-            })
-        })
+        self.submit(operation, |id| RawRequest::of(&BlkifRequest { operation, id, ..BlkifRequest::default() }))
     }
 
     /// Discards sectors.
@@ -785,23 +714,14 @@ impl<M: SharedMemory, const N: usize> BlkFront<M, N> {
     fn accept(&mut self, response: &BlkifResponse) -> Result<Completion, BlkFrontError> {
         let unknown = BlkFrontError::UnknownId(response.id);
         let index = u16::try_from(response.id & 0xffff_ffff).map_err(|_| unknown)?;
-        let slot = SlotId {
-            index,
-            generation: (response.id >> 32) as u32,
-        };
+        let slot = SlotId { index, generation: (response.id >> 32) as u32 };
         let sent = *self.sent.get(slot, u32::MAX).ok_or(unknown)?;
         if sent != response.operation {
-            return Err(BlkFrontError::WrongOperation {
-                sent,
-                answered: response.operation,
-            });
+            return Err(BlkFrontError::WrongOperation { sent, answered: response.operation });
         }
         let outcome = Outcome::of_status(response.status).ok_or(BlkFrontError::BadStatus(response.status))?;
         self.sent.remove(slot, u32::MAX).ok_or(unknown)?;
-        Ok(Completion {
-            request: RequestId(response.id),
-            outcome,
-        })
+        Ok(Completion { request: RequestId(response.id), outcome })
     }
 
     /// Before sleeping: `true` = there is more.

@@ -38,11 +38,7 @@ impl ByteRingLayout {
 fn filled(prod: u32, cons: u32, size: u32) -> Result<usize, RingError> {
     match prod.wrapping_sub(cons) {
         count if count <= size => Ok(count as usize),
-        _ => Err(RingError::Overrun {
-            producer: prod,
-            consumer: cons,
-            allowed: size,
-        }),
+        _ => Err(RingError::Overrun { producer: prod, consumer: cons, allowed: size }),
     }
 }
 
@@ -62,11 +58,7 @@ impl ByteProducer {
         }
         let prod = memory.load_u32(layout.prod);
         filled(prod, memory.load_u32(layout.cons), layout.size)?;
-        Ok(Self {
-            layout,
-            prod,
-            dead: None,
-        })
+        Ok(Self { layout, prod, dead: None })
     }
 
     /// Bytes that fit now.
@@ -111,11 +103,7 @@ impl ByteConsumer {
         }
         let cons = memory.load_u32(layout.cons);
         filled(memory.load_u32(layout.prod), cons, layout.size)?;
-        Ok(Self {
-            layout,
-            cons,
-            dead: None,
-        })
+        Ok(Self { layout, cons, dead: None })
     }
 
     /// Bytes that wait.

@@ -7,19 +7,10 @@ use crate::memory::SharedMemory;
 use crate::ring::RingError;
 
 /// From the console server to the domain.
-pub const INPUT: ByteRingLayout = ByteRingLayout {
-    data: 0,
-    size: XENCONS_IN_BYTES as u32,
-    cons: 3072,
-    prod: 3076,
-};
+pub const INPUT: ByteRingLayout = ByteRingLayout { data: 0, size: XENCONS_IN_BYTES as u32, cons: 3072, prod: 3076 };
 /// From the domain to the console server.
-pub const OUTPUT: ByteRingLayout = ByteRingLayout {
-    data: XENCONS_IN_BYTES,
-    size: XENCONS_OUT_BYTES as u32,
-    cons: 3080,
-    prod: 3084,
-};
+pub const OUTPUT: ByteRingLayout =
+    ByteRingLayout { data: XENCONS_IN_BYTES, size: XENCONS_OUT_BYTES as u32, cons: 3080, prod: 3084 };
 
 /// The domain whose console it is: writes output, reads input.
 #[derive(Debug)]

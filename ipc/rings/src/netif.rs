@@ -101,11 +101,7 @@ impl Fragment {
     /// `None` when empty or across the page's end.
     #[must_use]
     pub const fn new(gref: u32, offset: u16, bytes: u16) -> Option<Self> {
-        if bytes > 0 && offset as u32 + bytes as u32 <= PAGE_BYTES {
-            Some(Self { gref, offset, bytes })
-        } else {
-            None
-        }
+        if bytes > 0 && offset as u32 + bytes as u32 <= PAGE_BYTES { Some(Self { gref, offset, bytes }) } else { None }
     }
 
     /// Grant reference of the page.
@@ -192,10 +188,7 @@ impl TxPacket {
             return Ok(());
         }
         let fragment = Fragment::new(gref, offset, bytes).ok_or(TxFault::CrossesPage)?;
-        *self
-            .fragments
-            .get_mut(self.fragment_count)
-            .ok_or(TxFault::TooManySlots)? = fragment;
+        *self.fragments.get_mut(self.fragment_count).ok_or(TxFault::TooManySlots)? = fragment;
         self.fragment_count += 1;
         Ok(())
     }
@@ -258,10 +251,7 @@ pub struct TxBack<M> {
 impl<M: SharedMemory> TxBack<M> {
     /// Attaches to a ring.
     pub fn attach(memory: M) -> Result<Self, RingError> {
-        Ok(Self {
-            ring: BackRing::attach(memory)?,
-            broken: false,
-        })
+        Ok(Self { ring: BackRing::attach(memory)?, broken: false })
     }
 
     /// Takes the next packet. `Some(Err(..))`: it was bad and its answers are pushed; publish them.
@@ -283,10 +273,7 @@ impl<M: SharedMemory> TxBack<M> {
             more = slot.flags & NETTXF_MORE_DATA != 0;
             if !chain.add(&slot) {
                 // No room to remember it, so the packet is bad: answer now.
-                self.ring.push(&NetifTxResponse {
-                    id: slot.id,
-                    status: NETIF_RSP_ERROR,
-                })?;
+                self.ring.push(&NetifTxResponse { id: slot.id, status: NETIF_RSP_ERROR })?;
             }
         }
         let (packet, result) = chain.finish(&first);
@@ -313,10 +300,7 @@ impl<M: SharedMemory> TxBack<M> {
         loop {
             let extra: NetifExtraInfo = self.take_slot()?.view();
             // Its slot has no id; stock front ends skip NULL answers without looking at one.
-            self.ring.push(&NetifTxResponse {
-                id: 0,
-                status: NETIF_RSP_NULL,
-            })?;
+            self.ring.push(&NetifTxResponse { id: 0, status: NETIF_RSP_NULL })?;
             chain.add_extra(&extra);
             if extra.flags & XEN_NETIF_EXTRA_FLAG_MORE == 0 {
                 return Ok(());
@@ -327,10 +311,7 @@ impl<M: SharedMemory> TxBack<M> {
     /// Answers all slots of a packet; [`TxBack::publish`] shows it.
     pub fn answer(&mut self, packet: &TxPacket, outcome: TxOutcome) -> Result<(), RingError> {
         for &id in packet.ids() {
-            self.ring.push(&NetifTxResponse {
-                id,
-                status: outcome.status(),
-            })?;
+            self.ring.push(&NetifTxResponse { id, status: outcome.status() })?;
         }
         Ok(())
     }
@@ -377,13 +358,7 @@ impl Chain {
         };
         let fault = packet.add_id(first.id).err();
         let others = [Fragment::default(); XEN_NETIF_NR_SLOTS_MIN];
-        Self {
-            packet,
-            others,
-            other_count: 0,
-            left: first.size,
-            fault,
-        }
+        Self { packet, others, other_count: 0, left: first.size, fault }
     }
 
     fn blame(&mut self, fault: TxFault) {
@@ -401,10 +376,7 @@ impl Chain {
             None => self.blame(TxFault::FragmentTooLarge),
         }
         if slot.size > 0 {
-            match (
-                Fragment::new(slot.gref, slot.offset, slot.size),
-                self.others.get_mut(self.other_count),
-            ) {
+            match (Fragment::new(slot.gref, slot.offset, slot.size), self.others.get_mut(self.other_count)) {
                 (Some(fragment), Some(place)) => {
                     *place = fragment;
                     self.other_count += 1;
@@ -436,10 +408,7 @@ impl Chain {
         }
         for fragment in self.others.iter().take(self.other_count) {
             if self.fault.is_none() {
-                self.fault = self
-                    .packet
-                    .add_fragment(fragment.gref, fragment.offset, fragment.bytes)
-                    .err();
+                self.fault = self.packet.add_fragment(fragment.gref, fragment.offset, fragment.bytes).err();
             }
         }
         (self.packet, self.fault.map_or(Ok(()), Err))
@@ -463,11 +432,7 @@ fn gso_of(extra: &NetifExtraInfo) -> Result<Gso, TxFault> {
         XEN_NETIF_GSO_TYPE_TCPV6 => true,
         _ => return Err(TxFault::BadGso(kind)),
     };
-    if segment_bytes == 0 {
-        Err(TxFault::BadGso(kind))
-    } else {
-        Ok(Gso { segment_bytes, ipv6 })
-    }
+    if segment_bytes == 0 { Err(TxFault::BadGso(kind)) } else { Ok(Gso { segment_bytes, ipv6 }) }
 }
 
 /// An empty page of a front end.
@@ -496,9 +461,7 @@ pub struct RxBack<M> {
 impl<M: SharedMemory> RxBack<M> {
     /// Attaches to a ring.
     pub fn attach(memory: M) -> Result<Self, RingError> {
-        Ok(Self {
-            ring: BackRing::attach(memory)?,
-        })
+        Ok(Self { ring: BackRing::attach(memory)? })
     }
 
     /// Buffers that wait.
@@ -508,10 +471,7 @@ impl<M: SharedMemory> RxBack<M> {
 
     /// Takes the next buffer.
     pub fn next_buffer(&mut self) -> Result<Option<RxBuffer>, RingError> {
-        Ok(self.ring.next_request()?.map(|request| RxBuffer {
-            id: request.id,
-            gref: request.gref,
-        }))
+        Ok(self.ring.next_request()?.map(|request| RxBuffer { id: request.id, gref: request.gref }))
     }
 
     /// Says that the buffer holds `bytes` bytes from `offset` on. `more`: the packet goes on in the next buffer.
@@ -536,22 +496,12 @@ impl<M: SharedMemory> RxBack<M> {
             More::Last => 0,
             More::Follows => NETRXF_MORE_DATA,
         };
-        self.ring.push(&NetifRxResponse {
-            id: buffer.id,
-            offset,
-            flags: checksum | more,
-            status: bytes as i16,
-        })
+        self.ring.push(&NetifRxResponse { id: buffer.id, offset, flags: checksum | more, status: bytes as i16 })
     }
 
     /// Gives a buffer back without a packet.
     pub fn fail(&mut self, buffer: RxBuffer, outcome: TxOutcome) -> Result<(), RingError> {
-        self.ring.push(&NetifRxResponse {
-            id: buffer.id,
-            offset: 0,
-            flags: 0,
-            status: outcome.status(),
-        })
+        self.ring.push(&NetifRxResponse { id: buffer.id, offset: 0, flags: 0, status: outcome.status() })
     }
 
     /// Shows all answers. `true`: send the event.
@@ -642,11 +592,7 @@ pub struct TxFront<M> {
 impl<M: SharedMemory> TxFront<M> {
     /// Initialises the ring in `memory`.
     pub fn new(memory: M) -> Result<Self, RingError> {
-        Ok(Self {
-            ring: FrontRing::new(memory)?,
-            sent: Slots::new(),
-            broken: None,
-        })
+        Ok(Self { ring: FrontRing::new(memory)?, sent: Slots::new(), broken: None })
     }
 
     /// Slots that are free: a packet takes one for each fragment.
@@ -673,16 +619,8 @@ impl<M: SharedMemory> TxFront<M> {
         };
         for (index, fragment) in fragments.iter().enumerate() {
             let slot = self.sent.insert(fragment.gref).ok_or(NetFrontError::Busy)?;
-            let (size, first) = if index == 0 {
-                (total, checksum)
-            } else {
-                (fragment.bytes, 0)
-            };
-            let more = if index + 1 < fragments.len() {
-                NETTXF_MORE_DATA
-            } else {
-                0
-            };
+            let (size, first) = if index == 0 { (total, checksum) } else { (fragment.bytes, 0) };
+            let more = if index + 1 < fragments.len() { NETTXF_MORE_DATA } else { 0 };
             self.ring.push(&RawTxSlot::of(&NetifTxRequest {
                 gref: fragment.gref,
                 offset: fragment.offset,
@@ -718,14 +656,8 @@ impl<M: SharedMemory> TxFront<M> {
             NETIF_RSP_ERROR => TxOutcome::Failed,
             status => return Err(NetFrontError::BadStatus(status)),
         };
-        let slot = SlotId {
-            index: response.id & 0xff,
-            generation: u32::from(response.id >> 8),
-        };
-        let gref = self
-            .sent
-            .remove(slot, GENERATION_MASK)
-            .ok_or(NetFrontError::UnknownId(response.id))?;
+        let slot = SlotId { index: response.id & 0xff, generation: u32::from(response.id >> 8) };
+        let gref = self.sent.remove(slot, GENERATION_MASK).ok_or(NetFrontError::UnknownId(response.id))?;
         Ok(TxCompletion { gref, outcome })
     }
 
@@ -807,11 +739,7 @@ impl<M: SharedMemory> RxFront<M> {
         if self.free() == 0 {
             return Err(NetFrontError::Busy);
         }
-        self.ring.push(&NetifRxRequest {
-            id: self.post_index as u16,
-            pad: 0,
-            gref,
-        })?;
+        self.ring.push(&NetifRxRequest { id: self.post_index as u16, pad: 0, gref })?;
         self.posted[self.post_index as usize % RING_SLOTS] = gref;
         self.post_index = self.post_index.wrapping_add(1);
         Ok(())
@@ -855,30 +783,19 @@ impl<M: SharedMemory> RxFront<M> {
         let flags = response.flags;
         if flags & !(NETRXF_DATA_VALIDATED | NETRXF_CSUM_BLANK | NETRXF_MORE_DATA) != 0 {
             // Extra info or GSO would change how later slots are read; we never offer what leads to them.
-            return Err(NetFrontError::Unexpected(
-                flags & (NETRXF_EXTRA_INFO | !NETRXF_MORE_DATA),
-            ));
+            return Err(NetFrontError::Unexpected(flags & (NETRXF_EXTRA_INFO | !NETRXF_MORE_DATA)));
         }
         if u32::from(response.offset) + u32::from(bytes) > PAGE_BYTES {
             return Err(NetFrontError::OutsidePage);
         }
-        let more = if flags & NETRXF_MORE_DATA != 0 {
-            More::Follows
-        } else {
-            More::Last
-        };
+        let more = if flags & NETRXF_MORE_DATA != 0 { More::Follows } else { More::Last };
         self.chained = match more {
             More::Last => 0,
             More::Follows if self.chained + 1 >= XEN_NETIF_NR_SLOTS_MIN => return Err(NetFrontError::TooManySlots),
             More::Follows => self.chained + 1,
         };
         let checksum = checksum_of(flags & NETRXF_CSUM_BLANK, flags & NETRXF_DATA_VALIDATED);
-        Ok(Some(RxData {
-            offset: response.offset,
-            bytes,
-            checksum,
-            more,
-        }))
+        Ok(Some(RxData { offset: response.offset, bytes, checksum, more }))
     }
 
     /// Before sleeping: `true` = there is more.

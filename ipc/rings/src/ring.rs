@@ -60,11 +60,7 @@ impl core::fmt::Display for RingError {
             RingError::TooSmall => f.write_str("ring memory is too small"),
             RingError::Full => f.write_str("ring is full"),
             RingError::NothingToAnswer => f.write_str("response without a request"),
-            RingError::Overrun {
-                producer,
-                consumer,
-                allowed,
-            } => write!(
+            RingError::Overrun { producer, consumer, allowed } => write!(
                 f,
                 "peer moved its index to {producer:#x}, {} ahead of {consumer:#x} where at most {allowed} can be",
                 producer.wrapping_sub(*consumer)
@@ -97,11 +93,7 @@ fn passes(event: u32, old: u32, new: u32) -> bool {
 fn ahead(producer: u32, consumer: u32, allowed: u32) -> Result<u32, RingError> {
     match producer.wrapping_sub(consumer) {
         count if count <= allowed => Ok(count),
-        _ => Err(RingError::Overrun {
-            producer,
-            consumer,
-            allowed,
-        }),
+        _ => Err(RingError::Overrun { producer, consumer, allowed }),
     }
 }
 
@@ -121,11 +113,7 @@ impl<P: Protocol, M: SharedMemory> FrontRing<P, M> {
     /// Initialises the ring in `memory` (all of its pages). Zero the pages before granting them.
     pub fn new(memory: M) -> Result<Self, RingError> {
         let entries = entries_of::<P>(&memory)?;
-        let head = SringHeader {
-            req_event: 1,
-            rsp_event: 1,
-            ..SringHeader::default()
-        };
+        let head = SringHeader { req_event: 1, rsp_event: 1, ..SringHeader::default() };
         memory.write(0, head.as_bytes());
         Ok(Self {
             memory,
@@ -164,10 +152,7 @@ impl<P: Protocol, M: SharedMemory> FrontRing<P, M> {
         if self.free() == 0 {
             return Err(RingError::Full);
         }
-        self.memory.write(
-            entry_offset::<P>(self.req_prod_private, self.entries),
-            request.as_bytes(),
-        );
+        self.memory.write(entry_offset::<P>(self.req_prod_private, self.entries), request.as_bytes());
         self.req_prod_private = self.req_prod_private.wrapping_add(1);
         Ok(())
     }
@@ -188,8 +173,7 @@ impl<P: Protocol, M: SharedMemory> FrontRing<P, M> {
             return Ok(None);
         }
         let mut response = P::Response::new_zeroed();
-        self.memory
-            .read(entry_offset::<P>(self.rsp_cons, self.entries), response.as_mut_bytes());
+        self.memory.read(entry_offset::<P>(self.rsp_cons, self.entries), response.as_mut_bytes());
         self.rsp_cons = self.rsp_cons.wrapping_add(1);
         Ok(Some(response))
     }
@@ -274,8 +258,7 @@ impl<P: Protocol, M: SharedMemory> BackRing<P, M> {
             return Ok(None);
         }
         let mut request = P::Request::new_zeroed();
-        self.memory
-            .read(entry_offset::<P>(self.req_cons, self.entries), request.as_mut_bytes());
+        self.memory.read(entry_offset::<P>(self.req_cons, self.entries), request.as_mut_bytes());
         self.req_cons = self.req_cons.wrapping_add(1);
         Ok(Some(request))
     }
@@ -285,10 +268,7 @@ impl<P: Protocol, M: SharedMemory> BackRing<P, M> {
         if self.in_flight() == 0 {
             return Err(RingError::NothingToAnswer);
         }
-        self.memory.write(
-            entry_offset::<P>(self.rsp_prod_private, self.entries),
-            response.as_bytes(),
-        );
+        self.memory.write(entry_offset::<P>(self.rsp_prod_private, self.entries), response.as_bytes());
         self.rsp_prod_private = self.rsp_prod_private.wrapping_add(1);
         Ok(())
     }

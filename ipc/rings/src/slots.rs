@@ -36,10 +36,7 @@ impl<T: Copy, const N: usize> Slots<T, N> {
     pub fn new() -> Self {
         const { assert!(N <= u16::MAX as usize) };
         Self {
-            slots: [Slot {
-                generation: 0,
-                content: None,
-            }; N],
+            slots: [Slot { generation: 0, content: None }; N],
             free: core::array::from_fn(|index| index as u16),
             free_count: N,
         }
@@ -65,21 +62,14 @@ impl<T: Copy, const N: usize> Slots<T, N> {
         slot.generation = slot.generation.wrapping_add(1);
         slot.content = Some(content);
         self.free_count = last;
-        Some(SlotId {
-            index,
-            generation: slot.generation,
-        })
+        Some(SlotId { index, generation: slot.generation })
     }
 
     /// What is in a slot. `mask` says which bits of the generation the id carries.
     #[must_use]
     pub fn get(&self, id: SlotId, mask: u32) -> Option<&T> {
         let slot = self.slots.get(id.index as usize)?;
-        if slot.generation & mask == id.generation & mask {
-            slot.content.as_ref()
-        } else {
-            None
-        }
+        if slot.generation & mask == id.generation & mask { slot.content.as_ref() } else { None }
     }
 
     /// Empties a slot.
@@ -94,10 +84,7 @@ impl<T: Copy, const N: usize> Slots<T, N> {
     /// Empties the next used slot, in no order: for what is left when a connection ends.
     pub fn pop(&mut self) -> Option<T> {
         let index = self.slots.iter().position(|slot| slot.content.is_some())?;
-        let id = SlotId {
-            index: index as u16,
-            generation: self.slots[index].generation,
-        };
+        let id = SlotId { index: index as u16, generation: self.slots[index].generation };
         self.remove(id, u32::MAX)
     }
 }

@@ -8,16 +8,9 @@ use xen_rings::blkif::*;
 use xen_rings::memory::{CellMemory, SharedMemory};
 use zerocopy::IntoBytes;
 
-const LIMITS: DiskLimits = DiskLimits {
-    sectors: 1000,
-    access: Access::ReadWrite,
-    discard: Discard::Plain,
-    indirect_segments: 256,
-};
-const READ_ONLY: DiskLimits = DiskLimits {
-    access: Access::ReadOnly,
-    ..LIMITS
-};
+const LIMITS: DiskLimits =
+    DiskLimits { sectors: 1000, access: Access::ReadWrite, discard: Discard::Plain, indirect_segments: 256 };
+const READ_ONLY: DiskLimits = DiskLimits { access: Access::ReadOnly, ..LIMITS };
 const RSP_PROD: usize = 8;
 
 fn raw(request: &impl IntoBytesOf) -> RawRequest {
@@ -37,20 +30,8 @@ impl<T: IntoBytes + zerocopy::Immutable> IntoBytesOf for T {
 }
 
 fn transfer(operation: u8, nr_segments: u8, sector_number: u64, segment: (u8, u8)) -> BlkifRequest {
-    let one = BlkifRequestSegment {
-        gref: 9,
-        first_sect: segment.0,
-        last_sect: segment.1,
-        pad: 0,
-    };
-    BlkifRequest {
-        operation,
-        nr_segments,
-        id: 77,
-        sector_number,
-        seg: [one; 11],
-        ..Default::default()
-    }
+    let one = BlkifRequestSegment { gref: 9, first_sect: segment.0, last_sect: segment.1, pad: 0 };
+    BlkifRequest { operation, nr_segments, id: 77, sector_number, seg: [one; 11], ..Default::default() }
 }
 
 fn refusal(request: &impl IntoBytesOf, limits: &DiskLimits) -> (Refusal, i16) {
@@ -63,10 +44,7 @@ fn refusal(request: &impl IntoBytesOf, limits: &DiskLimits) -> (Refusal, i16) {
 fn segments_are_bounded() {
     for count in [0, 12, 255] {
         let request = transfer(BLKIF_OP_READ, count, 0, (0, 7));
-        assert_eq!(
-            refusal(&request, &LIMITS),
-            (Refusal::Segments(count.into()), BLKIF_RSP_ERROR)
-        );
+        assert_eq!(refusal(&request, &LIMITS), (Refusal::Segments(count.into()), BLKIF_RSP_ERROR));
     }
     for segment in [(0, 8), (5, 4), (255, 255), (8, 8)] {
         let request = transfer(BLKIF_OP_WRITE, 2, 0, segment);
@@ -86,20 +64,9 @@ fn transfers_end_with_the_disk() {
 #[test]
 fn a_read_only_disk_refuses_all_that_writes() {
     assert!(check_request(&raw(&transfer(BLKIF_OP_READ, 1, 0, (0, 7))), &READ_ONLY).is_ok());
-    assert_eq!(
-        refusal(&transfer(BLKIF_OP_WRITE, 1, 0, (0, 7)), &READ_ONLY).0,
-        Refusal::ReadOnly
-    );
-    assert_eq!(
-        refusal(&transfer(BLKIF_OP_FLUSH_DISKCACHE, 0, 0, (0, 0)), &READ_ONLY).0,
-        Refusal::ReadOnly
-    );
-    let discard = BlkifRequestDiscard {
-        operation: BLKIF_OP_DISCARD,
-        id: 77,
-        nr_sectors: 1,
-        ..Default::default()
-    };
+    assert_eq!(refusal(&transfer(BLKIF_OP_WRITE, 1, 0, (0, 7)), &READ_ONLY).0, Refusal::ReadOnly);
+    assert_eq!(refusal(&transfer(BLKIF_OP_FLUSH_DISKCACHE, 0, 0, (0, 0)), &READ_ONLY).0, Refusal::ReadOnly);
+    let discard = BlkifRequestDiscard { operation: BLKIF_OP_DISCARD, id: 77, nr_sectors: 1, ..Default::default() };
     assert_eq!(refusal(&discard, &READ_ONLY).0, Refusal::ReadOnly);
     let indirect = BlkifRequestIndirect {
         operation: BLKIF_OP_INDIRECT,
@@ -131,25 +98,10 @@ fn discards_lie_on_the_disk_and_are_secure_only_where_the_disk_is() {
     };
     assert!(check_request(&raw(&discard(0, 0, 1000)), &LIMITS).is_ok());
     assert!(matches!(refusal(&discard(0, 0, 0), &LIMITS).0, Refusal::Range { .. }));
-    assert!(matches!(
-        refusal(&discard(0, 1, 1000), &LIMITS).0,
-        Refusal::Range { .. }
-    ));
-    assert!(matches!(
-        refusal(&discard(0, u64::MAX, u64::MAX), &LIMITS).0,
-        Refusal::Range { .. }
-    ));
+    assert!(matches!(refusal(&discard(0, 1, 1000), &LIMITS).0, Refusal::Range { .. }));
+    assert!(matches!(refusal(&discard(0, u64::MAX, u64::MAX), &LIMITS).0, Refusal::Range { .. }));
     assert_eq!(refusal(&discard(1, 0, 1), &LIMITS).1, BLKIF_RSP_EOPNOTSUPP);
-    assert!(
-        check_request(
-            &raw(&discard(1, 0, 1)),
-            &DiskLimits {
-                discard: Discard::Secure,
-                ..LIMITS
-            }
-        )
-        .is_ok()
-    );
+    assert!(check_request(&raw(&discard(1, 0, 1)), &DiskLimits { discard: Discard::Secure, ..LIMITS }).is_ok());
 }
 
 #[test]
@@ -164,20 +116,12 @@ fn indirect_requests_name_their_pages_and_answer_with_the_operation_inside() {
     };
     assert_eq!(refusal(&indirect(257), &LIMITS).0, Refusal::Segments(257));
     assert_eq!(refusal(&indirect(0), &LIMITS).0, Refusal::Segments(0));
-    let all = DiskLimits {
-        indirect_segments: u16::MAX,
-        ..LIMITS
-    };
+    let all = DiskLimits { indirect_segments: u16::MAX, ..LIMITS };
     assert_eq!(refusal(&indirect(4097), &all).0, Refusal::Segments(4097));
-    let none = DiskLimits {
-        indirect_segments: 0,
-        ..LIMITS
-    };
+    let none = DiskLimits { indirect_segments: 0, ..LIMITS };
     assert_eq!(refusal(&indirect(1), &none).1, BLKIF_RSP_EOPNOTSUPP);
     for (segments, pages) in [(1, 1), (512, 1), (513, 2), (4096, 8)] {
-        let Ok(CheckedRequest::Indirect(request)) = check_request(&raw(&indirect(segments)), &all) else {
-            panic!()
-        };
+        let Ok(CheckedRequest::Indirect(request)) = check_request(&raw(&indirect(segments)), &all) else { panic!() };
         assert_eq!((request.segments(), request.pages().len()), (segments as usize, pages));
         assert_eq!(request.ticket.response(Outcome::Done).operation, BLKIF_OP_READ);
     }
@@ -193,37 +137,20 @@ fn indirect_segments_are_checked_in_the_copy() {
         sector_number: 840,
         ..Default::default()
     };
-    let Ok(CheckedRequest::Indirect(request)) = check_request(&raw(&request), &LIMITS) else {
-        panic!()
-    };
+    let Ok(CheckedRequest::Indirect(request)) = check_request(&raw(&request), &LIMITS) else { panic!() };
     let mut page = [0; 4096];
     let mut segments = vec![Segment::page(5); 20];
     assert_eq!(encode_segments(&segments, &mut page), Some(160));
     let mut into = [Segment::default(); 32];
-    assert_eq!(
-        request.check_segments(&LIMITS, &page, &mut into).map(<[_]>::len),
-        Ok(20)
-    );
+    assert_eq!(request.check_segments(&LIMITS, &page, &mut into).map(<[_]>::len), Ok(20));
     let why = |result: Result<&[Segment], Refused>| result.map(|_| ()).map_err(|refused| refused.why);
-    assert_eq!(
-        why(request.check_segments(&LIMITS, &page[..159], &mut into)),
-        Err(Refusal::ShortIndirect)
-    );
-    assert_eq!(
-        why(request.check_segments(&LIMITS, &page, &mut into[..19])),
-        Err(Refusal::Segments(20))
-    );
+    assert_eq!(why(request.check_segments(&LIMITS, &page[..159], &mut into)), Err(Refusal::ShortIndirect));
+    assert_eq!(why(request.check_segments(&LIMITS, &page, &mut into[..19])), Err(Refusal::Segments(20)));
     let smaller = DiskLimits { sectors: 999, ..LIMITS };
-    let range = Refusal::Range {
-        sector: 840,
-        sectors: 160,
-    };
+    let range = Refusal::Range { sector: 840, sectors: 160 };
     assert_eq!(why(request.check_segments(&smaller, &page, &mut into)), Err(range));
     page[19 * 8 + 5] = 8;
-    assert_eq!(
-        why(request.check_segments(&LIMITS, &page, &mut into)),
-        Err(Refusal::Segment(19))
-    );
+    assert_eq!(why(request.check_segments(&LIMITS, &page, &mut into)), Err(Refusal::Segment(19)));
     segments.truncate(0);
     assert_eq!(encode_segments(&segments, &mut []), Some(0));
     assert_eq!(encode_segments(&[Segment::page(1)], &mut [0; 7]), None);
@@ -260,17 +187,10 @@ fn a_request_is_read_from_the_ring_exactly_once() {
     let reads = Cell::new(0);
     let mut front = BlkFront::<_>::new(memory).unwrap();
     let mut back = BlkBack::attach(Flipping(memory, &reads), LIMITS).unwrap();
-    front
-        .transfer(Direction::Write, 3, &[Segment::new(5, 1, 2).unwrap()])
-        .unwrap();
+    front.transfer(Direction::Write, 3, &[Segment::new(5, 1, 2).unwrap()]).unwrap();
     assert!(front.publish());
-    let Ok(Some(Ok(CheckedRequest::Transfer(request)))) = back.next_request() else {
-        panic!()
-    };
-    assert_eq!(
-        (reads.get(), request.sector, request.segments()),
-        (1, 3, &[Segment::new(5, 1, 2).unwrap()][..])
-    );
+    let Ok(Some(Ok(CheckedRequest::Transfer(request)))) = back.next_request() else { panic!() };
+    assert_eq!((reads.get(), request.sector, request.segments()), (1, 3, &[Segment::new(5, 1, 2).unwrap()][..]));
 }
 
 #[test]
@@ -291,47 +211,21 @@ fn a_back_end_that_answers_twice_or_wrongly_is_given_up() {
         for _ in answers {
             last = front.next_completion();
         }
-        assert_eq!(
-            last.is_err(),
-            front.flush().is_err(),
-            "a broken connection stays broken"
-        );
+        assert_eq!(last.is_err(), front.flush().is_err(), "a broken connection stays broken");
         last.err()
     };
     // Front ends number from the last slot down; the first four ids have generation 1.
     let id = |slot: u64| 1 << 32 | slot;
-    let good = BlkifResponse {
-        id: id(31),
-        operation: BLKIF_OP_READ,
-        ..Default::default()
-    };
+    let good = BlkifResponse { id: id(31), operation: BLKIF_OP_READ, ..Default::default() };
     assert_eq!(attempt(&[good]), None);
     assert_eq!(attempt(&[good, good]), Some(BlkFrontError::UnknownId(good.id)));
     for bad in [id(0), id(32), id(65535), id(65536 + 31), 31, 2 << 32 | 31, u64::MAX] {
-        assert_eq!(
-            attempt(&[BlkifResponse { id: bad, ..good }]),
-            Some(BlkFrontError::UnknownId(bad))
-        );
+        assert_eq!(attempt(&[BlkifResponse { id: bad, ..good }]), Some(BlkFrontError::UnknownId(bad)));
     }
-    let wrong = BlkFrontError::WrongOperation {
-        sent: BLKIF_OP_READ,
-        answered: BLKIF_OP_WRITE,
-    };
-    assert_eq!(
-        attempt(&[BlkifResponse {
-            operation: BLKIF_OP_WRITE,
-            ..good
-        }]),
-        Some(wrong)
-    );
-    assert_eq!(
-        attempt(&[BlkifResponse { status: 1, ..good }]),
-        Some(BlkFrontError::BadStatus(1))
-    );
-    assert_eq!(
-        attempt(&[BlkifResponse { status: -3, ..good }]),
-        Some(BlkFrontError::BadStatus(-3))
-    );
+    let wrong = BlkFrontError::WrongOperation { sent: BLKIF_OP_READ, answered: BLKIF_OP_WRITE };
+    assert_eq!(attempt(&[BlkifResponse { operation: BLKIF_OP_WRITE, ..good }]), Some(wrong));
+    assert_eq!(attempt(&[BlkifResponse { status: 1, ..good }]), Some(BlkFrontError::BadStatus(1)));
+    assert_eq!(attempt(&[BlkifResponse { status: -3, ..good }]), Some(BlkFrontError::BadStatus(-3)));
 }
 
 #[test]
@@ -342,18 +236,12 @@ fn responses_are_initialised_to_the_last_byte() {
     let mut back = BlkBack::attach(memory, LIMITS).unwrap();
     front.flush().unwrap();
     let _ = front.publish();
-    let Ok(Some(Ok(CheckedRequest::Flush(ticket)))) = back.next_request() else {
-        panic!()
-    };
+    let Ok(Some(Ok(CheckedRequest::Flush(ticket)))) = back.next_request() else { panic!() };
     memory.write(64, &[0xee; 16]);
     back.answer(ticket, Outcome::Done).unwrap();
     let mut response = [0xee; 16];
     memory.read(64, &mut response);
-    let expected = BlkifResponse {
-        id: ticket.id(),
-        operation: BLKIF_OP_FLUSH_DISKCACHE,
-        ..Default::default()
-    };
+    let expected = BlkifResponse { id: ticket.id(), operation: BLKIF_OP_FLUSH_DISKCACHE, ..Default::default() };
     assert_eq!(&response, expected.as_bytes());
 }
 

@@ -12,13 +12,7 @@ const REQ_PROD: usize = 0;
 const RSP_PROD: usize = 8;
 
 fn slot(size: u16, flags: u16, id: u16) -> NetifTxRequest {
-    NetifTxRequest {
-        gref: 100 + u32::from(id),
-        offset: 0,
-        flags,
-        id,
-        size,
-    }
+    NetifTxRequest { gref: 100 + u32::from(id), offset: 0, flags, id, size }
 }
 
 fn extra(kind: u8, flags: u8, u: [u16; 3]) -> Vec<u8> {
@@ -55,51 +49,28 @@ fn chain(slots: &[NetifTxRequest]) -> Vec<Vec<u8>> {
 
 fn fault(slots: &[NetifTxRequest]) -> TxFault {
     let (result, answers) = receive(&chain(slots));
-    assert_eq!(
-        answers.len(),
-        slots.len(),
-        "every slot of a bad packet is answered at once"
-    );
+    assert_eq!(answers.len(), slots.len(), "every slot of a bad packet is answered at once");
     assert!(answers.iter().all(|&(_, status)| status == NETIF_RSP_ERROR));
     result.unwrap().unwrap().expect_err("must be refused")
 }
 
 #[test]
 fn the_first_fragment_has_what_the_others_leave() {
-    let slots = [
-        slot(1000, NETTXF_MORE_DATA, 1),
-        slot(300, NETTXF_MORE_DATA, 2),
-        slot(200, 0, 3),
-    ];
+    let slots = [slot(1000, NETTXF_MORE_DATA, 1), slot(300, NETTXF_MORE_DATA, 2), slot(200, 0, 3)];
     let (result, answers) = receive(&chain(&slots));
     let packet = result.unwrap().unwrap().unwrap();
     assert!(answers.is_empty());
-    let fragments: Vec<_> = packet
-        .fragments()
-        .iter()
-        .map(|fragment| (fragment.gref(), fragment.bytes()))
-        .collect();
-    assert_eq!(
-        (packet.bytes, fragments),
-        (1000, vec![(101, 500), (102, 300), (103, 200)])
-    );
+    let fragments: Vec<_> = packet.fragments().iter().map(|fragment| (fragment.gref(), fragment.bytes())).collect();
+    assert_eq!((packet.bytes, fragments), (1000, vec![(101, 500), (102, 300), (103, 200)]));
 }
 
 #[test]
 fn empty_fragments_are_left_out_wherever_they_are() {
-    let slots = [
-        slot(60, NETTXF_MORE_DATA, 1),
-        slot(0, NETTXF_MORE_DATA, 2),
-        slot(60, NETTXF_MORE_DATA, 3),
-        slot(0, 0, 4),
-    ];
+    let slots =
+        [slot(60, NETTXF_MORE_DATA, 1), slot(0, NETTXF_MORE_DATA, 2), slot(60, NETTXF_MORE_DATA, 3), slot(0, 0, 4)];
     let (result, _) = receive(&chain(&slots));
     let packet = result.unwrap().unwrap().unwrap();
-    let fragments: Vec<_> = packet
-        .fragments()
-        .iter()
-        .map(|fragment| (fragment.gref(), fragment.bytes()))
-        .collect();
+    let fragments: Vec<_> = packet.fragments().iter().map(|fragment| (fragment.gref(), fragment.bytes())).collect();
     assert_eq!(fragments, vec![(103, 60)]);
 }
 
@@ -107,29 +78,11 @@ fn empty_fragments_are_left_out_wherever_they_are() {
 fn bad_chains_are_refused() {
     assert_eq!(fault(&[slot(13, 0, 1)]), TxFault::TooShort(13));
     assert_eq!(fault(&[slot(0, 0, 1)]), TxFault::TooShort(0));
-    assert_eq!(
-        fault(&[slot(100, NETTXF_MORE_DATA, 1), slot(101, 0, 2)]),
-        TxFault::FragmentTooLarge
-    );
+    assert_eq!(fault(&[slot(100, NETTXF_MORE_DATA, 1), slot(101, 0, 2)]), TxFault::FragmentTooLarge);
     assert_eq!(fault(&[slot(4097, 0, 1)]), TxFault::CrossesPage);
-    assert_eq!(
-        fault(&[NetifTxRequest {
-            offset: 4095,
-            ..slot(14, 0, 1)
-        }]),
-        TxFault::CrossesPage
-    );
-    assert_eq!(
-        fault(&[NetifTxRequest {
-            offset: u16::MAX,
-            ..slot(u16::MAX, 0, 1)
-        }]),
-        TxFault::CrossesPage
-    );
-    let second = NetifTxRequest {
-        offset: 4000,
-        ..slot(97, 0, 2)
-    };
+    assert_eq!(fault(&[NetifTxRequest { offset: 4095, ..slot(14, 0, 1) }]), TxFault::CrossesPage);
+    assert_eq!(fault(&[NetifTxRequest { offset: u16::MAX, ..slot(u16::MAX, 0, 1) }]), TxFault::CrossesPage);
+    let second = NetifTxRequest { offset: 4000, ..slot(97, 0, 2) };
     assert_eq!(fault(&[slot(200, NETTXF_MORE_DATA, 1), second]), TxFault::CrossesPage);
 }
 
@@ -155,20 +108,12 @@ fn incomplete_chains_end_the_connection() {
 
 #[test]
 fn extra_info_is_read_and_answered_without_an_id() {
-    let first = slot(1000, NETTXF_EXTRA_INFO | NETTXF_CSUM_BLANK | NETTXF_DATA_VALIDATED, 7)
-        .as_bytes()
-        .to_vec();
+    let first = slot(1000, NETTXF_EXTRA_INFO | NETTXF_CSUM_BLANK | NETTXF_DATA_VALIDATED, 7).as_bytes().to_vec();
     let gso = extra(XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_EXTRA_FLAG_MORE, [1448, 1, 0]);
     let hash = extra(XEN_NETIF_EXTRA_TYPE_HASH, 0, [0; 3]);
     let (result, answers) = receive(&[first, gso, hash]);
     let packet = result.unwrap().unwrap().unwrap();
-    assert_eq!(
-        packet.gso,
-        Some(Gso {
-            segment_bytes: 1448,
-            ipv6: false
-        })
-    );
+    assert_eq!(packet.gso, Some(Gso { segment_bytes: 1448, ipv6: false }));
     assert_eq!(packet.checksum, Checksum::Blank);
     assert_eq!(answers, vec![(0, NETIF_RSP_NULL); 2]);
 }
@@ -196,9 +141,7 @@ fn a_tx_front_end_believes_each_answer_once() {
         let memory = CellMemory::new(&mut bytes);
         let mut front = TxFront::new(memory).unwrap();
         for gref in 0..3 {
-            front
-                .send(&[Fragment::new(gref, 0, 60).unwrap()], Checksum::InPacket)
-                .unwrap();
+            front.send(&[Fragment::new(gref, 0, 60).unwrap()], Checksum::InPacket).unwrap();
         }
         let _ = front.publish();
         for (index, answer) in answers.iter().enumerate() {
@@ -207,23 +150,14 @@ fn a_tx_front_end_believes_each_answer_once() {
         memory.store_u32(RSP_PROD, answers.len() as u32);
         answers.iter().find_map(|_| front.next_completion().err())
     };
-    let good = NetifTxResponse {
-        id: 0x1ff,
-        status: NETIF_RSP_OKAY,
-    };
+    let good = NetifTxResponse { id: 0x1ff, status: NETIF_RSP_OKAY };
     assert_eq!(attempt(&[good]), None);
     assert_eq!(attempt(&[good, good]), Some(NetFrontError::UnknownId(0x1ff)));
     for id in [0xff, 0x2ff, 0x100, 0xffff] {
-        assert_eq!(
-            attempt(&[NetifTxResponse { id, ..good }]),
-            Some(NetFrontError::UnknownId(id))
-        );
+        assert_eq!(attempt(&[NetifTxResponse { id, ..good }]), Some(NetFrontError::UnknownId(id)));
     }
     for status in [1, -3, i16::MAX, i16::MIN] {
-        assert_eq!(
-            attempt(&[NetifTxResponse { status, ..good }]),
-            Some(NetFrontError::BadStatus(status))
-        );
+        assert_eq!(attempt(&[NetifTxResponse { status, ..good }]), Some(NetFrontError::BadStatus(status)));
     }
 }
 
@@ -240,53 +174,16 @@ fn an_rx_front_end_refuses_what_it_did_not_ask_for() {
         memory.store_u32(RSP_PROD, 1);
         front.next_piece()
     };
-    let good = NetifRxResponse {
-        id: 0,
-        offset: 96,
-        flags: NETRXF_DATA_VALIDATED,
-        status: 4000,
-    };
-    let data = RxData {
-        offset: 96,
-        bytes: 4000,
-        checksum: Checksum::Validated,
-        more: More::Last,
-    };
-    assert_eq!(
-        attempt(good),
-        Ok(Some(RxPiece {
-            gref: 5,
-            data: Some(data)
-        }))
-    );
-    assert_eq!(
-        attempt(NetifRxResponse { status: -2, ..good }),
-        Ok(Some(RxPiece { gref: 5, data: None }))
-    );
-    assert_eq!(
-        attempt(NetifRxResponse { id: 1, ..good }),
-        Err(NetFrontError::UnknownId(1))
-    );
-    assert_eq!(
-        attempt(NetifRxResponse { status: 4001, ..good }),
-        Err(NetFrontError::OutsidePage)
-    );
-    assert_eq!(
-        attempt(NetifRxResponse {
-            offset: u16::MAX,
-            ..good
-        }),
-        Err(NetFrontError::OutsidePage)
-    );
-    assert_eq!(
-        attempt(NetifRxResponse { status: -3, ..good }),
-        Err(NetFrontError::BadStatus(-3))
-    );
+    let good = NetifRxResponse { id: 0, offset: 96, flags: NETRXF_DATA_VALIDATED, status: 4000 };
+    let data = RxData { offset: 96, bytes: 4000, checksum: Checksum::Validated, more: More::Last };
+    assert_eq!(attempt(good), Ok(Some(RxPiece { gref: 5, data: Some(data) })));
+    assert_eq!(attempt(NetifRxResponse { status: -2, ..good }), Ok(Some(RxPiece { gref: 5, data: None })));
+    assert_eq!(attempt(NetifRxResponse { id: 1, ..good }), Err(NetFrontError::UnknownId(1)));
+    assert_eq!(attempt(NetifRxResponse { status: 4001, ..good }), Err(NetFrontError::OutsidePage));
+    assert_eq!(attempt(NetifRxResponse { offset: u16::MAX, ..good }), Err(NetFrontError::OutsidePage));
+    assert_eq!(attempt(NetifRxResponse { status: -3, ..good }), Err(NetFrontError::BadStatus(-3)));
     for flags in [NETRXF_EXTRA_INFO, NETRXF_GSO_PREFIX, 1 << 15] {
-        assert!(matches!(
-            attempt(NetifRxResponse { flags, ..good }),
-            Err(NetFrontError::Unexpected(_))
-        ));
+        assert!(matches!(attempt(NetifRxResponse { flags, ..good }), Err(NetFrontError::Unexpected(_))));
     }
 }
 
@@ -329,15 +226,7 @@ fn any_slot() -> impl Strategy<Value = Vec<u8>> {
     let size = prop_oneof![0u16..100, 0u16..5000, any::<u16>()];
     let offset = prop_oneof![Just(0u16), 0u16..4096, any::<u16>()];
     (flags, size, offset, any::<u32>(), any::<u16>()).prop_map(|(flags, size, offset, gref, id)| {
-        NetifTxRequest {
-            gref,
-            offset,
-            flags,
-            id,
-            size,
-        }
-        .as_bytes()
-        .to_vec()
+        NetifTxRequest { gref, offset, flags, id, size }.as_bytes().to_vec()
     })
 }
 

@@ -220,11 +220,7 @@ fn a_producer_index_that_moves_back_kills_the_ring() {
         assert!(back.next_request().unwrap().is_some());
     }
     memory.store_u32(REQ_PROD, 2);
-    let dead = Err(RingError::Overrun {
-        producer: 2,
-        consumer: 4,
-        allowed: 12,
-    });
+    let dead = Err(RingError::Overrun { producer: 2, consumer: 4, allowed: 12 });
     assert_eq!(back.next_request(), dead);
     memory.store_u32(REQ_PROD, 5);
     assert_eq!(back.next_request(), dead);
@@ -294,12 +290,7 @@ fn a_request_more_than_the_ring_holds_is_one_too_many() {
 #[test]
 fn a_byte_more_than_the_ring_holds_is_one_too_many() {
     for (ahead, alive) in [(32, true), (33, false), (u32::MAX, false)] {
-        let layout = ByteRingLayout {
-            data: 0,
-            size: 32,
-            cons: 32,
-            prod: 36,
-        };
+        let layout = ByteRingLayout { data: 0, size: 32, cons: 32, prod: 36 };
         let mut bytes = vec![0u8; 40];
         let memory = CellMemory::new(&mut bytes);
         let mut consumer = ByteConsumer::attach(&memory, layout).unwrap();

@@ -29,10 +29,7 @@ fn a_message_longer_than_the_ring_arrives_in_pieces() {
         rest = &rest[written..];
         rounds += 1;
         if let Some(got) = server.next_message().unwrap() {
-            assert_eq!(
-                (got.head.kind, got.head.req_id, got.payload),
-                (XS_WRITE, 3, &payload[..])
-            );
+            assert_eq!((got.head.kind, got.head.req_id, got.payload), (XS_WRITE, 3, &payload[..]));
             break;
         }
     }
@@ -51,11 +48,7 @@ fn a_message_that_says_it_is_too_long_ends_the_connection() {
         assert_eq!(server.next_message(), Err(WireError::TooLong(length)));
         memory.write(12, &0u32.to_le_bytes());
         memory.store_u32(REQ_PROD, 32);
-        assert_eq!(
-            server.next_message(),
-            Err(WireError::TooLong(length)),
-            "there is no way back"
-        );
+        assert_eq!(server.next_message(), Err(WireError::TooLong(length)), "there is no way back");
         server.set_error(XENSTORE_ERROR_PROTO);
         assert_eq!(memory.load_u32(ERROR), XENSTORE_ERROR_PROTO);
     }
@@ -67,11 +60,7 @@ fn an_impossible_index_ends_the_connection() {
     let memory = CellMemory::new(&mut page);
     let mut server = StoreServer::attach(memory).unwrap();
     memory.store_u32(REQ_PROD, 1025);
-    let overrun = RingError::Overrun {
-        producer: 1025,
-        consumer: 0,
-        allowed: 1024,
-    };
+    let overrun = RingError::Overrun { producer: 1025, consumer: 0, allowed: 1024 };
     assert_eq!(server.next_message(), Err(WireError::Ring(overrun)));
 }
 

@@ -105,7 +105,7 @@ impl Boot {
                     policy::load(&self.policy_name, &self.policy_text).map_err(|errors| anyhow!("{errors}"))?;
                 let mut members = vec![Member { name: bundle::POLICY_TABLE.into(), data: policy.compile() }];
                 for name in policy.images() {
-                    members.push(Member { name: name.to_string(), data: images::read(&programs, &name)? });
+                    members.push(Member { name: name.to_string(), data: images::read(&programs, name)? });
                 }
                 for member in &mut members {
                     if let Some(bytes) = self.replaced.get(&member.name) {

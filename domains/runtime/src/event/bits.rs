@@ -73,12 +73,7 @@ impl<'a> EventBits<'a> {
 
     /// Takes the selector and goes through the ports that it names.
     pub fn scan(self) -> Scan<'a> {
-        Scan {
-            bits: self,
-            words: self.selector.swap(0, SeqCst),
-            word: 0,
-            ports: 0,
-        }
+        Scan { bits: self, words: self.selector.swap(0, SeqCst), word: 0, ports: 0 }
     }
 }
 
@@ -141,19 +136,11 @@ mod tests {
     impl Memory {
         fn new() -> Self {
             let zeros = || [const { AtomicU64::new(0) }; WORDS];
-            Self {
-                pending: zeros(),
-                mask: zeros(),
-                selector: AtomicU64::new(0),
-            }
+            Self { pending: zeros(), mask: zeros(), selector: AtomicU64::new(0) }
         }
 
         fn bits(&self) -> EventBits<'_> {
-            EventBits {
-                pending: &self.pending,
-                mask: &self.mask,
-                selector: &self.selector,
-            }
+            EventBits { pending: &self.pending, mask: &self.mask, selector: &self.selector }
         }
 
         /// What the hypervisor does for an event.

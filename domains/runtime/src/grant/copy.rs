@@ -53,12 +53,7 @@ impl<'a> CopyBatch<'a> {
 
     /// Adds: fill `destination` from the peer's page.
     pub fn read(&mut self, source: Remote, destination: &'a mut [u8]) {
-        self.add(
-            source,
-            destination.as_mut_ptr() as u64,
-            destination.len(),
-            Direction::FromPeer,
-        );
+        self.add(source, destination.as_mut_ptr() as u64, destination.len(), Direction::FromPeer);
     }
 
     /// Adds: store `source` in the peer's page.
@@ -128,8 +123,7 @@ impl<'a> CopyBatch<'a> {
             .map(|&end| {
                 let part = &self.operations[start..end];
                 start = end;
-                part.iter()
-                    .try_for_each(|operation| GrantError::check(operation.status))
+                part.iter().try_for_each(|operation| GrantError::check(operation.status))
             })
             .collect()
     }
@@ -163,35 +157,18 @@ mod tests {
     fn a_request_is_split_where_own_memory_crosses_a_page() {
         let mut memory = alloc::vec![0u8; 3 * PAGE];
         let start = memory.as_ptr().align_offset(PAGE) + PAGE - 10;
-        let remote = Remote {
-            peer: DomId(2),
-            reference: GrantRef(9),
-            offset: 100,
-        };
+        let remote = Remote { peer: DomId(2), reference: GrantRef(9), offset: 100 };
         let mut batch = CopyBatch::new();
         batch.read(remote, &mut memory[start..start + 30]);
-        let parts: Vec<_> = batch
-            .operations
-            .iter()
-            .map(|op| (op.source.offset, op.dest.offset, op.len, op.flags))
-            .collect();
-        assert_eq!(
-            parts,
-            [
-                (100, 4086, 10, abi::GNTCOPY_SOURCE_GREF),
-                (110, 0, 20, abi::GNTCOPY_SOURCE_GREF)
-            ]
-        );
+        let parts: Vec<_> =
+            batch.operations.iter().map(|op| (op.source.offset, op.dest.offset, op.len, op.flags)).collect();
+        assert_eq!(parts, [(100, 4086, 10, abi::GNTCOPY_SOURCE_GREF), (110, 0, 20, abi::GNTCOPY_SOURCE_GREF)]);
         assert_eq!(batch.len(), 1);
     }
 
     #[test]
     fn what_the_hypervisor_did_not_look_at_is_an_error() {
-        let remote = Remote {
-            peer: DomId(2),
-            reference: GrantRef(9),
-            offset: 0,
-        };
+        let remote = Remote { peer: DomId(2), reference: GrantRef(9), offset: 0 };
         assert!(write(b"x", remote).is_err());
         assert_eq!(write(b"", remote), Ok(()));
     }

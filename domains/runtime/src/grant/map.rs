@@ -43,10 +43,7 @@ pub struct Mapping {
 impl Mapping {
     /// Maps `references` of `peer`, all or none.
     pub fn new(peer: DomId, references: &[GrantRef], access: Access) -> Result<Self, MapError> {
-        let no_space = MapError {
-            index: 0,
-            error: GrantError::NoSpace,
-        };
+        let no_space = MapError { index: 0, error: GrantError::NoSpace };
         let count = references.len();
         let base = WINDOW.borrow().take(count).ok_or(no_space)?;
         let flags = match access {
@@ -69,20 +66,13 @@ impl Mapping {
         // SAFETY: the addresses are a run of the window that nobody else holds.
         let called = unsafe { grant_table::map(&mut operations) };
         let refused = operations.iter().enumerate().find_map(|(index, operation)| {
-            GrantError::check(operation.status)
-                .err()
-                .map(|error| MapError { index, error })
+            GrantError::check(operation.status).err().map(|error| MapError { index, error })
         });
         match (refused, called) {
-            (None, Ok(())) => Ok(Self {
-                base,
-                handles: operations.iter().map(|operation| operation.handle).collect(),
-            }),
+            (None, Ok(())) => Ok(Self { base, handles: operations.iter().map(|operation| operation.handle).collect() }),
             (refused, _) => {
                 // Exactly those that were mapped are unmapped.
-                let mapped = operations
-                    .iter()
-                    .filter(|operation| operation.status == abi::GNTST_OKAY);
+                let mapped = operations.iter().filter(|operation| operation.status == abi::GNTST_OKAY);
                 let undone = unmap(mapped.map(|operation| (operation.host_addr, operation.handle)));
                 if undone {
                     WINDOW.borrow().give_back(base, count);

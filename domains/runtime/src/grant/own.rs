@@ -38,11 +38,7 @@ impl GrantedPages {
     pub fn new(pages: Pages, peer: DomId, access: Access) -> Result<Self, GrantError> {
         sweep();
         let count = pages.count();
-        let mut granted = Self {
-            pages: Some(pages),
-            references: Vec::with_capacity(count),
-            peer,
-        };
+        let mut granted = Self { pages: Some(pages), references: Vec::with_capacity(count), peer };
         for index in 0..count {
             let gfn = granted.pages().gfn(index);
             // On an error, dropping `granted` revokes what was granted.
@@ -57,9 +53,7 @@ impl GrantedPages {
     }
 
     fn pages(&self) -> &Pages {
-        self.pages
-            .as_ref()
-            .expect("taken only by `revoke` and `drop`, which consume the value")
+        self.pages.as_ref().expect("taken only by `revoke` and `drop`, which consume the value")
     }
 
     /// The references, in page order.

@@ -16,10 +16,7 @@ use crate::local::Local;
 use crate::pages::PAGE;
 use crate::shared::Shared;
 
-static TABLE: Local<Table> = Local::new(Table {
-    frames: 0,
-    free: Vec::new(),
-});
+static TABLE: Local<Table> = Local::new(Table { frames: 0, free: Vec::new() });
 
 struct Table {
     /// Frames in place.
@@ -47,10 +44,7 @@ impl Table {
         // SAFETY: `frames` pages from here are in place, for ever, and accessed through this type only; the table's
         // entries are 8 bytes.
         let table = unsafe { Shared::new(GRANT_TABLE as *mut u8, self.frames as usize * PAGE) };
-        Entry(table.part(
-            reference.0 as usize * size_of::<abi::GrantEntryV1>(),
-            size_of::<abi::GrantEntryV1>(),
-        ))
+        Entry(table.part(reference.0 as usize * size_of::<abi::GrantEntryV1>(), size_of::<abi::GrantEntryV1>()))
     }
 }
 
@@ -165,20 +159,14 @@ mod tests {
             assert_eq!(entry.0.u16_at(0).load(Relaxed), abi::GTF_INVALID);
             entry.open(8, DomId(4), Access::ReadOnly).unwrap();
             assert_eq!(entry.0.u32_at(4).load(Relaxed), 8);
-            assert_eq!(
-                entry.0.u16_at(0).load(Relaxed),
-                abi::GTF_PERMIT_ACCESS | abi::GTF_READONLY
-            );
+            assert_eq!(entry.0.u16_at(0).load(Relaxed), abi::GTF_PERMIT_ACCESS | abi::GTF_READONLY);
         });
     }
 
     #[test]
     fn a_frame_that_v1_cannot_name_is_refused() {
         with_entry(|entry, _| {
-            assert_eq!(
-                entry.open(1 << 32, DomId(1), Access::ReadOnly),
-                Err(GrantError::BadAddress)
-            );
+            assert_eq!(entry.open(1 << 32, DomId(1), Access::ReadOnly), Err(GrantError::BadAddress));
             assert_eq!(entry.0.u16_at(0).load(Relaxed), 0);
         });
     }

@@ -21,12 +21,7 @@ impl Window {
 
     /// An allocator for `[start, end)`, both multiples of `page_bytes`.
     pub const fn new(start: u64, end: u64, page_bytes: u64) -> Self {
-        Self {
-            next: start,
-            end,
-            page_bytes,
-            free: [const { Vec::new() }; Self::CLASSES],
-        }
+        Self { next: start, end, page_bytes, free: [const { Vec::new() }; Self::CLASSES] }
     }
 
     fn class(pages: usize) -> Option<usize> {
@@ -79,10 +74,7 @@ mod tests {
     #[test]
     fn a_full_window_and_a_huge_run_are_refused() {
         let mut window = Window::new(0x1000, 0x3000, 0x1000);
-        assert_eq!(
-            (window.take(1), window.take(1), window.take(1)),
-            (Some(0x1000), Some(0x2000), None)
-        );
+        assert_eq!((window.take(1), window.take(1), window.take(1)), (Some(0x1000), Some(0x2000), None));
         window.give_back(0x1000, 1);
         assert_eq!(window.take(1), Some(0x1000));
         assert_eq!(window.take(usize::MAX), None);

@@ -8,10 +8,7 @@ pub fn write(text: &[u8]) {
     for piece in text.chunks(256) {
         // SAFETY: the hypervisor only reads the bytes.
         let _ = unsafe {
-            super::call(
-                HYPERVISOR_CONSOLE_IO,
-                [CONSOLEIO_WRITE, piece.len() as u64, piece.as_ptr() as u64, 0, 0],
-            )
+            super::call(HYPERVISOR_CONSOLE_IO, [CONSOLEIO_WRITE, piece.len() as u64, piece.as_ptr() as u64, 0, 0])
         };
     }
 }

@@ -17,22 +17,15 @@ fn op<T>(command: u64, structure: &mut T) -> Result<u64> {
 /// Makes a port of `domain` to which `remote` may bind. For another domain than `SELF`: the policy domain, while it
 /// builds it.
 pub fn alloc_unbound(domain: DomId, remote: DomId) -> Result<Port> {
-    let mut structure = abi::EvtchnAllocUnbound {
-        dom: domain.0,
-        remote_dom: remote.0,
-        port: 0,
-    };
+    let mut structure = abi::EvtchnAllocUnbound { dom: domain.0, remote_dom: remote.0, port: 0 };
     op(abi::EVTCHNOP_ALLOC_UNBOUND, &mut structure)?;
     Ok(Port(structure.port))
 }
 
 /// Binds a new port to a port that another domain allocated for us.
 pub fn bind_interdomain(remote: DomId, remote_port: Port) -> Result<Port> {
-    let mut structure = abi::EvtchnBindInterdomain {
-        remote_dom: remote.0,
-        remote_port: remote_port.0,
-        ..Default::default()
-    };
+    let mut structure =
+        abi::EvtchnBindInterdomain { remote_dom: remote.0, remote_port: remote_port.0, ..Default::default() };
     op(abi::EVTCHNOP_BIND_INTERDOMAIN, &mut structure)?;
     Ok(Port(structure.local_port))
 }
@@ -46,11 +39,7 @@ pub fn bind_virq(virq: u32) -> Result<Port> {
 
 /// Binds a physical interrupt that was mapped before.
 pub fn bind_pirq(pirq: u32) -> Result<Port> {
-    let mut structure = abi::EvtchnBindPirq {
-        pirq,
-        flags: 0,
-        port: 0,
-    };
+    let mut structure = abi::EvtchnBindPirq { pirq, flags: 0, port: 0 };
     op(abi::EVTCHNOP_BIND_PIRQ, &mut structure)?;
     Ok(Port(structure.port))
 }
@@ -72,11 +61,7 @@ pub fn unmask(port: Port) -> Result<()> {
 
 /// What a port is bound to.
 pub fn status(domain: DomId, port: Port) -> Result<abi::EvtchnStatus> {
-    let mut structure = abi::EvtchnStatus {
-        dom: domain.0,
-        port: port.0,
-        ..Default::default()
-    };
+    let mut structure = abi::EvtchnStatus { dom: domain.0, port: port.0, ..Default::default() };
     op(abi::EVTCHNOP_STATUS, &mut structure)?;
     Ok(structure)
 }

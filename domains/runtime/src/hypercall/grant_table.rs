@@ -15,10 +15,7 @@ use crate::errno::Result;
 unsafe fn op<T>(command: u64, structures: &mut [T]) -> Result<()> {
     // SAFETY: the array is borrowed exclusively; the rest is the caller's promise.
     unsafe {
-        super::call(
-            HYPERVISOR_GRANT_TABLE_OP,
-            [command, structures.as_mut_ptr() as u64, structures.len() as u64, 0, 0],
-        )
+        super::call(HYPERVISOR_GRANT_TABLE_OP, [command, structures.as_mut_ptr() as u64, structures.len() as u64, 0, 0])
     }
     .map(drop)
 }
@@ -55,10 +52,7 @@ pub unsafe fn copy(structures: &mut [abi::GnttabCopy]) -> Result<()> {
 
 /// Frames that the own grant table has, and may have.
 pub fn query_size() -> Result<(u32, u32)> {
-    let mut structure = [abi::GnttabQuerySize {
-        dom: DOMID_SELF,
-        ..Default::default()
-    }];
+    let mut structure = [abi::GnttabQuerySize { dom: DOMID_SELF, ..Default::default() }];
     // SAFETY: touches the structure only.
     unsafe { op(abi::GNTTABOP_QUERY_SIZE, &mut structure) }?;
     Ok((structure[0].nr_frames, structure[0].max_nr_frames))

@@ -29,13 +29,7 @@ pub unsafe fn add_grant_frame(index: u64, gfn: u64) -> Result<()> {
 ///
 /// Nothing is mapped or referred to at `gfn`.
 unsafe fn add_to_physmap(space: u32, index: u64, gfn: u64) -> Result<()> {
-    let mut structure = abi::XenAddToPhysmap {
-        domid: DOMID_SELF,
-        space,
-        idx: index,
-        gpfn: gfn,
-        ..Default::default()
-    };
+    let mut structure = abi::XenAddToPhysmap { domid: DOMID_SELF, space, idx: index, gpfn: gfn, ..Default::default() };
     // SAFETY: the caller's promise.
     unsafe { super::with(HYPERVISOR_MEMORY_OP, abi::XENMEM_ADD_TO_PHYSMAP, &mut structure) }.map(drop)
 }

@@ -39,11 +39,7 @@ pub fn map_msix(bdf: u32, entry: u16) -> Result<u32> {
 
 /// Undoes a mapping.
 pub fn unmap(pirq: u32) -> Result<()> {
-    let mut structure = abi::PhysdevUnmapPirq {
-        domid: DOMID_SELF,
-        pirq: pirq as i32,
-        ..Default::default()
-    };
+    let mut structure = abi::PhysdevUnmapPirq { domid: DOMID_SELF, pirq: pirq as i32, ..Default::default() };
     // SAFETY: the hypervisor touches the structure only.
     unsafe { with(HYPERVISOR_PHYSDEV_OP, abi::PHYSDEVOP_UNMAP_PIRQ, &mut structure) }.map(drop)
 }

@@ -19,13 +19,7 @@ fn op<T>(command: u64, structure: &mut T) -> Result<()> {
 }
 
 fn target(command: u64, domain: DomId) -> Result<()> {
-    op(
-        command,
-        &mut DomainTarget {
-            domid: u32::from(domain.0),
-            reserved: 0,
-        },
-    )
+    op(command, &mut DomainTarget { domid: u32::from(domain.0), reserved: 0 })
 }
 
 /// The version of this interface.
@@ -36,10 +30,7 @@ pub fn version() -> Result<u64> {
 
 /// Makes an empty domain for a label of the policy.
 pub fn create_domain(label: u32) -> Result<DomId> {
-    let mut structure = CreateDomain {
-        label,
-        ..Default::default()
-    };
+    let mut structure = CreateDomain { label, ..Default::default() };
     op(abi::CREATE_DOMAIN, &mut structure)?;
     DomId::from_u32(structure.domid).ok_or(Errno::EINVAL)
 }
@@ -49,13 +40,8 @@ pub fn create_domain(label: u32) -> Result<DomId> {
 pub fn populate(domain: DomId, gfn: u64, count: u64, rights: u32) -> Result<()> {
     let mut done = 0;
     while done < count {
-        let mut structure = Populate {
-            domid: u32::from(domain.0),
-            rights,
-            gfn: gfn + done,
-            count: count - done,
-            done: 0,
-        };
+        let mut structure =
+            Populate { domid: u32::from(domain.0), rights, gfn: gfn + done, count: count - done, done: 0 };
         match op(abi::POPULATE, &mut structure) {
             Ok(()) => return Ok(()),
             Err(Errno::EAGAIN) => done += structure.done.min(count - done),
@@ -100,27 +86,12 @@ pub fn seed_grant(domain: DomId, reference: GrantRef, gfn: u64, peer: DomId, acc
 
 /// Sets the first instruction, stack pointer and RDI of a domain that is being built.
 pub fn set_entry(domain: DomId, rip: u64, rsp: u64, argument: u64) -> Result<()> {
-    op(
-        abi::SET_ENTRY,
-        &mut SetEntry {
-            domid: u32::from(domain.0),
-            reserved: 0,
-            rip,
-            rsp,
-            argument,
-        },
-    )
+    op(abi::SET_ENTRY, &mut SetEntry { domid: u32::from(domain.0), reserved: 0, rip, rsp, argument })
 }
 
 /// Gives a quarantined device to a domain that is being built.
 pub fn assign_device(domain: DomId, bdf: u32) -> Result<()> {
-    op(
-        abi::ASSIGN_DEVICE,
-        &mut AssignDevice {
-            domid: u32::from(domain.0),
-            bdf,
-        },
-    )
+    op(abi::ASSIGN_DEVICE, &mut AssignDevice { domid: u32::from(domain.0), bdf })
 }
 
 /// Seals a domain that is being built and lets it run, or resumes a paused one.
@@ -145,10 +116,7 @@ pub fn reaped(domain: DomId) -> Result<()> {
 
 /// Facts of the first domain whose id is `from` or higher.
 pub fn domain_info(from: u32) -> Result<DomainInfo> {
-    let mut structure = DomainInfo {
-        domid: from,
-        ..DomainInfo::new_zeroed()
-    };
+    let mut structure = DomainInfo { domid: from, ..DomainInfo::new_zeroed() };
     op(abi::DOMAIN_INFO, &mut structure)?;
     Ok(structure)
 }
@@ -165,10 +133,7 @@ pub fn domains() -> impl Iterator<Item = DomainInfo> {
 
 /// Facts of PCI function number `index`.
 pub fn device_info(index: u32) -> Result<DeviceInfo> {
-    let mut structure = DeviceInfo {
-        index,
-        ..Default::default()
-    };
+    let mut structure = DeviceInfo { index, ..Default::default() };
     op(abi::DEVICE_INFO, &mut structure)?;
     Ok(structure)
 }
@@ -180,11 +145,7 @@ pub fn devices() -> impl Iterator<Item = DeviceInfo> {
 
 /// The first grant of `domain`, at reference `from` or higher, that is active or mapped.
 pub fn grant_info(domain: DomId, from: GrantRef) -> Result<GrantInfo> {
-    let mut structure = GrantInfo {
-        domid: u32::from(domain.0),
-        gref: from.0,
-        ..Default::default()
-    };
+    let mut structure = GrantInfo { domid: u32::from(domain.0), gref: from.0, ..Default::default() };
     op(abi::GRANT_INFO, &mut structure)?;
     Ok(structure)
 }
@@ -213,45 +174,26 @@ pub fn power(action: u32, code: u32) -> Result<()> {
 
 /// Facts of this domain's own device number `index`.
 pub fn device_describe(index: u32) -> Result<DeviceDescribe> {
-    let mut structure = DeviceDescribe {
-        index,
-        ..Default::default()
-    };
+    let mut structure = DeviceDescribe { index, ..Default::default() };
     op(abi::DEVICE_DESCRIBE, &mut structure)?;
     Ok(structure)
 }
 
 /// Reads configuration space of an own device; `width` is 1, 2 or 4 bytes.
 pub fn config_read(bdf: u32, offset: u32, width: u32) -> Result<u32> {
-    let mut structure = ConfigAccess {
-        bdf,
-        offset,
-        width,
-        value: 0,
-    };
+    let mut structure = ConfigAccess { bdf, offset, width, value: 0 };
     op(abi::CONFIG_READ, &mut structure)?;
     Ok(structure.value)
 }
 
 /// Writes configuration space of an own device, where the hypervisor lets it.
 pub fn config_write(bdf: u32, offset: u32, width: u32, value: u32) -> Result<()> {
-    op(
-        abi::CONFIG_WRITE,
-        &mut ConfigAccess {
-            bdf,
-            offset,
-            width,
-            value,
-        },
-    )
+    op(abi::CONFIG_WRITE, &mut ConfigAccess { bdf, offset, width, value })
 }
 
 /// Takes text from the hypervisor's log: how many bytes of `buffer` were filled, 0 when there is no more.
 pub fn read_log(buffer: &mut [u8]) -> Result<usize> {
-    let mut structure = ReadLog {
-        buffer: buffer.as_mut_ptr() as u64,
-        bytes: buffer.len() as u64,
-    };
+    let mut structure = ReadLog { buffer: buffer.as_mut_ptr() as u64, bytes: buffer.len() as u64 };
     op(abi::READ_LOG, &mut structure)?;
     Ok((structure.bytes as usize).min(buffer.len()))
 }

@@ -39,12 +39,8 @@ pub fn poll(ports: &[Port], deadline: Option<Instant>) {
     }
     // A timeout of 0 means none; a deadline of 0 has passed.
     let timeout = deadline.map_or(0, |deadline| deadline.0.max(1));
-    let mut structure = abi::SchedPoll {
-        ports: numbers.as_ptr() as u64,
-        nr_ports: count as u32,
-        timeout,
-        ..Default::default()
-    };
+    let mut structure =
+        abi::SchedPoll { ports: numbers.as_ptr() as u64, nr_ports: count as u32, timeout, ..Default::default() };
     // SAFETY: the hypervisor only reads the structure and the array.
     let _ = unsafe { with(HYPERVISOR_SCHED_OP, abi::SCHEDOP_POLL, &mut structure) };
 }

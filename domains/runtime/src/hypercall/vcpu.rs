@@ -13,10 +13,7 @@ fn op<T>(command: u64, structure: Option<&mut T>) -> Result<()> {
 
 /// Raises `VIRQ_TIMER` at `deadline_ns` of system time, instead of at the moment set before.
 pub fn set_singleshot_timer(deadline_ns: u64) -> Result<()> {
-    let mut structure = abi::VcpuSetSingleshotTimer {
-        timeout_abs_ns: deadline_ns,
-        ..Default::default()
-    };
+    let mut structure = abi::VcpuSetSingleshotTimer { timeout_abs_ns: deadline_ns, ..Default::default() };
     op(abi::VCPUOP_SET_SINGLESHOT_TIMER, Some(&mut structure))
 }
 

@@ -49,10 +49,7 @@ impl Client {
 
     /// Sends a request and waits for its answer.
     pub fn request(&mut self, kind: u32, transaction: u32, parts: &[&[u8]]) -> Result<Vec<u8>> {
-        self.exchange
-            .as_mut()
-            .ok_or(Errno::EIO)?
-            .ask(kind, transaction, parts)?;
+        self.exchange.as_mut().ok_or(Errno::EIO)?.ask(kind, transaction, parts)?;
         let answer = self.wait_for_answer();
         if !self.events.is_empty() {
             event::raise(self.port()); // the event loop's wake-up may have been spent here
@@ -115,14 +112,7 @@ struct Exchange {
 impl Exchange {
     fn new(page: Shared<'static>) -> core::result::Result<Self, WireError> {
         let ring = StoreClient::attach(page)?;
-        Ok(Self {
-            ring,
-            page,
-            next_id: 1,
-            outbox: VecDeque::new(),
-            asked: (0, 0),
-            answer: None,
-        })
+        Ok(Self { ring, page, next_id: 1, outbox: VecDeque::new(), asked: (0, 0), answer: None })
     }
 
     /// Puts a request into the outbox; its answer is the one that counts from now on.
@@ -165,9 +155,7 @@ impl Exchange {
         let before = consumed.load(Relaxed);
         while let Some(message) = self.ring.next_message()? {
             if message.is_watch_event() {
-                WatchEvent::parse(message.payload)
-                    .into_iter()
-                    .for_each(|event| events.push(event));
+                WatchEvent::parse(message.payload).into_iter().for_each(|event| events.push(event));
             } else if message.head.req_id == self.asked.1 {
                 let checked = reply::check_reply(&message, self.asked.0, self.asked.1);
                 self.answer = Some(checked.map(<[u8]>::to_vec).map_err(|error| match error {
@@ -192,11 +180,7 @@ mod tests {
     /// Both ends of a ring; the page is never given back.
     fn both() -> (Exchange, StoreServer<Shared<'static>>, EventQueue) {
         let page = Box::leak(Box::new(Pages::new(1).unwrap())).as_shared();
-        (
-            Exchange::new(page).unwrap(),
-            StoreServer::attach(page).unwrap(),
-            EventQueue::default(),
-        )
+        (Exchange::new(page).unwrap(), StoreServer::attach(page).unwrap(), EventQueue::default())
     }
 
     fn reply(server: &mut StoreServer<Shared<'static>>, kind: u32, id: u32, payload: &[u8]) {
@@ -210,10 +194,7 @@ mod tests {
         client.ask(abi::XS_READ, 7, &[b"name", b"\0"]).unwrap();
         assert!(client.pump(&mut events).unwrap());
         let request = server.next_message().unwrap().unwrap();
-        assert_eq!(
-            (request.head.kind, request.head.tx_id, request.payload),
-            (abi::XS_READ, 7, &b"name\0"[..])
-        );
+        assert_eq!((request.head.kind, request.head.tx_id, request.payload), (abi::XS_READ, 7, &b"name\0"[..]));
         reply(&mut server, abi::XS_WATCH_EVENT, 0, b"a\0t\0");
         reply(&mut server, abi::XS_READ, 1, b"web");
         assert!(client.pump(&mut events).unwrap());
@@ -274,9 +255,7 @@ mod tests {
     #[test]
     fn requests_that_nobody_takes_are_bounded() {
         let (mut client, _, _) = both();
-        let asked = (0..100)
-            .take_while(|_| client.ask(abi::XS_WRITE, 0, &[b"x\0", &[0; 1000]]).is_ok())
-            .count();
+        let asked = (0..100).take_while(|_| client.ask(abi::XS_WRITE, 0, &[b"x\0", &[0; 1000]]).is_ok()).count();
         assert!((10..20).contains(&asked));
     }
 }

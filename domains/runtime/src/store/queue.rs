@@ -71,10 +71,7 @@ mod tests {
     use alloc::string::String;
 
     fn event(path: &str, token: &str) -> WatchEvent {
-        WatchEvent {
-            path: String::from(path),
-            token: String::from(token),
-        }
+        WatchEvent { path: String::from(path), token: String::from(token) }
     }
 
     fn all(queue: &mut EventQueue) -> Vec<WatchEvent> {

@@ -19,19 +19,13 @@ pub struct WatchEvent {
 
 impl WatchEvent {
     pub(super) fn new(path: &str, token: &str) -> Self {
-        Self {
-            path: String::from(path),
-            token: String::from(token),
-        }
+        Self { path: String::from(path), token: String::from(token) }
     }
 
     /// Reads the payload of `XS_WATCH_EVENT`.
     pub fn parse(payload: &[u8]) -> Option<WatchEvent> {
         let mut parts = strings(payload).into_iter();
-        Some(WatchEvent {
-            path: parts.next()?,
-            token: parts.next()?,
-        })
+        Some(WatchEvent { path: parts.next()?, token: parts.next()? })
     }
 }
 
@@ -72,10 +66,7 @@ impl Permission {
             b'b' => Rights::Both,
             _ => return None,
         };
-        Some(Permission {
-            domain: DomId(text[1..].parse().ok()?),
-            rights,
-        })
+        Some(Permission { domain: DomId(text[1..].parse().ok()?), rights })
     }
 }
 
@@ -97,10 +88,7 @@ pub fn strings(payload: &[u8]) -> Vec<String> {
     if payload.is_empty() {
         return Vec::new();
     }
-    payload
-        .split(|&byte| byte == 0)
-        .map(|text| String::from_utf8_lossy(text).into_owned())
-        .collect()
+    payload.split(|&byte| byte == 0).map(|text| String::from_utf8_lossy(text).into_owned()).collect()
 }
 
 /// The decimal number of a payload.
@@ -114,15 +102,7 @@ pub fn directory_part(payload: &[u8]) -> Option<(&[u8], &[u8], bool)> {
     let (generation, names) = (&payload[..end], &payload[end + 1..]);
     // The last part ends with an empty name.
     let last = names.is_empty() || names == b"\0" || names.ends_with(b"\0\0");
-    Some((
-        generation,
-        if last && !names.is_empty() {
-            &names[..names.len() - 1]
-        } else {
-            names
-        },
-        last,
-    ))
+    Some((generation, if last && !names.is_empty() { &names[..names.len() - 1] } else { names }, last))
 }
 
 /// Puts a request together; `None`: too long.
@@ -151,11 +131,7 @@ mod tests {
         for text in ["n0", "r3", "w17", "b32751"] {
             assert_eq!(Permission::parse(text).unwrap().to_string(), text);
         }
-        assert!(
-            ["", "x1", "r", "r-1", "n99999"]
-                .iter()
-                .all(|text| Permission::parse(text).is_none())
-        );
+        assert!(["", "x1", "r", "r-1", "n99999"].iter().all(|text| Permission::parse(text).is_none()));
     }
 
     #[test]
@@ -163,13 +139,7 @@ mod tests {
         assert_eq!(strings(b"a\0bc\0"), ["a", "bc"]);
         assert!(strings(b"").is_empty());
         assert_eq!(WatchEvent::parse(b"p\0"), None);
-        assert_eq!(
-            WatchEvent::parse(b"p\0t\0").unwrap(),
-            WatchEvent {
-                path: "p".into(),
-                token: "t".into()
-            }
-        );
+        assert_eq!(WatchEvent::parse(b"p\0t\0").unwrap(), WatchEvent { path: "p".into(), token: "t".into() });
         assert_eq!(number(b"12\0"), Some(12));
     }
 

@@ -101,11 +101,7 @@ impl BackendBus {
     pub fn new(kind: &str) -> Result<Self> {
         let token = format!("back:{kind}");
         Store::new().watch(&format!("backend/{kind}"), &token)?;
-        Ok(Self {
-            kind: String::from(kind),
-            token,
-            devices: BTreeMap::new(),
-        })
+        Ok(Self { kind: String::from(kind), token, devices: BTreeMap::new() })
     }
 
     /// A device of the bus.
@@ -127,12 +123,7 @@ impl BackendBus {
                 Subject::Frontend(domain) => self.scan_frontend(domain, &mut todo),
                 Subject::Bus => self.scan(&mut todo),
             }
-        } else if let Some(id) = self
-            .devices
-            .values()
-            .find(|d| d.token(&self.kind) == event.token)
-            .map(|d| d.id)
-        {
+        } else if let Some(id) = self.devices.values().find(|d| d.token(&self.kind) == event.token).map(|d| d.id) {
             self.step(id, &mut todo);
         }
         todo
@@ -185,16 +176,9 @@ impl BackendBus {
     }
 
     fn scan_frontend(&mut self, frontend: DomId, todo: &mut Vec<BackendEvent>) {
-        let listed = Store::new()
-            .list(&format!("backend/{}/{frontend}", self.kind))
-            .unwrap_or_default();
+        let listed = Store::new().list(&format!("backend/{}/{frontend}", self.kind)).unwrap_or_default();
         let mut indices: Vec<u32> = listed.iter().filter_map(|name| name.parse().ok()).collect();
-        indices.extend(
-            self.devices
-                .keys()
-                .filter(|id| id.frontend == frontend)
-                .map(|id| id.index),
-        );
+        indices.extend(self.devices.keys().filter(|id| id.frontend == frontend).map(|id| id.index));
         indices.sort_unstable();
         indices.dedup();
         for index in indices {
@@ -210,12 +194,7 @@ impl BackendBus {
         match (frontend_path, self.devices.contains_key(&id)) {
             (Ok(frontend_path), false) => {
                 // The policy domain writes a device's nodes in one transaction, so the state is there too.
-                let device = BackendDevice {
-                    id,
-                    path,
-                    frontend_path,
-                    state: State::Initialising,
-                };
+                let device = BackendDevice { id, path, frontend_path, state: State::Initialising };
                 let _ = store.watch(&format!("{}/state", device.frontend_path), &device.token(&self.kind));
                 self.devices.insert(id, device);
                 todo.push(BackendEvent::Found(id));
@@ -286,12 +265,7 @@ mod tests {
 
     #[test]
     fn paths_name_the_bus_a_front_end_or_a_device() {
-        let device = |frontend, index| {
-            Subject::Device(DeviceId {
-                frontend: DomId(frontend),
-                index,
-            })
-        };
+        let device = |frontend, index| Subject::Device(DeviceId { frontend: DomId(frontend), index });
         assert_eq!(parse_path("vbd", "backend/vbd"), Subject::Bus);
         assert_eq!(parse_path("vbd", "backend/vbd/5"), Subject::Frontend(DomId(5)));
         assert_eq!(parse_path("vbd", "backend/vbd/5/51712"), device(5, 51712));

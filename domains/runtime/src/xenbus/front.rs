@@ -95,9 +95,7 @@ impl Frontend {
     pub fn publish(&mut self, state: State, details: &[(&str, &dyn Display)]) -> Result<()> {
         let path = &self.path;
         Store::new().transaction(|store| {
-            details
-                .iter()
-                .try_for_each(|(key, value)| store.write_display(&format!("{path}/{key}"), value))
+            details.iter().try_for_each(|(key, value)| store.write_display(&format!("{path}/{key}"), value))
         })?;
         self.set_state(state)
     }

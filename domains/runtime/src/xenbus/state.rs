@@ -67,17 +67,8 @@ mod tests {
     use super::*;
     use State::*;
 
-    const ALL: [State; 9] = [
-        Unknown,
-        Initialising,
-        InitWait,
-        Initialised,
-        Connected,
-        Closing,
-        Closed,
-        Reconfiguring,
-        Reconfigured,
-    ];
+    const ALL: [State; 9] =
+        [Unknown, Initialising, InitWait, Initialised, Connected, Closing, Closed, Reconfiguring, Reconfigured];
 
     /// Both ends stepping in any order reach Connected, and after a close by the front end can do so again.
     #[test]

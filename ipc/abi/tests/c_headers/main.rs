@@ -17,13 +17,8 @@ pub struct Check {
 impl Check {
     /// `expression` must have this value.
     pub fn new(expression: &str, expected: impl TryInto<i128>) -> Self {
-        let Ok(expected) = expected.try_into() else {
-            panic!("{expression}: value out of range")
-        };
-        Self {
-            expression: expression.to_owned(),
-            expected,
-        }
+        let Ok(expected) = expected.try_into() else { panic!("{expression}: value out of range") };
+        Self { expression: expression.to_owned(), expected }
     }
 }
 
@@ -127,18 +122,10 @@ fn mismatches(name: &str, headers: &[&str], checks: &[Check]) -> Result<Vec<(Che
         .output()
         .map_err(|error| format!("cannot run cc: {error}\n{REMEDY}"))?;
     if !compiler.status.success() {
-        return Err(format!(
-            "cc failed:\n{}\n{REMEDY}",
-            String::from_utf8_lossy(&compiler.stderr)
-        ));
+        return Err(format!("cc failed:\n{}\n{REMEDY}", String::from_utf8_lossy(&compiler.stderr)));
     }
-    let output = Command::new(&binary)
-        .output()
-        .map_err(|error| format!("{}: {error}", binary.display()))?;
-    let values = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .map(parse_line)
-        .collect::<Option<Vec<_>>>();
+    let output = Command::new(&binary).output().map_err(|error| format!("{}: {error}", binary.display()))?;
+    let values = String::from_utf8_lossy(&output.stdout).lines().map(parse_line).collect::<Option<Vec<_>>>();
     match values {
         Some(values) if values.len() == checks.len() => {
             let pairs = checks.iter().cloned().zip(values);
@@ -151,11 +138,7 @@ fn mismatches(name: &str, headers: &[&str], checks: &[Check]) -> Result<Vec<(Che
 fn parse_line(line: &str) -> Option<i128> {
     let (negative, value) = line.split_once(' ')?;
     let value: u64 = value.parse().ok()?;
-    Some(if negative == "1" {
-        i128::from(value.cast_signed())
-    } else {
-        i128::from(value)
-    })
+    Some(if negative == "1" { i128::from(value.cast_signed()) } else { i128::from(value) })
 }
 
 #[test]
@@ -166,13 +149,7 @@ fn constants_sizes_and_offsets_are_those_of_the_c_headers() {
         .iter()
         .map(|(check, value)| format!("{}: {value} in C, {} in xen-abi", check.expression, check.expected))
         .collect();
-    assert!(
-        wrong.is_empty(),
-        "{} of {} differ:\n{}",
-        wrong.len(),
-        checks.len(),
-        lines.join("\n")
-    );
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), checks.len(), lines.join("\n"));
 }
 
 #[test]
@@ -182,10 +159,7 @@ fn a_wrong_value_is_noticed() {
         Check::new("GNTST_bad_page", -8),
         Check::new("sizeof(struct gnttab_copy)", 48),
         Check::new("offsetof(struct gnttab_copy, dest)", 24),
-        Check::new(
-            "HVM_PARAM_CALLBACK_IRQ_TYPE_MASK",
-            xen_abi::hvm::HVM_PARAM_CALLBACK_IRQ_TYPE_MASK,
-        ),
+        Check::new("HVM_PARAM_CALLBACK_IRQ_TYPE_MASK", xen_abi::hvm::HVM_PARAM_CALLBACK_IRQ_TYPE_MASK),
         Check::new("HVM_PARAM_CALLBACK_IRQ_TYPE_MASK", 0),
     ];
     let wrong = mismatches("wrong", HEADERS, &checks).unwrap_or_else(|error| panic!("{error}"));
@@ -224,10 +198,7 @@ fn public_names(source: &str) -> Vec<String> {
     let mut structure = "";
     let mut names = Vec::new();
     for line in source.lines() {
-        let name_after = |text| {
-            line.strip_prefix(text)
-                .and_then(|rest: &str| rest.split([':', ' ', ';']).next())
-        };
+        let name_after = |text| line.strip_prefix(text).and_then(|rest: &str| rest.split([':', ' ', ';']).next());
         if let Some(name) = name_after("pub const ").filter(|&name| name != "fn") {
             names.push(name.to_owned());
         } else if let Some(name) = name_after("pub struct ") {
@@ -248,11 +219,7 @@ fn nothing_of_xen_abi_is_left_out_of_the_table() {
     let words: Vec<_> = table.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     let entry = |name: &str| {
         let start = table.find(&format!(" {name} = \"struct "))?;
-        table[start..]
-            .split_once('{')?
-            .1
-            .split_once('}')
-            .map(|(fields, _)| fields)
+        table[start..].split_once('{')?.1.split_once('}').map(|(fields, _)| fields)
     };
     let missing: Vec<_> = SOURCES
         .iter()

@@ -688,10 +688,7 @@ fn io_xs_wire() -> Vec<Check> {
 /// A ring's head: its C structure goes on with the entries, so its size is where they begin.
 fn ring_head() -> Vec<Check> {
     use xen_abi::io::ring::SringHeader;
-    let mut checks = vec![Check::new(
-        "offsetof(struct netif_tx_sring, ring)",
-        size_of::<SringHeader>(),
-    )];
+    let mut checks = vec![Check::new("offsetof(struct netif_tx_sring, ring)", size_of::<SringHeader>())];
     fields!(checks: SringHeader = "struct blkif_sring" { req_prod, req_event, rsp_prod, rsp_event, pvt });
     checks
 }
@@ -701,23 +698,11 @@ fn status_detail() -> Vec<Check> {
     use xen_abi::event_channel::EvtchnStatusDetail as Detail;
     let base = "offsetof(struct evtchn_status, u)";
     vec![
-        Check::new(
-            &format!("offsetof(struct evtchn_status, u.interdomain.dom) - {base}"),
-            offset_of!(Detail, dom),
-        ),
-        Check::new(
-            &format!("offsetof(struct evtchn_status, u.interdomain.port) - {base}"),
-            offset_of!(Detail, port),
-        ),
-        Check::new(
-            &format!("offsetof(struct evtchn_status, u.unbound.dom) - {base}"),
-            offset_of!(Detail, dom),
-        ),
+        Check::new(&format!("offsetof(struct evtchn_status, u.interdomain.dom) - {base}"), offset_of!(Detail, dom)),
+        Check::new(&format!("offsetof(struct evtchn_status, u.interdomain.port) - {base}"), offset_of!(Detail, port)),
+        Check::new(&format!("offsetof(struct evtchn_status, u.unbound.dom) - {base}"), offset_of!(Detail, dom)),
         Check::new("sizeof(((struct evtchn_status *)0)->u)", size_of::<Detail>()),
-        Check::new(
-            "sizeof(((struct evtchn_status *)0)->u.virq)",
-            size_of_val(&Detail::default().number()),
-        ),
+        Check::new("sizeof(((struct evtchn_status *)0)->u.virq)", size_of_val(&Detail::default().number())),
     ]
 }
 
@@ -725,10 +710,7 @@ fn status_detail() -> Vec<Check> {
 fn enumerations() -> Vec<Check> {
     let errnos = Errno::ALL.iter().filter(|errno| !HIDDEN_ERRNOS.contains(errno));
     let errnos = errnos.map(|errno| Check::new(&format!("XEN_{errno}"), errno.number()));
-    let same = [
-        ("XEN_EWOULDBLOCK", xen_abi::errno::EWOULDBLOCK),
-        ("XEN_EDEADLOCK", xen_abi::errno::EDEADLOCK),
-    ];
+    let same = [("XEN_EWOULDBLOCK", xen_abi::errno::EWOULDBLOCK), ("XEN_EDEADLOCK", xen_abi::errno::EDEADLOCK)];
     let same = same.map(|(name, number)| Check::new(name, number));
     let unknown = Check::new("XenbusStateUnknown", XenbusState::Unknown.number());
     let states = XenbusState::ALL.iter();
@@ -742,12 +724,7 @@ fn enumerations() -> Vec<Check> {
             Check::new(&format!("strcmp(xsd_errors[{index}].errstring, \"{name}\")"), 0),
         ]
     });
-    errnos
-        .chain(same)
-        .chain([unknown, count])
-        .chain(states)
-        .chain(errors)
-        .collect()
+    errnos.chain(same).chain([unknown, count]).chain(states).chain(errors).collect()
 }
 
 /// Error numbers that the header shows to the hypervisor alone.

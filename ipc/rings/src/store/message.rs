@@ -50,11 +50,7 @@ pub fn parse_head(bytes: &[u8]) -> Result<Option<XsdSockmsg>, WireError> {
     let Ok((head, _)) = XsdSockmsg::read_from_prefix(bytes) else {
         return Ok(None);
     };
-    if head.len as usize > XENSTORE_PAYLOAD_MAX {
-        Err(WireError::TooLong(head.len))
-    } else {
-        Ok(Some(head))
-    }
+    if head.len as usize > XENSTORE_PAYLOAD_MAX { Err(WireError::TooLong(head.len)) } else { Ok(Some(head)) }
 }
 
 /// The bytes of a message's head; `None` when the payload is too long.
@@ -63,12 +59,7 @@ pub fn encode_head(kind: u32, req_id: u32, tx_id: u32, payload_bytes: usize) -> 
     if payload_bytes > XENSTORE_PAYLOAD_MAX {
         return None;
     }
-    let head = XsdSockmsg {
-        kind,
-        req_id,
-        tx_id,
-        len: payload_bytes as u32,
-    };
+    let head = XsdSockmsg { kind, req_id, tx_id, len: payload_bytes as u32 };
     let mut bytes = [0; HEAD_BYTES];
     bytes.copy_from_slice(head.as_bytes());
     Some(bytes)
@@ -93,11 +84,7 @@ impl MessageReader {
     /// Empty.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            buffer: [0; MESSAGE_BYTES_MAX],
-            filled: 0,
-            taken: false,
-        }
+        Self { buffer: [0; MESSAGE_BYTES_MAX], filled: 0, taken: false }
     }
 
     /// Reads from `source` (which fills a part of its argument and returns how much) until a message is whole or the
@@ -114,10 +101,7 @@ impl MessageReader {
         match parse_head(&self.buffer[..self.filled])? {
             Some(head) if self.filled == HEAD_BYTES + head.len as usize => {
                 self.taken = true;
-                Ok(Some(Message {
-                    head,
-                    payload: &self.buffer[HEAD_BYTES..self.filled],
-                }))
+                Ok(Some(Message { head, payload: &self.buffer[HEAD_BYTES..self.filled] }))
             }
             _ => Ok(None),
         }

@@ -9,19 +9,11 @@ use crate::ring::RingError;
 use super::message::{Message, MessageReader, WireError};
 
 /// From the client to the server.
-pub const REQUESTS: ByteRingLayout = ByteRingLayout {
-    data: 0,
-    size: XENSTORE_RING_SIZE as u32,
-    cons: 2048,
-    prod: 2052,
-};
+pub const REQUESTS: ByteRingLayout =
+    ByteRingLayout { data: 0, size: XENSTORE_RING_SIZE as u32, cons: 2048, prod: 2052 };
 /// From the server to the client.
-pub const RESPONSES: ByteRingLayout = ByteRingLayout {
-    data: XENSTORE_RING_SIZE,
-    size: XENSTORE_RING_SIZE as u32,
-    cons: 2056,
-    prod: 2060,
-};
+pub const RESPONSES: ByteRingLayout =
+    ByteRingLayout { data: XENSTORE_RING_SIZE, size: XENSTORE_RING_SIZE as u32, cons: 2056, prod: 2060 };
 /// Offset of `server_features`.
 const SERVER_FEATURES: usize = 2064;
 /// Offset of `error`.
@@ -51,12 +43,7 @@ impl<M: SharedMemory> StoreClient<M> {
     pub fn attach(memory: M) -> Result<Self, RingError> {
         let requests = ByteProducer::attach(&memory, REQUESTS)?;
         let responses = ByteConsumer::attach(&memory, RESPONSES)?;
-        Ok(Self {
-            memory,
-            requests,
-            responses,
-            reader: MessageReader::new(),
-        })
+        Ok(Self { memory, requests, responses, reader: MessageReader::new() })
     }
 
     /// Writes as many bytes of a message as fit; returns how many. When not 0, send the event.
@@ -86,12 +73,7 @@ impl<M: SharedMemory> StoreServer<M> {
     pub fn attach(memory: M) -> Result<Self, RingError> {
         let requests = ByteConsumer::attach(&memory, REQUESTS)?;
         let responses = ByteProducer::attach(&memory, RESPONSES)?;
-        Ok(Self {
-            memory,
-            requests,
-            responses,
-            reader: MessageReader::new(),
-        })
+        Ok(Self { memory, requests, responses, reader: MessageReader::new() })
     }
 
     /// The next whole request, if it has arrived. It is valid until the next call. Send the event after a call, as it

@@ -34,11 +34,7 @@ pub enum PathError {
 impl<'a> Path<'a> {
     /// Checks a name.
     pub fn parse(name: &'a [u8]) -> Result<Self, PathError> {
-        let limit = if name.first() == Some(&b'/') {
-            XENSTORE_ABS_PATH_MAX
-        } else {
-            XENSTORE_REL_PATH_MAX
-        };
+        let limit = if name.first() == Some(&b'/') { XENSTORE_ABS_PATH_MAX } else { XENSTORE_REL_PATH_MAX };
         if name.len() > limit {
             return Err(PathError::TooLong);
         }
@@ -80,10 +76,7 @@ mod tests {
         assert_eq!(Path::parse(b"/"), Ok(Path::Absolute("/")));
         assert_eq!(Path::parse(b"/local/domain/1"), Ok(Path::Absolute("/local/domain/1")));
         assert_eq!(Path::parse(b"device/vbd"), Ok(Path::Relative("device/vbd")));
-        assert_eq!(
-            Path::parse(RELEASE_DOMAIN.as_bytes()),
-            Ok(Path::Special("@releaseDomain"))
-        );
+        assert_eq!(Path::parse(RELEASE_DOMAIN.as_bytes()), Ok(Path::Special("@releaseDomain")));
     }
 
     #[test]

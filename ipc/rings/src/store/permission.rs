@@ -79,13 +79,7 @@ mod tests {
 
     #[test]
     fn entries_are_a_letter_and_a_domain() {
-        assert_eq!(
-            Permission::parse(b"b12"),
-            Some(Permission {
-                access: Access::Both,
-                domid: 12
-            })
-        );
+        assert_eq!(Permission::parse(b"b12"), Some(Permission { access: Access::Both, domid: 12 }));
         for bad in [&b""[..], b"r", b"x1", b"r-1", b"r65536", b"r1 ", b"1"] {
             assert_eq!(Permission::parse(bad), None);
         }

@@ -72,59 +72,24 @@ mod tests {
     use xen_abi::io::xs_wire::{XS_READ, XS_WRITE, XsdSockmsg};
 
     fn message(kind: u32, payload: &[u8]) -> Message<'_> {
-        Message {
-            head: XsdSockmsg {
-                kind,
-                req_id: 7,
-                tx_id: 0,
-                len: payload.len() as u32,
-            },
-            payload,
-        }
+        Message { head: XsdSockmsg { kind, req_id: 7, tx_id: 0, len: payload.len() as u32 }, payload }
     }
 
     #[test]
     fn replies_must_fit_their_requests() {
         assert_eq!(check_reply(&message(XS_READ, b"v"), XS_READ, 7), Ok(&b"v"[..]));
-        assert_eq!(
-            check_reply(&message(XS_READ, b"v"), XS_READ, 8),
-            Err(ReplyError::Mismatch)
-        );
-        assert_eq!(
-            check_reply(&message(XS_WRITE, b"v"), XS_READ, 7),
-            Err(ReplyError::Mismatch)
-        );
-        assert_eq!(
-            check_reply(&message(XS_ERROR, b"ENOENT\0"), XS_READ, 7),
-            Err(ReplyError::Refused(Errno::ENOENT))
-        );
-        assert_eq!(
-            check_reply(&message(XS_ERROR, b"EODD\0"), XS_READ, 7),
-            Err(ReplyError::Refused(Errno::EINVAL))
-        );
-        assert_eq!(
-            check_reply(&message(XS_ERROR, b"ENOENT"), XS_READ, 7),
-            Err(ReplyError::Payload)
-        );
+        assert_eq!(check_reply(&message(XS_READ, b"v"), XS_READ, 8), Err(ReplyError::Mismatch));
+        assert_eq!(check_reply(&message(XS_WRITE, b"v"), XS_READ, 7), Err(ReplyError::Mismatch));
+        assert_eq!(check_reply(&message(XS_ERROR, b"ENOENT\0"), XS_READ, 7), Err(ReplyError::Refused(Errno::ENOENT)));
+        assert_eq!(check_reply(&message(XS_ERROR, b"EODD\0"), XS_READ, 7), Err(ReplyError::Refused(Errno::EINVAL)));
+        assert_eq!(check_reply(&message(XS_ERROR, b"ENOENT"), XS_READ, 7), Err(ReplyError::Payload));
     }
 
     #[test]
     fn watch_events_have_a_path_and_a_token() {
         let event = WatchEvent::parse(&message(XS_WATCH_EVENT, b"/a\0t\0"));
-        assert_eq!(
-            event,
-            Ok(WatchEvent {
-                path: b"/a",
-                token: b"t"
-            })
-        );
-        assert_eq!(
-            WatchEvent::parse(&message(XS_WATCH_EVENT, b"/a\0t")),
-            Err(ReplyError::Payload)
-        );
-        assert_eq!(
-            WatchEvent::parse(&message(XS_READ, b"/a\0t\0")),
-            Err(ReplyError::Mismatch)
-        );
+        assert_eq!(event, Ok(WatchEvent { path: b"/a", token: b"t" }));
+        assert_eq!(WatchEvent::parse(&message(XS_WATCH_EVENT, b"/a\0t")), Err(ReplyError::Payload));
+        assert_eq!(WatchEvent::parse(&message(XS_READ, b"/a\0t\0")), Err(ReplyError::Mismatch));
     }
 }

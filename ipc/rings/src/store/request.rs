@@ -106,11 +106,9 @@ impl<'a> Request<'a> {
             wire::XS_UNWATCH => Request::Unwatch(fields.path()?, fields.string()?),
             wire::XS_TRANSACTION_START => Request::TransactionStart,
             wire::XS_TRANSACTION_END => Request::TransactionEnd(fields.end()?),
-            wire::XS_INTRODUCE => Request::Introduce {
-                domid: fields.domid()?,
-                gfn: fields.number()?,
-                port: fields.port()?,
-            },
+            wire::XS_INTRODUCE => {
+                Request::Introduce { domid: fields.domid()?, gfn: fields.number()?, port: fields.port()? }
+            }
             wire::XS_RELEASE => Request::Release(fields.domid()?),
             wire::XS_GET_DOMAIN_PATH => Request::GetDomainPath(fields.domid()?),
             wire::XS_IS_DOMAIN_INTRODUCED => Request::IsDomainIntroduced(fields.domid()?),
@@ -173,12 +171,7 @@ mod tests {
     use xen_abi::io::xs_wire::XsdSockmsg;
 
     fn parse(kind: u32, payload: &[u8]) -> Result<Request<'_>, RequestError> {
-        let head = XsdSockmsg {
-            kind,
-            req_id: 1,
-            tx_id: 0,
-            len: payload.len() as u32,
-        };
+        let head = XsdSockmsg { kind, req_id: 1, tx_id: 0, len: payload.len() as u32 };
         Request::parse(&Message { head, payload })
     }
 
@@ -188,25 +181,13 @@ mod tests {
         assert_eq!(parse(wire::XS_READ, b"/a\0"), Ok(Request::Read(path)));
         assert_eq!(parse(wire::XS_WRITE, b"/a\0v\0v"), Ok(Request::Write(path, b"v\0v")));
         assert_eq!(parse(wire::XS_WRITE, b"/a\0"), Ok(Request::Write(path, b"")));
-        assert_eq!(
-            parse(wire::XS_WATCH, b"/a\0token\0"),
-            Ok(Request::Watch(path, b"token"))
-        );
-        assert_eq!(
-            parse(wire::XS_TRANSACTION_END, b"T\0"),
-            Ok(Request::TransactionEnd(End::Commit))
-        );
+        assert_eq!(parse(wire::XS_WATCH, b"/a\0token\0"), Ok(Request::Watch(path, b"token")));
+        assert_eq!(parse(wire::XS_TRANSACTION_END, b"T\0"), Ok(Request::TransactionEnd(End::Commit)));
         assert_eq!(
             parse(wire::XS_INTRODUCE, b"3\x004096\x0017\0"),
-            Ok(Request::Introduce {
-                domid: 3,
-                gfn: 4096,
-                port: 17
-            })
+            Ok(Request::Introduce { domid: 3, gfn: 4096, port: 17 })
         );
-        let Ok(Request::SetPerms(_, perms)) = parse(wire::XS_SET_PERMS, b"/a\0n0\0r3\0") else {
-            panic!()
-        };
+        let Ok(Request::SetPerms(_, perms)) = parse(wire::XS_SET_PERMS, b"/a\0n0\0r3\0") else { panic!() };
         assert!(perms.eq([&b"n0"[..], b"r3"]));
     }
 
@@ -230,14 +211,7 @@ mod tests {
 
     #[test]
     fn types_that_are_no_requests_are_not_implemented() {
-        for kind in [
-            wire::XS_WATCH_EVENT,
-            wire::XS_ERROR,
-            20,
-            wire::XS_TYPE_COUNT,
-            wire::XS_INVALID,
-            u32::MAX,
-        ] {
+        for kind in [wire::XS_WATCH_EVENT, wire::XS_ERROR, 20, wire::XS_TYPE_COUNT, wire::XS_INVALID, u32::MAX] {
             assert_eq!(parse(kind, b"").map_err(RequestError::errno), Err(Errno::ENOSYS));
         }
     }

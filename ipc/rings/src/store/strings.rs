@@ -56,11 +56,7 @@ impl<'a> PayloadBuilder<'a> {
     /// Into `buffer`.
     #[must_use]
     pub fn new(buffer: &'a mut [u8]) -> Self {
-        Self {
-            buffer,
-            length: 0,
-            overflown: false,
-        }
+        Self { buffer, length: 0, overflown: false }
     }
 
     /// Adds bytes as they are.
@@ -135,15 +131,9 @@ mod tests {
     #[test]
     fn a_payload_that_does_not_fit_is_none() {
         let mut buffer = [0; 8];
-        assert_eq!(
-            PayloadBuilder::new(&mut buffer).string(b"ab").decimal(123).finish(),
-            Some(&b"ab\x00123\x00"[..])
-        );
+        assert_eq!(PayloadBuilder::new(&mut buffer).string(b"ab").decimal(123).finish(), Some(&b"ab\x00123\x00"[..]));
         let mut buffer = [0; 6];
-        assert_eq!(
-            PayloadBuilder::new(&mut buffer).string(b"ab").decimal(123).finish(),
-            None
-        );
+        assert_eq!(PayloadBuilder::new(&mut buffer).string(b"ab").decimal(123).finish(), None);
     }
 
     #[test]
