@@ -7,8 +7,8 @@ use crate::boot::report::{Finding, fact, fail};
 use crate::mm::{self, DeviceMapping};
 use acpi::address::AddressSpace;
 use acpi::fadt::Fadt;
-use acpi::madt::{Madt, MadtEntry};
-use acpi::mcfg::Mcfg;
+use acpi::madt::{IoApicEntry, Madt, MadtEntry};
+use acpi::mcfg::{Mcfg, McfgEntry};
 use acpi::sdt::{SdtHeader, Signature};
 use acpi::{AcpiError, AcpiHandler, AcpiTable, AcpiTables, PhysicalMapping};
 use core::ptr::NonNull;
@@ -20,17 +20,6 @@ use spin::{Mutex, Once};
 use x86_64::PhysAddr;
 use x86_64::instructions::port::Port;
 
-/// An I/O APIC.
-#[derive(Clone, Copy, Debug)]
-pub struct IoApicInfo {
-    /// Its APIC id, by which DMAR names it.
-    pub id: u8,
-    /// Machine address of its registers.
-    pub address: u64,
-    /// The interrupt line (GSI) of its first pin.
-    pub first_line: u32,
-}
-
 /// How an ISA interrupt is wired, where that is not one to one and edge-triggered, active high.
 #[derive(Clone, Copy, Debug)]
 pub struct Override {
@@ -40,17 +29,6 @@ pub struct Override {
     pub trigger: Trigger,
     /// Active high or low.
     pub polarity: Polarity,
-}
-
-/// PCI configuration space of segment 0.
-#[derive(Clone, Copy, Debug)]
-pub struct EcamInfo {
-    /// Machine address of the space of `first_bus`.
-    pub base: u64,
-    /// First bus.
-    pub first_bus: u8,
-    /// Last bus.
-    pub last_bus: u8,
 }
 
 /// How to turn the machine off.
@@ -72,14 +50,14 @@ pub struct ResetRegister {
 /// What the tables said.
 #[derive(Debug, Default)]
 pub struct Facts {
-    /// Local APIC ids of the enabled CPUs.
-    pub cpus: Vec<u32, 64>,
-    /// I/O APICs.
-    pub io_apics: Vec<IoApicInfo, 8>,
+    /// CPUs that can be used.
+    pub cpus: u32,
+    /// I/O APICs: id, registers, first line.
+    pub io_apics: Vec<IoApicEntry, 8>,
     /// Wiring of ISA interrupts.
     pub overrides: Vec<Override, 16>,
-    /// Configuration space.
-    pub ecam: Option<EcamInfo>,
+    /// PCI configuration space of segment 0.
+    pub ecam: Option<McfgEntry>,
     /// I/O port of the power management timer.
     pub pm_timer: Option<u16>,
     /// Power off.
@@ -112,7 +90,7 @@ pub fn init(rsdp: Option<PhysAddr>) -> &'static Facts {
         read_fadt(&tables, &mut facts);
         facts.ecam = read_mcfg(&tables);
         facts.dmar = read_dmar(&tables);
-        let (cpus, controllers) = (facts.cpus.len(), facts.io_apics.len());
+        let (cpus, controllers) = (facts.cpus, facts.io_apics.len());
         fact(
             "acpi",
             Finding::Ok,
@@ -158,16 +136,18 @@ fn read_madt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
         fact("interrupts", Finding::Missing, format_args!("the MADT's entries do not fit in it"));
         return;
     }
-    // What does not fit in the lists is left out: CPUs and interrupt lines that are not used.
+    // What does not fit in the lists is left out: interrupt lines that are not used.
     for entry in madt.get().entries() {
         let _left_out = match entry {
-            MadtEntry::LocalApic(cpu) if cpu.flags & 1 != 0 => facts.cpus.push(u32::from(cpu.apic_id)).is_err(),
-            MadtEntry::LocalX2Apic(cpu) if cpu.flags & 1 != 0 => facts.cpus.push(cpu.x2apic_id).is_err(),
-            MadtEntry::IoApic(io_apic) => {
-                let address = u64::from(io_apic.io_apic_address);
-                let first_line = io_apic.global_system_interrupt_base;
-                facts.io_apics.push(IoApicInfo { id: io_apic.io_apic_id, address, first_line }).is_err()
+            MadtEntry::LocalApic(cpu) => {
+                facts.cpus += cpu.flags & 1;
+                false
             }
+            MadtEntry::LocalX2Apic(cpu) => {
+                facts.cpus += cpu.flags & 1;
+                false
+            }
+            MadtEntry::IoApic(io_apic) => facts.io_apics.push(*io_apic).is_err(),
             MadtEntry::InterruptSourceOverride(wiring) if wiring.bus == 0 => {
                 let (trigger, polarity) = isa_wiring(wiring.flags);
                 let line = wiring.global_system_interrupt;
@@ -185,11 +165,10 @@ fn isa_wiring(flags: u16) -> (Trigger, Polarity) {
     (trigger, polarity)
 }
 
-fn read_mcfg(tables: &AcpiTables<Firmware>) -> Option<EcamInfo> {
+fn read_mcfg(tables: &AcpiTables<Firmware>) -> Option<McfgEntry> {
     let mcfg = tables.find_table::<Mcfg>().ok()?;
     let entry = mcfg.entries().iter().find(|entry| entry.pci_segment_group == 0)?;
-    let (first_bus, last_bus) = (entry.bus_number_start, entry.bus_number_end);
-    (first_bus <= last_bus).then_some(EcamInfo { base: entry.base_address, first_bus, last_bus })
+    (entry.bus_number_start <= entry.bus_number_end).then_some(*entry)
 }
 
 fn read_fadt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {

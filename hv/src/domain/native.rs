@@ -3,7 +3,7 @@
 use super::{schedule, vcpus};
 use crate::system::system;
 use crate::traps::Frame;
-use crate::{iommu, mm, time};
+use crate::{iommu, mm, pci, time};
 use core::mem::offset_of;
 use hv_core::authority::table::{FLAG_DRIVER, KIND_NATIVE};
 use hv_core::domain::{self, Wait};
@@ -27,6 +27,7 @@ pub fn create(label: Label) -> Result<DomId, Errno> {
     let format = if entry.flags & FLAG_DRIVER != 0 { iommu::table_format() } else { None };
     let id = domain::create(&system.env(), label, format)?;
     let (slot, root, info) = system.domains.with(id, |domain| {
+        domain.space.allow_tables(pci::tables_of(label));
         (domain.slot(), domain.space.cpu_root(), domain.events.shared.vcpu_info(VcpuId(0)))
     })?;
     for index in mm::UPPER_HALF {

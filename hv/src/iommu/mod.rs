@@ -13,9 +13,9 @@ mod unit;
 use crate::acpi::Facts;
 use crate::boot::report::{Finding, fact};
 use crate::pci;
+use crate::system::system;
 use alloc::vec::Vec;
-use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use core::sync::atomic::{AtomicU16, Ordering};
 use hv_core::ids::{DomId, Gfn, Hpa, SLOTS};
 use hv_core::iommu::vtd::{
     BLOCKED, Command, IommuDomainId, Trigger, context_entry, interrupt_entry, plain_message, remappable_message,
@@ -26,34 +26,15 @@ use hv_core::space::VtdFormat;
 use spin::{Mutex, Once};
 use tables::{ENTRIES, TablePage};
 use unit::Unit;
+
+pub use unit::REGISTER_BYTES;
 use x86_64::PhysAddr;
 
-/// Why the IOMMU did not do what it should.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IommuError {
-    /// It lacks something.
-    Unsupported(&'static str),
-    /// No memory for tables or registers.
-    NoMemory,
-    /// It did not answer in time.
-    TimedOut,
-    /// It refused a command.
-    CommandFailed,
-    /// No room in the interrupt remapping table, or the function's bus has no table.
-    NoEntry,
-}
+/// Why the IOMMU did not do what it should, in words: nobody can do more than report it.
+pub type Failure = &'static str;
 
-impl fmt::Display for IommuError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unsupported(what) => write!(f, "the IOMMU lacks {what}"),
-            Self::NoMemory => f.write_str("no memory for the IOMMU's tables"),
-            Self::TimedOut => f.write_str("the IOMMU does not answer"),
-            Self::CommandFailed => f.write_str("the IOMMU refused a command"),
-            Self::NoEntry => f.write_str("no IOMMU table entry left"),
-        }
-    }
-}
+const NO_MEMORY: Failure = "no memory for the IOMMU's tables or registers";
+const NO_ENTRY: Failure = "no IOMMU table entry left";
 
 /// What all units share.
 struct Remapping {
@@ -72,8 +53,6 @@ struct Interrupts {
 }
 
 static REMAPPING: Once<Remapping> = Once::new();
-/// A unit broke; said once.
-static BROKEN: AtomicBool = AtomicBool::new(false);
 /// Functions attached, by IOMMU domain id.
 static ATTACHED: [AtomicU16; SLOTS + 1] = [const { AtomicU16::new(0) }; SLOTS + 1];
 
@@ -94,16 +73,11 @@ pub fn table_format() -> Option<VtdFormat> {
 
 /// Turns remapping on. After `pci::init`, which quarantined every device, and `system::init`.
 pub fn init(facts: &Facts) {
-    const NONE: &str = "driver domains are refused unless the policy accepts unprotected DMA";
-    if facts.dmar.is_none() {
-        fact("iommu", Finding::Missing, format_args!("no DMAR table: {NONE}"));
-        return;
-    }
     match start(facts) {
         Ok((remapping, (major, minor))) => {
-            let interrupts = if remapping.interrupts.is_some() { "on" } else { "MISSING" };
             let units = remapping.units.len();
-            let finding = if remapping.interrupts.is_some() { Finding::Ok } else { Finding::Refused };
+            let (finding, interrupts) =
+                if remapping.interrupts.is_some() { (Finding::Ok, "on") } else { (Finding::Refused, "MISSING") };
             fact(
                 "iommu",
                 finding,
@@ -113,13 +87,21 @@ pub fn init(facts: &Facts) {
             );
             REMAPPING.call_once(|| remapping);
         }
-        Err(error) => fact("iommu", Finding::Missing, format_args!("{error}: {NONE}")),
+        Err(why) if system().policy.accepts_unprotected_dma() => fact(
+            "iommu",
+            Finding::Refused,
+            format_args!(
+                "{why}. UNPROTECTED DMA: the policy lets domains have devices that no IOMMU confines. They may not \
+                 master the bus, so they can do no DMA; one that does it all the same is stopped by NOTHING"
+            ),
+        ),
+        Err(why) => fact("iommu", Finding::Missing, format_args!("{why}: domains with devices are refused")),
     }
 }
 
-fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), IommuError> {
-    let dmar = facts.dmar.as_ref().ok_or(IommuError::Unsupported("a DMAR table"))?;
-    let page = || TablePage::new().ok_or(IommuError::NoMemory);
+fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), Failure> {
+    let dmar = facts.dmar.as_ref().ok_or("no DMAR table, so no IOMMU that we know")?;
+    let page = || TablePage::new().ok_or(NO_MEMORY);
     let root = page()?;
     let mut contexts = [None; 256];
     for bus in pci::buses() {
@@ -130,18 +112,18 @@ fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), IommuError> {
     let mut units = Vec::new();
     let (mut coherent, mut page_selective, mut interrupts) = (true, true, dmar.interrupt_remapping);
     for info in &dmar.units {
-        let address = PhysAddr::try_new(info.registers).map_err(|_| IommuError::Unsupported("a sane address"))?;
+        let address = PhysAddr::try_new(info.registers).map_err(|_| "the IOMMU has no sane address")?;
         let unit = Unit::new(address, page()?, page()?)?;
         let (capabilities, extended) = unit.capabilities();
         if capabilities.domains() <= SLOTS as u32 {
-            return Err(IommuError::Unsupported("enough domain ids"));
+            return Err("the IOMMU lacks enough domain ids");
         }
         coherent &= extended.coherent();
         page_selective &= capabilities.page_selective();
         interrupts &= extended.interrupt_remapping();
         units.push(unit);
     }
-    let version = units.first().ok_or(IommuError::Unsupported("remapping units"))?.version();
+    let version = units.first().ok_or("no remapping units")?.version();
     for unit in &mut units {
         unit.enable_translation(root.address())?;
     }
@@ -163,27 +145,20 @@ fn tag(domain: DomId) -> Option<IommuDomainId> {
 
 impl Remapping {
     /// Runs commands on every unit. A failure costs all devices their bus mastering.
-    fn run_all(&self, commands: &[Command]) -> Result<(), IommuError> {
+    fn run_all(&self, commands: &[Command]) -> Result<(), Failure> {
         let mut result = Ok(());
         for unit in &self.units {
             let outcome = unit.lock().run(commands);
             result = result.and(outcome);
         }
-        result.inspect_err(contain)
+        result.inspect_err(|why| pci::silence_all(why))
     }
-}
-
-fn contain(error: &IommuError) {
-    if !BROKEN.swap(true, Ordering::Relaxed) {
-        log::error!("iommu: {error}: bus mastering of all devices is off");
-    }
-    pci::silence_all();
 }
 
 /// Lets a function's DMA through to the address space with this root. `unit` as `pci` found it.
-pub fn attach(unit: usize, bdf: Bdf, domain: DomId, root: Hpa) -> Result<(), IommuError> {
+pub fn attach(unit: usize, bdf: Bdf, domain: DomId, root: Hpa) -> Result<(), Failure> {
     let (remapping, id, table) = context(bdf, domain)?;
-    let mut unit = remapping.units.get(unit).ok_or(IommuError::NoEntry)?.lock();
+    let mut unit = remapping.units.get(unit).ok_or(NO_ENTRY)?.lock();
     let index = usize::from(bdf.devfn());
     table.write(index, context_entry(root.0, id));
     let outcome = unit.run(&[Command::context(id, bdf), Command::iotlb(id)]);
@@ -195,27 +170,27 @@ pub fn attach(unit: usize, bdf: Bdf, domain: DomId, root: Hpa) -> Result<(), Iom
         }
         Err(error) => {
             table.write(index, BLOCKED);
-            contain(&error);
+            pci::silence_all(error);
             Err(error)
         }
     }
 }
 
 /// Blocks a function's DMA. On return, what it began before has ended; or, on an error, no device masters the bus.
-pub fn detach(unit: usize, bdf: Bdf, domain: DomId) -> Result<(), IommuError> {
+pub fn detach(unit: usize, bdf: Bdf, domain: DomId) -> Result<(), Failure> {
     let (remapping, id, table) = context(bdf, domain)?;
     table.write(usize::from(bdf.devfn()), BLOCKED);
     count(id).fetch_sub(1, Ordering::Relaxed);
-    let mut unit = remapping.units.get(unit).ok_or(IommuError::NoEntry)?.lock();
+    let mut unit = remapping.units.get(unit).ok_or(NO_ENTRY)?.lock();
     let outcome = unit.run(&[Command::context(id, bdf), Command::iotlb(id)]);
     drop(unit);
-    outcome.inspect_err(contain)
+    outcome.inspect_err(|why| pci::silence_all(why))
 }
 
-fn context(bdf: Bdf, domain: DomId) -> Result<(&'static Remapping, IommuDomainId, TablePage), IommuError> {
-    let remapping = REMAPPING.get().ok_or(IommuError::Unsupported("remapping units"))?;
-    let id = tag(domain).ok_or(IommuError::NoEntry)?;
-    let table = remapping.contexts[usize::from(bdf.bus())].ok_or(IommuError::NoEntry)?;
+fn context(bdf: Bdf, domain: DomId) -> Result<(&'static Remapping, IommuDomainId, TablePage), Failure> {
+    let remapping = REMAPPING.get().ok_or("no remapping units")?;
+    let id = tag(domain).ok_or(NO_ENTRY)?;
+    let table = remapping.contexts[usize::from(bdf.bus())].ok_or(NO_ENTRY)?;
     Ok((remapping, id, table))
 }
 
@@ -269,12 +244,12 @@ pub fn allocate_interrupt(
     cpu: u8,
     trigger: Trigger,
     source: Bdf,
-) -> Result<Option<InterruptEntry>, IommuError> {
+) -> Result<Option<InterruptEntry>, Failure> {
     let Some((remapping, interrupts)) = interrupts() else {
         return Ok(None);
     };
     let mut interrupts = interrupts.lock();
-    let index = interrupts.used.iter().position(|used| !used).ok_or(IommuError::NoEntry)?;
+    let index = interrupts.used.iter().position(|used| !used).ok_or(NO_ENTRY)?;
     interrupts.table.write(index, interrupt_entry(vector, cpu, trigger, source));
     // An entry that was not present may be cached as such (caching mode).
     if let Err(error) = remapping.run_all(&[Command::interrupt(index as u16)]) {

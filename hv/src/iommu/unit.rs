@@ -1,6 +1,6 @@
 //! One VT-d remapping unit: its registers, its invalidation queue, its faults (VT-d 11.4, 6.5, 7).
 
-use super::IommuError;
+use super::{Failure, NO_MEMORY};
 use super::tables::TablePage;
 use crate::mmio::Registers;
 use crate::time;
@@ -49,8 +49,9 @@ const QUEUE_ERRORS: u32 = 0b111 << 4;
 /// Fault control: no interrupt.
 const FAULT_MASKED: u32 = 1 << 31;
 
+const LATE: Failure = "the IOMMU does not answer";
 /// Bytes of registers. The fault records may lie further up, within this.
-const REGISTER_BYTES: u64 = 0x4000;
+pub const REGISTER_BYTES: u64 = 0x4000;
 /// Commands in the queue; a page of them.
 const QUEUE_ENTRIES: usize = 256;
 /// A unit that has not answered after this long is broken.
@@ -75,16 +76,16 @@ pub struct Unit {
 
 impl Unit {
     /// Maps the unit's registers and checks that it has what is needed.
-    pub fn new(address: PhysAddr, queue: TablePage, status: TablePage) -> Result<Self, IommuError> {
+    pub fn new(address: PhysAddr, queue: TablePage, status: TablePage) -> Result<Self, Failure> {
         // SAFETY: the DMAR table says that a remapping unit's registers are there.
-        let registers = unsafe { Registers::map(address, REGISTER_BYTES) }.map_err(|_| IommuError::NoMemory)?;
+        let registers = unsafe { Registers::map(address, REGISTER_BYTES) }.map_err(|_| NO_MEMORY)?;
         let capabilities = Capabilities(registers.read64(register::CAPABILITIES));
         let extended = ExtendedCapabilities(registers.read64(register::EXTENDED_CAPABILITIES));
         if !capabilities.has_four_levels() {
-            return Err(IommuError::Unsupported("48-bit addresses (QEMU: aw-bits=48)"));
+            return Err("the IOMMU lacks 48-bit addresses (QEMU: aw-bits=48)");
         }
         if !extended.queued_invalidation() {
-            return Err(IommuError::Unsupported("queued invalidation"));
+            return Err("the IOMMU lacks queued invalidation");
         }
         Ok(Self { registers, capabilities, extended, queue, status, tail: 0, waits: 0, broken: false })
     }
@@ -101,7 +102,7 @@ impl Unit {
     }
 
     /// Turns translation on with this root table, from whatever state firmware left.
-    pub fn enable_translation(&mut self, root: PhysAddr) -> Result<(), IommuError> {
+    pub fn enable_translation(&mut self, root: PhysAddr) -> Result<(), Failure> {
         for bit in [command::TRANSLATION, command::INTERRUPTS, command::QUEUE] {
             self.set(bit, false)?;
         }
@@ -124,7 +125,7 @@ impl Unit {
 
     /// Turns interrupt remapping on with this table of 256 entries. Interrupts in compatibility format are blocked:
     /// that bit stays off.
-    pub fn enable_interrupts(&mut self, table: PhysAddr) -> Result<(), IommuError> {
+    pub fn enable_interrupts(&mut self, table: PhysAddr) -> Result<(), Failure> {
         /// 2^(7+1) entries.
         const SIZE: u64 = 7;
         self.flush_write_buffer()?;
@@ -143,7 +144,7 @@ impl Unit {
     }
 
     /// Turns a persistent bit of global command on or off, and waits until it is so.
-    fn set(&mut self, bit: u32, on: bool) -> Result<(), IommuError> {
+    fn set(&mut self, bit: u32, on: bool) -> Result<(), Failure> {
         let status = self.registers.read32(register::GLOBAL_STATUS) & command::PERSISTENT;
         let wanted = if on { status | bit } else { status & !bit };
         self.registers.write32(register::GLOBAL_COMMAND, wanted);
@@ -151,13 +152,13 @@ impl Unit {
     }
 
     /// Commands something that is done once, and waits until it is.
-    fn trigger(&mut self, bit: u32) -> Result<(), IommuError> {
+    fn trigger(&mut self, bit: u32) -> Result<(), Failure> {
         let status = self.registers.read32(register::GLOBAL_STATUS) & command::PERSISTENT;
         self.registers.write32(register::GLOBAL_COMMAND, status | bit);
         self.poll(|unit| unit.registers.read32(register::GLOBAL_STATUS) & bit != 0)
     }
 
-    fn flush_write_buffer(&mut self) -> Result<(), IommuError> {
+    fn flush_write_buffer(&mut self) -> Result<(), Failure> {
         const BIT: u32 = command::FLUSH_WRITE_BUFFER;
         if !self.capabilities.needs_write_buffer_flush() {
             return Ok(());
@@ -168,7 +169,7 @@ impl Unit {
     }
 
     /// Waits with a bound. Not being answered in time breaks the unit for good.
-    fn poll(&mut self, done: impl Fn(&Self) -> bool) -> Result<(), IommuError> {
+    fn poll(&mut self, done: impl Fn(&Self) -> bool) -> Result<(), Failure> {
         let deadline = time::now().plus_nanos(ANSWER_NANOS);
         for _ in 0..POLLS_MAX {
             if done(self) {
@@ -180,14 +181,14 @@ impl Unit {
             core::hint::spin_loop();
         }
         self.broken = true;
-        Err(IommuError::TimedOut)
+        Err(LATE)
     }
 
     /// Executes commands (at most 8) in order and waits until the last is done: then no stale entry is in use, and DMA
     /// that began under one has ended. A unit that was late once is broken and never trusted again.
-    pub fn run(&mut self, commands: &[Command]) -> Result<(), IommuError> {
+    pub fn run(&mut self, commands: &[Command]) -> Result<(), Failure> {
         if self.broken {
-            return Err(IommuError::TimedOut);
+            return Err(LATE);
         }
         self.waits = self.waits.wrapping_add(1);
         let number = self.waits;
@@ -212,7 +213,7 @@ impl Unit {
         self.broken = true;
         let head = self.registers.read64(register::QUEUE_HEAD) / 16;
         log::error!("iommu: command {head} failed, status {:#x}", self.registers.read32(register::FAULT_STATUS));
-        Err(IommuError::CommandFailed)
+        Err("the IOMMU refused a command")
     }
 
     /// The queue is empty whenever this is called first, so it never fills up.

@@ -72,18 +72,18 @@ impl Lines {
     pub fn new(facts: &Facts) -> Self {
         let mut lines = Self::NONE;
         for info in &facts.io_apics {
-            let Ok(address) = PhysAddr::try_new(info.address) else {
+            let Ok(address) = PhysAddr::try_new(info.io_apic_address.into()) else {
                 continue;
             };
             // SAFETY: the MADT says that an I/O APIC's registers are there.
             let Ok(registers) = (unsafe { Registers::map(address, 0x20) }) else {
                 continue;
             };
-            let source = facts.dmar.as_ref().and_then(|dmar| dmar.io_apic(info.id));
-            let mut controller = IoApic { registers, first_line: info.first_line, pins: 0, source };
+            let source = facts.dmar.as_ref().and_then(|dmar| dmar.io_apic(info.io_apic_id));
+            let mut controller = IoApic { registers, first_line: info.global_system_interrupt_base, pins: 0, source };
             controller.pins = (controller.read(VERSION) >> 16 & 0xff) + 1;
             for pin in 0..controller.pins {
-                controller.set(info.first_line + pin, REDIRECTION_MASKED);
+                controller.set(controller.first_line + pin, REDIRECTION_MASKED);
             }
             // As many as `Facts` has room for.
             let _ = lines.controllers.push(controller);

@@ -1,11 +1,12 @@
 //! What domains see of PCI: the policy domain the list of functions, a driver domain its own devices.
 
 use super::assign::{bar_address, owned_by};
-use super::{Function, Machine, Messages, Owner, STATES, State, find, machine};
+use super::{Function, Machine, Messages, Owner, SILENCED, STATES, State, find, machine, mastering};
+use core::sync::atomic::Ordering;
 use hv_core::error::Errno;
 use hv_core::ids::DomId;
 use hv_core::pci::Bdf;
-use hv_core::pci::bar::BarKind;
+use hv_core::pci::bar::{BarKind, Inside};
 use hv_core::pci::config::{Field, Verdict, judge_write};
 use xen_abi::platform::{
     BAR_HAS_MSIX, BAR_MEMORY, Bar, ConfigAccess, DeviceDescribe, DeviceInfo, LABEL_NONE, OWNER_HYPERVISOR,
@@ -45,7 +46,7 @@ pub fn describe(domain: DomId, index: u32) -> Result<DeviceDescribe, Errno> {
     let mut bars = [Bar::default(); 6];
     for ((slot, bar), out) in function.bars.iter().enumerate().zip(&mut bars) {
         let Some(bar) = bar else { continue };
-        let in_bar = |inside: hv_core::pci::bar::Inside| usize::from(inside.bar) == slot;
+        let in_bar = |inside: Inside| usize::from(inside.bar) == slot;
         let holds_msix =
             matches!(&function.messages, Messages::MsiX(msix) if in_bar(msix.table) || in_bar(msix.pending));
         *out = Bar {
@@ -78,9 +79,9 @@ pub(super) fn with_owned<T>(
     bdf: Bdf,
     act: impl FnOnce(&Machine, &Function, &mut State) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
-    let (machine, at) = find(bdf).ok_or(Errno::EPERM)?;
+    let (machine, at, function) = find(bdf).ok_or(Errno::EPERM)?;
     let mut states = STATES.lock();
-    let (function, state) = machine.functions.get(at).zip(states.get_mut(at)).ok_or(Errno::EPERM)?;
+    let state = states.get_mut(at).ok_or(Errno::EPERM)?;
     if state.owner != Owner::Domain(domain) {
         return Err(Errno::EPERM);
     }
@@ -102,11 +103,15 @@ pub fn config_read(domain: DomId, access: &ConfigAccess) -> Result<u32, Errno> {
 /// Writes configuration space of an own device: see `hv_core::pci::config` for what is let through.
 pub fn config_write(domain: DomId, access: &ConfigAccess) -> Result<(), Errno> {
     let (bdf, field) = field(access)?;
-    with_owned(domain, bdf, |machine, _, _| {
+    with_owned(domain, bdf, |machine, function, state| {
         let current = machine.ecam.read(bdf, field.dword());
-        match judge_write(field, access.value, current) {
+        match judge_write(field, access.value, current, mastering(function, state)) {
             Verdict::Write(dword) => {
                 machine.ecam.write(bdf, field.dword(), dword);
+                // Another CPU may have silenced it since it was judged.
+                if SILENCED.load(Ordering::SeqCst) {
+                    machine.silence(bdf);
+                }
                 Ok(())
             }
             Verdict::Ignore => Ok(()),

@@ -1,9 +1,10 @@
 //! Configuration space, memory-mapped (PCI Express Base 5.0, 7.2.2), and walking its capability lists with a bound.
 
-use crate::acpi::EcamInfo;
 use crate::mm::MapError;
 use crate::mmio::Registers;
+use acpi::mcfg::McfgEntry;
 use core::cell::Cell;
+use core::ops::RangeInclusive;
 use hv_core::pci::Bdf;
 use pci_types::{ConfigRegionAccess, PciAddress};
 use x86_64::PhysAddr;
@@ -14,27 +15,29 @@ const BUS_BYTES: u64 = 1 << 20;
 /// Configuration space of segment 0.
 pub struct Ecam {
     registers: Registers,
-    /// First bus that it shows.
-    pub first_bus: u8,
-    /// Last bus that it shows.
-    pub last_bus: u8,
+    /// Buses that it shows.
+    pub buses: RangeInclusive<u8>,
+}
+
+/// First byte and bytes of what the MCFG table describes. Its base is that of bus 0, shown or not.
+pub fn extent(entry: &McfgEntry) -> (u64, u64) {
+    let buses = u64::from(entry.bus_number_end.saturating_sub(entry.bus_number_start)) + 1;
+    ({ entry.base_address }.saturating_add(u64::from(entry.bus_number_start) * BUS_BYTES), buses * BUS_BYTES)
 }
 
 impl Ecam {
     /// Maps what the MCFG table describes.
-    pub fn map(info: &EcamInfo) -> Result<Self, MapError> {
-        let buses = u64::from(info.last_bus.saturating_sub(info.first_bus)) + 1;
-        // MCFG's base is that of bus 0, shown or not.
-        let base = info.base.checked_add(u64::from(info.first_bus) * BUS_BYTES).ok_or(MapError::BadRange)?;
-        let start = PhysAddr::try_new(base).map_err(|_| MapError::BadRange)?;
+    pub fn map(entry: &McfgEntry) -> Result<Self, MapError> {
+        let (start, bytes) = extent(entry);
+        let start = PhysAddr::try_new(start).map_err(|_| MapError::BadRange)?;
         // SAFETY: firmware says that this range is configuration space, which the chipset decodes, not memory.
-        let registers = unsafe { Registers::map(start, buses * BUS_BYTES)? };
-        Ok(Self { registers, first_bus: info.first_bus, last_bus: info.last_bus })
+        let registers = unsafe { Registers::map(start, bytes)? };
+        Ok(Self { registers, buses: entry.bus_number_start..=entry.bus_number_end })
     }
 
     /// Offset of a register; outside the window for buses that are not shown.
     fn offset(&self, bdf: Bdf, register: u16) -> u64 {
-        let function = u64::from(bdf.0).wrapping_sub(u64::from(self.first_bus) << 8);
+        let function = u64::from(bdf.0).wrapping_sub(u64::from(*self.buses.start()) << 8);
         function.saturating_mul(4096).saturating_add(u64::from(register & 0xffc))
     }
 
@@ -52,6 +55,11 @@ impl Ecam {
     pub fn change(&self, bdf: Bdf, register: u16, mask: u32, value: u32) {
         let current = self.read(bdf, register);
         self.write(bdf, register, current & !mask | value & mask);
+    }
+
+    /// For `pci_types`, a few reads' worth.
+    pub fn bounded(&self) -> Bounded<'_> {
+        Bounded { ecam: self, reads_left: Cell::new(READS_MAX) }
     }
 
     /// The offset of an extended capability (PCI Express Base 5.0, 7.6).
@@ -74,48 +82,28 @@ impl Ecam {
     }
 }
 
-// SAFETY of both impls: the trait's functions are unsafe to call, and these ask nothing of their callers: every access
-// is inside the window or has no effect, and what it can do is limited to devices in quarantine or by the IOMMU.
-impl ConfigRegionAccess for Ecam {
-    unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
-        Ecam::read(self, from_crate(address), offset)
-    }
+/// Reads that any sane list of capabilities takes at most: 48 of them, and what MSI-X and the header take beyond.
+const READS_MAX: u32 = 64;
 
-    unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
-        Ecam::write(self, from_crate(address), offset, value);
-    }
-}
-
-/// Configuration space that reads as zero after a number of reads: `pci_types` follows capability lists without a
+/// Configuration space that reads as zero after [`READS_MAX`] reads: `pci_types` follows capability lists without a
 /// bound, and a zero ends each.
 pub struct Bounded<'a> {
     ecam: &'a Ecam,
     reads_left: Cell<u32>,
 }
 
-/// Reads that any sane list of capabilities takes at most: 48 of them, and what MSI-X reads beyond.
-const READS_MAX: u32 = 64;
-
-impl<'a> Bounded<'a> {
-    /// A fresh budget.
-    pub fn new(ecam: &'a Ecam) -> Self {
-        Self { ecam, reads_left: Cell::new(READS_MAX) }
-    }
-}
-
+// SAFETY of the functions, which are unsafe to call by the trait's definition: these ask nothing of their callers.
+// Every access is inside the window or has no effect, and what it can do is limited to a device in quarantine or
+// behind the IOMMU.
 impl ConfigRegionAccess for Bounded<'_> {
     unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
-        match self.reads_left.get().checked_sub(1) {
-            Some(left) => {
-                self.reads_left.set(left);
-                Ecam::read(self.ecam, from_crate(address), offset)
-            }
-            None => 0,
-        }
+        let Some(left) = self.reads_left.get().checked_sub(1) else { return 0 };
+        self.reads_left.set(left);
+        self.ecam.read(from_crate(address), offset)
     }
 
     unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
-        Ecam::write(self.ecam, from_crate(address), offset, value);
+        self.ecam.write(from_crate(address), offset, value);
     }
 }
 

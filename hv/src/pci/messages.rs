@@ -10,6 +10,7 @@ use crate::mmio::Registers;
 use hv_core::error::Errno;
 use hv_core::ids::DomId;
 use hv_core::pci::Bdf;
+use hv_core::pci::config::{COMMAND_INTX_DISABLE, COMMAND_MEMORY};
 use x86_64::PhysAddr;
 
 const ENTRY_BYTES: u64 = 16;
@@ -33,30 +34,30 @@ pub(super) fn prepare(machine: &Machine, function: &Function, state: &mut State)
     let Messages::MsiX(msix) = &function.messages else {
         return Ok(());
     };
-    let bdf = function.identity.bdf;
+    let bdf = function.member.bdf;
     if state.table.is_none() {
         let bar = function.bars.get(usize::from(msix.table.bar)).copied().flatten().ok_or(Errno::ENODEV)?;
         let start = PhysAddr::try_new(bar.base + u64::from(msix.table.offset)).map_err(|_| Errno::ENODEV)?;
-        // SAFETY: the range lies inside a BAR as sized at boot, so a device decodes it and it is no memory.
+        // SAFETY: the range lies inside a BAR as sized at boot, which is not over memory (`enumerate::unfit`).
         let table = unsafe { Registers::map(start, u64::from(msix.table.bytes)) };
         state.table = Some(table.map_err(|_| Errno::ENOMEM)?);
     }
     let table = state.table.ok_or(Errno::ENODEV)?;
-    machine.ecam.change(bdf, 4, 0xffff, super::COMMAND_MEMORY | super::COMMAND_INTX_DISABLE);
+    machine.ecam.write(bdf, 4, COMMAND_MEMORY | COMMAND_INTX_DISABLE);
     for entry in 0..u64::from(msix.vectors) {
         table.write32(entry * ENTRY_BYTES + ENTRY_CONTROL, ENTRY_MASKED);
     }
     let mut capability = msix.capability;
-    capability.set_function_mask(false, &machine.ecam);
-    capability.set_enabled(true, &machine.ecam);
+    capability.set_function_mask(false, machine.ecam.bounded());
+    capability.set_enabled(true, machine.ecam.bounded());
     Ok(())
 }
 
 /// Switches all messages off.
 pub(super) fn disable(machine: &Machine, function: &Function) {
     match function.messages {
-        Messages::MsiX(mut msix) => msix.capability.set_enabled(false, &machine.ecam),
-        Messages::Msi(msi) => msi.set_enabled(false, &machine.ecam),
+        Messages::MsiX(mut msix) => msix.capability.set_enabled(false, machine.ecam.bounded()),
+        Messages::Msi(msi) => msi.set_enabled(false, machine.ecam.bounded()),
         Messages::None => {}
     }
 }
@@ -72,8 +73,7 @@ pub fn messages_of(domain: DomId, bdf: Bdf) -> Result<u16, Errno> {
 
 /// Whether a message that a device wants to send while it is masked is sent later.
 pub fn keeps_masked_messages(bdf: Bdf) -> bool {
-    let function = super::find(bdf).and_then(|(machine, at)| machine.functions.get(at));
-    function.is_some_and(|function| matches!(function.messages, Messages::MsiX(_)))
+    super::find(bdf).is_some_and(|(_, _, function)| matches!(function.messages, Messages::MsiX(_)))
 }
 
 /// Sets where message `entry` of a device of `domain` goes, and whether it may go. `target`: address and data, `None`
@@ -101,10 +101,10 @@ pub fn set_message(
         }
         Messages::Msi(msi) if entry == 0 => {
             if let Some((address, data)) = target {
-                msi.set_enabled(false, &machine.ecam);
-                msi.set_message_info(address, data, &machine.ecam);
+                msi.set_enabled(false, machine.ecam.bounded());
+                msi.set_message_info(address, data, machine.ecam.bounded());
             }
-            msi.set_enabled(mask == MessageMask::Open, &machine.ecam);
+            msi.set_enabled(mask == MessageMask::Open, machine.ecam.bounded());
             Ok(())
         }
         _ => Err(Errno::EINVAL),

@@ -6,6 +6,9 @@
 //! Quarantine is where every device starts and where it returns: no decoding, no bus mastering, no interrupts, and a
 //! context entry in the IOMMU that blocks. Bridges, and what has no type 0 header, stay the hypervisor's.
 //!
+//! **Bus mastering** is a right that is lost for good, or until the next owner: for faults without end, when an IOMMU fails,
+//! and where none confines the device. `config_write` asks [`mastering`] each time.
+//!
 //! Lock order: a domain's lock, then `irq`'s, then [`STATES`], then the IOMMU's.
 
 mod access;
@@ -16,36 +19,29 @@ mod messages;
 mod reset;
 
 pub use access::{config_read, config_write, describe, info};
-pub use assign::{DeviceSpace, Recipient, assign, release};
+pub use assign::{assign, release, tables_of};
 pub use messages::{MessageMask, keeps_masked_messages, messages_of, set_message};
 
 use crate::acpi::Facts;
 use crate::boot::report::{Finding, fact};
+use crate::iommu;
 use crate::mmio::Registers;
 use crate::system::system;
 use crate::time::Instant;
 use alloc::vec::Vec;
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 use ecam::Ecam;
 use hv_core::authority::{Function as Identity, Resolution, SealedPolicy};
 use hv_core::ids::{DomId, Label};
 use hv_core::iommu::vtd::Fault;
 use hv_core::pci::Bdf;
-use hv_core::pci::bar::{BARS, Bar, BarKind, Inside};
-use hv_core::pci::config::{COMMAND_INTX_DISABLE, COMMAND_MEMORY};
+use hv_core::pci::bar::{BARS, Bar, BarKind, Inside, PageRange};
+use hv_core::pci::config::{BusMastering, COMMAND_BUS_MASTER};
+use hv_core::pci::faults::Faults;
+use hv_core::pci::group::{Member, Node};
 use pci_types::capability::{MsiCapability, MsixCapability};
 use spin::{Mutex, Once};
-
-/// What a function may be used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Role {
-    /// It can be given to a domain.
-    Endpoint,
-    /// It leads to other buses.
-    Bridge { secondary: u8, subordinate: u8, express: bool },
-    /// Host bridge, ISA bridge, anything with an unknown header.
-    Fixed,
-}
 
 /// MSI-X as found at boot.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +50,8 @@ struct MsiX {
     vectors: u16,
     table: Inside,
     pending: Inside,
+    /// The pages of both, which no domain gets.
+    holes: [PageRange; 2],
 }
 
 /// How it signals interrupts by message.
@@ -79,7 +77,7 @@ enum Reset {
 #[derive(Debug)]
 struct Function {
     identity: Identity,
-    role: Role,
+    member: Member,
     bars: [Option<Bar>; BARS],
     bar_registers: [u32; BARS],
     messages: Messages,
@@ -90,10 +88,8 @@ struct Function {
     group: u16,
     /// The IOMMU that confines it.
     unit: Option<usize>,
-    /// Firmware wants memory kept for its DMA.
-    reserved_memory: bool,
-    /// A bridge to conventional PCI speaks for it.
-    aliased: bool,
+    /// Why no domain may have it.
+    unfit: Option<&'static str>,
 }
 
 /// Who has a function.
@@ -116,7 +112,7 @@ struct State {
     /// DMA faults since boot.
     faults: u32,
     /// DMA faults since it was assigned.
-    faults_of_owner: u32,
+    faults_of_owner: Faults,
     /// A reset is in progress until then.
     ready_at: Instant,
     /// The MSI-X table, once mapped.
@@ -133,16 +129,20 @@ struct Machine {
 
 static MACHINE: Once<Machine> = Once::new();
 static STATES: Mutex<Vec<State>> = Mutex::new(Vec::new());
+/// No device masters the bus any more.
+static SILENCED: AtomicBool = AtomicBool::new(false);
+/// Faults of what is no known function.
+static STRANGERS: Mutex<Faults> = Mutex::new(Faults::NONE);
 
 fn machine() -> Option<&'static Machine> {
     MACHINE.get()
 }
 
-/// The function with this name, as an index into [`Machine::functions`] and [`STATES`].
-fn find(bdf: Bdf) -> Option<(&'static Machine, usize)> {
+/// The function with this name, with its index in [`Machine::functions`] and [`STATES`].
+fn find(bdf: Bdf) -> Option<(&'static Machine, usize, &'static Function)> {
     let machine = machine()?;
-    let at = machine.functions.binary_search_by_key(&bdf, |function| function.identity.bdf).ok()?;
-    Some((machine, at))
+    let at = machine.functions.binary_search_by_key(&bdf, |function| function.member.bdf).ok()?;
+    Some((machine, at, machine.functions.get(at)?))
 }
 
 /// Finds all functions and quarantines them. After `acpi::init`, before `iommu::init`.
@@ -162,20 +162,16 @@ pub fn init(facts: &Facts) {
     if more {
         fact("pci", Finding::Refused, format_args!("more functions than supported: the rest is left alone"));
     }
-    let owner = |function: &Function| match function.role {
-        Role::Endpoint => Owner::Quarantine,
-        _ => Owner::Hypervisor,
-    };
     let state = |function: &Function| State {
-        owner: owner(function),
+        owner: if function.is_endpoint() { Owner::Quarantine } else { Owner::Hypervisor },
         faults: 0,
-        faults_of_owner: 0,
+        faults_of_owner: Faults::NONE,
         ready_at: Instant::from_nanos(0),
         table: None,
         driver: None,
     };
     *STATES.lock() = functions.iter().map(state).collect();
-    let endpoints = functions.iter().filter(|function| function.role == Role::Endpoint).count();
+    let endpoints = functions.iter().filter(|function| function.is_endpoint()).count();
     fact("pci", Finding::Ok, format_args!("{} functions, {endpoints} in quarantine", functions.len()));
     MACHINE.call_once(|| Machine { ecam, functions });
 }
@@ -183,10 +179,8 @@ pub fn init(facts: &Facts) {
 /// Finds out which function each device entry of the policy means, reports it, and starts resetting those functions so
 /// that they are ready when they are asked for. After `system::init`.
 pub fn resolve(policy: &SealedPolicy) {
-    let none = Vec::new();
-    let functions = machine().map_or(&none, |machine| &machine.functions);
-    let candidates =
-        functions.iter().filter(|function| function.role == Role::Endpoint).map(|function| &function.identity);
+    let functions = machine().map_or(&[][..], |machine| &machine.functions);
+    let candidates = functions.iter().filter(|function| function.is_endpoint()).map(|function| &function.identity);
     for (index, entry) in policy.devices().iter().enumerate() {
         let name = policy.text(entry.name);
         let refused = |why: fmt::Arguments| fact(name, Finding::Refused, why);
@@ -208,69 +202,106 @@ pub fn resolve(policy: &SealedPolicy) {
 }
 
 fn select(bdf: Bdf, label: Label, selector: u32, name: &str, policy: &SealedPolicy) {
-    let Some((machine, at)) = find(bdf) else { return };
+    let Some((machine, at, function)) = find(bdf) else { return };
     let mut states = STATES.lock();
-    let Some((function, state)) = machine.functions.get(at).zip(states.get_mut(at)) else { return };
+    let Some(state) = states.get_mut(at) else { return };
     state.driver = Some((label, selector));
-    reset::start(function, state);
+    reset::start(machine, function, state);
     let Identity { vendor, device, .. } = function.identity;
     let reset = match function.reset {
         Reset::FunctionLevel(_) => "function-level reset",
         Reset::PowerCycle(_) => "reset by power state",
         Reset::None => "no reset",
     };
-    fact(name, Finding::Ok, format_args!("{bdf} {vendor:04x}:{device:04x} for {}, {reset}", policy.name(label)));
+    match function.unfit {
+        Some(why) => fact(name, Finding::Refused, format_args!("{bdf} {vendor:04x}:{device:04x}: {why}")),
+        None => {
+            let owner = policy.name(label);
+            fact(name, Finding::Ok, format_args!("{bdf} {vendor:04x}:{device:04x} for {owner}, {reset}"));
+        }
+    }
 }
 
 /// Buses that have functions, for the IOMMU's tables.
 pub fn buses() -> impl Iterator<Item = u8> {
     let functions = machine().map_or(&[][..], |machine| &machine.functions);
     let mut last = None;
-    functions.iter().map(|function| function.identity.bdf.bus()).filter(move |bus| last.replace(*bus) != Some(*bus))
+    functions.iter().map(|function| function.member.bdf.bus()).filter(move |bus| last.replace(*bus) != Some(*bus))
 }
-
-/// Faults of one owner after which its device loses bus mastering.
-const FAULTS_MAX: u32 = 4096;
-/// Faults of one owner that are reported one by one; after that, each power of two.
-const FAULTS_REPORTED: u32 = 8;
 
 /// Counts and reports a DMA or interrupt fault. A device that goes on and on loses bus mastering.
 pub fn record_fault(fault: &Fault) {
     let bdf = fault.source;
-    let Some((machine, at)) = find(bdf) else {
-        log::warn!("DMA fault: unknown device {bdf}: {fault}");
+    let Some((machine, at, _)) = find(bdf) else {
+        if let Some(count) = STRANGERS.lock().record() {
+            log::warn!("DMA fault: unknown device {bdf} {fault} [{count}]");
+        }
         return;
     };
     let mut states = STATES.lock();
     let Some(state) = states.get_mut(at) else { return };
     state.faults = state.faults.saturating_add(1);
-    state.faults_of_owner = state.faults_of_owner.saturating_add(1);
-    let count = state.faults_of_owner;
-    if count <= FAULTS_REPORTED || count.is_power_of_two() {
-        match (state.owner, state.driver) {
-            (Owner::Domain(_), Some((label, _))) => {
-                let name = system().policy.name(label);
-                log::warn!("DMA fault: device {bdf} (domain {name}) {fault} [{count}]");
-            }
-            (owner, _) => log::warn!("DMA fault: device {bdf} ({owner:?}) {fault} [{count}]"),
-        }
+    let told = state.faults_of_owner.record();
+    let too_many = state.faults_of_owner.too_many();
+    if too_many {
+        machine.silence(bdf);
     }
-    if count == FAULTS_MAX && matches!(state.owner, Owner::Domain(_) | Owner::Quarantine) {
-        machine.ecam.write(bdf, 4, COMMAND_MEMORY | COMMAND_INTX_DISABLE);
-        log::warn!("DMA fault: device {bdf} faulted {count} times: its bus mastering is off");
+    let Some(count) = told else { return };
+    let end = if too_many { ", its bus mastering stays off" } else { "" };
+    match (state.owner, state.driver) {
+        (Owner::Domain(_), Some((label, _))) => {
+            let name = system().policy.name(label);
+            log::warn!("DMA fault: device {bdf} (domain {name}) {fault} [{count}]{end}");
+        }
+        (owner, _) => log::warn!("DMA fault: device {bdf} ({owner:?}) {fault} [{count}]{end}"),
     }
 }
 
-/// Takes bus mastering from every device, without a lock: the last resort when an IOMMU does not answer, so that what
+/// Takes bus mastering from every device for good, without a lock: the last resort when an IOMMU fails, so that what
 /// its caches still hold is of no use to anyone.
-pub fn silence_all() {
+pub fn silence_all(why: &str) {
+    if SILENCED.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    log::error!("{why}: bus mastering of all devices is off for good");
     let Some(machine) = machine() else { return };
-    for function in machine.functions.iter().filter(|function| function.role == Role::Endpoint) {
-        machine.ecam.write(function.identity.bdf, 4, COMMAND_MEMORY | COMMAND_INTX_DISABLE);
+    for function in machine.functions.iter().filter(|function| function.is_endpoint()) {
+        machine.silence(function.member.bdf);
+    }
+}
+
+/// Whether a device may master the bus now.
+fn mastering(function: &Function, state: &State) -> BusMastering {
+    let lost = SILENCED.load(Ordering::SeqCst) || state.faults_of_owner.too_many();
+    if lost || !function.is_confined() { BusMastering::Denied } else { BusMastering::Allowed }
+}
+
+impl Machine {
+    /// Takes bus mastering from a function and leaves the rest of its command register as it is.
+    fn silence(&self, bdf: Bdf) {
+        // The upper half is status, whose ones are cleared by ones.
+        self.ecam.change(bdf, 4, 0xffff_0000 | COMMAND_BUS_MASTER, 0);
+    }
+}
+
+impl State {
+    /// Whether the sealed policy gives the function to this label.
+    fn is_for(&self, label: Label) -> bool {
+        self.driver.is_some_and(|(driver, _)| driver == label)
     }
 }
 
 impl Function {
+    /// Whether a domain could have it, in principle.
+    fn is_endpoint(&self) -> bool {
+        self.member.node == Node::Endpoint
+    }
+
+    /// Whether an IOMMU confines its DMA.
+    fn is_confined(&self) -> bool {
+        iommu::available() && self.unit.is_some()
+    }
+
     /// Its memory BARs, with their numbers.
     fn memory_bars(&self) -> impl Iterator<Item = (usize, &Bar)> {
         let bars = self.bars.iter().enumerate();

@@ -4,7 +4,7 @@
 //! has long passed by then. A reset loses the BARs; they are put back as they were at boot.
 
 use super::ecam::Ecam;
-use super::{Function, Reset, State, machine};
+use super::{Function, Machine, Reset, State};
 use crate::time::{self, Instant};
 use hv_core::pci::config::COMMAND_INTX_DISABLE;
 
@@ -18,12 +18,11 @@ const ANSWER_NANOS: u64 = 1_000_000_000;
 const POLLS_MAX: u32 = 100_000_000;
 
 /// Starts a reset. The function must not be anyone's.
-pub fn start(function: &Function, state: &mut State) {
+pub fn start(machine: &Machine, function: &Function, state: &mut State) {
     /// Device control, initiate function-level reset.
     const INITIATE: u32 = 1 << 15;
     const POWER_STATE: u32 = 0b11;
-    let Some(machine) = machine() else { return };
-    let (ecam, bdf) = (&machine.ecam, function.identity.bdf);
+    let (ecam, bdf) = (&machine.ecam, function.member.bdf);
     let wait = match function.reset {
         Reset::FunctionLevel(at) => {
             ecam.change(bdf, at + 8, INITIATE, INITIATE);
@@ -41,9 +40,8 @@ pub fn start(function: &Function, state: &mut State) {
 
 /// Waits until a reset is over and puts configuration space in order. `false`: the function does not answer.
 #[must_use]
-pub fn finish(function: &Function, state: &State) -> bool {
-    let Some(machine) = machine() else { return false };
-    let (ecam, bdf) = (&machine.ecam, function.identity.bdf);
+pub fn finish(machine: &Machine, function: &Function, state: &State) -> bool {
+    let (ecam, bdf) = (&machine.ecam, function.member.bdf);
     wait_until(state.ready_at, || false);
     if let Reset::PowerCycle(at) = function.reset {
         ecam.change(bdf, at + 4, 0b11, 0);
@@ -61,7 +59,7 @@ pub fn finish(function: &Function, state: &State) -> bool {
 
 /// Configuration space as it is in quarantine.
 pub fn restore(ecam: &Ecam, function: &Function) {
-    let bdf = function.identity.bdf;
+    let bdf = function.member.bdf;
     ecam.write(bdf, 4, COMMAND_INTX_DISABLE);
     for (register, value) in (0x10..).step_by(4).zip(function.bar_registers) {
         ecam.write(bdf, register, value);
