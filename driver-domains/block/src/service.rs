@@ -17,7 +17,7 @@ use xen_abi::io::blkif::{VDISK_READONLY, XEN_IO_PROTO_ABI_X86_64};
 use xen_rings::blkif::{Access, BlkBack, Discard, DiskLimits, Outcome};
 
 use crate::disk::{self, Disk, QUEUE};
-use crate::vbd::{Connection, Ending, InFlight, Plan, SEGMENTS_MAX, Turn, Vbd};
+use crate::vbd::{Connection, Ending, InFlight, Plan, SEGMENTS_MAX, Turn, Vbd, Work};
 
 /// Pages of a ring: 2 to this power at most.
 const RING_ORDER_MAX: u32 = 2;
@@ -49,6 +49,8 @@ pub struct Service {
     events: VecDeque<BackendEvent>,
     plans: BTreeMap<DeviceId, Plan>,
     vbds: Vec<Vbd>,
+    /// Pages mapped for requests in flight.
+    mapped: usize,
     /// Whose turn is first.
     first: usize,
     connections: u64,
@@ -73,6 +75,7 @@ impl Service {
             events: VecDeque::new(),
             plans: BTreeMap::new(),
             vbds: Vec::new(),
+            mapped: 0,
             first: 0,
             connections: 0,
         })
@@ -133,40 +136,45 @@ impl Service {
 
     /// Takes what the devices have finished.
     fn complete(&mut self) -> bool {
-        let mut busy = false;
-        for (number, unit) in self.units.iter_mut().enumerate() {
-            let mut any = false;
-            loop {
-                let (slot, outcome) = match unit.disk.next_done() {
-                    Ok(Some(done)) => done,
-                    Ok(None) => break,
-                    Err(fault) => {
-                        log::error!("disk {}: broke the virtio protocol: {fault:?}", unit.disk.id());
-                        runtime::crash();
-                    }
-                };
+        let mut any = false;
+        for number in 0..self.units.len() {
+            while let Some((request, outcome)) = self.next_finished(number) {
                 any = true;
-                let Some(done) = unit.in_flight.get_mut(slot.index()).and_then(Option::take) else {
-                    continue;
-                };
-                let (connection, ticket) = (done.connection, done.ticket);
-                drop(done); // unmaps: after the answer the front end may take its pages back
-                let outcome = match outcome {
-                    disk::Outcome::Done => Outcome::Done,
-                    disk::Outcome::Failed(_) => Outcome::Failed,
-                };
-                if let Some(vbd) = self.vbds.iter_mut().find(|vbd| vbd.connection == connection) {
-                    vbd.finished(ticket, outcome);
-                }
+                self.finish(request, outcome);
             }
-            if any {
-                // There is room again for those who found the queue full.
-                let waiting = self.vbds.iter_mut().filter(|vbd| vbd.plan.disk == number && vbd.waits_for_room);
-                waiting.for_each(Vbd::wake);
-            }
-            busy |= any;
         }
-        busy
+        if any {
+            // There is room again for those who found none.
+            self.vbds.iter_mut().filter(|vbd| vbd.waits_for_room).for_each(Vbd::wake);
+        }
+        any
+    }
+
+    /// The next request that a disk is done with.
+    fn next_finished(&mut self, unit: usize) -> Option<(InFlight, disk::Outcome)> {
+        let unit = self.units.get_mut(unit)?;
+        loop {
+            let (slot, outcome) = unit.disk.next_done().unwrap_or_else(|fault| {
+                log::error!("disk {}: broke the virtio protocol: {fault:?}", unit.disk.id());
+                runtime::crash();
+            })?;
+            if let Some(request) = unit.in_flight.get_mut(slot.index()).and_then(Option::take) {
+                return Some((request, outcome));
+            }
+        }
+    }
+
+    fn finish(&mut self, request: InFlight, outcome: disk::Outcome) {
+        let (connection, ticket) = (request.connection, request.ticket);
+        self.mapped = self.mapped.saturating_sub(request.pages());
+        drop(request); // unmaps: after the answer the front end may take its pages back
+        let outcome = match outcome {
+            disk::Outcome::Done => Outcome::Done,
+            disk::Outcome::Failed(_) => Outcome::Failed,
+        };
+        if let Some(vbd) = self.vbds.iter_mut().find(|vbd| vbd.connection == connection) {
+            vbd.finished(ticket, outcome);
+        }
     }
 
     /// One turn for each virtual disk that has something to do, another one first each time.
@@ -180,14 +188,10 @@ impl Service {
             let Some(unit) = self.units.get_mut(vbd.plan.disk) else {
                 continue;
             };
-            let in_flight = &mut unit.in_flight;
-            let turn = vbd.turn(&mut unit.disk, &mut |slot, request| {
-                if let Some(place) = in_flight.get_mut(slot.index()) {
-                    *place = Some(request);
-                }
-            });
+            let work = &mut Work { disk: &mut unit.disk, in_flight: &mut unit.in_flight, mapped: &mut self.mapped };
+            let turn = vbd.turn(work);
             vbd.ready = turn == Turn::More;
-            vbd.waits_for_room = turn == Turn::DiskFull;
+            vbd.waits_for_room = turn == Turn::NoRoom;
             busy |= turn == Turn::More;
         }
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };

@@ -17,7 +17,7 @@ use crate::disk::{Disk, Operation, Slot};
 pub const SEGMENTS_MAX: usize = 64;
 const SEGMENT_BYTES: usize = 8;
 /// Requests that one disk takes in one turn: so a busy one cannot keep the others waiting.
-const TURN: usize = 16;
+const TURN: usize = 32;
 /// Refused requests that are logged, for each connection.
 const COMPLAINTS_MAX: u32 = 4;
 
@@ -64,7 +64,41 @@ pub struct InFlight {
     pub connection: Connection,
     /// For the answer.
     pub ticket: Ticket,
-    _pages: Option<Mapping>,
+    pages: Option<Mapping>,
+}
+
+impl InFlight {
+    /// Pages that it keeps mapped.
+    pub fn pages(&self) -> usize {
+        self.pages.as_ref().map_or(0, Mapping::count)
+    }
+}
+
+/// Pages that may be mapped for requests in flight, of all virtual disks together: half of what the policy lets a
+/// domain map that serves disks, so that there is always room for rings and for the next to connect.
+const MAPPED_MAX: usize = 2048;
+
+/// What a turn works on.
+pub struct Work<'a> {
+    /// The disk.
+    pub disk: &'a mut Disk,
+    /// By slot: what it works on.
+    pub in_flight: &'a mut [Option<InFlight>],
+    /// Pages mapped for requests of all disks.
+    pub mapped: &'a mut usize,
+}
+
+impl Work<'_> {
+    fn has_room(&self) -> bool {
+        self.disk.has_room(SEGMENTS_MAX) && *self.mapped + SEGMENTS_MAX <= MAPPED_MAX
+    }
+
+    fn begin(&mut self, slot: Slot, request: InFlight) {
+        *self.mapped += request.pages();
+        if let Some(place) = self.in_flight.get_mut(slot.index()) {
+            *place = Some(request);
+        }
+    }
 }
 
 /// Names a connection: the same front end gets another number when it connects again.
@@ -83,8 +117,8 @@ pub enum Turn {
     Empty,
     /// There may be more, for the next turn.
     More,
-    /// The disk's queue is full.
-    DiskFull,
+    /// The disk's queue is full, or enough pages are mapped: requests wait in the ring until some are done.
+    NoRoom,
 }
 
 /// Why a connection ends.
@@ -159,10 +193,10 @@ impl Vbd {
     }
 
     /// Takes requests from the ring and gives them to the disk.
-    pub fn turn(&mut self, disk: &mut Disk, started: &mut impl FnMut(Slot, InFlight)) -> Turn {
+    pub fn turn(&mut self, work: &mut Work<'_>) -> Turn {
         for _ in 0..TURN {
-            if !disk.has_room(SEGMENTS_MAX) {
-                return Turn::DiskFull;
+            if !work.has_room() {
+                return Turn::NoRoom;
             }
             let taken = match self.ring.next_request() {
                 Ok(None) => match self.ring.final_check() {
@@ -170,7 +204,7 @@ impl Vbd {
                     Ok(false) => return Turn::Empty,
                     Err(error) => Err(error),
                 },
-                Ok(Some(Ok(request))) => self.start(request, disk, started),
+                Ok(Some(Ok(request))) => self.start(request, work),
                 Ok(Some(Err(refusal))) => {
                     self.refused(refusal);
                     Ok(())
@@ -185,12 +219,8 @@ impl Vbd {
         Turn::More
     }
 
-    fn start(
-        &mut self,
-        request: CheckedRequest,
-        disk: &mut Disk,
-        started: &mut impl FnMut(Slot, InFlight),
-    ) -> Result<(), RingError> {
+    fn start(&mut self, request: CheckedRequest, work: &mut Work<'_>) -> Result<(), RingError> {
+        let disk = &mut *work.disk;
         let (ticket, begun) = match request {
             CheckedRequest::Transfer(transfer) => {
                 let begun = self.transfer(disk, transfer.direction, transfer.sector, transfer.segments());
@@ -203,7 +233,7 @@ impl Vbd {
         match begun {
             Ok((slot, pages)) => {
                 self.in_flight += 1;
-                started(slot, InFlight { connection: self.connection, ticket, _pages: pages });
+                work.begin(slot, InFlight { connection: self.connection, ticket, pages });
                 Ok(())
             }
             Err(outcome) => {

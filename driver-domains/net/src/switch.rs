@@ -75,11 +75,13 @@ pub enum AddError {
 #[derive(Clone, Debug)]
 pub struct Switch {
     ports: [Option<(Mac, Reach)>; PORTS_MAX],
+    /// One past the highest port in use: as far as one must look.
+    end: usize,
 }
 
 impl Default for Switch {
     fn default() -> Self {
-        Self { ports: [None; PORTS_MAX] }
+        Self { ports: [None; PORTS_MAX], end: 0 }
     }
 }
 
@@ -91,12 +93,14 @@ impl Switch {
         }
         let free = self.ports.iter().position(Option::is_none).ok_or(AddError::Full)?;
         self.ports[free] = Some((mac, reach));
+        self.end = self.end.max(free + 1);
         Ok(PortNumber(free as u8))
     }
 
     /// Disconnects a vif.
     pub fn remove(&mut self, port: PortNumber) {
         self.ports[port.index()] = None;
+        self.end = self.ports.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
     }
 
     /// Who gets a frame. An empty answer means that it is dropped.
@@ -137,12 +141,12 @@ impl Switch {
     }
 
     fn find(&self, mac: Mac) -> Option<PortNumber> {
-        let at = self.ports.iter().position(|port| port.is_some_and(|(own, _)| own == mac))?;
+        let at = self.ports[..self.end].iter().position(|port| port.is_some_and(|(own, _)| own == mac))?;
         Some(PortNumber(at as u8))
     }
 
     fn mask(&self, wanted: impl Fn(Reach) -> bool) -> u64 {
-        let ports = self.ports.iter().enumerate();
+        let ports = self.ports[..self.end].iter().enumerate();
         ports.filter(|(_, port)| port.is_some_and(|(_, reach)| wanted(reach))).fold(0, |mask, (at, _)| mask | 1 << at)
     }
 }

@@ -161,9 +161,8 @@ impl Traffic {
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
         self.copies.run();
         let mut incoming = core::mem::take(&mut self.incoming);
-        for packet in incoming.drain(..) {
-            self.arrived(&packet);
-        }
+        incoming.iter().for_each(|packet| self.arrived(packet));
+        incoming.clear();
         self.incoming = incoming; // keeps its capacity
     }
 
