@@ -16,7 +16,7 @@ pub fn reserve<T>(vector: &mut Vec<T>, more: usize) -> Result<(), OutOfMemory> {
     if vector.capacity().wrapping_sub(vector.len()) >= more {
         return Ok(());
     }
-    injection::check()?;
+    check()?;
     vector.try_reserve(more).map_err(|_| OutOfMemory)
 }
 
@@ -36,8 +36,7 @@ pub fn push<T>(vector: &mut Vec<T>, value: T) -> Result<(), OutOfMemory> {
 /// [`OutOfMemory`].
 pub fn filled<T: Clone>(count: usize, value: T) -> Result<Vec<T>, OutOfMemory> {
     let mut vector = Vec::new();
-    injection::check()?;
-    vector.try_reserve_exact(count).map_err(|_| OutOfMemory)?;
+    reserve(&mut vector, count)?;
     vector.resize(count, value);
     Ok(vector)
 }
@@ -55,14 +54,11 @@ impl<T> Boxed<T> {
     /// The value, when there is no memory: it may own what must be given back.
     pub fn new(value: T) -> Result<Self, T> {
         let mut vector = Vec::new();
-        if injection::check().is_err() || vector.try_reserve_exact(1).is_err() {
+        if check().is_err() || vector.try_reserve_exact(1).is_err() {
             return Err(value);
         }
         vector.push(value);
-        match Box::<[T; 1]>::try_from(vector) {
-            Ok(boxed) => Ok(Self(boxed)),
-            Err(mut vector) => Err(vector.remove(0)),
-        }
+        Box::<[T; 1]>::try_from(vector).map(Self).map_err(|mut vector| vector.remove(0))
     }
 
     /// Moves the value out again.
@@ -89,59 +85,15 @@ impl<T> DerefMut for Boxed<T> {
     }
 }
 
-/// The hook that makes allocations fail under test; nothing otherwise.
-pub mod injection {
-    use super::OutOfMemory;
-
-    /// Called before each allocation of memory or frames.
-    ///
-    /// # Errors
-    /// [`OutOfMemory`] when a test asked for it.
-    #[cfg(not(test))]
-    #[inline(always)]
-    pub fn check() -> Result<(), OutOfMemory> {
-        Ok(())
-    }
-
-    #[cfg(test)]
-    std::thread_local! {
-        static COUNTDOWN: core::cell::Cell<Option<u64>> = const { core::cell::Cell::new(None) };
-    }
-
-    /// See the other one.
-    ///
-    /// # Errors
-    /// [`OutOfMemory`] when [`fail_after`] has run down.
-    #[cfg(test)]
-    pub fn check() -> Result<(), OutOfMemory> {
-        COUNTDOWN.with(|countdown| match countdown.get() {
-            None => Ok(()),
-            Some(0) => {
-                countdown.set(None);
-                Err(OutOfMemory)
-            }
-            Some(left) => {
-                countdown.set(Some(left - 1));
-                Ok(())
-            }
-        })
-    }
-
-    /// Lets `allocations` of this thread succeed and the next one fail, once.
-    #[cfg(test)]
-    pub fn fail_after(allocations: u64) {
-        COUNTDOWN.with(|countdown| countdown.set(Some(allocations)));
-    }
-
-    /// Whether the failure is still to come.
-    #[cfg(test)]
-    pub fn armed() -> bool {
-        COUNTDOWN.with(|countdown| countdown.get().is_some())
-    }
-
-    /// Ends injection; tells whether it had not struck yet.
-    #[cfg(test)]
-    pub fn disarm() -> bool {
-        COUNTDOWN.with(|countdown| countdown.take().is_some())
-    }
+/// Called before each allocation of memory or frames.
+///
+/// # Errors
+/// [`OutOfMemory`] when a test asked for it.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) fn check() -> Result<(), OutOfMemory> {
+    Ok(())
 }
+
+#[cfg(test)]
+pub(crate) use crate::testing::injection::check;

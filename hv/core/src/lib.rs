@@ -8,6 +8,7 @@
 //! ends), [`events`] and [`grant`] (how domains talk), [`sched`], and [`authority`] (what the administrator allows).
 #![no_std]
 #![forbid(unsafe_code)]
+#![expect(clippy::new_without_default, reason = "`new` is constant, for statics; nothing wants a default")]
 #![cfg_attr(
     not(test),
     deny(

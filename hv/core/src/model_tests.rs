@@ -18,11 +18,11 @@ use xen_abi::native::GRANT_WINDOW;
 use zerocopy::IntoBytes;
 
 use crate::domain::{self, Death, Life};
-use crate::fallible::injection;
 use crate::grant::{self, Status};
 use crate::ids::{DomId, Gfn, Gpa, GrantRef, Handle, Hpa, Mfn, PAGE_BYTES, Port};
 use crate::machine::MachineMemory;
 use crate::space::Rights;
+use crate::testing::injection;
 use crate::testing::{NoDevices, OWN, OWN_PAGES, World};
 use crate::{events, ids};
 
@@ -127,8 +127,8 @@ impl Model {
         if let Some(active) = active {
             let user_differs = active.mapper != mapper;
             let needs_entry = write && !self.uses(grantor, gref).any(|mapping| mapping.write);
-            // The frame is pinned again, which needs its owner to have it still.
-            let owned = self.owns(grantor, active.mfn);
+            // The frame is pinned again, which needs its owner to have it still; and to write it, if nobody did yet.
+            let owned = self.owns(grantor, active.mfn, needs_entry);
             return match (user_differs, owned, needs_entry && !grants) {
                 (true, ..) | (false, true, true) => Err(Status::GeneralError),
                 (false, false, _) => Err(Status::BadPage),
@@ -143,8 +143,9 @@ impl Model {
         if write && read_only_page { Err(Status::BadPage) } else { Ok(mfn) }
     }
 
-    fn owns(&self, dom: DomId, mfn: Mfn) -> bool {
-        (0..OWN_PAGES).any(|page| self.world.mfn(dom, Gfn(OWN.0 + page)) == Some(mfn))
+    fn owns(&self, dom: DomId, mfn: Mfn, writable: bool) -> bool {
+        let pages = (0..OWN_PAGES).filter(|&page| !writable || page != 2);
+        pages.into_iter().any(|page| self.world.mfn(dom, Gfn(OWN.0 + page)) == Some(mfn))
     }
 
     fn run(&mut self, step: Step) {

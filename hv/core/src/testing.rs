@@ -341,3 +341,36 @@ impl World {
         assert_eq!(self.frames.free(), FRAMES - RESERVED, "frames are missing");
     }
 }
+
+/// Makes allocations of this thread fail.
+pub mod injection {
+    use crate::fallible::OutOfMemory;
+
+    std::thread_local! {
+        static COUNTDOWN: core::cell::Cell<Option<u64>> = const { core::cell::Cell::new(None) };
+    }
+
+    /// Fails when [`fail_after`] has run down.
+    pub fn check() -> Result<(), OutOfMemory> {
+        COUNTDOWN.with(|countdown| {
+            let left = countdown.get();
+            countdown.set(left.and_then(|left| left.checked_sub(1)));
+            if left == Some(0) { Err(OutOfMemory) } else { Ok(()) }
+        })
+    }
+
+    /// Lets `allocations` of this thread succeed and the next one fail, once.
+    pub fn fail_after(allocations: u64) {
+        COUNTDOWN.with(|countdown| countdown.set(Some(allocations)));
+    }
+
+    /// Whether the failure is still to come.
+    pub fn armed() -> bool {
+        COUNTDOWN.with(|countdown| countdown.get().is_some())
+    }
+
+    /// Ends injection; tells whether it had not struck yet.
+    pub fn disarm() -> bool {
+        COUNTDOWN.with(|countdown| countdown.take().is_some())
+    }
+}

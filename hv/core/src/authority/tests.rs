@@ -254,9 +254,9 @@ fn m04_no_memory_at_any_allocation_is_an_error() {
     table.text = b"text".to_vec();
     let bytes = table.bytes();
     for allocation in 0.. {
-        crate::fallible::injection::fail_after(allocation);
+        crate::testing::injection::fail_after(allocation);
         let parsed = SealedPolicy::parse(&bytes);
-        if crate::fallible::injection::disarm() {
+        if crate::testing::injection::disarm() {
             assert!(allocation > 5 && parsed.is_ok());
             return;
         }

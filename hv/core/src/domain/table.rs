@@ -36,12 +36,6 @@ pub struct DomainTable {
     free: TicketMutex<FreeSlots>,
 }
 
-impl Default for DomainTable {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// One or two locked domains: the caller and another, or the caller and itself.
 pub struct Pair<'a> {
     local: &'a mut Domain,

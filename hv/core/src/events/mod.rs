@@ -12,22 +12,24 @@ use alloc::vec::Vec;
 
 pub use number::EvtchnOp;
 pub use ops::{
-    Status, alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_slice, raise_pirq,
+    alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_slice, raise_pirq,
     raise_virq, send, status, unmask,
 };
 pub use pending::{SharedInfoPage, Signal};
 use xen_abi::xen::{EVTCHN_2L_NR_CHANNELS, NR_VIRQS};
 
+pub use Channel as Status;
+
 use crate::error::Errno;
 use crate::fallible;
-use crate::ids::{DomId, Pirq, Port, VcpuId};
+use crate::ids::{DomId, Port, VcpuId};
+use crate::machine::MachineMemory;
 
 /// Ports of a domain at most, the reserved port 0 included.
 pub const PORTS_MAX: u32 = EVTCHN_2L_NR_CHANNELS;
 /// Physical interrupts of a domain at most.
 pub const PIRQS_MAX: usize = 64;
 const VIRQS: usize = NR_VIRQS as usize;
-const WORDS: usize = PORTS_MAX as usize / 64;
 
 /// What a port is connected to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,10 +59,12 @@ pub enum Binding {
 }
 
 /// A port.
-#[derive(Clone, Copy, Debug)]
-struct Channel {
-    binding: Binding,
-    vcpu: VcpuId,
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Channel {
+    /// What it is bound to.
+    pub binding: Binding,
+    /// The vCPU it notifies.
+    pub vcpu: VcpuId,
 }
 
 const FREE: Channel = Channel { binding: Binding::Free, vcpu: VcpuId(0) };
@@ -69,10 +73,7 @@ const FREE: Channel = Channel { binding: Binding::Free, vcpu: VcpuId(0) };
 #[derive(Debug)]
 pub struct EventChannels {
     channels: Vec<Channel>,
-    /// One bit a port in use.
-    used: [u64; WORDS],
-    in_use: u32,
-    /// The port of each virtual interrupt, 0 for none. Global ones are in row 0.
+    /// The port of each vCPU's virtual interrupts, 0 for none.
     virqs: [[u16; VIRQS]; crate::domain::VCPUS_MAX],
     /// The port of each physical interrupt, 0 for none.
     pirqs: [u16; PIRQS_MAX],
@@ -91,29 +92,13 @@ impl EventChannels {
         if let Some(first) = channels.first_mut() {
             first.binding = Binding::Reserved;
         }
-        let mut used = [0; WORDS];
-        for (word, bits) in used.iter_mut().enumerate() {
-            // Ports that the domain cannot have count as used.
-            let first = word.saturating_mul(64);
-            let own = count.saturating_sub(first).min(64) as u32;
-            *bits = if own == 64 { 0 } else { u64::MAX.wrapping_shl(own) };
-        }
-        if let Some(first) = used.first_mut() {
-            *first |= 1;
-        }
-        Ok(Self {
-            channels,
-            used,
-            in_use: 0,
-            virqs: [[0; VIRQS]; crate::domain::VCPUS_MAX],
-            pirqs: [0; PIRQS_MAX],
-            shared,
-        })
+        Ok(Self { channels, virqs: [[0; VIRQS]; crate::domain::VCPUS_MAX], pirqs: [0; PIRQS_MAX], shared })
     }
 
-    /// Ports in use.
+    /// Ports in use. Looks at each port.
     pub fn in_use(&self) -> u32 {
-        self.in_use
+        let used = |channel: &&Channel| !matches!(channel.binding, Binding::Free | Binding::Reserved);
+        self.channels.iter().filter(used).count() as u32
     }
 
     /// Ports there can be, port 0 included.
@@ -145,70 +130,53 @@ impl EventChannels {
         self.channels.get(port.0 as usize).map_or(VcpuId(0), |channel| channel.vcpu)
     }
 
-    /// The lowest free port.
-    fn free_port(&self) -> Result<Port, Errno> {
-        let word = self.used.iter().position(|&bits| bits != u64::MAX).ok_or(Errno::ENOSPC)?;
-        let bit = self.used.get(word).copied().unwrap_or(0).trailing_ones();
-        Ok(Port((word as u32).wrapping_mul(64).wrapping_add(bit)))
+    /// Takes the lowest free port into use. Looks at each one before it: binding a port is rare.
+    fn allocate(&mut self, binding: Binding, vcpu: VcpuId) -> Result<Port, Errno> {
+        let mut ports = self.channels.iter_mut().zip(0..);
+        let free = ports.find(|(channel, _)| channel.binding == Binding::Free);
+        let (channel, port) = free.ok_or(Errno::ENOSPC)?;
+        *channel = Channel { binding, vcpu };
+        Ok(Port(port))
     }
 
-    /// Takes a free port into use. The port must come from [`Self::free_port`].
-    fn occupy(&mut self, port: Port, binding: Binding, vcpu: VcpuId) {
-        if let Ok(channel) = self.channel_mut(port) {
-            *channel = Channel { binding, vcpu };
-            self.mark_used(port);
+    /// Takes a port into use for an interrupt that has none.
+    fn bind_interrupt(&mut self, interrupt: Binding, vcpu: VcpuId) -> Result<Port, Errno> {
+        if self.interrupt_port(interrupt, vcpu).is_some() {
+            return Err(Errno::EEXIST);
         }
-    }
-
-    fn mark_used(&mut self, port: Port) {
-        if let Some(word) = self.used.get_mut((port.0 / 64) as usize) {
-            *word |= 1u64.wrapping_shl(port.0);
-            self.in_use = self.in_use.wrapping_add(1);
+        let port = self.allocate(interrupt, vcpu)?;
+        if let Some(slot) = self.interrupt(interrupt, vcpu) {
+            *slot = port.0 as u16;
         }
+        Ok(port)
     }
 
     /// Frees a port in use and what pointed to it.
-    fn vacate(&mut self, port: Port) {
-        let Ok(channel) = self.channel(port) else { return };
-        match channel.binding {
-            Binding::Free | Binding::Reserved => return,
-            Binding::Virq(virq) => self.set_virq_port(virq, channel.vcpu, Port(0)),
-            Binding::Pirq(pirq) => self.set_pirq_port(Pirq(u32::from(pirq)), Port(0)),
-            Binding::Unbound { .. } | Binding::Interdomain { .. } | Binding::Ipi => {}
+    fn vacate(&mut self, port: Port, memory: &impl MachineMemory) {
+        let Ok(channel) = self.channel_mut(port) else { return };
+        let Channel { binding, vcpu } = core::mem::replace(channel, FREE);
+        if let Some(slot) = self.interrupt(binding, vcpu) {
+            *slot = 0;
         }
-        if let Ok(slot) = self.channel_mut(port) {
-            *slot = FREE;
-        }
-        if let Some(word) = self.used.get_mut((port.0 / 64) as usize) {
-            *word &= !1u64.wrapping_shl(port.0);
-            self.in_use = self.in_use.wrapping_sub(1);
-        }
+        self.shared.clear_pending(port, memory);
     }
 
-    /// The port of a virtual interrupt, if bound.
-    pub fn virq_port(&self, virq: u8, vcpu: VcpuId) -> Option<Port> {
-        let port = *self.virqs.get(usize::from(vcpu.0))?.get(usize::from(virq))?;
-        (port != 0).then_some(Port(u32::from(port)))
-    }
-
-    fn set_virq_port(&mut self, virq: u8, vcpu: VcpuId, port: Port) {
-        let row = if is_global_virq(virq) { 0 } else { usize::from(vcpu.0) };
-        if let Some(slot) = self.virqs.get_mut(row).and_then(|row| row.get_mut(usize::from(virq))) {
-            *slot = port.0 as u16;
-        }
-    }
-
-    /// The port of a physical interrupt, if bound.
+    /// Where the port of a virtual or physical interrupt is noted. Global ones are in row 0.
     #[inline]
-    pub fn pirq_port(&self, pirq: Pirq) -> Option<Port> {
-        let port = *self.pirqs.get(pirq.0 as usize)?;
-        (port != 0).then_some(Port(u32::from(port)))
+    fn interrupt(&mut self, interrupt: Binding, vcpu: VcpuId) -> Option<&mut u16> {
+        match interrupt {
+            Binding::Virq(virq) => {
+                let row = if is_global_virq(virq) { 0 } else { usize::from(vcpu.0) };
+                self.virqs.get_mut(row)?.get_mut(usize::from(virq))
+            }
+            Binding::Pirq(pirq) => self.pirqs.get_mut(usize::from(pirq)),
+            _ => None,
+        }
     }
 
-    fn set_pirq_port(&mut self, pirq: Pirq, port: Port) {
-        if let Some(slot) = self.pirqs.get_mut(pirq.0 as usize) {
-            *slot = port.0 as u16;
-        }
+    #[inline]
+    fn interrupt_port(&mut self, interrupt: Binding, vcpu: VcpuId) -> Option<Port> {
+        self.interrupt(interrupt, vcpu).filter(|port| **port != 0).map(|port| Port(u32::from(*port)))
     }
 }
 

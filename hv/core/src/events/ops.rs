@@ -3,7 +3,7 @@
 //! Two domains are locked together, in slot order, where both change ([`bind_interdomain`], [`close`]). [`send`] takes
 //! one lock after the other: the far end is believed only if it points back.
 
-use super::{Binding, EventChannels, PIRQS_MAX, is_global_virq};
+use super::{Binding, Channel, PIRQS_MAX, is_global_virq};
 use crate::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use crate::domain::{Domain, Env, Pair, Wake};
 use crate::error::Errno;
@@ -11,15 +11,6 @@ use crate::ids::{DomId, Label, Pirq, Port, VcpuId};
 use crate::machine::Machine;
 use crate::space::Progress;
 use xen_abi::xen::{NR_VIRQS, VIRQ_CON_RING, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER};
-
-/// What [`status`] answers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Status {
-    /// What the port is bound to.
-    pub binding: Binding,
-    /// The vCPU it notifies.
-    pub vcpu: VcpuId,
-}
 
 /// `EVTCHNOP_alloc_unbound`: a port of `dom` that `remote` may connect to. A domain does it for itself; the policy
 /// domain also for a domain that is being built.
@@ -37,9 +28,7 @@ pub fn alloc_unbound<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId, re
         if !env.policy.may_event(domain.label(), remote_label) {
             return Err(Errno::EPERM);
         }
-        let port = domain.events.free_port()?;
-        domain.events.occupy(port, Binding::Unbound { remote }, VcpuId(0));
-        Ok(port)
+        domain.events.allocate(Binding::Unbound { remote }, VcpuId(0))
     })?
 }
 
@@ -70,10 +59,9 @@ pub fn bind_interdomain<M: Machine>(
         if !env.policy.may_event(pair.local().label(), pair.remote().label()) {
             return Err(Errno::EPERM);
         }
-        let port = pair.local().events.free_port()?;
         let near = Binding::Interdomain { remote, port: remote_port.0 as u16 };
+        let port = pair.local().events.allocate(near, VcpuId(0))?;
         let far = Binding::Interdomain { remote: caller, port: port.0 as u16 };
-        pair.local().events.occupy(port, near, VcpuId(0));
         pair.remote().events.channel_mut(remote_port)?.binding = far;
         Ok((port, pair.local().deliver(port, env.machine)))
     })?
@@ -94,14 +82,7 @@ pub fn bind_virq<M: Machine>(env: &Env<'_, M>, caller: DomId, virq: u32, vcpu: u
         if !may_bind_virq(env, domain.label(), virq) {
             return Err(Errno::EPERM);
         }
-        let events = &mut domain.events;
-        if events.virq_port(virq as u8, vcpu).is_some() {
-            return Err(Errno::EEXIST);
-        }
-        let port = events.free_port()?;
-        events.occupy(port, Binding::Virq(virq as u8), vcpu);
-        events.set_virq_port(virq as u8, vcpu, port);
-        Ok(port)
+        domain.events.bind_interrupt(Binding::Virq(virq as u8), vcpu)
     })?
 }
 
@@ -121,9 +102,7 @@ fn may_bind_virq<M: Machine>(env: &Env<'_, M>, label: Label, virq: u32) -> bool 
 pub fn bind_ipi<M: Machine>(env: &Env<'_, M>, caller: DomId, vcpu: u32) -> Result<Port, Errno> {
     env.domains.with(caller, |domain| {
         let vcpu = domain.vcpu_id(vcpu).ok_or(Errno::ENOENT)?;
-        let port = domain.events.free_port()?;
-        domain.events.occupy(port, Binding::Ipi, vcpu);
-        Ok(port)
+        domain.events.allocate(Binding::Ipi, vcpu)
     })?
 }
 
@@ -133,29 +112,18 @@ pub fn bind_ipi<M: Machine>(env: &Env<'_, M>, caller: DomId, vcpu: u32) -> Resul
 /// # Errors
 /// `EINVAL`: no such pirq. `EEXIST`: bound already. `ENOSPC`.
 pub fn bind_pirq<M: Machine>(env: &Env<'_, M>, caller: DomId, pirq: Pirq) -> Result<Port, Errno> {
-    env.domains.with(caller, |domain| {
-        if pirq.0 as usize >= PIRQS_MAX {
-            return Err(Errno::EINVAL);
-        }
-        let events = &mut domain.events;
-        if events.pirq_port(pirq).is_some() {
-            return Err(Errno::EEXIST);
-        }
-        let port = events.free_port()?;
-        events.occupy(port, Binding::Pirq(pirq.0 as u16), VcpuId(0));
-        events.set_pirq_port(pirq, port);
-        Ok(port)
-    })?
+    if pirq.0 as usize >= PIRQS_MAX {
+        return Err(Errno::EINVAL);
+    }
+    env.domains.with(caller, |domain| domain.events.bind_interrupt(Binding::Pirq(pirq.0 as u16), VcpuId(0)))?
 }
 
-/// What a closed port was bound to, for those who keep something behind it (a pirq's mask state).
-pub type Closed = Binding;
-
 /// `EVTCHNOP_close`: frees a port. A connected port's other end becomes unbound, waiting for the caller, as on Xen.
+/// Tells what the port was bound to, for those who keep something behind it (a pirq's mask state).
 ///
 /// # Errors
 /// `EINVAL`: no such port, or not in use.
-pub fn close<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Closed, Errno> {
+pub fn close<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Binding, Errno> {
     let binding = env.domains.with(caller, |domain| close_alone(domain, port, env.machine))??;
     let Binding::Interdomain { remote, .. } = binding else {
         return Ok(binding);
@@ -164,19 +132,19 @@ pub fn close<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<
 }
 
 /// Closes a port unless it is connected; tells what it was bound to.
-fn close_alone<M: Machine>(domain: &mut Domain, port: Port, machine: &M) -> Result<Closed, Errno> {
+fn close_alone<M: Machine>(domain: &mut Domain, port: Port, machine: &M) -> Result<Binding, Errno> {
     let binding = domain.events.binding(port)?;
     match binding {
         Binding::Free | Binding::Reserved => return Err(Errno::EINVAL),
         Binding::Interdomain { .. } => {}
         Binding::Unbound { .. } | Binding::Pirq(_) | Binding::Virq(_) | Binding::Ipi => {
-            vacate(&mut domain.events, port, machine);
+            domain.events.vacate(port, machine);
         }
     }
     Ok(binding)
 }
 
-fn close_both<M: Machine>(pair: &mut Pair<'_>, port: Port, machine: &M) -> Result<Closed, Errno> {
+fn close_both<M: Machine>(pair: &mut Pair<'_>, port: Port, machine: &M) -> Result<Binding, Errno> {
     let binding = pair.local().events.binding(port)?;
     let Binding::Interdomain { port: far, .. } = binding else {
         return close_alone(pair.local(), port, machine);
@@ -184,17 +152,12 @@ fn close_both<M: Machine>(pair: &mut Pair<'_>, port: Port, machine: &M) -> Resul
     let caller = pair.local().id();
     let far = Port(u32::from(far));
     // A port may be connected to its own domain; then both ends are found here, one after the other.
-    vacate(&mut pair.local().events, port, machine);
+    pair.local().events.vacate(port, machine);
     let back = Binding::Interdomain { remote: caller, port: port.0 as u16 };
     if pair.remote().events.binding(far)? == back {
         pair.remote().events.channel_mut(far)?.binding = Binding::Unbound { remote: caller };
     }
     Ok(binding)
-}
-
-fn vacate<M: Machine>(events: &mut EventChannels, port: Port, machine: &M) {
-    events.vacate(port);
-    events.shared.clear_pending(port, machine);
 }
 
 /// `EVTCHNOP_reset`, and the end of a domain: closes ports from `*next` on, up to `ports` of them. What was bound is
@@ -207,7 +170,7 @@ pub fn close_slice<M: Machine>(
     dom: DomId,
     next: &mut u32,
     ports: u32,
-    mut closed: impl FnMut(Closed),
+    mut closed: impl FnMut(Binding),
 ) -> Result<Progress, Errno> {
     let limit = env.domains.with(dom, |domain| domain.events.limit())?;
     for _ in 0..ports {
@@ -261,18 +224,19 @@ pub fn send<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<O
 
 /// Raises a virtual interrupt for a domain, if it bound it. For the hypervisor itself.
 pub fn raise_virq<M: Machine>(env: &Env<'_, M>, dom: DomId, virq: u32, vcpu: VcpuId) -> Option<Wake> {
-    let raise = |domain: &mut Domain| {
-        let port = domain.events.virq_port(virq as u8, vcpu)?;
-        domain.deliver(port, env.machine)
-    };
-    env.domains.with(dom, raise).ok().flatten()
+    raise(env, dom, Binding::Virq(virq as u8), vcpu)
 }
 
 /// Raises a physical interrupt for a domain, if it bound it. For the hypervisor itself.
 #[inline]
 pub fn raise_pirq<M: Machine>(env: &Env<'_, M>, dom: DomId, pirq: Pirq) -> Option<Wake> {
+    raise(env, dom, Binding::Pirq(pirq.0 as u16), VcpuId(0))
+}
+
+#[inline]
+fn raise<M: Machine>(env: &Env<'_, M>, dom: DomId, interrupt: Binding, vcpu: VcpuId) -> Option<Wake> {
     let raise = |domain: &mut Domain| {
-        let port = domain.events.pirq_port(pirq)?;
+        let port = domain.events.interrupt_port(interrupt, vcpu)?;
         domain.deliver(port, env.machine)
     };
     env.domains.with(dom, raise).ok().flatten()
@@ -282,15 +246,14 @@ pub fn raise_pirq<M: Machine>(env: &Env<'_, M>, dom: DomId, pirq: Pirq) -> Optio
 ///
 /// # Errors
 /// `ESRCH`: no such domain. `EPERM`. `EINVAL`: no such port.
-pub fn status<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId, port: Port) -> Result<Status, Errno> {
+pub fn status<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId, port: Port) -> Result<Channel, Errno> {
     let dom = dom.or_self(caller);
     let allowed = dom == caller || caller_has(env, caller, FLAG_CONTROL);
     env.domains.with(dom, |domain| {
         if !allowed {
             return Err(Errno::EPERM);
         }
-        let channel = domain.events.channel(port)?;
-        Ok(Status { binding: channel.binding, vcpu: channel.vcpu })
+        domain.events.channel(port)
     })?
 }
 

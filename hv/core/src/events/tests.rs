@@ -7,8 +7,7 @@ use xen_abi::xen::{NR_VIRQS, VIRQ_CON_RING, VIRQ_CONSOLE, VIRQ_DEBUG, VIRQ_DOM_E
 use super::*;
 use crate::authority::table;
 use crate::domain::{Life, PollSet, Wait, Wake};
-use crate::ids::{Gfn, Hpa, Label};
-use crate::machine::MachineMemory;
+use crate::ids::{Gfn, Hpa, Label, Pirq};
 use crate::space::Progress;
 use crate::testing::{OWN, TableBuilder, World, link};
 

@@ -19,7 +19,7 @@ pub use entry::State;
 use entry::{Entry, NEXT_MAX, PINS_MAX};
 use free_list::FreeList;
 
-use crate::fallible::injection;
+use crate::fallible;
 use crate::ids::{Mfn, Slot};
 use crate::machine::MachineMemory;
 use crate::space::{Flushed, PageKind};
@@ -35,15 +35,6 @@ pub enum FrameError {
     NotPinned,
 }
 
-/// What an unpin did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Unpinned {
-    /// The frame still belongs to its owner, or has other pins.
-    Kept,
-    /// The owner had gone: this was the last pin, and the frame is free.
-    Freed,
-}
-
 /// What a frame is allocated for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Purpose {
@@ -55,6 +46,18 @@ pub enum Purpose {
     Table(Slot),
     /// The hypervisor's own.
     Hypervisor,
+}
+
+impl Purpose {
+    /// The entry of a frame that was just allocated.
+    fn entry(self) -> Entry {
+        match self {
+            Purpose::Private(slot) => Entry::new(State::Private, slot, 0),
+            Purpose::Shared(slot) => Entry::new(State::Shared, slot, 0),
+            Purpose::Table(slot) => Entry::new(State::Table, slot, 0),
+            Purpose::Hypervisor => Entry::new(State::Hypervisor, Slot(0), 0),
+        }
+    }
 }
 
 /// The frames of the machine.
@@ -78,11 +81,8 @@ impl FrameTable {
     /// (overlapping ranges of a bad memory map) are left alone.
     pub fn add_free(&self, frames: Range<Mfn>) {
         for mfn in (frames.start.0..frames.end.0.min(self.end())).rev() {
-            if mfn < u64::from(NEXT_MAX)
-                && self.change(Mfn(mfn), |e| (e == Entry::RESERVED).then_some(Entry::LIMBO)).is_some()
-            {
+            if mfn < u64::from(NEXT_MAX) && self.replace(Mfn(mfn), Entry::RESERVED, Entry::LIMBO).is_ok() {
                 self.total.fetch_add(1, Ordering::Relaxed);
-                self.free.push(self.entries, mfn as u32);
             }
         }
     }
@@ -90,8 +90,7 @@ impl FrameTable {
     /// Marks memory as the hypervisor's own, at boot, before [`Self::add_free`] could give it away.
     pub fn add_hypervisor(&self, frames: Range<Mfn>) {
         for mfn in frames.start.0..frames.end.0.min(self.end()) {
-            let own = Entry::new(State::Hypervisor, Slot(0), 0);
-            if self.change(Mfn(mfn), |e| (e == Entry::RESERVED).then_some(own)).is_some() {
+            if self.replace(Mfn(mfn), Entry::RESERVED, Purpose::Hypervisor.entry()).is_ok() {
                 self.total.fetch_add(1, Ordering::Relaxed);
                 self.hypervisor.fetch_add(1, Ordering::Relaxed);
             }
@@ -120,19 +119,13 @@ impl FrameTable {
     /// Takes a frame off the free list, zeroed. `None`: the machine's memory is used up.
     #[must_use = "the frame would be lost"]
     pub fn allocate(&self, purpose: Purpose, memory: &impl MachineMemory) -> Option<Mfn> {
-        injection::check().ok()?;
+        fallible::check().ok()?;
         let mfn = Mfn(u64::from(self.free.pop(self.entries)?));
         memory.zero(mfn);
-        let (state, slot) = match purpose {
-            Purpose::Private(slot) => (State::Private, slot),
-            Purpose::Shared(slot) => (State::Shared, slot),
-            Purpose::Table(slot) => (State::Table, slot),
-            Purpose::Hypervisor => (State::Hypervisor, Slot(0)),
-        };
-        if state == State::Hypervisor {
+        if purpose == Purpose::Hypervisor {
             self.hypervisor.fetch_add(1, Ordering::Relaxed);
         }
-        self.change(mfn, |_| Some(Entry::new(state, slot, 0)))?;
+        self.replace(mfn, Entry::LIMBO, purpose.entry()).ok()?;
         Some(mfn)
     }
 
@@ -175,15 +168,14 @@ impl FrameTable {
     /// # Errors
     /// [`FrameError::NotPinned`].
     #[inline]
-    pub fn unpin(&self, mfn: Mfn) -> Result<Unpinned, FrameError> {
+    pub fn unpin(&self, mfn: Mfn) -> Result<(), FrameError> {
         // Only private and leaving frames have pins; a free one's entry is a link.
-        let new = self.transition(mfn, |entry| match (entry.state(), entry.pins()) {
+        self.let_go(mfn, |entry| match (entry.state(), entry.pins()) {
             (State::Private | State::Leaving, 0) => Err(FrameError::NotPinned),
             (State::Leaving, 1) => Ok(Entry::LIMBO),
             (State::Private | State::Leaving, _) => Ok(entry.one_pin_less()),
             _ => Err(FrameError::NotPinned),
-        })?;
-        Ok(self.free_if_limbo(mfn, new))
+        })
     }
 
     /// The owner lets go of a private frame, whose translations are flushed. It is free now if nothing pins it, and at
@@ -191,48 +183,25 @@ impl FrameTable {
     ///
     /// # Errors
     /// [`FrameError::NotOwned`]: the token is about a page that is not private memory of the domain in `owner`.
-    pub fn release(&self, flushed: Flushed, owner: Slot) -> Result<Unpinned, FrameError> {
+    pub fn release(&self, flushed: Flushed, owner: Slot) -> Result<(), FrameError> {
         let page = flushed.into_page();
         if page.kind != PageKind::Private {
             return Err(FrameError::NotOwned);
         }
-        let new = self.transition(page.mfn, |entry| match (entry.state(), entry.slot() == owner, entry.pins()) {
+        self.let_go(page.mfn, |entry| match (entry.state(), entry.slot() == owner, entry.pins()) {
             (State::Private, true, 0) => Ok(Entry::LIMBO),
             (State::Private, true, pins) => Ok(Entry::new(State::Leaving, owner, pins)),
             _ => Err(FrameError::NotOwned),
-        })?;
-        Ok(self.free_if_limbo(page.mfn, new))
+        })
     }
 
-    /// Frees a frame that `allocate` gave for this purpose and that no domain can reach any more: a page table that was
+    /// Frees a frame that `allocate` gave for this purpose (not the hypervisor's own) and that no domain can reach any more: a page table that was
     /// unlinked and flushed, a shared page that was unmapped and flushed, a private frame that was never mapped.
     ///
     /// # Errors
     /// [`FrameError::NotOwned`]: it is something else; nothing changed.
     pub(crate) fn free_unmapped(&self, mfn: Mfn, purpose: Purpose) -> Result<(), FrameError> {
-        let expected = match purpose {
-            Purpose::Private(slot) => Entry::new(State::Private, slot, 0),
-            Purpose::Shared(slot) => Entry::new(State::Shared, slot, 0),
-            Purpose::Table(slot) => Entry::new(State::Table, slot, 0),
-            Purpose::Hypervisor => Entry::new(State::Hypervisor, Slot(0), 0),
-        };
-        let check = |entry| {
-            if entry == expected { Ok(Entry::LIMBO) } else { Err(FrameError::NotOwned) }
-        };
-        let new = self.transition(mfn, check)?;
-        if purpose == Purpose::Hypervisor {
-            self.hypervisor.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.free_if_limbo(mfn, new);
-        Ok(())
-    }
-
-    fn free_if_limbo(&self, mfn: Mfn, entry: Entry) -> Unpinned {
-        if entry != Entry::LIMBO {
-            return Unpinned::Kept;
-        }
-        self.free.push(self.entries, mfn.0 as u32);
-        Unpinned::Freed
+        self.replace(mfn, purpose.entry(), Entry::LIMBO)
     }
 
     #[inline]
@@ -241,8 +210,17 @@ impl FrameTable {
         Some(Entry(entry.load(Ordering::Relaxed)))
     }
 
-    fn change(&self, mfn: Mfn, to: impl Fn(Entry) -> Option<Entry>) -> Option<Entry> {
-        self.transition(mfn, |entry| to(entry).ok_or(FrameError::NotOwned)).ok()
+    fn replace(&self, mfn: Mfn, old: Entry, new: Entry) -> Result<(), FrameError> {
+        self.let_go(mfn, |entry| if entry == old { Ok(new) } else { Err(FrameError::NotOwned) })
+    }
+
+    /// Changes an entry. A frame that is in limbo then goes to the free list.
+    #[inline]
+    fn let_go(&self, mfn: Mfn, to: impl Fn(Entry) -> Result<Entry, FrameError>) -> Result<(), FrameError> {
+        if self.transition(mfn, to)? == Entry::LIMBO {
+            self.free.push(self.entries, mfn.0 as u32);
+        }
+        Ok(())
     }
 
     /// Changes an entry in one step and returns the new one. The loop ends: it repeats only when another CPU changed

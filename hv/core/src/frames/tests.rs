@@ -22,7 +22,7 @@ fn m06_frames_are_zero_when_handed_out() {
     let (frames, machine) = table();
     let mfn = frames.allocate(Purpose::Private(OWNER), &machine).unwrap();
     machine.write(mfn.at(100), b"secret");
-    assert_eq!(frames.release(flushed(mfn), OWNER), Ok(Unpinned::Freed));
+    assert_eq!(frames.release(flushed(mfn), OWNER), Ok(()));
     let again = frames.allocate(Purpose::Private(Slot(6)), &machine).unwrap();
     assert_eq!(again, mfn, "the last freed frame comes first");
     let mut bytes = [1; 4096];
@@ -36,11 +36,13 @@ fn g08_a_pinned_frame_outlives_its_owner_until_the_last_unpin() {
     let mfn = frames.allocate(Purpose::Private(OWNER), &machine).unwrap();
     frames.pin(mfn, OWNER).unwrap();
     frames.pin(mfn, OWNER).unwrap();
-    assert_eq!(frames.release(flushed(mfn), OWNER), Ok(Unpinned::Kept));
+    assert_eq!(frames.release(flushed(mfn), OWNER), Ok(()));
     assert_eq!(frames.state(mfn), State::Leaving);
     assert_eq!(frames.pin(mfn, OWNER), Err(FrameError::NotOwned), "nobody can start using a leaving frame");
-    assert_eq!(frames.unpin(mfn), Ok(Unpinned::Kept));
-    assert_eq!(frames.unpin(mfn), Ok(Unpinned::Freed));
+    assert_eq!(frames.unpin(mfn), Ok(()));
+    assert_eq!(frames.state(mfn), State::Leaving);
+    assert_eq!(frames.unpin(mfn), Ok(()));
+    assert_eq!(frames.state(mfn), State::Free);
     assert_eq!(frames.unpin(mfn), Err(FrameError::NotPinned));
 }
 
@@ -51,7 +53,7 @@ fn g20_illegal_changes_are_refused() {
     assert_eq!(frames.pin(mfn, Slot(6)), Err(FrameError::NotOwned));
     assert_eq!(frames.release(flushed(mfn), Slot(6)), Err(FrameError::NotOwned));
     assert_eq!(frames.free_unmapped(mfn, Purpose::Table(OWNER)), Err(FrameError::NotOwned));
-    assert_eq!(frames.release(flushed(mfn), OWNER), Ok(Unpinned::Freed));
+    assert_eq!(frames.release(flushed(mfn), OWNER), Ok(()));
     assert_eq!(frames.release(flushed(mfn), OWNER), Err(FrameError::NotOwned), "freed twice");
     assert_eq!(frames.pin(Mfn(0), OWNER), Err(FrameError::NotOwned), "reserved");
     assert_eq!(frames.pin(Mfn(1 << 40), OWNER), Err(FrameError::NotOwned), "beyond the table");

@@ -538,7 +538,7 @@ fn copies_check_every_argument_first() {
 
 #[test]
 fn g18_an_entry_that_never_holds_still_is_given_up() {
-    use crate::fallible::injection;
+    use crate::testing::injection;
     // The test machine has one thread; a changing entry is played by a machine whose exchange always fails.
     struct Restless<'a>(&'a World, core::cell::Cell<u32>);
     impl MachineMemory for Restless<'_> {

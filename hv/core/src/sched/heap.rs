@@ -5,46 +5,22 @@ const NOWHERE: u16 = u16::MAX;
 /// Items `0..N` with a value each; `N` at most 65535.
 #[derive(Debug)]
 pub struct IndexedHeap<const N: usize> {
-    /// Items in heap order; the first `len` count.
-    order: [u16; N],
+    /// Values with their items, in heap order.
+    order: heapless::Vec<(u64, u16), N>,
     /// Where each item is in `order`.
     position: [u16; N],
-    value: [u64; N],
-    len: usize,
-}
-
-impl<const N: usize> Default for IndexedHeap<N> {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl<const N: usize> IndexedHeap<N> {
     /// No items.
     pub const fn new() -> Self {
-        Self { order: [NOWHERE; N], position: [NOWHERE; N], value: [0; N], len: 0 }
-    }
-
-    /// Items in the heap.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+        Self { order: heapless::Vec::new(), position: [NOWHERE; N] }
     }
 
     /// The item of the smallest value.
     #[inline]
     pub fn peek(&self) -> Option<(usize, u64)> {
-        if self.len == 0 {
-            return None;
-        }
-        let item = usize::from(*self.order.first()?);
-        Some((item, self.value_of(item)))
+        self.order.first().map(|&(value, item)| (usize::from(item), value))
     }
 
     /// Takes the item of the smallest value out.
@@ -57,100 +33,71 @@ impl<const N: usize> IndexedHeap<N> {
     /// Whether an item is in the heap.
     #[inline]
     pub fn contains(&self, item: usize) -> bool {
-        self.position.get(item).is_some_and(|&position| position != NOWHERE)
+        self.position_of(item).is_some()
     }
 
-    /// Puts an item in, or changes its value.
+    /// Puts an item in, or changes its value. Items that cannot be are ignored.
     pub fn set(&mut self, item: usize, value: u64) {
-        let Some(slot) = self.value.get_mut(item) else { return };
-        *slot = value;
-        let at = match self.position.get(item) {
-            Some(&NOWHERE) => {
-                let end = self.len;
-                self.len = end.wrapping_add(1);
-                self.place(item as u16, end);
-                end
-            }
-            Some(&position) => usize::from(position),
-            None => return,
-        };
-        self.sift_up(at);
-        let at = self.position.get(item).map_or(at, |&position| usize::from(position));
-        self.sift_down(at);
+        if item >= N {
+            return;
+        }
+        let at = self.position_of(item).unwrap_or(self.order.len());
+        if at == self.order.len() {
+            // Never full: there is room for each item, and this one was not in.
+            let _never_full = self.order.push((value, item as u16));
+        }
+        self.place((value, item as u16), at);
+        self.settle(at);
     }
 
     /// Takes an item out, if it is in.
     pub fn remove(&mut self, item: usize) {
-        let Some(&position) = self.position.get(item) else {
-            return;
-        };
-        if position == NOWHERE {
-            return;
+        let Some(at) = self.position_of(item) else { return };
+        let Some(last) = self.order.pop() else { return };
+        self.place(last, at);
+        if let Some(position) = self.position.get_mut(item) {
+            *position = NOWHERE;
         }
-        let at = usize::from(position);
-        self.len = self.len.wrapping_sub(1);
-        let last = self.item_at(self.len);
-        if let Some(slot) = self.position.get_mut(item) {
-            *slot = NOWHERE;
-        }
-        if usize::from(last) != item {
-            self.place(last, at);
-            self.sift_up(at);
-            let at = self.position.get(usize::from(last)).map_or(at, |&position| usize::from(position));
-            self.sift_down(at);
-        }
+        self.settle(at);
     }
 
     #[inline]
-    fn value_of(&self, item: usize) -> u64 {
-        self.value.get(item).copied().unwrap_or(u64::MAX)
+    fn position_of(&self, item: usize) -> Option<usize> {
+        self.position.get(item).filter(|&&position| position != NOWHERE).map(|&position| usize::from(position))
     }
 
-    #[inline]
-    fn item_at(&self, at: usize) -> u16 {
-        self.order.get(at).copied().unwrap_or(NOWHERE)
-    }
-
-    /// The value at a place in heap order; beyond the end, larger than all.
+    /// The value at a place in heap order; beyond the end, as large as any.
     #[inline]
     fn value_at(&self, at: usize) -> u64 {
-        self.value_of(usize::from(self.item_at(at)))
+        self.order.get(at).map_or(u64::MAX, |&(value, _)| value)
     }
 
     #[inline]
-    fn place(&mut self, item: u16, at: usize) {
-        if let (Some(slot), Some(position)) = (self.order.get_mut(at), self.position.get_mut(usize::from(item))) {
-            *slot = item;
+    fn place(&mut self, entry: (u64, u16), at: usize) {
+        if let (Some(slot), Some(position)) = (self.order.get_mut(at), self.position.get_mut(usize::from(entry.1))) {
+            *slot = entry;
             *position = at as u16;
         }
     }
 
     fn swap(&mut self, one: usize, other: usize) {
-        let (first, second) = (self.item_at(one), self.item_at(other));
-        self.place(first, other);
-        self.place(second, one);
-    }
-
-    fn sift_up(&mut self, mut at: usize) {
-        while at > 0 {
-            let parent = at.wrapping_sub(1) / 2;
-            if self.value_at(parent) <= self.value_at(at) {
-                return;
-            }
-            self.swap(parent, at);
-            at = parent;
+        if let (Some(&first), Some(&second)) = (self.order.get(one), self.order.get(other)) {
+            self.place(first, other);
+            self.place(second, one);
         }
     }
 
-    fn sift_down(&mut self, mut at: usize) {
+    /// Moves what is at a place up or down to where it belongs.
+    fn settle(&mut self, mut at: usize) {
+        while at > 0 && self.value_at(at) < self.value_at(at.wrapping_sub(1) / 2) {
+            let parent = at.wrapping_sub(1) / 2;
+            self.swap(at, parent);
+            at = parent;
+        }
         loop {
             let left = at.wrapping_mul(2).wrapping_add(1);
             let right = left.wrapping_add(1);
-            if left >= self.len {
-                return;
-            }
-            let right_is_less = right < self.len && self.value_at(right) < self.value_at(left);
-            let least = if right_is_less { right } else { left };
+            let least = if self.value_at(right) < self.value_at(left) { right } else { left };
             if self.value_at(at) <= self.value_at(least) {
                 return;
             }

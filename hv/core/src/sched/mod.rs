@@ -8,7 +8,6 @@ mod heap;
 mod queue;
 mod timers;
 
-pub use heap::IndexedHeap;
 pub use queue::{Decision, Preempt, RunQueue, SLICE_NS};
 pub use timers::{Alarm, Expired, TimerKind, Timers, singleshot};
 

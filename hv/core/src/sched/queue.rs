@@ -94,12 +94,6 @@ pub struct RunQueue {
     floor: u64,
 }
 
-impl Default for RunQueue {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl RunQueue {
     /// No vCPUs.
     pub const fn new() -> Self {
@@ -162,19 +156,28 @@ impl RunQueue {
         if entity.state != State::Asleep {
             return Preempt::No;
         }
-        entity.refill(now);
         let credit = entity.in_virtual(SLICE_NS);
         entity.virtual_ns = entity.virtual_ns.max(self.floor.saturating_sub(credit));
-        entity.state = State::Queued;
+        match self.line_up(key, entity, now) {
+            State::Queued => self.preempts(entity, now),
+            _ => Preempt::No,
+        }
+    }
+
+    /// Queues a runnable vCPU, or parks it until its next period when it has used up its budget.
+    fn line_up(&mut self, key: VcpuKey, mut entity: Entity, now: u64) -> State {
+        entity.refill(now);
+        if entity.cap != 0 && entity.budget_ns == 0 {
+            entity.state = State::Parked;
+            self.parked.set(key.index(), entity.period_end_ns);
+        } else {
+            entity.state = State::Queued;
+            self.queued.set(key.index(), entity.virtual_ns);
+        }
         if let Some(slot) = self.entity_mut(key) {
             *slot = entity;
         }
-        if entity.cap != 0 && entity.budget_ns == 0 {
-            self.park(key, entity.period_end_ns);
-            return Preempt::No;
-        }
-        self.queued.set(key.index(), entity.virtual_ns);
-        self.preempts(entity, now)
+        entity.state
     }
 
     /// Whether a queued vCPU is so far ahead of the current one that it should run now.
@@ -243,46 +246,22 @@ impl RunQueue {
         }
     }
 
-    fn park(&mut self, key: VcpuKey, until: u64) {
-        self.set_state(key, State::Parked);
-        self.parked.set(key.index(), until);
-    }
-
     fn release_parked(&mut self, now: u64) {
-        while let Some((item, until)) = self.parked.peek() {
-            if until > now {
-                return;
-            }
+        while let Some((item, _)) = self.parked.peek().filter(|&(_, until)| until <= now) {
             self.parked.remove(item);
             let key = VcpuKey(item as u16);
-            let floor = self.floor;
-            let Some(entity) = self.entity_mut(key) else { return };
-            entity.refill(now);
+            let mut entity = self.entity(key);
             // Parked is not asleep: no credit.
-            entity.virtual_ns = entity.virtual_ns.max(floor);
-            let virtual_ns = entity.virtual_ns;
-            self.enqueue(key, virtual_ns);
+            entity.virtual_ns = entity.virtual_ns.max(self.floor);
+            self.line_up(key, entity, now);
         }
-    }
-
-    fn enqueue(&mut self, key: VcpuKey, virtual_ns: u64) {
-        self.set_state(key, State::Queued);
-        self.queued.set(key.index(), virtual_ns);
     }
 
     /// Decides who runs from now on. The current vCPU goes back into the queue first.
     pub fn pick(&mut self, now: u64) -> Decision {
         self.charge(now);
         if let Some(current) = self.current.take() {
-            if let Some(entity) = self.entity_mut(current) {
-                entity.refill(now);
-            }
-            let entity = self.entity(current);
-            if entity.cap != 0 && entity.budget_ns == 0 {
-                self.park(current, entity.period_end_ns);
-            } else {
-                self.enqueue(current, entity.virtual_ns);
-            }
+            self.line_up(current, self.entity(current), now);
         }
         self.release_parked(now);
         let Some((item, _)) = self.queued.pop() else {
@@ -301,7 +280,7 @@ impl RunQueue {
         let unpark = self.parked.peek().map_or(u64::MAX, |(_, until)| until);
         let Some(current) = self.current else { return unpark };
         let entity = self.entity(current);
-        let slice = if self.queued.is_empty() { u64::MAX } else { self.picked_ns.saturating_add(SLICE_NS) };
+        let slice = if self.queued.peek().is_none() { u64::MAX } else { self.picked_ns.saturating_add(SLICE_NS) };
         let budget = if entity.cap == 0 { u64::MAX } else { self.since_ns.saturating_add(entity.budget_ns) };
         slice.min(budget).min(unpark)
     }

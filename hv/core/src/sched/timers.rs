@@ -11,9 +11,9 @@ const KINDS: usize = 2;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TimerKind {
     /// `VCPUOP_set_singleshot_timer`: raises `VIRQ_TIMER`.
-    Singleshot,
+    Singleshot = 0,
     /// The timeout of `SCHEDOP_poll`: ends the wait.
-    Poll,
+    Poll = 1,
 }
 
 /// A deadline that has passed.
@@ -54,18 +54,8 @@ pub struct Timers {
     heap: IndexedHeap<{ VCPU_KEYS * KINDS }>,
 }
 
-impl Default for Timers {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 fn item(vcpu: VcpuKey, kind: TimerKind) -> usize {
-    let kind = match kind {
-        TimerKind::Singleshot => 0,
-        TimerKind::Poll => 1,
-    };
-    vcpu.index().wrapping_mul(KINDS).wrapping_add(kind)
+    vcpu.index().wrapping_mul(KINDS).wrapping_add(kind as usize)
 }
 
 impl Timers {
@@ -92,10 +82,7 @@ impl Timers {
 
     /// Takes out one deadline that has passed.
     pub fn expire(&mut self, now: u64) -> Option<Expired> {
-        let (item, deadline) = self.heap.peek()?;
-        if deadline > now {
-            return None;
-        }
+        let (item, _) = self.heap.peek().filter(|&(_, deadline)| deadline <= now)?;
         self.heap.remove(item);
         let kind = if item.is_multiple_of(KINDS) { TimerKind::Singleshot } else { TimerKind::Poll };
         Some(Expired { vcpu: VcpuKey((item / KINDS) as u16), kind })

@@ -110,7 +110,7 @@ fn registers_of_any_size_are_paid_for_beside_the_budget() {
     let registers = Bar { kind: BarKind::Memory, base: 0x4000_0000, bytes: 16 << 20 };
     let page = Page { mfn: Mfn(0x4_0000), rights: Rights::ReadWrite, kind: PageKind::Device };
     // Across the borders of tables of the last three levels.
-    let pages = (0x7fff_f00..).take(registers.bytes as usize / 4096).map(Gfn);
+    let pages = (0x07ff_ff00..).take(registers.bytes as usize / 4096).map(Gfn);
     let mut refused = pages.clone().map(|gfn| it.space.map(gfn, page, &it.frames, &it.machine));
     assert!(refused.any(|mapped| mapped == Err(MapError::OverBudget)));
     drop(refused);
