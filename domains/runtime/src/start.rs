@@ -48,15 +48,24 @@ pub fn crash() -> ! {
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     use core::fmt::Write as _;
 
-    struct Early;
+    /// One line for the hypervisor's log: what does not fit is cut.
+    struct Early {
+        text: [u8; 256],
+        used: usize,
+    }
     impl core::fmt::Write for Early {
         fn write_str(&mut self, text: &str) -> core::fmt::Result {
-            crate::console::write_early(text.as_bytes());
+            for (place, byte) in self.text.iter_mut().skip(self.used).zip(text.bytes()) {
+                *place = byte;
+                self.used += 1;
+            }
             Ok(())
         }
     }
 
-    let _ = writeln!(Early, "{info}");
+    let mut early = Early { text: [0; 256], used: 0 };
+    let _ = writeln!(early, "{info}");
+    crate::console::write_early(&early.text[..early.used]);
     if crate::console::is_connected() {
         crate::println!("{info}");
     }

@@ -211,6 +211,10 @@ fn domains(system: &System) -> Outcome {
         }
     }
     show(&grid);
+    if let Ok(machine) = platform::machine_info() {
+        let (free, total) = (machine.frames_free, machine.frames_total);
+        println!("{free} frames free of {total}, {} used by the hypervisor", machine.frames_hypervisor);
+    }
     reasons.iter().for_each(|reason| println!("{reason}"));
     Ok(())
 }

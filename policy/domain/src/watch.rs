@@ -142,7 +142,7 @@ impl System {
             let info = info.ok().filter(|info| info.domid == u32::from(id.0));
             let dying = info.as_ref().filter(|info| info.state == STATE_DYING);
             if self.alive(label).is_some() && (dying.is_some() || info.is_none()) {
-                let why = dying.map_or_else(|| "for an unknown reason".to_string(), why);
+                let why = dying.map_or_else(|| "see the hypervisor's log (`log hv`)".to_string(), why);
                 self.ended(label, id, why, shell);
             }
             if info.is_none()

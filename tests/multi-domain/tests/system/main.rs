@@ -7,3 +7,4 @@ mod drivers;
 mod misbehaviour;
 mod policies;
 mod primitives;
+mod rogue;

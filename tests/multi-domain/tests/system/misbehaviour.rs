@@ -31,7 +31,7 @@ const FATAL: &[(&str, &str)] = &[
     ("undefined", "invalid opcode"),
     ("division", "divide"),
     ("wild-stack", ""),
-    ("panic", "crash"),
+    ("panic", "crashed"),
 ];
 
 /// Boots these probes together and looks at each one's end.
@@ -56,13 +56,10 @@ fn each_ends_alone(cases: &[(&str, &str)]) -> Result<()> {
 
 /// The line in which the hypervisor says how that probe ended.
 fn ended(system: &mut bulkhead_test::System, what: &str) -> Result<String> {
-    let name = format!("p-{what} ");
+    let name = format!("(p-{what}) died");
     let limit = std::time::Instant::now() + seconds(90);
     loop {
-        let found = system.log("hv").into_iter().find(|line| {
-            (line.contains(&name) || line.contains(&format!("p-{what})")) || line.contains(&format!("p-{what}:")))
-                && line.contains("end")
-        });
+        let found = system.log("hv").into_iter().find(|line| line.contains(&name));
         match found {
             Some(line) => return Ok(line),
             None if std::time::Instant::now() > limit => {
@@ -137,7 +134,7 @@ fn free_frames(system: &mut bulkhead_test::System) -> Result<usize> {
     let words: Vec<&str> = text.split_whitespace().collect();
     words
         .windows(3)
-        .find(|words| words[1] == "frames" && words[2].starts_with("free"))
+        .find(|words| words[1] == "frames" && words[2] == "free")
         .and_then(|words| words[0].parse().ok())
         .ok_or_else(|| bulkhead_test::error(&format!("no count of free frames in:\n{text}")))
 }
