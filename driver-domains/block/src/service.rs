@@ -63,7 +63,7 @@ impl Service {
         for device in virtio::find(DeviceType::Block) {
             match Disk::open(&device) {
                 Ok(disk) => units.push(Unit::new(disk)),
-                Err(error) => log::error!("disk {:02x}: {error}", device.facts().bdf),
+                Err(error) => log::error!("disk {}: {error}", virtio::DeviceId::of(&device)),
             }
         }
         if units.is_empty() {

@@ -221,7 +221,7 @@ fn open_card(buffers: &mut Buffers) -> Option<Nic> {
                 log::info!("uplink {}: {mac}", nic.id());
                 return Some(nic);
             }
-            Err(error) => log::error!("network card {:02x}: {error}", device.facts().bdf),
+            Err(error) => log::error!("network card {}: {error}", virtio::DeviceId::of(&device)),
         }
     }
     log::error!("there is no network card that could be used: vifs reach each other only");

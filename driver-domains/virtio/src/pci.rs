@@ -41,7 +41,6 @@ const TRANSITIONAL: core::ops::RangeInclusive<u16> = 0x1000..=0x103f;
 const MODERN_BASE: u16 = 0x1040;
 const SUBSYSTEM_ID: u32 = 0x2e;
 const COMMAND: u32 = 0x04;
-const COMMAND_MEMORY: u32 = 1 << 1;
 const COMMAND_MASTER: u32 = 1 << 2;
 /// `VIRTIO_MSI_NO_VECTOR`.
 const NO_VECTOR: u16 = 0xffff;
@@ -57,6 +56,14 @@ pub struct DeviceId {
     pub bdf: u32,
     /// The policy's device entry that selected it.
     pub selector: u32,
+}
+
+impl DeviceId {
+    /// The name of a device.
+    pub fn of(device: &Device) -> Self {
+        let facts = device.facts();
+        Self { bdf: facts.bdf, selector: facts.selector }
+    }
 }
 
 impl fmt::Display for DeviceId {
@@ -77,6 +84,8 @@ pub enum InitError {
     FeaturesNotAccepted,
     /// It did not come out of reset.
     ResetHangs,
+    /// The hypervisor does not let it do DMA.
+    NoDma,
     /// A register lies outside its structure, or a queue's notify address outside the notification area.
     BadLayout,
     /// The hypervisor refused an interrupt vector.
@@ -92,6 +101,9 @@ impl fmt::Display for InitError {
             Self::Features(error) => error.fmt(out),
             Self::FeaturesNotAccepted => out.write_str("the device refused the features that it had offered"),
             Self::ResetHangs => out.write_str("the device does not come out of reset"),
+            Self::NoDma => {
+                out.write_str("it may do no DMA: without an IOMMU to confine it the hypervisor keeps it off the bus")
+            }
             Self::BadLayout => out.write_str("the device's registers lie outside of what it describes"),
             Self::Vector(error) => write!(out, "the hypervisor refused an interrupt vector: {error:?}"),
             Self::NoVector => out.write_str("the device takes no MSI-X vector"),
@@ -164,14 +176,13 @@ impl PciTransport {
         };
         // First the reset, then bus mastering: until then a device that was driven before may have old rings.
         transport.reset()?;
-        enable(device);
+        let_it_do_dma(device)?;
         Ok(transport)
     }
 
     /// Which device this is.
     pub fn id(&self) -> DeviceId {
-        let facts = self.function.facts();
-        DeviceId { bdf: facts.bdf, selector: facts.selector }
+        DeviceId::of(&self.function)
     }
 
     /// Resets the device: it forgets its queues and does no more DMA.
@@ -257,13 +268,14 @@ impl PciTransport {
     }
 }
 
-/// Memory decoding and bus mastering, in case the hypervisor left them to the driver. A refusal means that it did not.
-fn enable(device: &Device) {
-    if let Ok(command) = device.config_read(COMMAND, 2) {
-        let wanted = command | COMMAND_MEMORY | COMMAND_MASTER;
-        if command != wanted {
-            let _ = device.config_write(COMMAND, 2, wanted);
-        }
+/// Switches bus mastering on: only now, as before the reset the device may remember queues of an earlier life.
+fn let_it_do_dma(device: &Device) -> Result<(), InitError> {
+    let command = device.config_read(COMMAND, 2).map_err(|_| InitError::NoDma)?;
+    // A refusal shows in what is read back.
+    let _ = device.config_write(COMMAND, 2, command | COMMAND_MASTER);
+    match device.config_read(COMMAND, 2) {
+        Ok(command) if command & COMMAND_MASTER != 0 => Ok(()),
+        _ => Err(InitError::NoDma),
     }
 }
 
