@@ -15,11 +15,9 @@ use crate::boot::report::{Finding, fact};
 use crate::pci;
 use crate::system::system;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU16, Ordering};
-use hv_core::ids::{DomId, Gfn, Hpa, SLOTS};
+use hv_core::ids::{DomId, Gfn, Hpa};
 use hv_core::iommu::vtd::{
-    BLOCKED, Command, IommuDomainId, Trigger, context_entry, interrupt_entry, plain_message, remappable_message,
-    root_entry,
+    BLOCKED, Command, IommuDomainId, Trigger, context_entry, interrupt_entry, plain_message, root_entry,
 };
 use hv_core::pci::Bdf;
 use hv_core::space::VtdFormat;
@@ -44,7 +42,6 @@ struct Remapping {
     /// The interrupt remapping table, and which of its entries are in use.
     interrupts: Option<Mutex<Interrupts>>,
     coherent: bool,
-    page_selective: bool,
 }
 
 struct Interrupts {
@@ -53,8 +50,6 @@ struct Interrupts {
 }
 
 static REMAPPING: Once<Remapping> = Once::new();
-/// Functions attached, by IOMMU domain id.
-static ATTACHED: [AtomicU16; SLOTS + 1] = [const { AtomicU16::new(0) }; SLOTS + 1];
 
 /// DMA remapping is on for the whole machine.
 pub fn available() -> bool {
@@ -110,17 +105,12 @@ fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), Failure> {
         contexts[usize::from(bus)] = Some(table);
     }
     let mut units = Vec::new();
-    let (mut coherent, mut page_selective, mut interrupts) = (true, true, dmar.interrupt_remapping);
+    let (mut coherent, mut interrupts) = (true, dmar.interrupt_remapping);
     for info in &dmar.units {
         let address = PhysAddr::try_new(info.registers).map_err(|_| "the IOMMU has no sane address")?;
         let unit = Unit::new(address, page()?, page()?)?;
-        let (capabilities, extended) = unit.capabilities();
-        if capabilities.domains() <= SLOTS as u32 {
-            return Err("the IOMMU lacks enough domain ids");
-        }
-        coherent &= extended.coherent();
-        page_selective &= capabilities.page_selective();
-        interrupts &= extended.interrupt_remapping();
+        coherent &= unit.extended.coherent();
+        interrupts &= unit.extended.interrupt_remapping();
         units.push(unit);
     }
     let version = units.first().ok_or("no remapping units")?.version();
@@ -135,7 +125,7 @@ fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), Failure> {
     }
     let units = units.into_iter().map(Mutex::new).collect();
     let interrupts = table.map(|table| Mutex::new(Interrupts { table, used: [false; ENTRIES] }));
-    Ok((Remapping { units, contexts, interrupts, coherent, page_selective }, version))
+    Ok((Remapping { units, contexts, interrupts, coherent }, version))
 }
 
 /// The tag of a domain's translations: its slot, counted from 1. A slot is used again only after `release` flushed it.
@@ -157,45 +147,31 @@ impl Remapping {
 
 /// Lets a function's DMA through to the address space with this root. `unit` as `pci` found it.
 pub fn attach(unit: usize, bdf: Bdf, domain: DomId, root: Hpa) -> Result<(), Failure> {
-    let (remapping, id, table) = context(bdf, domain)?;
-    let mut unit = remapping.units.get(unit).ok_or(NO_ENTRY)?.lock();
-    let index = usize::from(bdf.devfn());
-    table.write(index, context_entry(root.0, id));
-    let outcome = unit.run(&[Command::context(id, bdf), Command::iotlb(id)]);
-    drop(unit);
-    match outcome {
-        Ok(()) => {
-            count(id).fetch_add(1, Ordering::Relaxed);
-            Ok(())
-        }
-        Err(error) => {
-            table.write(index, BLOCKED);
-            pci::silence_all(error);
-            Err(error)
-        }
-    }
+    set_context(unit, bdf, domain, |id| context_entry(root.0, id))
 }
 
 /// Blocks a function's DMA. On return, what it began before has ended; or, on an error, no device masters the bus.
 pub fn detach(unit: usize, bdf: Bdf, domain: DomId) -> Result<(), Failure> {
-    let (remapping, id, table) = context(bdf, domain)?;
-    table.write(usize::from(bdf.devfn()), BLOCKED);
-    count(id).fetch_sub(1, Ordering::Relaxed);
-    let mut unit = remapping.units.get(unit).ok_or(NO_ENTRY)?.lock();
-    let outcome = unit.run(&[Command::context(id, bdf), Command::iotlb(id)]);
-    drop(unit);
-    outcome.inspect_err(|why| pci::silence_all(why))
+    set_context(unit, bdf, domain, |_| BLOCKED)
 }
 
-fn context(bdf: Bdf, domain: DomId) -> Result<(&'static Remapping, IommuDomainId, TablePage), Failure> {
-    let remapping = REMAPPING.get().ok_or("no remapping units")?;
+/// Writes a function's context entry; on return nothing that a unit cached before is in use. On an error it is blocked.
+fn set_context(
+    unit: usize,
+    bdf: Bdf,
+    domain: DomId,
+    entry: impl FnOnce(IommuDomainId) -> [u64; 2],
+) -> Result<(), Failure> {
+    let remapping = REMAPPING.get().ok_or(NO_ENTRY)?;
+    let unit = remapping.units.get(unit).ok_or(NO_ENTRY)?;
     let id = tag(domain).ok_or(NO_ENTRY)?;
-    let table = remapping.contexts[usize::from(bdf.bus())].ok_or(NO_ENTRY)?;
-    Ok((remapping, id, table))
-}
-
-fn count(id: IommuDomainId) -> &'static AtomicU16 {
-    &ATTACHED[usize::from(id.0) % ATTACHED.len()]
+    let (table, index) = (remapping.contexts[usize::from(bdf.bus())].ok_or(NO_ENTRY)?, usize::from(bdf.devfn()));
+    table.write(index, entry(id));
+    let outcome = unit.lock().run(&[Command::context(id, bdf), Command::iotlb(id)]);
+    outcome.inspect_err(|why| {
+        table.write(index, BLOCKED);
+        pci::silence_all(why);
+    })
 }
 
 /// On return, no device uses a cached translation of this page of this domain, and DMA that used one has ended.
@@ -209,33 +185,16 @@ pub fn flush_domain(domain: DomId) {
 }
 
 fn flush(domain: DomId, command: impl Fn(IommuDomainId) -> Command) {
-    let Some((remapping, id)) = REMAPPING.get().zip(tag(domain)) else {
-        return;
-    };
-    // Without a function attached (and `detach` flushes), no unit can hold a translation with this tag.
-    if count(id).load(Ordering::Relaxed) != 0 {
-        let command = if remapping.page_selective { command(id) } else { Command::iotlb(id) };
-        // A failure has been contained: no device can use what is still cached.
-        let _ = remapping.run_all(&[command]);
+    if let Some((remapping, id)) = REMAPPING.get().zip(tag(domain)) {
+        // After a failure no device can use what is still cached: none masters the bus any more.
+        let _ = remapping.run_all(&[command(id)]);
     }
 }
 
-/// An entry of the interrupt remapping table.
+/// The number of an entry of the interrupt remapping table.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the entry has to be given back"]
-pub struct InterruptEntry(u16);
-
-impl InterruptEntry {
-    /// Its number.
-    pub fn index(&self) -> u16 {
-        self.0
-    }
-
-    /// The message that goes through it.
-    pub fn message(&self) -> (u64, u32) {
-        remappable_message(self.0)
-    }
-}
+pub struct InterruptEntry(pub u16);
 
 /// Makes an entry that delivers `vector` to `cpu`, for requests from `source` only. `Ok(None)`: interrupts are not
 /// remapped on this machine.
@@ -288,8 +247,7 @@ pub fn enable_fault_interrupt(vector: u8, cpu: u8) {
 /// Reports faults that were recorded, a bounded number. For the fault interrupt and the timer.
 pub fn poll_faults() {
     for unit in REMAPPING.get().iter().flat_map(|remapping| &remapping.units) {
-        let mut faults = heapless::Vec::new();
-        unit.lock().take_faults(&mut faults);
+        let faults = unit.lock().take_faults();
         faults.iter().for_each(pci::record_fault);
     }
 }

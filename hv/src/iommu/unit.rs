@@ -6,6 +6,7 @@ use crate::mmio::Registers;
 use crate::time;
 use core::sync::atomic::{Ordering, fence};
 use heapless::Vec;
+use hv_core::ids::SLOTS;
 use hv_core::iommu::vtd::{Capabilities, Command, ExtendedCapabilities, FAULT_VALID, Fault};
 use x86_64::PhysAddr;
 
@@ -33,7 +34,6 @@ mod command {
     //! Bits of global command and status (VT-d 11.4.4).
     pub const TRANSLATION: u32 = 1 << 31;
     pub const ROOT_POINTER: u32 = 1 << 30;
-    pub const FLUSH_WRITE_BUFFER: u32 = 1 << 27;
     pub const QUEUE: u32 = 1 << 26;
     pub const INTERRUPTS: u32 = 1 << 25;
     pub const INTERRUPT_POINTER: u32 = 1 << 24;
@@ -41,9 +41,8 @@ mod command {
     pub const PERSISTENT: u32 = TRANSLATION | QUEUE | INTERRUPTS | 1 << 23;
 }
 
-/// Fault status: a record is pending, records were lost, and the three ways the queue can fail.
+/// Fault status: records were lost, and the three ways the queue can fail.
 const FAULT_OVERFLOW: u32 = 1;
-const FAULT_PENDING: u32 = 1 << 1;
 const QUEUE_ERRORS: u32 = 0b111 << 4;
 
 /// Fault control: no interrupt.
@@ -59,13 +58,14 @@ const ANSWER_NANOS: u64 = 500_000_000;
 /// Polls at most, should the clock stand still.
 const POLLS_MAX: u32 = 200_000_000;
 /// Faults handled in one visit.
-pub const FAULTS_PER_VISIT: usize = 16;
+const FAULTS_PER_VISIT: usize = 16;
 
 /// A remapping unit in use.
 pub struct Unit {
     registers: Registers,
     capabilities: Capabilities,
-    extended: ExtendedCapabilities,
+    /// What it can do.
+    pub extended: ExtendedCapabilities,
     queue: TablePage,
     /// The unit writes a number here when it has come to a wait command.
     status: TablePage,
@@ -81,11 +81,15 @@ impl Unit {
         let registers = unsafe { Registers::map(address, REGISTER_BYTES) }.map_err(|_| NO_MEMORY)?;
         let capabilities = Capabilities(registers.read64(register::CAPABILITIES));
         let extended = ExtendedCapabilities(registers.read64(register::EXTENDED_CAPABILITIES));
-        if !capabilities.has_four_levels() {
-            return Err("the IOMMU lacks 48-bit addresses (QEMU: aw-bits=48)");
-        }
-        if !extended.queued_invalidation() {
-            return Err("the IOMMU lacks queued invalidation");
+        let needed = [
+            (capabilities.has_four_levels(), "the IOMMU lacks 48-bit addresses (QEMU: aw-bits=48)"),
+            (capabilities.domains() > SLOTS as u32, "the IOMMU lacks enough domain ids"),
+            (capabilities.page_selective(), "the IOMMU lacks page-selective invalidation"),
+            (!capabilities.needs_write_buffer_flush(), "the IOMMU has write buffers, as only the first ones had"),
+            (extended.queued_invalidation(), "the IOMMU lacks queued invalidation"),
+        ];
+        if let Some((_, lack)) = needed.iter().find(|(there, _)| !there) {
+            return Err(lack);
         }
         Ok(Self { registers, capabilities, extended, queue, status, tail: 0, waits: 0, broken: false })
     }
@@ -96,24 +100,19 @@ impl Unit {
         (version >> 4 & 0xf, version & 0xf)
     }
 
-    /// What it can do.
-    pub fn capabilities(&self) -> (Capabilities, ExtendedCapabilities) {
-        (self.capabilities, self.extended)
-    }
-
     /// Turns translation on with this root table, from whatever state firmware left.
     pub fn enable_translation(&mut self, root: PhysAddr) -> Result<(), Failure> {
         for bit in [command::TRANSLATION, command::INTERRUPTS, command::QUEUE] {
             self.set(bit, false)?;
         }
         self.registers.write32(register::FAULT_CONTROL, FAULT_MASKED);
-        self.clear_faults();
+        let _of_before = self.take_faults();
+        self.registers.write32(register::FAULT_STATUS, QUEUE_ERRORS);
         self.registers.write64(register::QUEUE_TAIL, 0);
         self.registers.write64(register::QUEUE_ADDRESS, self.queue.address().as_u64());
         self.set(command::QUEUE, true)?;
-        self.flush_write_buffer()?;
         self.registers.write64(register::ROOT_TABLE, root.as_u64());
-        self.trigger(command::ROOT_POINTER)?;
+        self.set(command::ROOT_POINTER, true)?;
         self.run(&[Command::CONTEXT_ALL, Command::IOTLB_ALL])?;
         self.set(command::TRANSLATION, true)?;
         // Protected memory regions (VT-d 11.4.9) would stay in the way of DMA that translation allows.
@@ -128,9 +127,8 @@ impl Unit {
     pub fn enable_interrupts(&mut self, table: PhysAddr) -> Result<(), Failure> {
         /// 2^(7+1) entries.
         const SIZE: u64 = 7;
-        self.flush_write_buffer()?;
         self.registers.write64(register::INTERRUPT_TABLE, table.as_u64() | SIZE);
-        self.trigger(command::INTERRUPT_POINTER)?;
+        self.set(command::INTERRUPT_POINTER, true)?;
         self.run(&[Command::INTERRUPTS_ALL])?;
         self.set(command::INTERRUPTS, true)
     }
@@ -143,29 +141,12 @@ impl Unit {
         self.registers.write32(register::FAULT_CONTROL, 0);
     }
 
-    /// Turns a persistent bit of global command on or off, and waits until it is so.
+    /// Turns a bit of global command on or off, and waits until the unit has done it.
     fn set(&mut self, bit: u32, on: bool) -> Result<(), Failure> {
         let status = self.registers.read32(register::GLOBAL_STATUS) & command::PERSISTENT;
         let wanted = if on { status | bit } else { status & !bit };
         self.registers.write32(register::GLOBAL_COMMAND, wanted);
         self.poll(|unit| (unit.registers.read32(register::GLOBAL_STATUS) & bit != 0) == on)
-    }
-
-    /// Commands something that is done once, and waits until it is.
-    fn trigger(&mut self, bit: u32) -> Result<(), Failure> {
-        let status = self.registers.read32(register::GLOBAL_STATUS) & command::PERSISTENT;
-        self.registers.write32(register::GLOBAL_COMMAND, status | bit);
-        self.poll(|unit| unit.registers.read32(register::GLOBAL_STATUS) & bit != 0)
-    }
-
-    fn flush_write_buffer(&mut self) -> Result<(), Failure> {
-        const BIT: u32 = command::FLUSH_WRITE_BUFFER;
-        if !self.capabilities.needs_write_buffer_flush() {
-            return Ok(());
-        }
-        let status = self.registers.read32(register::GLOBAL_STATUS) & command::PERSISTENT;
-        self.registers.write32(register::GLOBAL_COMMAND, status | BIT);
-        self.poll(|unit| unit.registers.read32(register::GLOBAL_STATUS) & BIT == 0)
     }
 
     /// Waits with a bound. Not being answered in time breaks the unit for good.
@@ -194,9 +175,6 @@ impl Unit {
         let number = self.waits;
         // Table entries, and what the caller wrote before, come before the commands that are about them.
         fence(Ordering::SeqCst);
-        if self.capabilities.needs_write_buffer_flush() {
-            self.flush_write_buffer()?;
-        }
         for command in commands.iter().take(8) {
             self.push(*command);
         }
@@ -222,31 +200,20 @@ impl Unit {
         self.tail = (self.tail + 1) % QUEUE_ENTRIES;
     }
 
-    fn clear_faults(&self) {
-        let mut ignored = Vec::new();
-        self.take_faults(&mut ignored);
-        self.registers.write32(register::FAULT_STATUS, FAULT_OVERFLOW | QUEUE_ERRORS);
-    }
-
     /// Takes the recorded faults, a bounded number, and makes room for new ones.
-    pub fn take_faults(&self, into: &mut Vec<Fault, FAULTS_PER_VISIT>) {
-        let status = self.registers.read32(register::FAULT_STATUS);
-        if status & (FAULT_PENDING | FAULT_OVERFLOW) == 0 {
-            return;
-        }
+    pub fn take_faults(&self) -> Vec<Fault, FAULTS_PER_VISIT> {
+        let mut faults = Vec::new();
         let first = self.capabilities.fault_records_offset() as u64;
         for index in 0..self.capabilities.fault_records().min(FAULTS_PER_VISIT) as u64 {
             let at = first + index * 16;
-            let high = self.registers.read64(at + 8);
-            if high & FAULT_VALID == 0 {
-                continue;
+            let record = [self.registers.read64(at), self.registers.read64(at + 8)];
+            if let Some(fault) = Fault::decode(record) {
+                // There is room for as many as are looked at.
+                let _ = faults.push(fault);
+                self.registers.write32(at + 12, (FAULT_VALID >> 32) as u32);
             }
-            if let Some(fault) = Fault::decode([self.registers.read64(at), high]) {
-                // Full: the fault is dropped, as the hardware does with those that it has no record for.
-                let _ = into.push(fault);
-            }
-            self.registers.write32(at + 12, (FAULT_VALID >> 32) as u32);
         }
         self.registers.write32(register::FAULT_STATUS, FAULT_OVERFLOW);
+        faults
     }
 }

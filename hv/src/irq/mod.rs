@@ -22,7 +22,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use hv_core::error::Errno;
 use hv_core::events::PIRQS_MAX;
 use hv_core::ids::{DomId, Label, Pirq};
-use hv_core::iommu::vtd::{Route, Trigger, plain_message, redirection_entry};
+use hv_core::iommu::vtd::{Route, Trigger, plain_message, remappable_message};
 use hv_core::pci::Bdf;
 use ioapic::Lines;
 use spin::Mutex;
@@ -143,18 +143,13 @@ impl Irq {
     /// Masks or opens the source itself.
     fn set_gate(&mut self, gate: Gate, lines: &Lines) {
         self.gate = gate;
-        let masked = gate == Gate::Masked;
         match self.source {
             Source::Message { bdf, entry } => {
-                let mask = if masked { MessageMask::Masked } else { MessageMask::Open };
+                let mask = if gate == Gate::Masked { MessageMask::Masked } else { MessageMask::Open };
                 // The device is the domain's for as long as the vector is: `release` goes before `pci::release`.
                 let _ = pci::set_message(self.domain, bdf, entry, None, mask);
             }
-            Source::Line { line, .. } => {
-                if let Some(controller) = lines.controller(line) {
-                    controller.mask(line, masked);
-                }
-            }
+            Source::Line { line, .. } => lines.mask(line, gate),
         }
     }
 
@@ -192,14 +187,15 @@ pub fn map(domain: DomId, label: Label, request: &PhysdevMapPirq) -> Result<Pirq
             if entry >= pci::messages_of(domain, bdf)? {
                 return Err(Errno::EINVAL);
             }
-            irqs.map_message(domain, bdf, entry, wanted)
+            irqs.map(domain, Source::Message { bdf, entry }, wanted)
         }
         MAP_PIRQ_TYPE_GSI => {
             let line = u32::try_from(request.index).map_err(|_| Errno::EINVAL)?;
             if !system().policy.may_use_line(label, line) {
                 return Err(Errno::EPERM);
             }
-            irqs.map_line(domain, line, wanted)
+            let (trigger, _) = ioapic::signalling(line);
+            irqs.map(domain, Source::Line { line, trigger }, wanted)
         }
         _ => Err(Errno::EINVAL),
     }
@@ -226,53 +222,42 @@ impl Irqs {
         }
     }
 
-    /// A free vector, if nobody has the source.
-    fn choose_vector(&self, same: impl Fn(&Source) -> bool) -> Result<(usize, u8), Errno> {
-        if self.by_vector.iter().flatten().any(|irq| same(&irq.source)) {
+    /// Makes a source of the domain's own, masked, an interrupt that nobody else has.
+    fn map(&mut self, domain: DomId, source: Source, wanted: Option<u32>) -> Result<Pirq, Errno> {
+        if self.by_vector.iter().flatten().any(|irq| irq.source == source) {
             return Err(Errno::EBUSY);
         }
         let index = self.by_vector.iter().position(Option::is_none).ok_or(Errno::ENOSPC)?;
-        Ok((index, FIRST_VECTOR + index as u8))
-    }
-
-    fn map_message(&mut self, domain: DomId, bdf: Bdf, entry: u16, wanted: Option<u32>) -> Result<Pirq, Errno> {
-        let source = Source::Message { bdf, entry };
-        let (index, vector) = self.choose_vector(|other| *other == source)?;
-        let pirq = self.choose_pirq(domain, wanted, FIRST_MESSAGE_PIRQ)?;
-        let remapped = allocate_entry(vector, self.cpu, Trigger::Edge, bdf)?;
-        let message = remapped.as_ref().map_or_else(|| plain_message(vector, self.cpu), InterruptEntry::message);
-        if let Err(error) = pci::set_message(domain, bdf, entry, Some(message), MessageMask::Masked) {
-            remapped.into_iter().for_each(iommu::free_interrupt);
-            return Err(error);
-        }
-        self.insert(index, Irq { domain, pirq, source, entry: remapped, bound: false, gate: Gate::Masked });
-        Ok(pirq)
-    }
-
-    fn map_line(&mut self, domain: DomId, line: u32, wanted: Option<u32>) -> Result<Pirq, Errno> {
-        let (trigger, polarity) = self.lines.signalling(line);
-        let same = |other: &Source| matches!(other, Source::Line { line: other, .. } if *other == line);
-        let (index, vector) = self.choose_vector(same)?;
-        let source_id = self.lines.controller(line).ok_or(Errno::EINVAL)?.source;
-        let pirq = self.choose_pirq(domain, wanted, line)?;
-        let remapped = match source_id {
-            Some(source) => allocate_entry(vector, self.cpu, trigger, source)?,
+        let vector = FIRST_VECTOR + index as u8;
+        let (requester, trigger, preferred) = match source {
+            Source::Message { bdf, .. } => (Some(bdf), Trigger::Edge, FIRST_MESSAGE_PIRQ),
+            Source::Line { line, trigger } => (self.lines.requester(line).ok_or(Errno::EINVAL)?, trigger, line),
+        };
+        let pirq = self.choose_pirq(domain, wanted, preferred)?;
+        // Failures are not logged: a domain could ask on and on. What breaks is logged when it breaks.
+        let entry = match requester {
+            Some(requester) => {
+                iommu::allocate_interrupt(vector, self.cpu, trigger, requester).map_err(|_| Errno::EIO)?
+            }
             None if iommu::remaps_interrupts() => return Err(Errno::EIO),
             None => None,
         };
-        let route = remapped.as_ref().map_or(Route::Plain(self.cpu), |entry| Route::Remapped(entry.index()));
-        if let Some(controller) = self.lines.controller(line) {
-            controller.set(line, redirection_entry(vector, route, trigger, polarity));
+        let remapped = entry.as_ref().map(|entry| entry.0);
+        match source {
+            Source::Message { bdf, entry: number } => {
+                let message = remapped.map_or_else(|| plain_message(vector, self.cpu), remappable_message);
+                if let Err(error) = pci::set_message(domain, bdf, number, Some(message), MessageMask::Masked) {
+                    entry.into_iter().for_each(iommu::free_interrupt);
+                    return Err(error);
+                }
+            }
+            Source::Line { line, .. } => {
+                let route = remapped.map_or(Route::Plain(self.cpu), Route::Remapped);
+                self.lines.set(line, vector, route);
+            }
         }
-        let source = Source::Line { line, trigger };
-        self.insert(index, Irq { domain, pirq, source, entry: remapped, bound: false, gate: Gate::Masked });
+        self.by_vector[index] = Some(Irq { domain, pirq, source, entry, bound: false, gate: Gate::Masked });
         Ok(pirq)
-    }
-
-    fn insert(&mut self, index: usize, irq: Irq) {
-        if let Some(slot) = self.by_vector.get_mut(index) {
-            *slot = Some(irq);
-        }
     }
 
     /// Masks the source, blocks its remapping entry, frees the vector. A message that is on its way finds no vector.
@@ -284,11 +269,6 @@ impl Irqs {
         WAITING[index / 64].fetch_and(!(1 << (index % 64)), Ordering::Relaxed);
         irq.entry.into_iter().for_each(iommu::free_interrupt);
     }
-}
-
-fn allocate_entry(vector: u8, cpu: u8, trigger: Trigger, source: Bdf) -> Result<Option<InterruptEntry>, Errno> {
-    // Not logged: a domain could ask on and on. What breaks is logged when it breaks.
-    iommu::allocate_interrupt(vector, cpu, trigger, source).map_err(|_| Errno::EIO)
 }
 
 /// `PHYSDEVOP_unmap_pirq`. The domain's port, if it bound one, stays and is silent.

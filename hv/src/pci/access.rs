@@ -6,7 +6,7 @@ use core::sync::atomic::Ordering;
 use hv_core::error::Errno;
 use hv_core::ids::DomId;
 use hv_core::pci::Bdf;
-use hv_core::pci::bar::{BarKind, Inside};
+use hv_core::pci::bar::BarKind;
 use hv_core::pci::config::{Field, Verdict, judge_write};
 use xen_abi::platform::{
     BAR_HAS_MSIX, BAR_MEMORY, Bar, ConfigAccess, DeviceDescribe, DeviceInfo, LABEL_NONE, OWNER_HYPERVISOR,
@@ -46,9 +46,7 @@ pub fn describe(domain: DomId, index: u32) -> Result<DeviceDescribe, Errno> {
     let mut bars = [Bar::default(); 6];
     for ((slot, bar), out) in function.bars.iter().enumerate().zip(&mut bars) {
         let Some(bar) = bar else { continue };
-        let in_bar = |inside: Inside| usize::from(inside.bar) == slot;
-        let holds_msix =
-            matches!(&function.messages, Messages::MsiX(msix) if in_bar(msix.table) || in_bar(msix.pending));
+        let holds_msix = bar.pages().is_some_and(|pages| function.holes().iter().any(|hole| hole.overlaps(pages)));
         *out = Bar {
             gpa: bar_address(function, at, slot).unwrap_or(0),
             bytes: bar.bytes,

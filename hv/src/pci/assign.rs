@@ -4,7 +4,7 @@
 //! IOMMU, and only then let the function decode. Taking back goes the other way and stops DMA first.
 
 use super::messages;
-use super::{Function, Machine, Messages, Owner, SILENCED, STATES, State, find, machine, reset};
+use super::{Function, Machine, Owner, SILENCED, STATES, State, find, machine, reset};
 use crate::iommu;
 use crate::system::system;
 use core::fmt;
@@ -140,11 +140,10 @@ fn for_each_page(
     index: usize,
     mut act: impl FnMut(Gfn, Mfn) -> Result<(), Errno>,
 ) -> Result<(), Errno> {
-    let holes: &[PageRange] = if let Messages::MsiX(msix) = &function.messages { &msix.holes } else { &[] };
     for (slot, bar) in function.memory_bars() {
         let PageRange { first, end } = bar.pages().ok_or(Errno::EINVAL)?;
         let start = bar_address(function, index, slot).ok_or(Errno::E2BIG)? / 4096;
-        for page in (first..end).filter(|page| !holes.iter().any(|hole| hole.contains(*page))) {
+        for page in (first..end).filter(|page| !function.holes().iter().any(|hole| hole.contains(*page))) {
             act(Gfn(start + (page - first)), Mfn(page))?;
         }
     }

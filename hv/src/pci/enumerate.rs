@@ -173,7 +173,8 @@ fn msix_tables(msix: &MsixCapability, bars: &[Option<Bar>; BARS]) -> Option<MsiX
     let pending_bytes = u32::from(vectors).div_ceil(64) * 8;
     let pending = Inside { bar: msix.pba_bar(), offset: msix.pba_offset(), bytes: pending_bytes };
     let holes = [table.pages(bars)?, pending.pages(bars)?];
-    Some(MsiX { capability: *msix, vectors, table, pending, holes })
+    let bar = (*bars.get(usize::from(table.bar))?)?;
+    Some(MsiX { capability: *msix, vectors, table: bar.base + u64::from(table.offset), holes })
 }
 
 fn reset_method(ecam: &Ecam, bdf: Bdf, express: Option<u16>, power_state: Option<u16>) -> Reset {

@@ -36,10 +36,9 @@ pub(super) fn prepare(machine: &Machine, function: &Function, state: &mut State)
     };
     let bdf = function.member.bdf;
     if state.table.is_none() {
-        let bar = function.bars.get(usize::from(msix.table.bar)).copied().flatten().ok_or(Errno::ENODEV)?;
-        let start = PhysAddr::try_new(bar.base + u64::from(msix.table.offset)).map_err(|_| Errno::ENODEV)?;
+        let start = PhysAddr::try_new(msix.table).map_err(|_| Errno::ENODEV)?;
         // SAFETY: the range lies inside a BAR as sized at boot, which is not over memory (`enumerate::unfit`).
-        let table = unsafe { Registers::map(start, u64::from(msix.table.bytes)) };
+        let table = unsafe { Registers::map(start, u64::from(msix.vectors) * ENTRY_BYTES) };
         state.table = Some(table.map_err(|_| Errno::ENOMEM)?);
     }
     let table = state.table.ok_or(Errno::ENODEV)?;

@@ -36,7 +36,7 @@ use hv_core::authority::{Function as Identity, Resolution, SealedPolicy};
 use hv_core::ids::{DomId, Label};
 use hv_core::iommu::vtd::Fault;
 use hv_core::pci::Bdf;
-use hv_core::pci::bar::{BARS, Bar, BarKind, Inside, PageRange};
+use hv_core::pci::bar::{BARS, Bar, BarKind, PageRange};
 use hv_core::pci::config::{BusMastering, COMMAND_BUS_MASTER};
 use hv_core::pci::faults::Faults;
 use hv_core::pci::group::{Member, Node};
@@ -48,9 +48,9 @@ use spin::{Mutex, Once};
 struct MsiX {
     capability: MsixCapability,
     vectors: u16,
-    table: Inside,
-    pending: Inside,
-    /// The pages of both, which no domain gets.
+    /// Machine address of the table.
+    table: u64,
+    /// The pages of the table and of its pending bits, which no domain gets.
     holes: [PageRange; 2],
 }
 
@@ -300,6 +300,11 @@ impl Function {
     /// Whether an IOMMU confines its DMA.
     fn is_confined(&self) -> bool {
         iommu::available() && self.unit.is_some()
+    }
+
+    /// Pages of its registers that no domain gets.
+    fn holes(&self) -> &[PageRange] {
+        if let Messages::MsiX(msix) = &self.messages { &msix.holes } else { &[] }
     }
 
     /// Its memory BARs, with their numbers.
