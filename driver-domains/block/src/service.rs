@@ -117,7 +117,7 @@ impl Service {
         self.units.iter().any(|unit| unit.disk.is_busy()).then(|| now() + PATIENCE)
     }
 
-    /// Ends the domain if a device has given up: the policy domain then starts it anew, with the device reset.
+    /// Ends the domain if a device has given up. Whoever drives it next gets it reset.
     pub fn check_devices(&self) {
         if let Some(unit) = self.units.iter().find(|unit| unit.disk.needs_reset()) {
             log::error!("disk {}: the device has failed and needs a reset", unit.disk.id());

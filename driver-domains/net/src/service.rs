@@ -86,7 +86,7 @@ impl Service {
         Progress::Busy
     }
 
-    /// Ends the domain if the card has given up: the policy domain then starts it anew, with the card reset.
+    /// Ends the domain if the card has given up. Whoever drives it next gets it reset.
     pub fn check_card(&self) {
         if self.traffic.card_failed() {
             log::error!("network card: it has failed and needs a reset");
