@@ -30,7 +30,8 @@ fn connect(mut device: Frontend) -> Result<Connection, String> {
     let deadline = Some(now() + PATIENCE);
     device.wait_for_backend(deadline).map_err(words)?;
     let ring = GrantedPages::allocate(1, device.backend(), Access::ReadWrite).map_err(|error| error.to_string())?;
-    drop(BlkFront::<_, 32>::new(ring.memory()).map_err(|error| error.to_string())?); // writes the ring's head
+    // Making a front end writes the ring's head; the front end itself is not needed.
+    let _ = BlkFront::<_, 32>::new(ring.memory()).map_err(|error| error.to_string())?;
     let channel = Channel::listen(device.backend()).map_err(words)?;
     let details: [(&str, &dyn core::fmt::Display); 2] =
         [("ring-ref", &ring.reference(0)), ("event-channel", &channel.port())];
