@@ -28,6 +28,8 @@ pub struct System {
     console: Console,
     folder: PathBuf,
     port: Option<u16>,
+    /// Commands typed at the shell so far.
+    commands: usize,
 }
 
 impl System {
@@ -36,7 +38,7 @@ impl System {
         qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
         let mut qemu = qemu.spawn().context("cannot start QEMU")?;
         let (Some(input), Some(output)) = (qemu.stdin.take(), qemu.stdout.take()) else { bail!("QEMU has no pipes") };
-        Ok(Self { qemu, input, console: Console::read(output), folder, port })
+        Ok(Self { qemu, input, console: Console::read(output), folder, port, commands: 0 })
     }
 
     /// Waits for `ready in N s` and the shell's prompt.
@@ -71,12 +73,16 @@ impl System {
         // What is typed before the console domain drives the serial line is lost.
         self.wait_for(PROMPT, seconds(60))?;
         let start = self.position();
-        self.type_text(&format!("{command}\r"))?;
+        // Notices may come at any moment, each with the prompt shown again behind it; what ends the answer for certain
+        // is the echo of a second command, one that the shell does not know.
+        self.commands += 1;
+        let marker = format!("end-of-{}", self.commands);
+        self.type_text(&format!("{command}\r{marker}\r"))?;
         let echo = format!("{command}\n");
+        let end = format!("{PROMPT}{marker}\n");
         let found = self.console.wait(start, limit, |all| {
-            // Other domains' lines may come before the echo, with the prompt shown again behind each.
             let echoed = all.find(&echo)? + echo.len();
-            let end = all[echoed..].find(PROMPT)? + echoed;
+            let end = all[echoed..].find(&end)? + echoed;
             Some(all[echoed..end].to_owned())
         });
         found.ok_or_else(|| self.missed(&format!("the shell did not answer {command:?} within {limit:?}")))
