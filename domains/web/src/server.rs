@@ -31,11 +31,14 @@ const FRAMES_PER_TURN: usize = 256;
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How long a peer may leave data unacknowledged.
 const SILENCE_MAX: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
+/// How long xenstore may take to answer: without it, what is connected goes on.
+const STORE_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a missing disk or network is looked for, besides when xenstore has news.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// Serves for ever.
 pub fn run() {
+    store::set_timeout(Some(STORE_PATIENCE));
     let mut site = DiskSite::new();
     loop {
         let nic = wait_for_network(&mut site);
