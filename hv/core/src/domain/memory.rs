@@ -71,8 +71,7 @@ pub fn add_shared_info<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: G
 pub fn add_grant_frame<M: Machine>(env: &Env<'_, M>, dom: DomId, index: u32, gfn: Gfn) -> Result<(), Errno> {
     env.domains.with(dom, |domain| {
         let frames = index.checked_add(1).ok_or(Errno::EINVAL)?;
-        let slot = domain.slot();
-        domain.grants.grow(frames, slot, env.frames, env.machine)?;
+        domain.grow_grants(env, frames)?;
         let mfn = domain.grants.frame(index).ok_or(Errno::EINVAL)?;
         Ok(map_shared(env, domain, gfn, mfn)?)
     })?

@@ -139,12 +139,6 @@ impl FrameTable {
         self.get(mfn).map_or(0, |entry| entry.pins())
     }
 
-    /// Whether the frame is private memory of the domain in `slot`.
-    #[inline]
-    pub fn is_private_to(&self, mfn: Mfn, slot: Slot) -> bool {
-        self.get(mfn).is_some_and(|entry| entry.is_private_to(slot))
-    }
-
     /// Holds on to a private frame of the domain in `owner`, so that it outlives its mapping there.
     ///
     /// # Errors

@@ -21,9 +21,9 @@ pub(super) struct Active {
     /// Frame numbers fit: machine frames are below 2^28, and a v1 entry has 32 bits.
     mfn: u32,
     gfn: u32,
-    user: DomId,
-    pub readers: u16,
-    pub writers: u16,
+    pub user: DomId,
+    readers: u16,
+    writers: u16,
 }
 
 impl Active {
@@ -40,19 +40,37 @@ impl Active {
         Gfn(u64::from(self.gfn))
     }
 
-    pub fn user(&self) -> DomId {
-        self.user
-    }
-
-    /// The count for an access, one more; `None` at its end.
     #[inline]
-    fn count(&mut self, access: Access) -> Option<&mut u16> {
-        let count = match access {
+    fn count(&mut self, access: Access) -> &mut u16 {
+        match access {
             Access::Read => &mut self.readers,
             Access::Write => &mut self.writers,
-        };
-        (*count < u16::MAX).then_some(count)
+        }
     }
+}
+
+/// A use of a grant: a mapping, or a copy in progress. Its page is pinned until [`end_use`].
+#[derive(Clone, Copy, Debug)]
+#[must_use = "the page stays pinned"]
+pub(super) struct Use {
+    pub grantor: DomId,
+    /// The grantor's serial number: its id may have passed to another.
+    pub serial: u32,
+    pub gref: GrantRef,
+    pub access: Access,
+    pub mfn: Mfn,
+}
+
+/// Ends a use: the grantor, if it still exists, sees its entry unused; the pin goes. No domain may be locked.
+#[inline]
+pub(super) fn end_use<M: Machine>(env: &Env<'_, M>, grant: Use) {
+    let _nothing_to_unmark_when_gone = env.domains.with(grant.grantor, |grantor| {
+        if grantor.serial() == grant.serial {
+            grantor.unmark(env.machine, &grant);
+        }
+    });
+    let unpinned = env.frames.unpin(grant.mfn);
+    debug_assert!(unpinned.is_ok(), "a grant in use had no pin");
 }
 
 impl Domain {
@@ -67,7 +85,7 @@ impl Domain {
         user: DomId,
         gref: GrantRef,
         access: Access,
-    ) -> Result<Mfn, Status> {
+    ) -> Result<Use, Status> {
         let entry = self.grants.entry(gref).ok_or(Status::BadGntref)?;
         let mut active = self.grants.active(gref).copied().ok_or(Status::BadGntref)?;
         // Flags and domain in the low half, the frame number in the high one.
@@ -90,8 +108,8 @@ impl Domain {
             Access::Read => !active.in_use(),
             Access::Write => active.writers == 0,
         };
-        let count = active.count(access).ok_or(Status::NoSpace)?;
-        *count = count.wrapping_add(1);
+        let count = active.count(access);
+        *count = count.checked_add(1).ok_or(Status::NoSpace)?;
         env.frames.pin(mfn, self.slot()).map_err(|error| match error {
             FrameError::TooManyPins => Status::NoSpace,
             FrameError::NotOwned | FrameError::NotPinned => Status::BadPage,
@@ -104,7 +122,7 @@ impl Domain {
         if let Some(slot) = self.grants.active_mut(gref) {
             *slot = active;
         }
-        Ok(mfn)
+        Ok(Use { grantor: self.id(), serial: self.serial(), gref, access, mfn })
     }
 
     /// Finds the page that an entry means. The entry is judged here, so that a bad entry is not taken for a bad page,
@@ -118,31 +136,22 @@ impl Domain {
         Ok(Active { mfn, gfn, user, readers: 0, writers: 0 })
     }
 
-    /// Undoes one [`Self::acquire`]: clears the marks that no other use needs, then drops the pin.
+    /// Clears the marks of a use that no other use needs. An entry that is gone with its table needs none.
     #[inline]
-    pub(super) fn release<M: Machine>(&mut self, env: &Env<'_, M>, gref: GrantRef, access: Access, mfn: Mfn) {
-        self.unmark(env.machine, gref, access, mfn);
-        let unpinned = env.frames.unpin(mfn);
-        debug_assert!(unpinned.is_ok(), "an acquired grant had no pin");
-    }
-
-    #[inline]
-    fn unmark(&mut self, memory: &impl MachineMemory, gref: GrantRef, access: Access, mfn: Mfn) {
-        let Some(entry) = self.grants.entry(gref) else { return };
-        let Some(active) = self.grants.active_mut(gref) else {
+    fn unmark(&mut self, memory: &impl MachineMemory, grant: &Use) {
+        let Some(entry) = self.grants.entry(grant.gref) else { return };
+        let Some(active) = self.grants.active_mut(grant.gref) else {
             return;
         };
-        let count = match access {
-            Access::Read => &mut active.readers,
-            Access::Write => &mut active.writers,
-        };
-        if *count == 0 || u64::from(active.mfn) != mfn.0 {
+        let mfn = u64::from(active.mfn);
+        let count = active.count(grant.access);
+        if *count == 0 || mfn != grant.mfn.0 {
             debug_assert!(false, "a use that was never counted");
             return;
         }
         *count = count.wrapping_sub(1);
         let mut unused = 0;
-        if active.writers == 0 && access == Access::Write {
+        if active.writers == 0 && grant.access == Access::Write {
             unused |= GTF_WRITING;
         }
         if !active.in_use() {

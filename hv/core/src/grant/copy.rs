@@ -5,24 +5,16 @@
 
 use xen_abi::grant_table::{GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GnttabCopy, GnttabCopyPtr};
 
+use super::active::{Use, end_use};
 use super::{Access, Status};
 use crate::domain::Env;
 use crate::ids::{DomId, Gfn, GrantRef, Mfn, PAGE_BYTES};
 use crate::machine::Machine;
 
-/// A granted side of a copy, pinned.
-#[must_use = "the page stays pinned"]
-struct Granted {
-    owner: DomId,
-    serial: u32,
-    gref: GrantRef,
-    access: Access,
-    mfn: Mfn,
-}
-
 /// A side of a copy.
 enum Side {
-    Granted(Granted),
+    /// Pinned.
+    Granted(Use),
     /// Found when the copy runs, under the caller's lock.
     Own(Gfn),
 }
@@ -70,17 +62,15 @@ fn open<M: Machine>(
     // The reference is the low half of a union with a frame number.
     let gref = GrantRef(side.target as u32);
     let caller_label = env.domains.label(caller).ok_or(Status::BadDomain)?;
-    let opened = env.domains.with(owner, |grantor| {
+    env.domains.with(owner, |grantor| {
         if grantor.is_dying() {
             return Err(Status::BadDomain);
         }
         if !env.policy.may_share(caller_label, grantor.label()) {
             return Err(Status::PermissionDenied);
         }
-        let mfn = grantor.acquire(env, caller, gref, access)?;
-        Ok(Side::Granted(Granted { owner, serial: grantor.serial(), gref, access, mfn }))
-    });
-    opened.map_err(|_| Status::BadDomain)?
+        grantor.acquire(env, caller, gref, access).map(Side::Granted)
+    })?
 }
 
 #[inline]
@@ -93,29 +83,19 @@ fn run<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy, source: &Si
         between(source.mfn, dest.mfn);
         return Ok(());
     }
-    let copied = env.domains.with(caller, |domain| {
+    env.domains.with(caller, |domain| {
         let find = |side: &Side, access| match side {
             Side::Granted(granted) => Some(granted.mfn),
             Side::Own(gfn) => domain.space.private(*gfn, access, env.machine),
         };
         between(find(source, Access::Read).ok_or(Status::BadPage)?, find(dest, Access::Write).ok_or(Status::BadPage)?);
         Ok(())
-    });
-    copied.map_err(|_| Status::BadDomain)?
+    })?
 }
 
 #[inline]
 fn close<M: Machine>(env: &Env<'_, M>, side: Side) {
-    let Side::Granted(Granted { owner, serial, gref, access, mfn }) = side else { return };
-    let released = env.domains.with(owner, |grantor| {
-        let same = grantor.serial() == serial && grantor.grants.active(gref).is_some();
-        if same {
-            grantor.release(env, gref, access, mfn);
-        }
-        same
-    });
-    if released != Ok(true) {
-        let unpinned = env.frames.unpin(mfn);
-        debug_assert!(unpinned.is_ok(), "a copied page had no pin");
+    if let Side::Granted(grant) = side {
+        end_use(env, grant);
     }
 }

@@ -33,7 +33,7 @@ pub fn info(domain: &Domain, from: GrantRef, memory: &impl MachineMemory) -> Opt
         let word = memory.load_u32(entry);
         let flags = word as u16;
         if active.in_use() {
-            let (gfn, peer) = (active.gfn(), active.user());
+            let (gfn, peer) = (active.gfn(), active.user);
             return Some(Info { gref, gfn, peer, flags, mappings: active.uses() });
         }
         let offered = flags & GTF_TYPE_MASK != GTF_INVALID;

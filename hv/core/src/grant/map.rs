@@ -9,13 +9,12 @@ use xen_abi::grant_table::{
 };
 use xen_abi::native::{GRANT_WINDOW, GRANT_WINDOW_END};
 
-use super::Access;
-use super::Status;
 use super::tracking::Mapping;
+use super::{Access, Status};
 use crate::domain::{Domain, Env, Pair};
 use crate::ids::{DomId, Gfn, Gpa, GrantRef, Handle};
 use crate::machine::{FlushScope, Machine};
-use crate::space::{MapError, Page, PageKind, Prepared, Rights};
+use crate::space::{Page, PageKind, Rights};
 
 /// A mapping that was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,8 +32,7 @@ pub struct Mapped {
 #[inline]
 pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabMapGrantRef) -> Result<Mapped, Status> {
     let grantor = DomId(op.dom).or_self(caller);
-    let mapped = env.domains.with_pair(caller, grantor, |pair| map_between(env, pair, op));
-    mapped.map_err(|_| Status::BadDomain)?
+    env.domains.with_pair(caller, grantor, |pair| map_between(env, pair, op))?
 }
 
 #[inline]
@@ -50,38 +48,19 @@ fn map_between<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMap
     let user = mapper.id();
     let access = access(mapper, op.flags)?;
     let gfn = place(mapper, op.host_addr)?;
-    let handle = mapper.grants.tracking.reserve().ok_or(Status::NoSpace)?;
-    let gref = GrantRef(op.gref);
-    let prepared = match mapper.space.prepare(gfn, PageKind::Foreign, env.frames, env.machine) {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            mapper.grants.tracking.free(handle);
-            return Err(refused(error));
-        }
-    };
-    let grantor = pair.remote();
-    let mfn = match grantor.acquire(env, user, gref, access) {
-        Ok(mfn) => mfn,
-        Err(status) => {
-            pair.local().grants.tracking.free(handle);
-            return Err(status);
-        }
-    };
+    let handle = mapper.grants.tracking.next_handle().ok_or(Status::NoSpace)?;
+    let prepared = mapper.space.prepare(gfn, PageKind::Foreign, env.frames, env.machine)?;
+    let grant = pair.remote().acquire(env, user, GrantRef(op.gref), access)?;
     // Nothing below can fail.
-    let mapping = Mapping { grantor: grantor.id(), serial: grantor.serial(), gref, access, gfn, mfn };
-    commit(env, pair.local(), prepared, handle, mapping);
-    let for_devices = op.flags & GNTMAP_DEVICE_MAP != 0;
-    Ok(Mapped { handle, dev_bus_addr: if for_devices { gfn.base().0 } else { 0 } })
-}
-
-#[inline]
-fn commit<M: Machine>(env: &Env<'_, M>, mapper: &mut Domain, prepared: Prepared, handle: Handle, mapping: Mapping) {
-    let rights = match mapping.access {
+    let rights = match access {
         Access::Read => Rights::Read,
         Access::Write => Rights::ReadWrite,
     };
-    mapper.space.commit(prepared, Page { mfn: mapping.mfn, rights, kind: PageKind::Foreign }, env.machine);
-    mapper.grants.tracking.fill(handle, mapping);
+    let mapper = pair.local();
+    mapper.space.commit(prepared, Page { mfn: grant.mfn, rights, kind: PageKind::Foreign }, env.machine);
+    mapper.grants.tracking.fill(handle, Mapping { grant, gfn });
+    let for_devices = op.flags & GNTMAP_DEVICE_MAP != 0;
+    Ok(Mapped { handle, dev_bus_addr: if for_devices { gfn.base().0 } else { 0 } })
 }
 
 /// Judges the flags: `host_map` is needed, `device_map` is for domains with an IOMMU space, nothing else is known.
@@ -107,11 +86,4 @@ fn place(mapper: &Domain, host_addr: u64) -> Result<Gfn, Status> {
         return Err(Status::BadVirtAddr);
     }
     Ok(Gpa(host_addr).gfn())
-}
-
-fn refused(error: MapError) -> Status {
-    match error {
-        MapError::Occupied | MapError::Vacant | MapError::BadAddress => Status::BadVirtAddr,
-        MapError::NoMemory | MapError::OverBudget => Status::NoSpace,
-    }
 }

@@ -25,7 +25,7 @@ pub use map::{Mapped, map};
 pub use number::GnttabOp;
 pub use status::Status;
 pub use table::{GrantTable, query_size, seed, set_version, setup_table};
-pub use unmap::{PendingUnmap, begin_unmap, finish_unmap, unmap, unmap_slice};
+pub use unmap::{unmap, unmap_slice};
 
 /// Entries of one table frame.
 pub const ENTRIES_PER_FRAME: u32 = xen_abi::grant_table::GRANT_ENTRIES_PER_FRAME;

@@ -2,6 +2,9 @@
 
 use xen_abi::grant_table as abi;
 
+use crate::error::Errno;
+use crate::space::MapError;
+
 /// Why a grant operation failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i16)]
@@ -26,6 +29,26 @@ pub enum Status {
     BadCopyArg = abi::GNTST_BAD_COPY_ARG,
     /// Handles, page tables, counters or memory are used up.
     NoSpace = abi::GNTST_NO_SPACE,
+}
+
+impl From<MapError> for Status {
+    fn from(error: MapError) -> Self {
+        match error {
+            MapError::Occupied | MapError::Vacant | MapError::BadAddress => Status::BadVirtAddr,
+            MapError::NoMemory => Status::NoSpace,
+        }
+    }
+}
+
+/// Of finding a domain, or growing its table.
+impl From<Errno> for Status {
+    fn from(error: Errno) -> Self {
+        match error {
+            Errno::ESRCH => Status::BadDomain,
+            Errno::ENOMEM => Status::NoSpace,
+            _ => Status::GeneralError,
+        }
+    }
 }
 
 impl Status {

@@ -14,7 +14,7 @@ use crate::error::Errno;
 use crate::fallible;
 use crate::frames::{FrameTable, Purpose};
 use crate::ids::{DomId, Gfn, GrantRef, Hpa, Mfn, Slot};
-use crate::machine::{Machine, MachineMemory};
+use crate::machine::Machine;
 
 const ENTRY_BYTES: u64 = size_of::<GrantEntryV1>() as u64;
 const _: () = assert!(ENTRY_BYTES == 8);
@@ -40,11 +40,6 @@ impl GrantTable {
         self.frames.len() as u32
     }
 
-    /// Frames at most.
-    pub fn frames_max(&self) -> u32 {
-        self.frames_max
-    }
-
     /// Pages of others that the domain has mapped.
     pub fn mapped(&self) -> u32 {
         self.tracking.in_use()
@@ -53,31 +48,6 @@ impl GrantTable {
     /// A frame of the table.
     pub fn frame(&self, index: u32) -> Option<Mfn> {
         self.frames.get(index as usize).copied()
-    }
-
-    /// Grows the table to `wanted` frames. It never shrinks while its domain lives.
-    ///
-    /// # Errors
-    /// `EINVAL`: more than allowed. `ENOMEM`: the table has grown by as much as there was memory for, or not at all.
-    pub fn grow(
-        &mut self,
-        wanted: u32,
-        slot: Slot,
-        frames: &FrameTable,
-        memory: &impl MachineMemory,
-    ) -> Result<(), Errno> {
-        if wanted > self.frames_max {
-            return Err(Errno::EINVAL);
-        }
-        while self.frames() < wanted {
-            fallible::reserve(&mut self.frames, 1)?;
-            fallible::reserve(&mut self.active, ENTRIES_PER_FRAME as usize)?;
-            let frame = frames.allocate(Purpose::Shared(slot), memory).ok_or(Errno::ENOMEM)?;
-            self.frames.push(frame);
-            let entries = self.active.len().saturating_add(ENTRIES_PER_FRAME as usize);
-            self.active.resize(entries, Active::default());
-        }
-        Ok(())
     }
 
     /// Where the guest's entry is.
@@ -116,6 +86,29 @@ impl GrantTable {
     }
 }
 
+impl Domain {
+    /// Grows the grant table to `wanted` frames. It never shrinks while its domain lives.
+    ///
+    /// # Errors
+    /// `EINVAL`: more than allowed. `ENOMEM`: the table has grown by as much as there was memory for, or not at all.
+    pub(crate) fn grow_grants<M: Machine>(&mut self, env: &Env<'_, M>, wanted: u32) -> Result<(), Errno> {
+        let purpose = Purpose::Shared(self.slot());
+        let table = &mut self.grants;
+        if wanted > table.frames_max {
+            return Err(Errno::EINVAL);
+        }
+        while table.frames() < wanted {
+            fallible::reserve(&mut table.frames, 1)?;
+            fallible::reserve(&mut table.active, ENTRIES_PER_FRAME as usize)?;
+            let frame = env.frames.allocate(purpose, env.machine).ok_or(Errno::ENOMEM)?;
+            table.frames.push(frame);
+            let entries = table.active.len().saturating_add(ENTRIES_PER_FRAME as usize);
+            table.active.resize(entries, Active::default());
+        }
+        Ok(())
+    }
+}
+
 /// `GNTTABOP_setup_table`: grows the caller's own table. The frames are then to be mapped by
 /// `XENMAPSPACE_grant_table`.
 ///
@@ -124,15 +117,7 @@ impl GrantTable {
 /// [`Status::NoSpace`].
 pub fn setup_table<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId, frames: u32) -> Result<(), Status> {
     own(caller, dom)?;
-    let grown = env.domains.with(caller, |domain| {
-        let slot = domain.slot();
-        domain.grants.grow(frames, slot, env.frames, env.machine)
-    });
-    match grown.map_err(|_| Status::BadDomain)? {
-        Ok(()) => Ok(()),
-        Err(Errno::EINVAL) => Err(Status::GeneralError),
-        Err(_) => Err(Status::NoSpace),
-    }
+    Ok(env.domains.with(caller, |domain| domain.grow_grants(env, frames))??)
 }
 
 /// `GNTTABOP_query_size` of the caller's own table: frames now and at most.
@@ -141,8 +126,7 @@ pub fn setup_table<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId, fram
 /// [`Status::PermissionDenied`]: another domain's.
 pub fn query_size<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId) -> Result<(u32, u32), Status> {
     own(caller, dom)?;
-    let sizes = env.domains.with(caller, |domain| (domain.grants.frames(), domain.grants.frames_max()));
-    sizes.map_err(|_| Status::BadDomain)
+    Ok(env.domains.with(caller, |domain| (domain.grants.frames(), domain.grants.frames_max))?)
 }
 
 fn own(caller: DomId, dom: DomId) -> Result<(), Status> {
@@ -174,17 +158,12 @@ pub fn seed<M: Machine>(
     peer: DomId,
     access: Access,
 ) -> Result<(), Errno> {
-    let slot = domain.slot();
-    let needed = (gref.0 / ENTRIES_PER_FRAME).saturating_add(1);
-    domain.grants.grow(needed, slot, env.frames, env.machine)?;
+    domain.grow_grants(env, (gref.0 / ENTRIES_PER_FRAME).saturating_add(1))?;
     let at = domain.grants.entry(gref).ok_or(Errno::EINVAL)?;
     if domain.grants.active(gref).is_none_or(Active::in_use) {
         return Err(Errno::EBUSY);
     }
-    let page = domain.space.translate(gfn, env.machine).ok_or(Errno::ENOENT)?;
-    if !env.frames.is_private_to(page.mfn, slot) {
-        return Err(Errno::ENOENT);
-    }
+    domain.space.private(gfn, Access::Read, env.machine).ok_or(Errno::ENOENT)?;
     let read_only = if access == Access::Read { GTF_READONLY } else { 0 };
     let frame = u32::try_from(gfn.0).map_err(|_| Errno::EINVAL)?;
     let entry = GrantEntryV1 { flags: GTF_PERMIT_ACCESS | read_only, domid: peer.0, frame };

@@ -299,13 +299,14 @@ fn g10_the_mapper_cannot_reach_the_page_when_the_grantor_sees_it_unused() {
     let gfn = Gpa(GRANT_WINDOW).gfn();
     it.world.machine.touch(it.driver, gfn, it.page(0));
     let env = it.world.env();
-    let pending = it.with(it.driver, |domain| begin_unmap(&env, domain, &unmap_op(0, handle))).unwrap();
+    let begun = it.with(it.driver, |domain| unmap::begin(&env, domain, &unmap_op(0, handle)));
+    let (mapping, unmapped) = begun.unwrap();
     assert_ne!(it.marks(1), 0, "not flushed yet");
     assert_eq!(it.unmap(&unmap_op(0, handle)), Err(Status::BadHandle), "by another CPU meanwhile");
-    let flushed = pending.flush(&it.world.machine);
+    let flushed = unmapped.flush(&it.world.machine);
     assert!(!it.world.machine.cached().contains_key(&(it.driver, gfn)));
     assert_eq!(it.pins(0), 1);
-    finish_unmap(&env, flushed);
+    unmap::finish(&env, mapping, flushed);
     it.nothing_is_mapped();
 }
 

@@ -5,9 +5,9 @@
 
 use alloc::vec::Vec;
 
-use super::Access;
+use super::active::Use;
 use crate::fallible;
-use crate::ids::{DomId, Gfn, GrantRef, Handle, Mfn};
+use crate::ids::{Gfn, Handle};
 
 const INDEX_BITS: u32 = 16;
 const INDEX_MASK: u32 = 0xffff;
@@ -15,22 +15,16 @@ const INDEX_MASK: u32 = 0xffff;
 const GENERATION_MASK: u16 = 0x7fff;
 const END: u32 = u32::MAX;
 
-/// A mapping in force.
+/// A mapping in force: a use of a grant, and where it is mapped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mapping {
-    pub grantor: DomId,
-    /// The grantor's serial number: its id may have passed to another.
-    pub serial: u32,
-    pub gref: GrantRef,
-    pub access: Access,
+    pub grant: Use,
     pub gfn: Gfn,
-    pub mfn: Mfn,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
     Free { next: u32 },
-    Reserved,
     Used(Mapping),
 }
 
@@ -38,6 +32,13 @@ enum State {
 struct Entry {
     state: State,
     generation: u16,
+}
+
+impl Entry {
+    #[inline]
+    fn handle(&self, index: u32) -> Handle {
+        Handle(u32::from(self.generation) << INDEX_BITS | index)
+    }
 }
 
 /// The mappings of a domain.
@@ -63,9 +64,9 @@ impl Tracking {
         self.entries.len() as u32
     }
 
-    /// Takes a free entry; `None` when the domain has mapped all it may or there is no memory.
+    /// The handle that the next mapping will have; `None` when the domain has mapped all it may or there is no memory.
     #[inline]
-    pub fn reserve(&mut self) -> Option<Handle> {
+    pub fn next_handle(&mut self) -> Option<Handle> {
         if self.in_use >= self.limit {
             return None;
         }
@@ -73,51 +74,48 @@ impl Tracking {
             fallible::push(&mut self.entries, Entry { state: State::Free { next: END }, generation: 0 }).ok()?;
             self.first_free = self.len().wrapping_sub(1);
         }
-        let index = self.first_free;
-        let entry = self.entries.get_mut(index as usize)?;
-        let State::Free { next } = entry.state else { return None };
-        self.first_free = next;
-        entry.state = State::Reserved;
-        self.in_use = self.in_use.wrapping_add(1);
-        Some(Handle(u32::from(entry.generation) << INDEX_BITS | index))
+        let entry = self.entries.get(self.first_free as usize)?;
+        Some(entry.handle(self.first_free))
     }
 
-    /// Fills a reserved entry.
+    /// Adds a mapping, under the handle that [`Self::next_handle`] gave.
     #[inline]
     pub fn fill(&mut self, handle: Handle, mapping: Mapping) {
-        if let Some(entry) = self.entry(handle) {
+        if let Some(entry) = self.entry(handle)
+            && let State::Free { next } = entry.state
+        {
             entry.state = State::Used(mapping);
+            self.first_free = next;
+            self.in_use = self.in_use.wrapping_add(1);
         }
     }
 
     /// The mapping of a handle.
     #[inline]
     pub fn get(&self, handle: Handle) -> Option<Mapping> {
-        let entry = self.entries.get((handle.0 & INDEX_MASK) as usize)?;
-        match entry.state {
-            State::Used(mapping) if u32::from(entry.generation) == handle.0 >> INDEX_BITS => Some(mapping),
-            _ => None,
-        }
+        self.at(handle.0 & INDEX_MASK).filter(|(found, _)| *found == handle).map(|(_, mapping)| mapping)
     }
 
-    /// The handle at an index, if it is used.
-    pub fn handle_at(&self, index: u32) -> Option<Handle> {
+    /// The mapping at an index, if it is used.
+    #[inline]
+    pub fn at(&self, index: u32) -> Option<(Handle, Mapping)> {
         let entry = self.entries.get(index as usize)?;
-        let used = matches!(entry.state, State::Used(_));
-        used.then_some(Handle(u32::from(entry.generation) << INDEX_BITS | index))
+        let State::Used(mapping) = entry.state else { return None };
+        Some((entry.handle(index), mapping))
     }
 
-    /// Frees a reserved or used entry; its handle is void.
+    /// Frees a used entry; its handle is void.
     #[inline]
     pub fn free(&mut self, handle: Handle) {
         let next = self.first_free;
-        let Some(entry) = self.entry(handle) else { return };
-        if matches!(entry.state, State::Free { .. }) {
-            return;
+        if let Some(entry) = self.entry(handle)
+            && let State::Used(_) = entry.state
+        {
+            let generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
+            *entry = Entry { state: State::Free { next }, generation };
+            self.first_free = handle.0 & INDEX_MASK;
+            self.in_use = self.in_use.wrapping_sub(1);
         }
-        *entry = Entry { state: State::Free { next }, generation: entry.generation.wrapping_add(1) & GENERATION_MASK };
-        self.first_free = handle.0 & INDEX_MASK;
-        self.in_use = self.in_use.wrapping_sub(1);
     }
 
     #[inline]

@@ -6,20 +6,31 @@ use crate::ids::Mfn;
 /// The entries of a radix table of 512-entry levels and 4 KiB pages.
 pub trait TableFormat: Copy {
     /// Levels, 3 or 4.
-    fn levels(self) -> u32;
+    fn levels(self) -> u32 {
+        4
+    }
     /// Whether the walker reads tables past the CPU caches, so that entries must be written back.
-    fn write_back(self) -> bool;
+    fn write_back(self) -> bool {
+        false
+    }
     /// An entry for a page.
     fn leaf(self, page: Page) -> u64;
     /// An entry for a table of the next level.
     fn table(self, table: Mfn) -> u64;
-    /// Whether an entry is in use.
-    fn present(self, entry: u64) -> bool;
-    /// What a leaf entry shows.
-    fn page(self, entry: u64) -> Option<Page>;
+    /// What a leaf entry that is [`present`] shows.
+    fn page(self, entry: u64) -> Page;
 }
 
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// In ordinary tables the present bit; in second-level ones the read right, which every entry of ours has.
+const PRESENT: u64 = 1;
+
+/// Whether an entry of either format is in use.
+#[inline]
+pub(super) fn present(entry: u64) -> bool {
+    entry & PRESENT != 0
+}
 
 /// The frame that an entry of either format points to.
 #[inline]
@@ -32,7 +43,6 @@ pub(super) fn target(entry: u64) -> Mfn {
 #[derive(Clone, Copy, Debug)]
 pub struct NativeFormat;
 
-const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;
 /// PCD and PWT: PAT entry 3, uncached in the power-on PAT and in `hv`'s.
@@ -41,16 +51,6 @@ const KIND_SHIFT: u32 = 9;
 const NO_EXECUTE: u64 = 1 << 63;
 
 impl TableFormat for NativeFormat {
-    #[inline]
-    fn levels(self) -> u32 {
-        4
-    }
-
-    #[inline]
-    fn write_back(self) -> bool {
-        false
-    }
-
     #[inline]
     fn leaf(self, page: Page) -> u64 {
         let rights = match page.rights {
@@ -68,15 +68,7 @@ impl TableFormat for NativeFormat {
     }
 
     #[inline]
-    fn present(self, entry: u64) -> bool {
-        entry & PRESENT != 0
-    }
-
-    #[inline]
-    fn page(self, entry: u64) -> Option<Page> {
-        if entry & PRESENT == 0 {
-            return None;
-        }
+    fn page(self, entry: u64) -> Page {
         let rights = match (entry & WRITABLE != 0, entry & NO_EXECUTE != 0) {
             (true, _) => Rights::ReadWrite,
             (false, true) => Rights::Read,
@@ -89,7 +81,7 @@ impl TableFormat for NativeFormat {
             3 => PageKind::Shared,
             _ => PageKind::Lent,
         };
-        Some(Page { mfn: target(entry), rights, kind })
+        Page { mfn: target(entry), rights, kind }
     }
 }
 
@@ -103,7 +95,6 @@ pub struct VtdFormat {
     pub write_back: bool,
 }
 
-const VTD_READ: u64 = 1;
 const VTD_WRITE: u64 = 1 << 1;
 
 impl TableFormat for VtdFormat {
@@ -120,25 +111,17 @@ impl TableFormat for VtdFormat {
     #[inline]
     fn leaf(self, page: Page) -> u64 {
         let write = if page.rights.writable() { VTD_WRITE } else { 0 };
-        page.mfn.base().0 & ADDRESS | write | VTD_READ
+        page.mfn.base().0 & ADDRESS | write | PRESENT
     }
 
     #[inline]
     fn table(self, table: Mfn) -> u64 {
-        table.base().0 & ADDRESS | VTD_WRITE | VTD_READ
+        table.base().0 & ADDRESS | VTD_WRITE | PRESENT
     }
 
     #[inline]
-    fn present(self, entry: u64) -> bool {
-        entry & (VTD_READ | VTD_WRITE) != 0
-    }
-
-    #[inline]
-    fn page(self, entry: u64) -> Option<Page> {
-        if !self.present(entry) {
-            return None;
-        }
+    fn page(self, entry: u64) -> Page {
         let rights = if entry & VTD_WRITE != 0 { Rights::ReadWrite } else { Rights::Read };
-        Some(Page { mfn: target(entry), rights, kind: PageKind::Private })
+        Page { mfn: target(entry), rights, kind: PageKind::Private }
     }
 }

@@ -85,10 +85,8 @@ pub enum MapError {
     Vacant,
     /// Not an address of a domain.
     BadAddress,
-    /// No frame for a page table: the machine's memory is used up.
+    /// No frame for a page table: the machine's memory or the domain's share of page tables is used up.
     NoMemory,
-    /// No frame for a page table: the domain's share of page tables is used up.
-    OverBudget,
 }
 
 impl From<MapError> for crate::error::Errno {
@@ -98,7 +96,7 @@ impl From<MapError> for crate::error::Errno {
             MapError::Occupied => Errno::EEXIST,
             MapError::Vacant => Errno::ENOENT,
             MapError::BadAddress => Errno::EINVAL,
-            MapError::NoMemory | MapError::OverBudget => Errno::ENOMEM,
+            MapError::NoMemory => Errno::ENOMEM,
         }
     }
 }

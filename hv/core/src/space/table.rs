@@ -1,6 +1,6 @@
 //! The radix table: 512 entries of 8 bytes a level, in whichever format.
 
-use super::format::target;
+use super::format::{present, target};
 use super::{MapError, Page, TableFormat};
 use crate::frames::{FrameTable, Purpose};
 use crate::ids::{Gfn, Hpa, Mfn, Slot};
@@ -31,7 +31,7 @@ impl TableBudget {
 
     fn allocate(&mut self, frames: &FrameTable, memory: &impl MachineMemory) -> Result<Mfn, MapError> {
         if self.used >= self.limit {
-            return Err(MapError::OverBudget);
+            return Err(MapError::NoMemory);
         }
         let table = frames.allocate(Purpose::Table(self.slot), memory).ok_or(MapError::NoMemory)?;
         self.used = self.used.wrapping_add(1);
@@ -68,7 +68,7 @@ impl<F: TableFormat> RadixTable<F> {
     /// An empty table.
     ///
     /// # Errors
-    /// [`MapError::NoMemory`], [`MapError::OverBudget`].
+    /// [`MapError::NoMemory`].
     pub fn new(
         format: F,
         budget: &mut TableBudget,
@@ -111,7 +111,7 @@ impl<F: TableFormat> RadixTable<F> {
         for level in (1..self.format.levels()).rev() {
             let at = entry_at(table, gfn, level);
             let entry = memory.load_u64(at);
-            table = if self.format.present(entry) {
+            table = if present(entry) {
                 target(entry)
             } else {
                 let next = budget.allocate(frames, memory)?;
@@ -120,7 +120,7 @@ impl<F: TableFormat> RadixTable<F> {
             };
         }
         let at = entry_at(table, gfn, 0);
-        if self.format.present(memory.load_u64(at)) {
+        if present(memory.load_u64(at)) {
             return Err(MapError::Occupied);
         }
         Ok(Place(at))
@@ -135,8 +135,7 @@ impl<F: TableFormat> RadixTable<F> {
     /// Unmaps a page and tells what was there.
     #[inline]
     pub fn clear(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
-        let at = self.leaf(gfn, memory)?;
-        let page = self.format.page(memory.load_u64(at))?;
+        let (at, page) = self.find(gfn, memory)?;
         self.store(at, 0, memory);
         Some(page)
     }
@@ -144,23 +143,25 @@ impl<F: TableFormat> RadixTable<F> {
     /// What is mapped at a page.
     #[inline]
     pub fn get(&self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
-        self.format.page(memory.load_u64(self.leaf(gfn, memory)?))
+        self.find(gfn, memory).map(|(_, page)| page)
     }
 
     #[inline]
-    fn leaf(&self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Hpa> {
+    fn find(&self, gfn: Gfn, memory: &impl MachineMemory) -> Option<(Hpa, Page)> {
         if !self.covers(gfn) {
             return None;
         }
         let mut table = self.root;
         for level in (1..self.format.levels()).rev() {
             let entry = memory.load_u64(entry_at(table, gfn, level));
-            if !self.format.present(entry) {
+            if !present(entry) {
                 return None;
             }
             table = target(entry);
         }
-        Some(entry_at(table, gfn, 0))
+        let at = entry_at(table, gfn, 0);
+        let entry = memory.load_u64(at);
+        present(entry).then(|| (at, self.format.page(entry)))
     }
 
     #[inline]

@@ -1,7 +1,7 @@
 //! Taking a space down in bounded slices: every page handed to the caller, every table freed but the roots, which stay,
 //! empty, until nobody can find the domain any more.
 
-use super::format::target;
+use super::format::{present, target};
 use super::table::{ENTRIES, TableBudget};
 use super::{Flushed, NativeFormat, RadixTable, TableFormat, VtdFormat};
 use crate::frames::FrameTable;
@@ -72,7 +72,7 @@ impl Walk {
             let index = *next;
             *next = next.wrapping_add(1);
             let entry = machine.load_u64(at);
-            if !tree.format.present(entry) {
+            if !present(entry) {
                 continue;
             }
             if depth < levels {
@@ -80,9 +80,9 @@ impl Walk {
                 tree.store(at, 0, machine);
                 self.gfn = self.gfn << 9 | index;
                 self.descend(target(entry));
-            } else if let Some(found) = tree.format.page(entry) {
+            } else {
                 tree.store(at, 0, machine);
-                page(Flushed::new(Gfn(self.gfn << 9 | index), found));
+                page(Flushed::new(Gfn(self.gfn << 9 | index), tree.format.page(entry)));
             }
         }
         steps

@@ -100,7 +100,7 @@ fn m07_page_tables_are_paid_from_the_domains_own_budget() {
     assert_eq!(it.space.map(Gfn(0), page, &it.frames, &it.machine), Ok(()));
     assert_eq!(it.space.tables(), 4);
     assert_eq!(it.space.map(Gfn(1), page, &it.frames, &it.machine), Ok(()), "needs no new table");
-    assert_eq!(it.space.map(Gfn(512), page, &it.frames, &it.machine), Err(MapError::OverBudget));
+    assert_eq!(it.space.map(Gfn(512), page, &it.frames, &it.machine), Err(MapError::NoMemory));
     assert_eq!(it.space.tables(), 4);
 }
 
@@ -112,7 +112,7 @@ fn registers_of_any_size_are_paid_for_beside_the_budget() {
     // Across the borders of tables of the last three levels.
     let pages = (0x07ff_ff00..).take(registers.bytes as usize / 4096).map(Gfn);
     let mut refused = pages.clone().map(|gfn| it.space.map(gfn, page, &it.frames, &it.machine));
-    assert!(refused.any(|mapped| mapped == Err(MapError::OverBudget)));
+    assert!(refused.any(|mapped| mapped == Err(MapError::NoMemory)));
     drop(refused);
     let mut it = fixture(None, 4);
     it.space.allow_tables(registers.tables() as u32);
