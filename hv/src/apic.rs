@@ -47,8 +47,8 @@ enum Access {
 }
 
 static ACCESS: Once<Access> = Once::new();
+/// The timer's frequency; 0 if it takes TSC values instead.
 static TIMER_KHZ: AtomicU64 = AtomicU64::new(0);
-static DEADLINE_MODE: Once<bool> = Once::new();
 
 fn read(register: u32) -> u32 {
     match ACCESS.get() {
@@ -79,16 +79,14 @@ pub fn init(features: &Features) -> Result<(), crate::mm::MapError> {
     let mut base = Msr::new(IA32_APIC_BASE);
     // SAFETY: the MSR exists on every 64-bit CPU.
     let value = unsafe { base.read() };
-    let access = if features.x2apic {
-        Access::Msr
+    let (access, mode) = if features.x2apic {
+        (Access::Msr, BASE_ENABLE | BASE_X2APIC)
     } else {
-        Access::Memory(map_device(PhysAddr::new(value & 0x000f_ffff_ffff_f000), 4096)?)
+        (Access::Memory(map_device(PhysAddr::new(value & 0x000f_ffff_ffff_f000), 4096)?), BASE_ENABLE)
     };
-    let mode = if features.x2apic { BASE_ENABLE | BASE_X2APIC } else { BASE_ENABLE };
     // SAFETY: enables the APIC where it is, in the mode that CPUID says it has.
     unsafe { base.write(value | mode) };
     ACCESS.call_once(|| access);
-    DEADLINE_MODE.call_once(|| features.tsc_deadline);
     for entry in [LVT_TIMER, LVT_LINT0, LVT_LINT1, LVT_ERROR] {
         write(entry, MASKED | u32::from(SPURIOUS_VECTOR));
     }
@@ -125,30 +123,25 @@ pub fn stop_counting() -> u32 {
     count
 }
 
-/// Arms the timer's interrupt.
-pub fn enable_timer(timer_khz: u64) {
-    TIMER_KHZ.store(timer_khz, Ordering::Relaxed);
-    let mode = if deadline_mode() { MODE_TSC_DEADLINE } else { 0 };
+/// Arms the timer's interrupt: by TSC values where the CPU can, else by a count at `timer_khz`.
+pub fn enable_timer(features: &Features, timer_khz: u64) {
+    let (khz, mode) = if features.tsc_deadline { (0, MODE_TSC_DEADLINE) } else { (timer_khz, 0) };
+    TIMER_KHZ.store(khz, Ordering::Relaxed);
     write(LVT_TIMER, mode | u32::from(TIMER_VECTOR));
-}
-
-fn deadline_mode() -> bool {
-    DEADLINE_MODE.get().copied().unwrap_or(false)
 }
 
 /// Asks for one timer interrupt at `when` (at once if that is past; possibly early if it is far away).
 pub fn set_timer(when: Instant) {
-    if deadline_mode() {
+    let khz = TIMER_KHZ.load(Ordering::Relaxed);
+    if khz == 0 {
         let deadline = if when == Instant::NEVER { 0 } else { time::tsc_at(when).max(1) };
         // SAFETY: the MSR exists, as CPUID says; it causes the timer's interrupt and nothing else.
         unsafe { Msr::new(IA32_TSC_DEADLINE).write(deadline) };
-        return;
-    }
-    if when == Instant::NEVER {
+    } else if when == Instant::NEVER {
         write(TIMER_INITIAL, 0);
-        return;
+    } else {
+        let nanos = when.as_nanos().saturating_sub(time::now().as_nanos());
+        let ticks = u128::from(nanos) * u128::from(khz) / 1_000_000;
+        write(TIMER_INITIAL, u32::try_from(ticks).unwrap_or(u32::MAX).max(1));
     }
-    let nanos = when.as_nanos().saturating_sub(time::now().as_nanos());
-    let ticks = u128::from(nanos) * u128::from(TIMER_KHZ.load(Ordering::Relaxed)) / 1_000_000;
-    write(TIMER_INITIAL, u32::try_from(ticks).unwrap_or(u32::MAX).max(1));
 }

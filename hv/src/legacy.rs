@@ -14,11 +14,9 @@ pub fn silence() {
     const MASTER: u16 = 0x20;
     const SLAVE: u16 = 0xa0;
     for (base, vector, cascade) in [(MASTER, 0x20, 0x04), (SLAVE, 0x28, 0x02)] {
-        out(base, 0x11);
-        out(base + 1, vector);
-        out(base + 1, cascade);
-        out(base + 1, 0x01);
-        out(base + 1, 0xff);
+        for (register, value) in [(0, 0x11), (1, vector), (1, cascade), (1, 0x01), (1, 0xff)] {
+            out(base + register, value);
+        }
     }
     // Channel 0, low and high byte, mode 0; without a count it does not run.
     out(0x43, 0x30);

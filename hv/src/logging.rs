@@ -21,8 +21,8 @@ static OWN_SERIAL: AtomicBool = AtomicBool::new(true);
 /// Text came since the reader was told last.
 static NEWS: AtomicBool = AtomicBool::new(false);
 
-struct Logger;
-static LOGGER: Logger = Logger;
+/// The log, and the formatter's way into it.
+struct Sink;
 
 impl Ring {
     fn push(&mut self, text: &str) {
@@ -34,8 +34,6 @@ impl Ring {
     }
 }
 
-struct Sink;
-
 impl Write for Sink {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         RING.lock().push(text);
@@ -46,7 +44,7 @@ impl Write for Sink {
     }
 }
 
-impl Log for Logger {
+impl Log for Sink {
     fn enabled(&self, metadata: &Metadata) -> bool {
         metadata.level() <= log::max_level()
     }
@@ -57,8 +55,7 @@ impl Log for Logger {
                 Level::Error => "error: ",
                 Level::Warn => "warning: ",
                 Level::Info => "",
-                Level::Debug => "debug: ",
-                Level::Trace => "trace: ",
+                Level::Debug | Level::Trace => "debug: ",
             };
             line(format_args!("{mark}{}", record.args()));
         }
@@ -86,7 +83,7 @@ pub fn domain_text(name: &str, text: &str) {
 /// Makes `log::info!` and its kin work.
 pub fn init() {
     // It fails only when called twice.
-    let _ = log::set_logger(&LOGGER);
+    let _ = log::set_logger(&Sink);
     log::set_max_level(LevelFilter::Info);
 }
 
@@ -119,14 +116,10 @@ pub fn take_news() -> bool {
 /// Takes the oldest unread text; answers its length.
 pub fn read(buffer: &mut [u8]) -> usize {
     let mut ring = RING.lock();
-    let mut count = 0;
-    for byte in buffer.iter_mut() {
-        if ring.read == ring.written {
-            break;
-        }
+    let count = buffer.len().min((ring.written - ring.read) as usize);
+    for byte in &mut buffer[..count] {
         *byte = ring.bytes[(ring.read % RING_BYTES as u64) as usize];
         ring.read += 1;
-        count += 1;
     }
     count
 }

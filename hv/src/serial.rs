@@ -23,21 +23,16 @@ fn read(register: u16) -> u8 {
     unsafe { Port::new(BASE + register).read() }
 }
 
-/// Sets 115200 baud, 8N1, no interrupts; answers whether a port is there (its scratch register keeps a value).
-pub fn init() -> bool {
+/// Sets 115200 baud, 8N1, no interrupts, if a port is there (its scratch register keeps a value).
+pub fn init() {
     write(7, 0x5a);
     let present = read(7) == 0x5a;
     if present {
-        write(1, 0);
-        write(3, 0x80);
-        write(0, 1);
-        write(1, 0);
-        write(3, 0x03);
-        write(2, 0xc7);
-        write(4, 0x0b);
+        for (register, value) in [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 0x03), (2, 0xc7), (4, 0x0b)] {
+            write(register, value);
+        }
     }
     PRESENT.store(present, Ordering::Relaxed);
-    present
 }
 
 fn write_byte(byte: u8) {

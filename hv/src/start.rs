@@ -41,22 +41,20 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
     // NX must be on before the final tables, which use it.
     cpu::init_control(&features);
     legacy::silence();
-    let plan = match mm::init(info) {
-        Ok(plan) => plan,
-        Err(why) => fail("memory", format_args!("{why}"), "give the machine more memory (-m 512M)"),
-    };
-    let stack = match PerCpu::install() {
-        Ok(stack) => stack,
-        Err(why) => fail("cpu", format_args!("no page tables left: {why:?}"), "report this"),
-    };
+    PLAN.call_once(|| mm::init(info).unwrap_or_else(|bytes| no_memory(bytes)));
+    let stack = PerCpu::install()
+        .unwrap_or_else(|why| fail("cpu", format_args!("no page tables left: {why:?}"), "report this"));
     cpu::init_syscall(traps::entry::syscall());
-    PLAN.call_once(|| plan);
     traps::entry::switch_stack(stack, on_final_stack)
 }
 
-/// Start-up goes on with the final tables and stack; the boot part of the image goes.
+fn no_memory(bytes: u64) -> ! {
+    let what = format_args!("no {} MiB of free contiguous RAM between 1 MiB and 4 GiB", bytes >> 20);
+    fail("memory", what, "give the machine more memory (-m 512M)")
+}
+
+/// Start-up goes on with the final tables and stack.
 extern "C" fn on_final_stack() -> ! {
-    mm::unmap_boot();
     let features = Features::read();
     let (Some(info), Some(plan)) = (boot_info(), PLAN.get()) else { power::halt() };
     log::info!("Bulkhead {}", env!("CARGO_PKG_VERSION"));
@@ -77,13 +75,11 @@ fn start_clock(features: &Features, pm_timer: u16) {
     if let Err(why) = apic::init(features) {
         fail("apic", format_args!("cannot map it: {why:?}"), "report this");
     }
-    match time::calibrate(pm_timer) {
-        Some(rates) => {
-            time::set_khz(features.tsc_khz.unwrap_or(rates.tsc_khz));
-            apic::enable_timer(rates.apic_khz);
-            let source = if features.tsc_khz.is_some() { "CPUID" } else { "the ACPI timer" };
-            fact("clock", Finding::Ok, format_args!("TSC {} MHz by {source}", time::khz() / 1000));
-        }
-        None => fail("clock", format_args!("the ACPI timer does not count"), "enable ACPI"),
-    }
+    let Some(rates) = time::calibrate(pm_timer) else {
+        fail("clock", format_args!("the ACPI timer does not count"), "enable ACPI");
+    };
+    time::set_khz(features.tsc_khz.unwrap_or(rates.tsc_khz));
+    apic::enable_timer(features, rates.apic_khz);
+    let source = if features.tsc_khz.is_some() { "CPUID" } else { "the ACPI timer" };
+    fact("clock", Finding::Ok, format_args!("TSC {} MHz by {source}", time::khz() / 1000));
 }

@@ -16,6 +16,7 @@ use spin::Once;
 
 /// Name of the compiled policy in the bundle.
 pub const POLICY_FILE: &str = "policy.table";
+const REMEDY: &str = "make the bundle anew with `cargo xtask build`";
 
 /// The machine's singletons; immutable, or with locks of their own inside.
 pub struct System {
@@ -48,49 +49,26 @@ static SYSTEM: Once<System> = Once::new();
 /// The system. Only for code that runs after boot.
 #[inline]
 pub fn system() -> &'static System {
-    match SYSTEM.get() {
-        Some(system) => system,
-        None => fail("system", format_args!("used before it was made"), "report this"),
-    }
+    SYSTEM.get().unwrap_or_else(|| fail("system", format_args!("used before it was made"), "report this"))
 }
 
 /// Makes the frame table, reads the bundle and seals the policy. Each failure ends the boot with its reason.
 pub fn init(info: &BootInfo, plan: &Plan) {
     let frames = make_frames(plan);
-    fact(
-        "memory",
-        Finding::Ok,
-        format_args!(
-            "{} MiB, {} MiB free for domains, {} KiB heap",
-            plan.ram_bytes >> 20,
-            frames.free() >> 8,
-            mm::heap_free() >> 10
-        ),
-    );
+    let (ram, free, heap) = (plan.ram_bytes >> 20, frames.free() >> 8, mm::heap_free() >> 10);
+    fact("memory", Finding::Ok, format_args!("{ram} MiB, {free} MiB free for domains, {heap} KiB heap"));
     let (archive, bundle_start) = bundle_bytes(info);
-    let bundle = match Bundle::new(archive) {
-        Ok(bundle) => bundle,
-        Err(why) => fail("bundle", format_args!("{why}"), "make it anew with `cargo xtask build`"),
-    };
+    let bundle = Bundle::new(archive).unwrap_or_else(|why| fail("bundle", format_args!("{why}"), REMEDY));
     fact("bundle", Finding::Ok, format_args!("{} files, {} KiB", bundle.files().count(), archive.len() >> 10));
     let Some(policy_file) = bundle.find(POLICY_FILE) else {
-        fail("policy", format_args!("no file {POLICY_FILE} in the bundle"), "make the bundle with `cargo xtask build`");
+        fail("policy", format_args!("no file {POLICY_FILE} in the bundle"), REMEDY);
     };
-    let policy = match SealedPolicy::parse(policy_file.bytes) {
-        Ok(policy) => policy,
-        Err(why) => fail("policy", format_args!("{why}"), "compile the policy anew with `cargo xtask build`"),
-    };
-    let (domains, links) = (policy.labels(), policy.links().len());
-    fact("policy", Finding::Ok, format_args!("sealed: {domains} domains, {links} links"));
-    SYSTEM.call_once(|| System {
-        frames,
-        policy,
-        bundle,
-        bundle_start,
-        policy_file,
-        domains: DomainTable::new(),
-        machine: Bare,
-    });
+    let policy = SealedPolicy::parse(policy_file.bytes);
+    let policy = policy.unwrap_or_else(|why| fail("policy", format_args!("{why}"), REMEDY));
+    let (labels, links) = (policy.labels(), policy.links().len());
+    fact("policy", Finding::Ok, format_args!("sealed: {labels} domains, {links} links"));
+    let domains = DomainTable::new();
+    SYSTEM.call_once(|| System { frames, policy, bundle, bundle_start, policy_file, domains, machine: Bare });
 }
 
 fn make_frames(plan: &Plan) -> FrameTable {
@@ -99,7 +77,7 @@ fn make_frames(plan: &Plan) -> FrameTable {
     storage.resize_with(entries as usize, || AtomicU32::new(0));
     let frames = FrameTable::new(Box::leak(storage.into_boxed_slice()));
     let range = |run: &Usable| Hpa(run.start).mfn()..Hpa(run.end).mfn();
-    for run in &plan.own() {
+    for run in &plan.own {
         frames.add_hypervisor(range(run));
     }
     for run in &plan.usable {

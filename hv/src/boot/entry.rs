@@ -37,16 +37,10 @@ multiboot2_header:
 multiboot2_header_end:
     .popsection
 
-    .pushsection .boot.bss, "aw", @nobits
-    .balign 4096
-boot_pml4:  .skip 4096
-boot_pdpt:  .skip 4096
-boot_pdpt_high: .skip 4096
-boot_pd:    .skip 4 * 4096
-boot_stack: .skip 256 * 1024
+    .pushsection .bss.boot_stack, "aw", @nobits
+    .balign 16
+    .skip 256 * 1024
 boot_stack_top:
-    .globl boot_tsc
-boot_tsc:   .skip 8
     .popsection
 
     .pushsection .boot.rodata, "a", @progbits
@@ -58,6 +52,26 @@ boot_gdt:
 boot_gdt_pointer:
     .short boot_gdt_pointer - boot_gdt - 1
     .long boot_gdt
+
+    .balign 4096
+boot_pml4:                          # entries: present, writable
+    .quad boot_pdpt + 3
+    .skip 255 * 8
+    .quad boot_pdpt + 3
+    .skip 254 * 8
+    .quad boot_pdpt_high + 3
+boot_pdpt:
+    .quad boot_pd + 3, boot_pd + 0x1003, boot_pd + 0x2003, boot_pd + 0x3003
+    .skip 508 * 8
+boot_pdpt_high:
+    .skip 510 * 8
+    .quad boot_pd + 3, 0
+boot_pd:                            # 2,048 large pages, 4 GiB
+    page = 0x83
+    .rept 2048
+        .quad page
+        page = page + 0x200000
+    .endr
     .popsection
 
     .pushsection .boot.text, "ax", @progbits
@@ -66,14 +80,10 @@ boot_gdt_pointer:
 boot_entry:
     cli
     cld
-    movl %eax, %ebp                 # EBP = magic, EBX = information
-    movl $boot_stack_top, %esp
-    rdtsc
-    movl %eax, boot_tsc
-    movl %edx, boot_tsc + 4
+    movl %eax, %ebp                 # EBP = magic
+    movl %ebx, %esi                 # ESI = information
 
     movl $0x80000000, %eax          # no long mode: stop
-    pushl %ebx
     cpuid
     cmpl $0x80000001, %eax
     jb boot_stop
@@ -81,30 +91,6 @@ boot_entry:
     cpuid
     btl $29, %edx
     jnc boot_stop
-    popl %ebx
-
-    movl $boot_pd, %edi             # 2,048 large pages, 4 GiB
-    movl $0x83, %eax                # present, writable, large
-    movl $2048, %ecx
-1:  movl %eax, (%edi)
-    movl $0, 4(%edi)
-    addl $0x200000, %eax
-    addl $8, %edi
-    loop 1b
-
-    movl $boot_pdpt, %edi
-    movl $(boot_pd + 3), %eax
-    movl $4, %ecx
-1:  movl %eax, (%edi)
-    movl $0, 4(%edi)
-    addl $4096, %eax
-    addl $8, %edi
-    loop 1b
-
-    movl $(boot_pd + 3), boot_pdpt_high + 510 * 8
-    movl $(boot_pdpt + 3), boot_pml4
-    movl $(boot_pdpt + 3), boot_pml4 + 256 * 8
-    movl $(boot_pdpt_high + 3), boot_pml4 + 511 * 8
 
     movl $0x20, %eax                # CR4.PAE
     movl %eax, %cr4
@@ -132,9 +118,8 @@ boot_long_mode:
     xorl %eax, %eax
     movl %eax, %fs
     movl %eax, %gs
-    movabsq $(boot_stack_top + 0xffff800000000000), %rsp
+    movq $boot_stack_top, %rsp
     movl %ebp, %edi
-    movl %ebx, %esi
     xorl %ebp, %ebp
     movabsq $hv_main, %rax
     call *%rax

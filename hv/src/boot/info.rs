@@ -63,15 +63,8 @@ impl BootInfo {
 
     /// Copies the NUL-terminated command line at `address`.
     pub(super) fn set_command_line(&mut self, address: u64) {
-        for offset in 0..COMMAND_LINE_MAX as u64 {
-            match read_u8(address.saturating_add(offset)) {
-                Some(byte @ 0x20..=0x7e) => {
-                    // Full: the rest is cut off.
-                    let _ = self.command_line.push(char::from(byte));
-                }
-                _ => break,
-            }
-        }
+        let text = (address..).map_while(read::<1>).map(|[byte]| byte).take_while(|byte| matches!(byte, 0x20..=0x7e));
+        self.command_line = text.take(COMMAND_LINE_MAX).map(char::from).collect();
     }
 
     /// The value of `name` or `name=value` on the command line.
@@ -83,29 +76,23 @@ impl BootInfo {
     }
 }
 
-/// Reads a byte of physical memory during boot.
-pub(super) fn read_u8(address: u64) -> Option<u8> {
-    if address >= EARLY_LIMIT {
+/// Reads bytes of physical memory during boot.
+fn read<const BYTES: usize>(address: u64) -> Option<[u8; BYTES]> {
+    if address > EARLY_LIMIT - BYTES as u64 {
         return None;
     }
-    let pointer = layout::direct(PhysAddr::new(address)).as_ptr::<u8>();
-    // SAFETY: the early tables map all physical addresses below EARLY_LIMIT in the direct map, readable; no Rust
-    // object lies there whose reference this could break, as it only reads.
+    let pointer = layout::direct(PhysAddr::new(address)).as_ptr::<[u8; BYTES]>();
+    // SAFETY: the early tables map all physical addresses below EARLY_LIMIT in the direct map, readable; bytes need no
+    // alignment; no Rust object lies there whose reference this could break, as it only reads.
     Some(unsafe { pointer.read_volatile() })
 }
 
 /// Reads four bytes, little-endian.
 pub(super) fn read_u32(address: u64) -> Option<u32> {
-    let mut bytes = [0; 4];
-    for (offset, byte) in (0u64..).zip(bytes.iter_mut()) {
-        *byte = read_u8(address.checked_add(offset)?)?;
-    }
-    Some(u32::from_le_bytes(bytes))
+    read(address).map(u32::from_le_bytes)
 }
 
 /// Reads eight bytes, little-endian.
 pub(super) fn read_u64(address: u64) -> Option<u64> {
-    let low = read_u32(address)?;
-    let high = read_u32(address.checked_add(4)?)?;
-    Some(u64::from(high) << 32 | u64::from(low))
+    read(address).map(u64::from_le_bytes)
 }

@@ -3,14 +3,13 @@
 //! Ring 3 has one code and one data segment, both 64-bit flat; there is no 32-bit code segment and no LDT, so a domain
 //! cannot leave 64-bit mode. No gate can be called from ring 3.
 
-use crate::mm::Stack;
+use crate::mm::map_stack;
 use crate::traps::entry;
 use alloc::boxed::Box;
-use core::mem::size_of;
 use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
 use x86_64::instructions::tables::{lgdt, lidt, load_tss};
 use x86_64::structures::DescriptorTablePointer;
-use x86_64::structures::gdt::{Descriptor, DescriptorFlags, SegmentSelector};
+use x86_64::structures::gdt::{DescriptorFlags, SegmentSelector};
 use x86_64::structures::idt::{Entry, HandlerFunc};
 use x86_64::structures::tss::TaskStateSegment;
 use x86_64::{PrivilegeLevel, VirtAddr};
@@ -66,7 +65,7 @@ impl Descriptors {
     pub fn install() -> Result<&'static mut Self, crate::mm::MapError> {
         let mut segment = TaskStateSegment::new();
         for slot in [IST_DOUBLE_FAULT, IST_NMI, IST_MACHINE_CHECK] {
-            segment.interrupt_stack_table[usize::from(slot)] = Stack::new(IST_PAGES)?.top;
+            segment.interrupt_stack_table[usize::from(slot)] = map_stack(IST_PAGES)?;
         }
         segment.iomap_base = NO_BITMAP;
         let tables = Box::leak(Box::new(Self {
@@ -81,47 +80,39 @@ impl Descriptors {
     }
 
     fn fill_gdt(&mut self) {
-        let flat = |flags: DescriptorFlags| flags.bits();
-        self.gdt[1] = flat(DescriptorFlags::KERNEL_CODE64);
-        self.gdt[2] = flat(DescriptorFlags::KERNEL_DATA);
-        self.gdt[4] = flat(DescriptorFlags::USER_DATA);
-        self.gdt[5] = flat(DescriptorFlags::USER_CODE64);
+        use DescriptorFlags as Flags;
+        let [code, data] = [Flags::KERNEL_CODE64, Flags::KERNEL_DATA].map(|flags| flags.bits());
+        let [user_code, user_data] = [Flags::USER_CODE64, Flags::USER_DATA].map(|flags| flags.bits());
         // An available 64-bit TSS (type 9), present, with the bitmap inside its limit.
         let base = &raw const self.tss as u64;
         let limit = (size_of::<TaskStateSegment>() + BITMAP_BYTES - 1) as u64;
-        let low = limit | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
-        if let Descriptor::SystemSegment(low, high) = Descriptor::SystemSegment(low, base >> 32) {
-            self.gdt[6] = low;
-            self.gdt[7] = high;
-        }
+        let tss = limit | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
+        self.gdt = [0, code, data, 0, user_data, user_code, tss, base >> 32];
     }
 
     fn fill_idt(&mut self) {
         for (vector, gate) in (0u8..=255).zip(self.idt.iter_mut()) {
-            let stack = match vector {
-                2 => Some(IST_NMI),
-                8 => Some(IST_DOUBLE_FAULT),
-                18 => Some(IST_MACHINE_CHECK),
-                _ => None,
-            };
             // SAFETY: the stubs are entry points for their vectors, made for interrupt gates; the stack slots are
             // filled with stacks of their own.
             unsafe {
                 let options = gate.set_handler_addr(entry::stub(vector));
                 options.set_privilege_level(PrivilegeLevel::Ring0).disable_interrupts(true);
                 options.set_code_selector(SegmentSelector(KERNEL_CODE));
-                if let Some(slot) = stack {
-                    options.set_stack_index(slot);
+                match vector {
+                    2 => _ = options.set_stack_index(IST_NMI),
+                    8 => _ = options.set_stack_index(IST_DOUBLE_FAULT),
+                    18 => _ = options.set_stack_index(IST_MACHINE_CHECK),
+                    _ => {}
                 }
             }
         }
     }
 
     fn load(&self) {
-        let gdt = pointer(&raw const self.gdt as u64, size_of::<[u64; 8]>());
-        let idt = pointer(&raw const self.idt as u64, size_of::<[Entry<HandlerFunc>; 256]>());
-        // SAFETY: `install` leaked the tables, so they stay, and they are complete: 64-bit code and data segments at the selectors loaded, the TSS
-        // descriptor names this CPU's TSS, every gate has an entry point. FS and GS bases are set later by MSR.
+        let (gdt, idt) = (pointer(&self.gdt), pointer(&self.idt));
+        // SAFETY: `install` leaked the tables, so they stay, and they are complete: 64-bit code and data segments at the
+        // selectors loaded, the TSS descriptor names this CPU's TSS, every gate has an entry point. FS and GS bases are
+        // set later by MSR.
         unsafe {
             lgdt(&gdt);
             CS::set_reg(SegmentSelector(KERNEL_CODE));
@@ -164,6 +155,6 @@ pub fn scrub_segments() {
     }
 }
 
-fn pointer(base: u64, bytes: usize) -> DescriptorTablePointer {
-    DescriptorTablePointer { base: VirtAddr::new(base), limit: (bytes - 1) as u16 }
+fn pointer<T>(table: &T) -> DescriptorTablePointer {
+    DescriptorTablePointer { base: VirtAddr::from_ptr(table), limit: (size_of::<T>() - 1) as u16 }
 }

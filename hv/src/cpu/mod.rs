@@ -58,14 +58,9 @@ pub fn init_control(features: &Features) {
 
 /// Arms SYSCALL: to `entry`, with interrupts, single-stepping, alignment checks and the direction flag off.
 pub fn init_syscall(entry: VirtAddr) {
+    use RFlags as R;
     LStar::write(entry);
-    SFMask::write(
-        RFlags::INTERRUPT_FLAG
-            | RFlags::DIRECTION_FLAG
-            | RFlags::TRAP_FLAG
-            | RFlags::ALIGNMENT_CHECK
-            | RFlags::NESTED_TASK,
-    );
+    SFMask::write(R::INTERRUPT_FLAG | R::DIRECTION_FLAG | R::TRAP_FLAG | R::ALIGNMENT_CHECK | R::NESTED_TASK);
     // SAFETY: the selectors are those of `descriptors`; SYSENTER is disabled; CSTAR points at the same entry, which
     // copes with any caller.
     unsafe {

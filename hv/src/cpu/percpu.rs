@@ -4,7 +4,7 @@
 
 use super::descriptors::Descriptors;
 use crate::domain::Current;
-use crate::mm::{MapError, Stack};
+use crate::mm::{MapError, map_stack};
 use crate::time::Instant;
 use crate::traps::Frame;
 use alloc::boxed::Box;
@@ -60,11 +60,11 @@ pub const SCRATCH: usize = offset_of!(PerCpu, scratch);
 impl PerCpu {
     /// Makes the boot CPU's data, and points GS at it.
     pub fn install() -> Result<VirtAddr, MapError> {
-        let stack = Stack::new(STACK_PAGES)?;
+        let stack_top = map_stack(STACK_PAGES)?;
         let cpu = Box::leak(Box::new(Self {
             this: core::ptr::null_mut(),
             frame_end: VirtAddr::zero(),
-            stack_top: stack.top,
+            stack_top,
             scratch: 0,
             attention: 1,
             idle: 0,
@@ -80,7 +80,7 @@ impl PerCpu {
         cpu.this = cpu;
         GsBase::write(VirtAddr::from_ptr(cpu));
         KernelGsBase::write(VirtAddr::zero());
-        Ok(stack.top)
+        Ok(stack_top)
     }
 
     /// The current vCPU's frame.

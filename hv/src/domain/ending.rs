@@ -68,7 +68,6 @@ pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
     // There are as many places as slots.
     let _ = DYING.lock().push_back(domain);
     raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
-    schedule::need_attention();
     Ok(())
 }
 

@@ -12,14 +12,12 @@ pub use policy::start;
 pub use schedule::{current_waits, resume, set_deadline, timer, usage, wake, yield_now};
 
 use crate::cpu::percpu;
-use crate::logging::{self, SerialOwner};
 use crate::system::system;
 use crate::traps::{Frame, reason};
 use hv_core::domain::Death;
 use hv_core::events;
 use hv_core::ids::{DomId, Slot, VcpuId};
 use xen_abi::sched::SHUTDOWN_CRASH;
-use xen_abi::xen::VIRQ_CON_RING;
 
 /// A domain that a CPU runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,16 +49,9 @@ pub fn exception(frame: &Frame, fault_address: u64) {
     end_current(Death::new(SHUTDOWN_CRASH, format_args!("{why}")));
 }
 
-/// How far a sliced call of the current domain has come; 0 at its start. Taking it forgets it.
-pub fn take_progress() -> u32 {
-    current().map_or(0, |current| vcpus::swap_progress(current.slot, 0))
-}
-
-/// Remembers how far a sliced call of the current domain has come.
-pub fn keep_progress(progress: u32) {
-    if let Some(current) = current() {
-        vcpus::swap_progress(current.slot, progress);
-    }
+/// Remembers how far the current domain's multicall has come; answers what was remembered.
+pub fn swap_progress(progress: u32) -> u32 {
+    current().map_or(0, |current| vcpus::swap_progress(current.slot, progress))
 }
 
 /// Raises a virtual interrupt for the domain whose label has a flag.
@@ -70,25 +61,6 @@ fn raise_for_flag(flag: u32, virq: u32) {
     if let Some(woken) = domain.and_then(|domain| events::raise_virq(&system.env(), domain, virq, VcpuId(0))) {
         wake(woken);
     }
-}
-
-/// A domain has bound a virtual interrupt. With the log's it takes the serial line over.
-pub fn virq_bound(virq: u32) {
-    if virq == VIRQ_CON_RING {
-        logging::set_serial_owner(SerialOwner::Console);
-    }
-}
-
-/// A virtual interrupt's port was closed.
-pub fn virq_unbound(virq: u32) {
-    if virq == VIRQ_CON_RING {
-        logging::set_serial_owner(SerialOwner::Hypervisor);
-    }
-}
-
-/// Leaves boot for the first domain.
-fn run() -> ! {
-    crate::traps::entry::enter(resume())
 }
 
 /// Whether a domain id has been used. (Ids are given out in order of generation, so none is forgotten.)

@@ -51,7 +51,7 @@ fn write_clock(info: Hpa) {
         tsc_timestamp: scale.boot_tsc,
         system_time: 0,
         tsc_to_system_mul: scale.multiplier,
-        tsc_shift: scale.shift,
+        tsc_shift: scale.shift as i8,
         ..VcpuTimeInfo::default()
     };
     system().machine.write(Hpa(info.0 + offset_of!(VcpuInfo, time) as u64), clock.as_bytes());

@@ -2,8 +2,7 @@
 
 use super::native;
 use crate::boot::report::{Finding, fact, fail};
-use crate::machine::Bare;
-use crate::system::system;
+use crate::{machine::Bare, system::system, traps::entry};
 use hv_core::domain::{self, Domain, Env};
 use hv_core::error::Errno;
 use hv_core::ids::{DomId, Gfn, Gpa, Label, Mfn};
@@ -22,16 +21,14 @@ pub fn start() -> ! {
     let Some(file) = system.bundle.find(name) else {
         fail("policy domain", format_args!("no image \"{name}\" in the bundle"), REMEDY);
     };
-    let image = match Image::parse(file.bytes) {
-        Ok(image) => image,
-        Err(why) => fail("policy domain", format_args!("image \"{name}\": {why}"), REMEDY),
-    };
+    let image = Image::parse(file.bytes)
+        .unwrap_or_else(|why| fail("policy domain", format_args!("image \"{name}\": {why}"), REMEDY));
     if let Err(why) = build(&image) {
         let need = image.pages() + abi::STACK_PAGES + 3;
         fail("policy domain", format_args!("{why}; it needs more than {need} pages"), "give it more memory in the policy");
     }
     fact("policy domain", Finding::Ok, format_args!("\"{name}\", {} pages", image.pages()));
-    super::run()
+    entry::enter(super::resume())
 }
 
 fn build(image: &Image) -> Result<(), Errno> {

@@ -34,11 +34,6 @@ pub fn resume() -> *mut Frame {
     }
 }
 
-/// Lets the scheduler look before the current domain goes on.
-pub fn need_attention() {
-    percpu::with(|cpu| cpu.attention = 1);
-}
-
 /// The timer's interrupt: the slice is over, or a deadline has come.
 pub fn timer() {
     percpu::with(|cpu| {
@@ -180,7 +175,7 @@ pub fn admit(slot: Slot, weight: u32, cap: u32) {
     percpu::with(|cpu| cpu.queue.add(VcpuKey::new(slot, VCPU), weight, cap));
 }
 
-/// A domain is no longer schedulable; its page tables are not loaded any more.
+/// A domain is no longer schedulable; its page tables are not loaded any more. The scheduler looks at once.
 pub fn dismiss(slot: Slot) {
     percpu::with(|cpu| {
         cpu.queue.remove(VcpuKey::new(slot, VCPU), now());

@@ -5,7 +5,6 @@
 
 use crate::cpu::descriptors::{NO_PORTS, PortBitmap};
 use crate::traps::Frame;
-
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use hv_core::fallible::{Boxed, OutOfMemory};
@@ -101,8 +100,7 @@ pub fn root(slot: Slot) -> Hpa {
 /// Gives a slot to a new domain.
 pub fn occupy(slot: Slot, domain: DomId, root: Hpa) {
     let place = place(slot);
-    // SAFETY: the domain was just made: nobody runs it.
-    unsafe { frame(slot).write(Frame::start(0, 0, 0)) };
+    set_frame(slot, Frame::start(0, 0, 0));
     place.domain.store(domain.0, Ordering::Relaxed);
     place.root.store(root.0, Ordering::Relaxed);
     place.hypercalls.store(0, Ordering::Relaxed);

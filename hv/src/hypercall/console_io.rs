@@ -1,9 +1,6 @@
 //! `console_io` (Xen public `xen.h`, `CONSOLEIO_*`): a domain's early output, before it has its console ring.
 
-use super::{Answer, Call, Outcome};
-use crate::system::system;
-use hv_core::error::Errno;
-use hv_core::ids::Gpa;
+use super::{Answer, Call, Errno, Gpa, Outcome, system};
 use xen_abi::xen as abi;
 
 /// Bytes that one call writes at most; the caller goes on with the rest.

@@ -1,11 +1,13 @@
 //! `event_channel_op` (Xen public `event_channel.h`, 2-level interface): copying in, `hv_core::events`, copying out.
 
-use super::{Answer, Call, OK, Outcome, wake};
-use hv_core::error::Errno;
-use hv_core::events::{self, Binding, EvtchnOp, Status};
-use hv_core::ids::{DomId, Pirq, Port};
+use super::{Call, DomId, Errno, OK, Outcome, wake};
+use crate::irq;
+use crate::logging::{SerialOwner, set_serial_owner};
+use hv_core::events::{self, Binding, Channel, EvtchnOp};
+use hv_core::ids::{Pirq, Port};
 use hv_core::space::Progress;
 use xen_abi::event_channel as abi;
+use xen_abi::xen::VIRQ_CON_RING;
 
 /// Ports closed in one slice of a reset.
 const RESET_SLICE: u32 = 128;
@@ -13,11 +15,10 @@ const RESET_SLICE: u32 = 128;
 #[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     match EvtchnOp::try_from(call.command())? {
-        EvtchnOp::Send => {
-            let op: abi::EvtchnSend = call.read(call.structure())?;
+        EvtchnOp::Send => call.input(|op: abi::EvtchnSend| {
             wake(events::send(&call.env(), call.caller, Port(op.port))?);
-            OK
-        }
+            Ok(())
+        }),
         other => serve_other(call, other),
     }
 }
@@ -25,107 +26,87 @@ pub fn serve(call: &Call) -> Outcome {
 /// All but sending, apart from the path that matters.
 #[inline(never)]
 fn serve_other(call: &Call, operation: EvtchnOp) -> Outcome {
-    let at = call.structure();
+    let (env, caller) = (&call.env(), call.caller);
     match operation {
         EvtchnOp::Send => Err(Errno::ENOSYS),
-        EvtchnOp::Unmask => {
-            let op: abi::EvtchnUnmask = call.read(at)?;
-            wake(events::unmask(&call.env(), call.caller, Port(op.port))?);
-            OK
-        }
-        EvtchnOp::AllocUnbound => {
-            let mut op: abi::EvtchnAllocUnbound = call.read_in_out(at)?;
-            let port = events::alloc_unbound(&call.env(), call.caller, DomId(op.dom), DomId(op.remote_dom))?;
-            op.port = port.0;
-            finish(call, op)
-        }
-        EvtchnOp::BindInterdomain => bind_interdomain(call),
-        EvtchnOp::BindVirq => {
-            let mut op: abi::EvtchnBindVirq = call.read_in_out(at)?;
-            op.port = events::bind_virq(&call.env(), call.caller, op.virq, op.vcpu)?.0;
-            crate::domain::virq_bound(op.virq);
-            finish(call, op)
-        }
-        EvtchnOp::BindPirq => {
-            let mut op: abi::EvtchnBindPirq = call.read_in_out(at)?;
-            crate::irq::check(call.caller, Pirq(op.pirq))?;
-            op.port = events::bind_pirq(&call.env(), call.caller, Pirq(op.pirq))?.0;
-            crate::irq::bound(call.caller, Pirq(op.pirq));
-            finish(call, op)
-        }
-        EvtchnOp::BindIpi => {
-            let mut op: abi::EvtchnBindIpi = call.read_in_out(at)?;
-            op.port = events::bind_ipi(&call.env(), call.caller, op.vcpu)?.0;
-            finish(call, op)
-        }
+        EvtchnOp::Unmask => call.input(|op: abi::EvtchnUnmask| {
+            wake(events::unmask(env, caller, Port(op.port))?);
+            Ok(())
+        }),
+        EvtchnOp::AllocUnbound => call.in_out(|op: &mut abi::EvtchnAllocUnbound| {
+            op.port = events::alloc_unbound(env, caller, DomId(op.dom), DomId(op.remote_dom))?.0;
+            Ok(())
+        }),
+        EvtchnOp::BindInterdomain => call.in_out(|op: &mut abi::EvtchnBindInterdomain| {
+            let (port, woken) = events::bind_interdomain(env, caller, DomId(op.remote_dom), Port(op.remote_port))?;
+            wake(woken);
+            op.local_port = port.0;
+            Ok(())
+        }),
+        EvtchnOp::BindVirq => call.in_out(|op: &mut abi::EvtchnBindVirq| {
+            op.port = events::bind_virq(env, caller, op.virq, op.vcpu)?.0;
+            if op.virq == VIRQ_CON_RING {
+                set_serial_owner(SerialOwner::Console);
+            }
+            Ok(())
+        }),
+        EvtchnOp::BindPirq => call.in_out(|op: &mut abi::EvtchnBindPirq| {
+            irq::check(caller, Pirq(op.pirq))?;
+            op.port = events::bind_pirq(env, caller, Pirq(op.pirq))?.0;
+            irq::bound(caller, Pirq(op.pirq));
+            Ok(())
+        }),
+        EvtchnOp::BindIpi => call.in_out(|op: &mut abi::EvtchnBindIpi| {
+            op.port = events::bind_ipi(env, caller, op.vcpu)?.0;
+            Ok(())
+        }),
         EvtchnOp::BindVcpu => {
-            let op: abi::EvtchnBindVcpu = call.read(at)?;
-            events::bind_vcpu(&call.env(), call.caller, Port(op.port), op.vcpu)?;
-            OK
+            call.input(|op: abi::EvtchnBindVcpu| events::bind_vcpu(env, caller, Port(op.port), op.vcpu))
         }
-        EvtchnOp::Close => {
-            let op: abi::EvtchnClose = call.read(at)?;
-            closed(call.caller, events::close(&call.env(), call.caller, Port(op.port))?);
-            OK
-        }
-        EvtchnOp::Status => status(call),
+        EvtchnOp::Close => call.input(|op: abi::EvtchnClose| {
+            closed(caller, events::close(env, caller, Port(op.port))?);
+            Ok(())
+        }),
+        EvtchnOp::Status => call.in_out(|op: &mut abi::EvtchnStatus| {
+            describe(events::status(env, caller, DomId(op.dom), Port(op.port))?, op);
+            Ok(())
+        }),
         EvtchnOp::Reset => reset(call),
     }
 }
 
-/// Copies a structure back that has the port in it.
-fn finish<T: zerocopy::IntoBytes + zerocopy::Immutable>(call: &Call, op: T) -> Outcome {
-    call.write(call.structure(), &op)?;
-    OK
-}
-
-fn bind_interdomain(call: &Call) -> Outcome {
-    let mut op: abi::EvtchnBindInterdomain = call.read_in_out(call.structure())?;
-    let remote = DomId(op.remote_dom);
-    let (port, woken) = events::bind_interdomain(&call.env(), call.caller, remote, Port(op.remote_port))?;
-    wake(woken);
-    op.local_port = port.0;
-    finish(call, op)
-}
-
-fn status(call: &Call) -> Outcome {
-    let mut op: abi::EvtchnStatus = call.read(call.structure())?;
-    let Status { binding, vcpu } = events::status(&call.env(), call.caller, DomId(op.dom), Port(op.port))?;
-    let none = abi::EvtchnStatusDetail::default();
+fn describe(Channel { binding, vcpu }: Channel, op: &mut abi::EvtchnStatus) {
+    use abi::EvtchnStatusDetail as Detail;
     (op.status, op.detail) = match binding {
-        Binding::Free | Binding::Reserved => (abi::EVTCHNSTAT_CLOSED, none),
-        Binding::Unbound { remote } => (abi::EVTCHNSTAT_UNBOUND, abi::EvtchnStatusDetail::of_peer(remote.0, 0)),
+        Binding::Free | Binding::Reserved => (abi::EVTCHNSTAT_CLOSED, Detail::default()),
+        Binding::Unbound { remote } => (abi::EVTCHNSTAT_UNBOUND, Detail::of_peer(remote.0, 0)),
         Binding::Interdomain { remote, port } => {
-            (abi::EVTCHNSTAT_INTERDOMAIN, abi::EvtchnStatusDetail::of_peer(remote.0, u32::from(port)))
+            (abi::EVTCHNSTAT_INTERDOMAIN, Detail::of_peer(remote.0, u32::from(port)))
         }
-        Binding::Pirq(pirq) => (abi::EVTCHNSTAT_PIRQ, abi::EvtchnStatusDetail::of_number(u32::from(pirq))),
-        Binding::Virq(virq) => (abi::EVTCHNSTAT_VIRQ, abi::EvtchnStatusDetail::of_number(u32::from(virq))),
-        Binding::Ipi => (abi::EVTCHNSTAT_IPI, none),
+        Binding::Pirq(pirq) => (abi::EVTCHNSTAT_PIRQ, Detail::of_number(u32::from(pirq))),
+        Binding::Virq(virq) => (abi::EVTCHNSTAT_VIRQ, Detail::of_number(u32::from(virq))),
+        Binding::Ipi => (abi::EVTCHNSTAT_IPI, Detail::default()),
     };
     op.vcpu = u32::from(vcpu.0);
-    finish(call, op)
 }
 
 /// Closes all ports, a slice a call.
 fn reset(call: &Call) -> Outcome {
     let op: abi::EvtchnReset = call.read(call.structure())?;
-    if DomId(op.dom).or_self(call.caller) != call.caller {
-        return Err(Errno::EPERM);
-    }
+    call.must_be_own(op.dom)?;
     let mut next = call.progress()?;
     let undo = |binding| closed(call.caller, binding);
-    if events::close_slice(&call.env(), call.caller, &mut next, RESET_SLICE, undo)? == Progress::More {
-        call.keep_progress(next)?;
-        return Ok(Answer::Again);
+    match events::close_slice(&call.env(), call.caller, &mut next, RESET_SLICE, undo)? {
+        Progress::More => call.again(next),
+        Progress::Done => OK,
     }
-    OK
 }
 
-/// Undoes what stood behind a closed port.
+/// Undoes what stood behind a closed port. Whoever gives up the log's interrupt gives the serial line back.
 pub fn closed(dom: DomId, binding: Binding) {
     match binding {
-        Binding::Pirq(pirq) => crate::irq::unbound(dom, Pirq(u32::from(pirq))),
-        Binding::Virq(virq) => crate::domain::virq_unbound(u32::from(virq)),
+        Binding::Pirq(pirq) => irq::unbound(dom, Pirq(u32::from(pirq))),
+        Binding::Virq(virq) if u32::from(virq) == VIRQ_CON_RING => set_serial_owner(SerialOwner::Hypervisor),
         _ => {}
     }
 }

@@ -1,9 +1,7 @@
 //! `grant_table_op` (Xen public `grant_table.h`, version 1): batches of structures, each with a status of its own.
 
-use super::{Answer, Call, OK, Outcome};
-use hv_core::error::Errno;
+use super::{Call, DomId, Errno, OK, Outcome};
 use hv_core::grant::{self, GnttabOp, Status};
-use hv_core::ids::{DomId, Gpa};
 use xen_abi::grant_table as abi;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -34,20 +32,11 @@ pub fn serve(call: &Call) -> Outcome {
             op.status = Status::of(&size);
             (op.nr_frames, op.max_nr_frames) = size.unwrap_or((0, 0));
         }),
-        GnttabOp::SetVersion => {
-            let op: abi::GnttabSetVersion = call.read(call.structure())?;
-            grant::set_version(op.version)?;
-            OK
-        }
-        GnttabOp::GetVersion => {
-            let mut op: abi::GnttabGetVersion = call.read(call.structure())?;
-            if DomId(op.dom).or_self(call.caller) != call.caller {
-                return Err(Errno::EPERM);
-            }
+        GnttabOp::SetVersion => call.input(|op: abi::GnttabSetVersion| grant::set_version(op.version)),
+        GnttabOp::GetVersion => call.in_out(|op: &mut abi::GnttabGetVersion| {
             op.version = 1;
-            call.write(call.structure(), &op)?;
-            OK
-        }
+            call.must_be_own(op.dom)
+        }),
     }
 }
 
@@ -57,15 +46,10 @@ fn batch<T: FromBytes + IntoBytes + Immutable>(call: &Call, mut serve: impl FnMu
     let first = call.progress()?;
     let end = count.min(first.saturating_add(SLICE));
     for index in first..end {
-        let offset = u64::from(index) * size_of::<T>() as u64;
-        let at = Gpa(call.structure().0.checked_add(offset).ok_or(Errno::EFAULT)?);
+        let at = super::element::<T>(call.structure(), index)?;
         let mut op: T = call.read_in_out(at)?;
         serve(&mut op);
         call.write(at, &op)?;
     }
-    if end < count {
-        call.keep_progress(end)?;
-        return Ok(Answer::Again);
-    }
-    OK
+    if end < count { call.again(end) } else { OK }
 }

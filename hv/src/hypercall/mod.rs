@@ -16,14 +16,10 @@ mod sched;
 mod vcpu;
 mod version;
 
-use crate::domain;
-use crate::machine::Bare;
-use crate::system::system;
-use crate::traps::Frame;
-use hv_core::domain::{Domain, Env, Wake};
-use hv_core::error::Errno;
-use hv_core::grant::Continuation;
+use crate::{domain, machine::Bare, system::system, traps::Frame};
+use hv_core::domain::{Env, Wake};
 use hv_core::ids::{DomId, Gpa, VcpuId};
+use hv_core::{error::Errno, grant::Continuation, space::AddressSpace};
 use xen_abi::xen as abi;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -56,18 +52,7 @@ pub struct Call<'a> {
     registers: &'a Frame,
 }
 
-impl<'a> Call<'a> {
-    /// A call as it stands in a domain's registers.
-    pub const fn new(caller: DomId, registers: &'a Frame) -> Self {
-        Self { caller, registers }
-    }
-
-    /// Which hypercall.
-    #[inline]
-    pub const fn number(&self) -> u64 {
-        self.registers.rax
-    }
-
+impl Call<'_> {
     /// The arguments.
     #[inline]
     pub const fn args(&self) -> [u64; 5] {
@@ -91,11 +76,41 @@ impl<'a> Call<'a> {
         system().env()
     }
 
+    /// Fails unless `domid` means the caller: nobody else's affairs are its business.
+    pub fn must_be_own(&self, domid: u16) -> Result<(), Errno> {
+        if DomId(domid).or_self(self.caller) == self.caller { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    /// Serves a command that only reads its structure.
+    #[inline]
+    pub fn input<T: FromBytes + IntoBytes>(&self, act: impl FnOnce(T) -> Result<(), Errno>) -> Outcome {
+        act(self.read(self.structure())?)?;
+        OK
+    }
+
+    /// Serves a command whose structure has outputs. It is written back even if the command fails, since some tell in
+    /// it how far they came.
+    pub fn in_out<T>(&self, act: impl FnOnce(&mut T) -> Result<(), Errno>) -> Outcome
+    where
+        T: FromBytes + IntoBytes + Immutable,
+    {
+        let mut op = self.read_in_out(self.structure())?;
+        let outcome = act(&mut op);
+        self.write(self.structure(), &op)?;
+        outcome.and(OK)
+    }
+
+    /// Acts on the caller's memory.
+    #[inline]
+    fn memory<R, E: Into<Errno>>(&self, act: impl FnOnce(&AddressSpace, &Bare) -> Result<R, E>) -> Result<R, Errno> {
+        let system = system();
+        system.domains.with(self.caller, |domain| act(&domain.space, &system.machine))?.map_err(Into::into)
+    }
+
     /// Copies a structure in.
     #[inline]
     pub fn read<T: FromBytes + IntoBytes>(&self, from: Gpa) -> Result<T, Errno> {
-        let system = system();
-        system.domains.with(self.caller, |domain| domain.space.read(from, &system.machine))?.map_err(Errno::from)
+        self.memory(|space, machine| space.read(from, machine))
     }
 
     /// Copies a structure in that will be copied out again: it must be writable before anything is done.
@@ -108,27 +123,22 @@ impl<'a> Call<'a> {
     /// Copies a structure out.
     #[inline]
     pub fn write<T: IntoBytes + Immutable>(&self, to: Gpa, value: &T) -> Result<(), Errno> {
-        let system = system();
-        system.domains.with(self.caller, |domain| domain.space.write(to, value, &system.machine))?.map_err(Errno::from)
+        self.memory(|space, machine| space.write(to, value, machine))
     }
 
     /// Copies bytes in.
     pub fn read_bytes(&self, from: Gpa, into: &mut [u8]) -> Result<(), Errno> {
-        let system = system();
-        system.domains.with(self.caller, |domain| domain.space.copy_in(from, into, &system.machine))?.map_err(Errno::from)
+        self.memory(|space, machine| space.copy_in(from, into, machine))
     }
 
     /// Copies bytes out.
     pub fn write_bytes(&self, to: Gpa, bytes: &[u8]) -> Result<(), Errno> {
-        let system = system();
-        system.domains.with(self.caller, |domain| domain.space.copy_out(to, bytes, &system.machine))?.map_err(Errno::from)
+        self.memory(|space, machine| space.copy_out(to, bytes, machine))
     }
 
     /// Checks that a structure could be written, before anything is done whose result has to be told.
     pub fn check_writable(&self, at: Gpa, bytes: usize) -> Result<(), Errno> {
-        let system = system();
-        let check = |domain: &mut Domain| domain.space.check_writable(at, bytes, &system.machine);
-        system.domains.with(self.caller, check)?.map_err(Errno::from)
+        self.memory(|space, machine| space.check_writable(at, bytes, machine))
     }
 
     const fn identity(&self) -> [u64; 4] {
@@ -143,14 +153,20 @@ impl<'a> Call<'a> {
         })
     }
 
-    /// Remembers how far this call has come, before it answers [`Answer::Again`].
-    pub fn keep_progress(&self, done: u32) -> Result<(), Errno> {
+    /// Ends a slice: this call goes on from `done` when it is made again.
+    pub fn again(&self, done: u32) -> Outcome {
         system().domains.with(self.caller, |domain| {
             if let Some(vcpu) = domain.vcpu(VcpuId(0)) {
                 vcpu.continuation = Some(Continuation { call: self.identity(), done });
             }
+            Answer::Again
         })
     }
+}
+
+/// Where element `index` of an array of structures is.
+fn element<T>(array: Gpa, index: u32) -> Result<Gpa, Errno> {
+    array.0.checked_add(u64::from(index) * size_of::<T>() as u64).map(Gpa).ok_or(Errno::EFAULT)
 }
 
 /// Lets a woken vCPU run when its turn comes.
@@ -164,7 +180,7 @@ pub fn wake(wake: Option<Wake>) {
 /// Serves one call. The servers are functions of their own, so that this is a jump and they do not share a stack frame.
 #[inline(always)]
 fn dispatch(call: &Call) -> Outcome {
-    match call.number() {
+    match call.registers.rax {
         abi::HYPERVISOR_EVENT_CHANNEL_OP => event_channel::serve(call),
         abi::HYPERVISOR_GRANT_TABLE_OP => grant_table::serve(call),
         abi::HYPERVISOR_SCHED_OP => sched::serve(call),
@@ -182,7 +198,7 @@ fn dispatch(call: &Call) -> Outcome {
 /// SYSCALL's handler. Answers the frame to go on with.
 pub extern "C" fn entry(frame: &mut Frame) -> *mut Frame {
     let caller = domain::count_hypercall();
-    match dispatch(&Call::new(caller, frame)) {
+    match dispatch(&Call { caller, registers: frame }) {
         Ok(Answer::Done(value)) => frame.rax = value,
         Err(error) => frame.rax = error.to_result() as u64,
         Ok(Answer::Again) => frame.restart_syscall(),

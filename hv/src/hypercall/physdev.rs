@@ -1,47 +1,34 @@
 //! `physdev_op` (Xen public `physdev.h`): interrupts of the caller's own devices and lines.
 
-use super::{Call, OK, Outcome, wake};
+use super::{Call, Errno, Outcome, wake};
 use crate::irq;
-use hv_core::error::Errno;
-use hv_core::events;
-use hv_core::ids::{DomId, Pirq};
+use hv_core::{events, ids::Pirq};
 use xen_abi::physdev as abi;
 
 #[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
+    let (env, caller) = (&call.env(), call.caller);
     match call.command() {
-        abi::PHYSDEVOP_EOI => {
-            let op: abi::PhysdevEoi = call.read(call.structure())?;
-            if irq::end_of_interrupt(call.caller, Pirq(op.irq))? {
-                wake(events::raise_pirq(&call.env(), call.caller, Pirq(op.irq)));
+        abi::PHYSDEVOP_EOI => call.input(|op: abi::PhysdevEoi| {
+            if irq::end_of_interrupt(caller, Pirq(op.irq))? {
+                wake(events::raise_pirq(env, caller, Pirq(op.irq)));
             }
-            OK
-        }
-        abi::PHYSDEVOP_MAP_PIRQ => {
-            let mut op: abi::PhysdevMapPirq = call.read_in_out(call.structure())?;
-            own(call, op.domid)?;
-            let label = call.env().domains.label(call.caller).ok_or(Errno::ESRCH)?;
-            let pirq = irq::map(call.caller, label, &op)?;
-            op.pirq = pirq.0 as i32;
-            call.write(call.structure(), &op)?;
-            OK
-        }
-        abi::PHYSDEVOP_UNMAP_PIRQ => {
-            let op: abi::PhysdevUnmapPirq = call.read(call.structure())?;
-            own(call, op.domid)?;
-            irq::unmap(call.caller, Pirq(u32::try_from(op.pirq).map_err(|_| Errno::EINVAL)?))?;
-            OK
-        }
-        abi::PHYSDEVOP_IRQ_STATUS_QUERY => {
-            let mut op: abi::PhysdevIrqStatusQuery = call.read(call.structure())?;
-            op.flags = irq::status(call.caller, Pirq(op.irq))?;
-            call.write(call.structure(), &op)?;
-            OK
-        }
+            Ok(())
+        }),
+        abi::PHYSDEVOP_MAP_PIRQ => call.in_out(|op: &mut abi::PhysdevMapPirq| {
+            call.must_be_own(op.domid)?;
+            let label = env.domains.label(caller).ok_or(Errno::ESRCH)?;
+            op.pirq = irq::map(caller, label, op)?.0 as i32;
+            Ok(())
+        }),
+        abi::PHYSDEVOP_UNMAP_PIRQ => call.input(|op: abi::PhysdevUnmapPirq| {
+            call.must_be_own(op.domid)?;
+            irq::unmap(caller, Pirq(u32::try_from(op.pirq).map_err(|_| Errno::EINVAL)?))
+        }),
+        abi::PHYSDEVOP_IRQ_STATUS_QUERY => call.in_out(|op: &mut abi::PhysdevIrqStatusQuery| {
+            op.flags = irq::status(caller, Pirq(op.irq))?;
+            Ok(())
+        }),
         _ => Err(Errno::ENOSYS),
     }
-}
-
-fn own(call: &Call, domid: u16) -> Result<(), Errno> {
-    if DomId(domid).or_self(call.caller) == call.caller { Ok(()) } else { Err(Errno::EPERM) }
 }

@@ -1,15 +1,12 @@
 //! `sched_op` (Xen public `sched.h`): yielding, waiting, ending.
 
-use super::{Answer, Call, OK, Outcome, wake};
-use crate::domain;
+use super::{Answer, Call, DomId, Errno, Gpa, OK, Outcome, domain, system, wake};
 use crate::irq;
-use crate::system::system;
 use crate::time::{self, Instant};
 use heapless::Vec;
 use hv_core::domain::Death;
-use hv_core::error::Errno;
 use hv_core::events::{self, PIRQS_MAX};
-use hv_core::ids::{DomId, Gpa, Pirq, Port, VcpuId};
+use hv_core::ids::{Pirq, Port, VcpuId};
 use hv_core::sched::TimerKind;
 use xen_abi::sched as abi;
 use zerocopy::IntoBytes;

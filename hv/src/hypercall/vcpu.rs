@@ -1,11 +1,8 @@
 //! `vcpu_op` (Xen public `vcpu.h`): timers, and where the vCPU's part of shared info is.
 
-use super::{Answer, Call, OK, Outcome};
-use crate::domain;
-use crate::system::system;
+use super::{Answer, Call, Errno, Gpa, OK, Outcome, domain, system};
 use crate::time::{self, Instant};
-use hv_core::error::Errno;
-use hv_core::ids::{Gfn, Gpa};
+use hv_core::ids::Gfn;
 use hv_core::sched::{Alarm, TimerKind, singleshot};
 use xen_abi::vcpu as abi;
 
@@ -15,8 +12,8 @@ pub fn serve(call: &Call) -> Outcome {
     let number = u32::try_from(vcpu).map_err(|_| Errno::ENOENT)?;
     system().domains.with(call.caller, |domain| domain.vcpu_id(number))?.ok_or(Errno::ENOENT)?;
     match command {
-        abi::VCPUOP_IS_UP => Ok(Answer::Done(1)),
-        abi::VCPUOP_STOP_PERIODIC_TIMER => OK,
+        abi::VCPUOP_IS_UP => return Ok(Answer::Done(1)),
+        abi::VCPUOP_STOP_PERIODIC_TIMER => {}
         abi::VCPUOP_SET_SINGLESHOT_TIMER => {
             let op: abi::VcpuSetSingleshotTimer = call.read(Gpa(structure))?;
             let when = match singleshot(time::now().as_nanos(), op.timeout_abs_ns, op.flags)? {
@@ -24,17 +21,13 @@ pub fn serve(call: &Call) -> Outcome {
                 Alarm::Now => 0,
             };
             domain::set_deadline(TimerKind::Singleshot, Some(Instant::from_nanos(when)));
-            OK
         }
-        abi::VCPUOP_STOP_SINGLESHOT_TIMER => {
-            domain::set_deadline(TimerKind::Singleshot, None);
-            OK
-        }
+        abi::VCPUOP_STOP_SINGLESHOT_TIMER => domain::set_deadline(TimerKind::Singleshot, None),
         abi::VCPUOP_REGISTER_VCPU_INFO => {
             let op: abi::VcpuRegisterVcpuInfo = call.read(Gpa(structure))?;
             hv_core::domain::register_vcpu_info(&call.env(), call.caller, number, Gfn(op.mfn), op.offset)?;
-            OK
         }
-        _ => Err(Errno::ENOSYS),
+        _ => return Err(Errno::ENOSYS),
     }
+    OK
 }

@@ -1,7 +1,6 @@
 //! `xen_version` (Xen public `version.h`).
 
-use super::{Answer, Call, OK, Outcome};
-use hv_core::error::Errno;
+use super::{Answer, Call, Errno, OK, Outcome};
 use xen_abi::version as abi;
 
 /// Xen 4.17: the interface that this hypervisor's calls are taken from.
@@ -27,15 +26,10 @@ fn describe(call: &Call, command: u64) -> Outcome {
         abi::XENVER_EXTRAVERSION => text::<16>(call, EXTRA),
         abi::XENVER_CAPABILITIES => text::<1024>(call, CAPABILITIES),
         abi::XENVER_CHANGESET => text::<64>(call, env!("CARGO_PKG_VERSION").as_bytes()),
-        abi::XENVER_GET_FEATURES => {
-            let mut info: abi::XenFeatureInfo = call.read(call.structure())?;
-            if info.submap_idx >= abi::XENFEAT_NR_SUBMAPS {
-                return Err(Errno::EINVAL);
-            }
+        abi::XENVER_GET_FEATURES => call.in_out(|info: &mut abi::XenFeatureInfo| {
             info.submap = FEATURES;
-            call.write(call.structure(), &info)?;
-            OK
-        }
+            if info.submap_idx < abi::XENFEAT_NR_SUBMAPS { Ok(()) } else { Err(Errno::EINVAL) }
+        }),
         _ => Err(Errno::ENOSYS),
     }
 }

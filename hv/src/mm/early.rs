@@ -6,9 +6,7 @@
 
 use super::layout::{self, LARGE_PAGE, PAGE, page_down, page_up};
 use crate::boot::info::{BootInfo, REGIONS_MAX};
-use core::fmt;
 use heapless::Vec;
-use x86_64::PhysAddr;
 
 /// Memory below this is left alone: firmware data, boot loader structures, start-up code of more CPUs.
 const LOW_MEMORY: u64 = 0x10_0000;
@@ -32,23 +30,6 @@ pub struct Usable {
     pub end: u64,
 }
 
-/// Why memory cannot be laid out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// No free run of RAM below 4 GiB holds the pool.
-    TooLittleMemory {
-        /// Bytes wanted.
-        wanted: u64,
-    },
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Failure::TooLittleMemory { wanted } = self;
-        write!(f, "no {} MiB of free contiguous RAM between 1 MiB and 4 GiB", wanted >> 20)
-    }
-}
-
 /// Physical memory as it was divided up.
 pub struct Plan {
     /// RAM that may become frames.
@@ -57,89 +38,55 @@ pub struct Plan {
     pub ram_bytes: u64,
     /// One past the highest RAM address.
     pub ram_end: u64,
-    tables: Usable,
-    heap: Usable,
-    pool: Usable,
+    /// The hypervisor's own memory: the image and the pool.
+    pub own: [Usable; 2],
+    /// The pool's part for page tables.
+    pub(super) tables: Usable,
+    /// The pool's part for the heap.
+    pub(super) heap: Usable,
 }
 
 impl Plan {
-    /// Divides memory up.
-    pub fn new(info: &BootInfo) -> Result<Self, Failure> {
+    /// Divides memory up. `Err`: no free run of RAM below 4 GiB holds the pool, which has that many bytes.
+    pub fn new(info: &BootInfo) -> Result<Self, u64> {
         let mut usable = Vec::new();
         let (mut ram_bytes, mut ram_end) = (0, 0);
         for region in info.regions.iter().filter(|region| region.ram) {
-            let (start, end) = (page_up(region.start.max(LOW_MEMORY)), page_down(region.end));
             ram_bytes += region.end - region.start;
             ram_end = ram_end.max(region.end);
-            if start < end {
-                add(&mut usable, Usable { start, end });
-            }
+            add(&mut usable, Usable { start: page_up(region.start.max(LOW_MEMORY)), end: page_down(region.end) });
         }
-        let image = layout::image();
-        reserve(&mut usable, image.start.as_u64(), image.end.as_u64());
+        let layout::Image { start, end, .. } = layout::image();
+        let image = Usable { start, end };
+        reserve(&mut usable, image);
         for (start, bytes) in info.bundle.into_iter().chain(info.loader) {
-            reserve(&mut usable, page_down(start.as_u64()), page_up(start.as_u64().saturating_add(bytes)));
+            let (start, end) = (start.as_u64(), start.as_u64().saturating_add(bytes));
+            reserve(&mut usable, Usable { start: page_down(start), end: page_up(end) });
         }
         let table_bytes = TABLE_SPARE + (ram_bytes / LARGE_PAGE / 512 + 2 * REGIONS_MAX as u64) * PAGE;
         let heap_bytes = page_up(HEAP_BASE_BYTES + ram_bytes / HEAP_SHARE + ram_end / PAGE * FRAME_ENTRY);
         let wanted = table_bytes + heap_bytes;
-        let pool = usable
-            .iter()
-            .map(|run| Usable { start: run.start, end: run.end.min(POOL_LIMIT) })
-            .find(|run| run.end.saturating_sub(run.start) >= wanted)
-            .ok_or(Failure::TooLittleMemory { wanted })?;
-        reserve(&mut usable, pool.start, pool.start + wanted);
-        let tables = Usable { start: pool.start, end: pool.start + table_bytes };
-        let pool = Usable { start: pool.start, end: pool.start + wanted };
+        let holds_pool = |run: &&Usable| run.end.min(POOL_LIMIT).saturating_sub(run.start) >= wanted;
+        let start = usable.iter().find(holds_pool).ok_or(wanted)?.start;
+        let pool = Usable { start, end: start + wanted };
+        reserve(&mut usable, pool);
+        let tables = Usable { start, end: start + table_bytes };
         let heap = Usable { start: tables.end, end: pool.end };
-        Ok(Self { usable, ram_bytes, ram_end, tables, heap, pool })
-    }
-
-    /// Takes the memory for the hypervisor's page tables; it is given once.
-    pub(super) fn take_tables(&mut self) -> Usable {
-        let tables = self.tables;
-        self.tables.start = self.tables.end;
-        tables
-    }
-
-    /// The hypervisor's own memory: the image and the pool.
-    pub fn own(&self) -> [Usable; 2] {
-        let image = layout::image();
-        [Usable { start: image.start.as_u64(), end: image.end.as_u64() }, self.pool]
-    }
-
-    /// The heap's memory.
-    pub(super) fn heap(&self) -> Usable {
-        self.heap
+        Ok(Self { usable, ram_bytes, ram_end, own: [image, pool], tables, heap })
     }
 }
 
-/// Adds a run; one that does not fit in the list is given up.
+/// Adds a run. An empty one is none; one that does not fit in the list is given up.
 fn add(usable: &mut Vec<Usable, REGIONS_MAX>, run: Usable) {
-    let _ = usable.push(run);
-}
-
-/// Takes `start..end` out of the usable runs. Ranges may overlap any number of runs.
-fn reserve(usable: &mut Vec<Usable, REGIONS_MAX>, start: u64, end: u64) {
-    let before = core::mem::take(usable);
-    for run in before {
-        if end <= run.start || run.end <= start {
-            add(usable, run);
-            continue;
-        }
-        if run.start < start {
-            add(usable, Usable { start: run.start, end: start });
-        }
-        if end < run.end {
-            add(usable, Usable { start: end, end: run.end });
-        }
+    if run.start < run.end {
+        let _ = usable.push(run);
     }
 }
 
-/// The part of `usable` as physical addresses.
-impl Usable {
-    /// First byte.
-    pub fn start_address(&self) -> PhysAddr {
-        PhysAddr::new(self.start)
+/// Takes a range out of the usable runs. It may overlap any number of them.
+fn reserve(usable: &mut Vec<Usable, REGIONS_MAX>, range: Usable) {
+    for run in core::mem::take(usable) {
+        add(usable, Usable { start: run.start, end: run.end.min(range.start) });
+        add(usable, Usable { start: run.start.max(range.end), end: run.end });
     }
 }

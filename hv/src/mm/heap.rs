@@ -6,6 +6,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut};
 use linked_list_allocator::Heap;
 use spin::Mutex;
+use x86_64::PhysAddr;
 
 struct Locked(Mutex<Heap>);
 
@@ -28,11 +29,10 @@ unsafe impl GlobalAlloc for Locked {
 }
 
 /// Gives the heap its memory.
-pub fn init(machine: &Plan) {
-    let heap = machine.heap();
-    let start = layout::direct(heap.start_address()).as_mut_ptr::<u8>();
+pub fn init(plan: &Plan) {
+    let start = layout::direct(PhysAddr::new(plan.heap.start)).as_mut_ptr::<u8>();
     // SAFETY: the direct map shows the heap's run read-write; the run was reserved for it and nothing else uses it.
-    unsafe { HEAP.0.lock().init(start, (heap.end - heap.start) as usize) }
+    unsafe { HEAP.0.lock().init(start, (plan.heap.end - plan.heap.start) as usize) }
 }
 
 /// Bytes free.

@@ -35,32 +35,32 @@ unsafe extern "C" {
     static image_end: u8;
 }
 
-/// The linker script's symbols.
+/// Where the image lies; each part ends where the next begins. All page aligned.
 pub struct Image {
-    /// First physical byte, page aligned.
-    pub start: PhysAddr,
-    /// One past the last physical byte, page aligned.
-    pub end: PhysAddr,
+    /// First physical byte.
+    pub start: u64,
+    /// One past the last physical byte.
+    pub end: u64,
     /// Executable.
-    pub text: (VirtAddr, VirtAddr),
+    pub text: VirtAddr,
     /// Read-only.
-    pub rodata: (VirtAddr, VirtAddr),
+    pub rodata: VirtAddr,
     /// Read-write.
-    pub data: (VirtAddr, VirtAddr),
+    pub data: VirtAddr,
+    /// One past the last byte.
+    pub data_end: VirtAddr,
 }
 
 /// Where the image lies.
 pub fn image() -> Image {
     // The symbols are addresses only; nothing is read through them.
-    let at = |symbol: *const u8| VirtAddr::new(symbol as u64);
-    let (text, text_stop) = (at(&raw const text_start), at(&raw const text_end));
-    let (rodata_stop, data_stop) = (at(&raw const rodata_end), at(&raw const data_end));
     Image {
-        start: PhysAddr::new(&raw const image_start as u64),
-        end: PhysAddr::new(&raw const image_end as u64),
-        text: (text, text_stop),
-        rodata: (text_stop, rodata_stop),
-        data: (rodata_stop, data_stop),
+        start: &raw const image_start as u64,
+        end: &raw const image_end as u64,
+        text: VirtAddr::from_ptr(&raw const text_start),
+        rodata: VirtAddr::from_ptr(&raw const text_end),
+        data: VirtAddr::from_ptr(&raw const rodata_end),
+        data_end: VirtAddr::from_ptr(&raw const data_end),
     }
 }
 

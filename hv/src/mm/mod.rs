@@ -4,22 +4,19 @@ mod early;
 mod heap;
 pub mod layout;
 mod paging;
-mod stack;
 
-pub use heap::free_bytes as heap_free;
 pub use early::{Plan, Usable};
+pub use heap::free_bytes as heap_free;
 pub use layout::direct;
-pub use paging::{
-    DeviceMapping, MapError, UPPER_HALF, hypervisor_root, load_root, map_device, map_firmware, unmap_boot, upper_half_entry,
-};
-pub use stack::Stack;
+pub use paging::{DeviceMapping, MapError, UPPER_HALF, hypervisor_root, load_root};
+pub use paging::{map_device, map_firmware, map_stack, upper_half_entry};
 
 use crate::boot::info::BootInfo;
 
-/// Lays out physical memory, makes the final page tables and the heap.
-pub fn init(info: &BootInfo) -> Result<Plan, early::Failure> {
-    let mut machine = Plan::new(info)?;
-    paging::init(&mut machine, info);
-    heap::init(&machine);
-    Ok(machine)
+/// Lays out physical memory, makes the final page tables and the heap. `Err`: that many bytes of free RAM are missing.
+pub fn init(info: &BootInfo) -> Result<Plan, u64> {
+    let plan = Plan::new(info)?;
+    paging::init(&plan, info);
+    heap::init(&plan);
+    Ok(plan)
 }

@@ -4,7 +4,7 @@
 //! each domain's top-level table, so that what is mapped later (devices, stacks) appears everywhere. W^X: text is the
 //! only executable range and nothing else maps its frames.
 
-use super::layout::{self, DEVICE_BASE, DIRECT_MAP_BYTES, LARGE_PAGE, PAGE, direct, page_down, page_up};
+use super::layout::{self, DEVICE_BASE, DIRECT_MAP_BYTES, LARGE_PAGE, PAGE, Image, direct, page_down, page_up};
 use super::{Plan, Usable};
 use crate::boot::info::BootInfo;
 use spin::{Mutex, Once};
@@ -18,6 +18,9 @@ pub const UPPER_HALF: core::ops::Range<usize> = 256..512;
 
 /// What one top-level entry maps; the device and stack regions have one each.
 const REGION_BYTES: u64 = 1 << 39;
+
+const READ_ONLY: Flags = Flags::NO_EXECUTE;
+const DATA: Flags = Flags::WRITABLE.union(Flags::NO_EXECUTE);
 
 static TABLES: Mutex<Option<Tables>> = Mutex::new(None);
 static ROOT: Once<PhysAddr> = Once::new();
@@ -39,19 +42,12 @@ pub enum MapError {
     BadRange,
 }
 
-/// Leaf sizes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Leaf {
-    Small,
-    Large,
-}
-
 impl Tables {
     fn take_page(&mut self) -> Result<PhysAddr, MapError> {
         if self.pool.start >= self.pool.end {
             return Err(MapError::OutOfTables);
         }
-        let page = self.pool.start_address();
+        let page = PhysAddr::new(self.pool.start);
         self.pool.start += PAGE;
         // SAFETY: the page comes from the pool that was reserved for tables, the direct map shows it, and nothing
         // refers to it yet.
@@ -67,10 +63,10 @@ impl Tables {
         unsafe { &mut *direct(at).as_mut_ptr::<PageTable>() }
     }
 
-    /// Maps one leaf.
-    fn map(&mut self, page: VirtAddr, frame: PhysAddr, leaf: Leaf, flags: Flags) -> Result<(), MapError> {
+    /// Maps one leaf; its level is the one of a large page if the flags say so.
+    fn map(&mut self, page: VirtAddr, frame: PhysAddr, flags: Flags) -> Result<(), MapError> {
         let indices = [page.p4_index(), page.p3_index(), page.p2_index(), page.p1_index()];
-        let depth = if leaf == Leaf::Large { 2 } else { 3 };
+        let depth = if flags.contains(Flags::HUGE_PAGE) { 2 } else { 3 };
         let mut table = self.root;
         for index in &indices[..depth] {
             if self.table(table)[*index].is_unused() {
@@ -79,8 +75,7 @@ impl Tables {
             }
             table = self.table(table)[*index].addr();
         }
-        let extra = if leaf == Leaf::Large { Flags::HUGE_PAGE } else { Flags::empty() };
-        self.table(table)[indices[depth]].set_addr(frame, flags | extra | Flags::PRESENT);
+        self.table(table)[indices[depth]].set_addr(frame, flags | Flags::GLOBAL | Flags::PRESENT);
         Ok(())
     }
 
@@ -90,65 +85,55 @@ impl Tables {
         while done < bytes {
             let (page, at) = (start + done, frame + done);
             let large = page.is_aligned(LARGE_PAGE) && at.is_aligned(LARGE_PAGE) && bytes - done >= LARGE_PAGE;
-            let leaf = if large { Leaf::Large } else { Leaf::Small };
-            self.map(page, at, leaf, flags)?;
+            self.map(page, at, if large { flags | Flags::HUGE_PAGE } else { flags })?;
             done += if large { LARGE_PAGE } else { PAGE };
         }
         Ok(())
     }
 
     fn map_image(&mut self) -> Result<(), MapError> {
-        let image = layout::image();
-        let data = Flags::WRITABLE | Flags::NO_EXECUTE;
-        for ((start, end), flags) in
-            [(image.text, Flags::empty()), (image.rodata, Flags::NO_EXECUTE), (image.data, data)]
-        {
+        let Image { text, rodata, data, data_end, .. } = layout::image();
+        for (start, end, flags) in [(text, rodata, Flags::empty()), (rodata, data, READ_ONLY), (data, data_end, DATA)] {
             let frame = PhysAddr::new(start.as_u64() - layout::KERNEL_BASE);
-            self.map_range(start, frame, end - start, flags | Flags::GLOBAL)?;
+            self.map_range(start, frame, end - start, flags)?;
         }
         Ok(())
     }
 
     /// Maps all RAM but the image.
     fn map_ram(&mut self, info: &BootInfo) -> Result<(), MapError> {
-        let image = layout::image();
-        let (hole, hole_end) = (image.start.as_u64(), image.end.as_u64());
-        let flags = Flags::WRITABLE | Flags::NO_EXECUTE | Flags::GLOBAL;
+        let hole = layout::image();
         for region in info.regions.iter().filter(|region| region.ram) {
             let (start, end) = (page_up(region.start), page_down(region.end.min(DIRECT_MAP_BYTES)));
-            for (from, to) in [(start, end.min(hole)), (start.max(hole_end), end)] {
-                if from < to {
-                    self.map_range(direct(PhysAddr::new(from)), PhysAddr::new(from), to - from, flags)?;
-                }
+            for (from, to) in [(start, end.min(hole.start)), (start.max(hole.end), end)] {
+                let frame = PhysAddr::new(from);
+                self.map_range(direct(frame), frame, to.saturating_sub(from), DATA)?;
             }
         }
         Ok(())
     }
+
+    /// The top-level table, with the entries of the regions that grow later: domains' copies of them never grow stale.
+    fn fill(&mut self, info: &BootInfo) -> Result<(), MapError> {
+        self.root = self.take_page()?;
+        for region in [DEVICE_BASE, layout::STACK_BASE] {
+            let (root, next) = (self.root, self.take_page()?);
+            self.table(root)[VirtAddr::new(region).p4_index()].set_addr(next, Flags::PRESENT | Flags::WRITABLE);
+        }
+        self.map_ram(info)?;
+        self.map_image()
+    }
 }
 
-/// Makes the final tables and switches to them. The boot stack stays reachable through the direct map's image hole
-/// until the caller has moved to a [`super::Stack`], so the boot part is mapped too, read-write, until then.
-pub(super) fn init(machine: &mut Plan, info: &BootInfo) {
+/// Makes the final tables and switches to them. What runs now, boot stack included, lies in the image.
+pub(super) fn init(plan: &Plan, info: &BootInfo) {
     let mut tables = Tables {
         root: PhysAddr::zero(),
-        pool: machine.take_tables(),
+        pool: plan.tables,
         next_device: VirtAddr::new(DEVICE_BASE),
         next_stack: VirtAddr::new(layout::STACK_BASE),
     };
-    let made = (|| {
-        tables.root = tables.take_page()?;
-        // The regions that grow later get their top-level entries now: domains' copies of them never grow stale.
-        for region in [DEVICE_BASE, layout::STACK_BASE] {
-            let (root, next) = (tables.root, tables.take_page()?);
-            tables.table(root)[VirtAddr::new(region).p4_index()].set_addr(next, Flags::PRESENT | Flags::WRITABLE);
-        }
-        tables.map_ram(info)?;
-        tables.map_image()?;
-        let boot = layout::image();
-        let boot_bytes = boot.text.0.as_u64() - layout::KERNEL_BASE - boot.start.as_u64();
-        tables.map_range(direct(boot.start), boot.start, boot_bytes, Flags::WRITABLE | Flags::NO_EXECUTE)
-    })();
-    if let Err(error) = made {
+    if let Err(error) = tables.fill(info) {
         crate::boot::report::fail("page tables", format_args!("{error:?}"), "report this: the table pool is too small");
     }
     ROOT.call_once(|| tables.root);
@@ -192,51 +177,32 @@ fn map_window(start: PhysAddr, bytes: u64, flags: Flags) -> Result<DeviceMapping
         return Err(MapError::OutOfTables);
     }
     tables.next_device = base + length + PAGE;
-    tables.map_range(base, PhysAddr::new(first), length, flags | Flags::NO_EXECUTE | Flags::GLOBAL)?;
+    tables.map_range(base, PhysAddr::new(first), length, flags)?;
     Ok(DeviceMapping { address: base + (start.as_u64() - first), bytes })
 }
 
 /// Maps device registers: read-write, uncached.
 pub fn map_device(start: PhysAddr, bytes: u64) -> Result<DeviceMapping, MapError> {
-    map_window(start, bytes, Flags::WRITABLE | Flags::NO_CACHE | Flags::WRITE_THROUGH)
+    map_window(start, bytes, DATA | Flags::NO_CACHE | Flags::WRITE_THROUGH)
 }
 
 /// Maps firmware tables: read-only, cached.
 pub fn map_firmware(start: PhysAddr, bytes: u64) -> Result<DeviceMapping, MapError> {
-    map_window(start, bytes, Flags::empty())
+    map_window(start, bytes, READ_ONLY)
 }
 
-/// Maps `pages` fresh frames as a stack with an unmapped page on either side; answers its top.
-pub(super) fn map_stack(pages: u64) -> Result<VirtAddr, MapError> {
+/// Maps `pages` fresh frames as a stack that stays; answers its top. The page on either side is unmapped: an overflow is
+/// a page fault (then a double fault on a stack of its own), never silent damage.
+pub fn map_stack(pages: u64) -> Result<VirtAddr, MapError> {
     let mut guard = TABLES.lock();
     let tables = guard.as_mut().ok_or(MapError::OutOfTables)?;
     let base = tables.next_stack + PAGE;
     for index in 0..pages {
         let frame = tables.take_page()?;
-        let flags = Flags::WRITABLE | Flags::NO_EXECUTE | Flags::GLOBAL;
-        tables.map(base + index * PAGE, frame, Leaf::Small, flags)?;
+        tables.map(base + index * PAGE, frame, DATA)?;
     }
     tables.next_stack = base + pages * PAGE;
     Ok(tables.next_stack)
-}
-
-/// Drops the boot part of the image, once nothing runs on its stack any more.
-pub fn unmap_boot() {
-    let image = layout::image();
-    let mut at = image.start;
-    let end = PhysAddr::new(image.text.0.as_u64() - layout::KERNEL_BASE);
-    let mut guard = TABLES.lock();
-    let Some(tables) = guard.as_mut() else { return };
-    while at < end {
-        let page = direct(at);
-        let root = tables.root;
-        let pdpt = tables.table(root)[page.p4_index()].addr();
-        let pd = tables.table(pdpt)[page.p3_index()].addr();
-        let pt = tables.table(pd)[page.p2_index()].addr();
-        tables.table(pt)[page.p1_index()].set_unused();
-        x86_64::instructions::tlb::flush(page);
-        at += PAGE;
-    }
 }
 
 /// The hypervisor's top-level entry `index`, for a domain's top-level table. Answers 0 outside the upper half.

@@ -7,11 +7,6 @@ pub use calibrate::calibrate;
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-unsafe extern "C" {
-    /// Written by the first instructions, in the boot part of the image.
-    static boot_tsc: u64;
-}
-
 static BOOT_TSC: AtomicU64 = AtomicU64::new(0);
 static KHZ: AtomicU64 = AtomicU64::new(0);
 static MULTIPLIER: AtomicU32 = AtomicU32::new(0);
@@ -41,7 +36,7 @@ impl Instant {
     }
 }
 
-/// How TSC ticks become nanoseconds: `((ticks << shift) * multiplier) >> 32`, a negative shift to the right.
+/// How TSC ticks become nanoseconds: `((ticks << shift) * multiplier) >> 32`.
 #[derive(Clone, Copy, Debug)]
 pub struct Scale {
     /// TSC at system time 0.
@@ -49,15 +44,12 @@ pub struct Scale {
     /// `tsc_to_system_mul`.
     pub multiplier: u32,
     /// `tsc_shift`.
-    pub shift: i8,
+    pub shift: u32,
 }
 
-/// Remembers when the hypervisor started. Call before the boot part of the image is dropped.
+/// Remembers when the hypervisor started.
 pub fn init_early() {
-    let symbol = crate::mm::direct(x86_64::PhysAddr::new(&raw const boot_tsc as u64)).as_ptr::<u64>();
-    // SAFETY: an aligned word in the boot part of the image, which the direct map still shows; written once, in the
-    // first instructions.
-    BOOT_TSC.store(unsafe { symbol.read() }, Ordering::Relaxed);
+    BOOT_TSC.store(tsc(), Ordering::Relaxed);
 }
 
 /// The time-stamp counter.
@@ -67,12 +59,16 @@ pub fn tsc() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// Sets the frequency.
+/// Sets the frequency: nanoseconds per tick = 10^6 / khz = multiplier / 2^32 * 2^shift.
 pub fn set_khz(khz: u64) {
-    let (multiplier, shift) = scale_of(khz);
+    let (mut shift, mut divisor) = (0, khz.max(1));
+    while divisor <= 1_000_000 {
+        divisor *= 2;
+        shift += 1;
+    }
     KHZ.store(khz, Ordering::Relaxed);
-    SHIFT.store(shift as u32, Ordering::Relaxed);
-    MULTIPLIER.store(multiplier, Ordering::Relaxed);
+    SHIFT.store(shift, Ordering::Relaxed);
+    MULTIPLIER.store(((1_000_000 << 32) / divisor) as u32, Ordering::Relaxed);
 }
 
 /// The frequency in kHz.
@@ -85,31 +81,8 @@ pub fn scale() -> Scale {
     Scale {
         boot_tsc: BOOT_TSC.load(Ordering::Relaxed),
         multiplier: MULTIPLIER.load(Ordering::Relaxed),
-        shift: SHIFT.load(Ordering::Relaxed) as i8,
+        shift: SHIFT.load(Ordering::Relaxed),
     }
-}
-
-/// Multiplier and shift for a frequency: the multiplier is between 2^31 and 2^32.
-fn scale_of(khz: u64) -> (u32, i32) {
-    // nanoseconds per tick = 10^6 / khz = multiplier / 2^32 * 2^shift
-    let (mut shift, mut khz) = (0, khz.max(1));
-    while khz > 2_000_000 {
-        khz /= 2;
-        shift -= 1;
-    }
-    while khz <= 1_000_000 {
-        khz *= 2;
-        shift += 1;
-    }
-    (u32::try_from((1_000_000 << 32) / khz).unwrap_or(u32::MAX), shift)
-}
-
-/// Ticks as nanoseconds.
-fn to_nanos(ticks: u64) -> u64 {
-    let scale = scale();
-    let shifted =
-        if scale.shift < 0 { ticks >> scale.shift.unsigned_abs() } else { ticks << scale.shift.unsigned_abs() };
-    ((u128::from(shifted) * u128::from(scale.multiplier)) >> 32) as u64
 }
 
 /// The TSC value at `when`; `u64::MAX` for what is too far away.
@@ -118,13 +91,14 @@ pub fn tsc_at(when: Instant) -> u64 {
     if when == Instant::NEVER || scale.multiplier == 0 {
         return u64::MAX;
     }
-    let ticks = (u128::from(when.as_nanos()) << 32) / u128::from(scale.multiplier);
-    let ticks = if scale.shift < 0 { ticks << scale.shift.unsigned_abs() } else { ticks >> scale.shift.unsigned_abs() };
+    let ticks = (u128::from(when.as_nanos()) << 32) / u128::from(scale.multiplier) >> scale.shift;
     u64::try_from(ticks).ok().and_then(|ticks| ticks.checked_add(scale.boot_tsc)).unwrap_or(u64::MAX)
 }
 
 /// System time. 0 before the TSC is calibrated.
 #[inline]
 pub fn now() -> Instant {
-    Instant(to_nanos(tsc().wrapping_sub(BOOT_TSC.load(Ordering::Relaxed))))
+    let scale = scale();
+    let ticks = tsc().wrapping_sub(scale.boot_tsc) << scale.shift;
+    Instant((u128::from(ticks) * u128::from(scale.multiplier) >> 32) as u64)
 }

@@ -10,7 +10,7 @@ pub mod reason;
 
 pub use frame::{Frame, VECTOR_SYSCALL};
 
-use crate::cpu::percpu;
+use crate::{apic, cpu::percpu, irq, system::system};
 use x86_64::registers::control::Cr2;
 
 /// First vector that is an interrupt.
@@ -42,21 +42,16 @@ extern "C" fn trap_fatal(frame: &mut Frame) -> ! {
 
 fn interrupt(vector: u64) {
     match vector as u8 {
-        crate::apic::SPURIOUS_VECTOR => {}
-        crate::apic::TIMER_VECTOR => {
-            crate::apic::end_of_interrupt();
+        apic::SPURIOUS_VECTOR => {}
+        apic::TIMER_VECTOR => {
+            apic::end_of_interrupt();
             crate::domain::timer();
         }
         vector => {
-            device_interrupt(vector);
-            crate::apic::end_of_interrupt();
+            if let Some((domain, pirq)) = irq::handle(vector) {
+                crate::hypercall::wake(hv_core::events::raise_pirq(&system().env(), domain, pirq));
+            }
+            apic::end_of_interrupt();
         }
-    }
-}
-
-fn device_interrupt(vector: u8) {
-    let Some((domain, pirq)) = crate::irq::handle(vector) else { return };
-    if let Some(woken) = hv_core::events::raise_pirq(&crate::system::system().env(), domain, pirq) {
-        crate::domain::wake(woken);
     }
 }

@@ -1,133 +1,102 @@
 //! Building domains, for the policy domain: only what the sealed table describes, and only until a domain is unpaused.
 
-use super::{Call, OK, Outcome, domid, in_out, input, output};
-use crate::domain;
-use crate::system::system;
+use super::{DomId, Errno, Gpa, abi, domain, domid, pci, system};
 use hv_core::domain::{Death, Domain};
-use hv_core::error::Errno;
 use hv_core::grant::{self, Access};
-use hv_core::ids::{DomId, Gfn, Gpa, GrantRef, Label};
-use hv_core::space::Rights;
-use xen_abi::platform as abi;
+use hv_core::ids::{Gfn, GrantRef, Label};
+use hv_core::{pci::Bdf, space::Rights};
 use xen_abi::sched::SHUTDOWN_POWEROFF;
 
 /// Pages that one call populates at most.
 const POPULATE_MAX: u64 = 512;
 
-pub fn create(call: &Call) -> Outcome {
-    let mut op: abi::CreateDomain = in_out(call)?;
+pub fn create(op: &mut abi::CreateDomain) -> Result<(), Errno> {
     let label = u16::try_from(op.label).map(Label).map_err(|_| Errno::EINVAL)?;
     op.domid = u32::from(domain::create(label)?.0);
-    output(call, &op)
+    Ok(())
 }
 
 /// Acts on a domain that is being built.
-fn with_building<R>(id: DomId, act: impl FnOnce(&mut Domain) -> Result<R, Errno>) -> Result<R, Errno> {
-    system().domains.with(id, |domain| if domain.is_building() { act(domain) } else { Err(Errno::EPERM) })?
+fn with_building(number: u32, act: impl FnOnce(&mut Domain) -> Result<(), Errno>) -> Result<(), Errno> {
+    let checked = |domain: &mut Domain| if domain.is_building() { act(domain) } else { Err(Errno::EPERM) };
+    system().domains.with(domid(number)?, checked)?
 }
 
-pub fn populate(call: &Call) -> Outcome {
-    let mut op: abi::Populate = in_out(call)?;
+pub fn populate(op: &mut abi::Populate) -> Result<(), Errno> {
     let rights = match op.rights {
         abi::RIGHTS_READ => Rights::Read,
         abi::RIGHTS_WRITE => Rights::ReadWrite,
         abi::RIGHTS_EXECUTE => Rights::ReadExecute,
         _ => return Err(Errno::EINVAL),
     };
-    let env = call.env();
     op.done = 0;
-    let outcome = with_building(domid(op.domid)?, |domain| {
+    with_building(op.domid, |domain| {
         for page in 0..op.count.min(POPULATE_MAX) {
             let gfn = op.gfn.checked_add(page).ok_or(Errno::EINVAL)?;
-            hv_core::domain::populate(&env, domain, Gfn(gfn), rights)?;
+            hv_core::domain::populate(&system().env(), domain, Gfn(gfn), rights)?;
             op.done = page + 1;
         }
         if op.done < op.count { Err(Errno::EAGAIN) } else { Ok(()) }
-    });
-    let written = output(call, &op)?;
-    outcome.map(|()| written)
+    })
 }
 
-pub fn copy_in(call: &Call) -> Outcome {
-    let op: abi::CopyIn = input(call)?;
+pub fn copy_in(caller: DomId, op: abi::CopyIn) -> Result<(), Errno> {
     if op.reserved != 0 {
         return Err(Errno::EINVAL);
     }
     if op.bytes > abi::COPY_IN_MAX {
         return Err(Errno::E2BIG);
     }
-    let env = call.env();
-    env.domains.with_pair(call.caller, domid(op.domid)?, |pair| {
-        // The caller runs, so it is not its own target.
-        let (source, Some(target)) = pair.both() else { return Err(Errno::EPERM) };
-        if !target.is_building() {
-            return Err(Errno::EPERM);
+    system().domains.with_pair(caller, domid(op.domid)?, |pair| match pair.both() {
+        (source, Some(target)) if target.is_building() => {
+            Ok(target.space.fill_from(Gpa(op.gpa), &source.space, Gpa(op.source), op.bytes, &system().machine)?)
         }
-        target.space.fill_from(Gpa(op.gpa), &source.space, Gpa(op.source), op.bytes, env.machine)?;
-        Ok(())
-    })??;
-    OK
+        // The caller runs, so it is not its own target.
+        _ => Err(Errno::EPERM),
+    })?
 }
 
-pub fn seed_grant(call: &Call) -> Outcome {
-    let op: abi::SeedGrant = input(call)?;
+pub fn seed_grant(op: abi::SeedGrant) -> Result<(), Errno> {
     let access = match op.read_only {
         0 => Access::Write,
         1 => Access::Read,
         _ => return Err(Errno::EINVAL),
     };
-    let env = call.env();
+    let env = system().env();
     let peer = domid(op.peer)?;
     let peer_label = env.domains.label(peer).ok_or(Errno::ESRCH)?;
-    with_building(domid(op.domid)?, |domain| {
+    with_building(op.domid, |domain| {
         if !env.policy.may_share(peer_label, domain.label()) {
             return Err(Errno::EPERM);
         }
         grant::seed(&env, domain, GrantRef(op.gref), Gfn(op.gfn), peer, access)
-    })?;
-    OK
+    })
 }
 
-pub fn set_entry(call: &Call) -> Outcome {
-    let op: abi::SetEntry = input(call)?;
+pub fn set_entry(op: abi::SetEntry) -> Result<(), Errno> {
     if op.reserved != 0 {
         return Err(Errno::EINVAL);
     }
-    domain::set_entry(domid(op.domid)?, op.rip, op.rsp, op.argument)?;
-    OK
+    domain::set_entry(domid(op.domid)?, op.rip, op.rsp, op.argument)
 }
 
-/// The target of a command that one must not give to oneself.
-fn other(call: &Call) -> Result<DomId, Errno> {
-    let op: abi::DomainTarget = input(call)?;
-    let id = domid(op.domid)?;
-    match op.reserved {
-        0 if id == call.caller || id == DomId::SELF => Err(Errno::EPERM),
-        0 => Ok(id),
-        _ => Err(Errno::EINVAL),
-    }
+pub fn assign_device(op: abi::AssignDevice) -> Result<(), Errno> {
+    let bdf = Bdf::from_abi(op.bdf).ok_or(Errno::ENODEV)?;
+    with_building(op.domid, |domain| {
+        pci::assign(bdf, domain)?;
+        domain.account.devices += 1;
+        Ok(())
+    })
 }
 
-pub fn unpause(call: &Call) -> Outcome {
-    domain::unpause(other(call)?)?;
-    OK
+pub fn destroy(id: DomId) -> Result<(), Errno> {
+    domain::end(id, Death::new(SHUTDOWN_POWEROFF, format_args!("destroyed by the policy domain")))
 }
 
-pub fn pause(call: &Call) -> Outcome {
-    domain::pause(other(call)?)?;
-    OK
-}
-
-pub fn destroy(call: &Call) -> Outcome {
-    domain::end(other(call)?, Death::new(SHUTDOWN_POWEROFF, format_args!("destroyed by the policy domain")))?;
-    OK
-}
-
-pub fn reaped(call: &Call) -> Outcome {
-    let id = other(call)?;
-    match system().domains.with(id, |domain| domain.is_dying()) {
-        Ok(_) => Err(Errno::EBUSY),
-        Err(_) if domain::existed(id) => OK,
+pub fn reaped(id: DomId) -> Result<(), Errno> {
+    match system().domains.with(id, |_| ()) {
+        Ok(()) => Err(Errno::EBUSY),
+        Err(_) if domain::existed(id) => Ok(()),
         Err(_) => Err(Errno::ESRCH),
     }
 }

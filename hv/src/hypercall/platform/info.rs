@@ -1,25 +1,20 @@
 //! Facts for the policy domain's shell.
 
-use super::{Call, Outcome, domid, in_out, output};
-use crate::system::system;
-use crate::{iommu, pci, time};
+use super::{DomId, Errno, abi, domid, system};
+use crate::{domain, iommu, time};
 use hv_core::domain::{Domain, Life};
-use hv_core::error::Errno;
-use hv_core::ids::{DomId, GrantRef};
-use xen_abi::platform as abi;
+use hv_core::ids::GrantRef;
 
-pub fn domain(call: &Call) -> Outcome {
-    let mut op: abi::DomainInfo = in_out(call)?;
+pub fn domain(op: &mut abi::DomainInfo) -> Result<(), Errno> {
     let from = domid(op.domid).map_err(|_| Errno::ENOENT)?;
     let id = system().domains.next(from).ok_or(Errno::ENOENT)?;
     // It may have gone since; then the caller asks again.
-    system().domains.with(id, |domain| describe(id, domain, &mut op)).map_err(|_| Errno::EAGAIN)?;
-    output(call, &op)
+    system().domains.with(id, |domain| describe(id, domain, op)).map_err(|_| Errno::EAGAIN)
 }
 
 fn describe(id: DomId, domain: &mut Domain, info: &mut abi::DomainInfo) {
     let account = domain.account;
-    let (cpu_ns, hypercalls) = crate::domain::usage(domain.slot());
+    let (cpu_ns, hypercalls) = domain::usage(domain.slot());
     *info = abi::DomainInfo {
         domid: u32::from(id.0),
         label: u32::from(domain.label().0),
@@ -45,42 +40,30 @@ fn describe(id: DomId, domain: &mut Domain, info: &mut abi::DomainInfo) {
     }
 }
 
-pub fn device(call: &Call) -> Outcome {
-    let op: abi::DeviceInfo = in_out(call)?;
-    output(call, &pci::info(op.index)?)
-}
-
-pub fn grant(call: &Call) -> Outcome {
-    let mut op: abi::GrantInfo = in_out(call)?;
-    let system = system();
-    let found = system.domains.with(domid(op.domid)?, |domain| {
-        hv_core::grant::info(domain, GrantRef(op.gref), &system.machine)
-    })?;
-    let found = found.ok_or(Errno::ENOENT)?;
+pub fn grant(op: &mut abi::GrantInfo) -> Result<(), Errno> {
+    let info = |domain: &mut Domain| hv_core::grant::info(domain, GrantRef(op.gref), &system().machine);
+    let found = system().domains.with(domid(op.domid)?, info)?.ok_or(Errno::ENOENT)?;
     op.gref = found.gref.0;
     op.gfn = found.gfn.0;
     op.peer = u32::from(found.peer.0);
     op.flags = u32::from(found.flags);
     op.mappings = found.mappings;
     op.reserved = 0;
-    output(call, &op)
+    Ok(())
 }
 
-pub fn machine(call: &Call) -> Outcome {
-    let _outputs_only: abi::MachineInfo = in_out(call)?;
+pub fn machine(op: &mut abi::MachineInfo) -> Result<(), Errno> {
     let frames = &system().frames;
-    output(
-        call,
-        &abi::MachineInfo {
-            frames_total: frames.total(),
-            frames_free: frames.free(),
-            frames_hypervisor: frames.hypervisor(),
-            tsc_khz: time::khz(),
-            boot_tsc: time::scale().boot_tsc,
-            iommu: u32::from(iommu::available()),
-            interrupt_remapping: u32::from(iommu::remaps_interrupts()),
-            cpus: 1,
-            reserved: 0,
-        },
-    )
+    *op = abi::MachineInfo {
+        frames_total: frames.total(),
+        frames_free: frames.free(),
+        frames_hypervisor: frames.hypervisor(),
+        tsc_khz: time::khz(),
+        boot_tsc: time::scale().boot_tsc,
+        iommu: u32::from(iommu::available()),
+        interrupt_remapping: u32::from(iommu::remaps_interrupts()),
+        cpus: 1,
+        reserved: 0,
+    };
+    Ok(())
 }

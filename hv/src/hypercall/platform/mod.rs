@@ -1,16 +1,11 @@
 //! `platform_op` (`xen_abi::platform`): what Xen has no stable call for. Authority first, arguments after.
 
 mod build;
-mod device;
 mod info;
-mod power;
 
-use super::{Answer, Call, OK, Outcome};
-use crate::logging;
-use crate::system::system;
+use super::{Answer, Call, DomId, Errno, Gpa, Outcome, domain, system};
+use crate::{logging, pci, power};
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_DRIVER, FLAG_LOG};
-use hv_core::error::Errno;
-use hv_core::ids::{DomId, Gpa};
 use xen_abi::platform as abi;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -19,79 +14,77 @@ const LOG_CHUNK: usize = 1024;
 
 #[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
-    let command = call.command();
-    match command {
-        abi::VERSION_QUERY => {
-            no_structure(call)?;
-            Ok(Answer::Done(u64::from(abi::VERSION)))
-        }
-        abi::CREATE_DOMAIN..=abi::REAPED => {
-            require(call, FLAG_CONTROL)?;
-            control(call)
-        }
-        abi::DEVICE_DESCRIBE..=abi::CONFIG_WRITE => {
-            require(call, FLAG_DRIVER)?;
-            device::serve(call)
-        }
-        abi::READ_LOG => {
-            require(call, FLAG_LOG)?;
-            read_log(call)
-        }
-        _ => Err(Errno::ENOSYS),
-    }
-}
-
-fn control(call: &Call) -> Outcome {
     match call.command() {
-        abi::CREATE_DOMAIN => build::create(call),
-        abi::POPULATE => build::populate(call),
-        abi::COPY_IN => build::copy_in(call),
-        abi::SEED_GRANT => build::seed_grant(call),
-        abi::SET_ENTRY => build::set_entry(call),
-        abi::ASSIGN_DEVICE => device::assign(call),
-        abi::UNPAUSE => build::unpause(call),
-        abi::PAUSE => build::pause(call),
-        abi::DESTROY => build::destroy(call),
-        abi::DOMAIN_INFO => info::domain(call),
-        abi::DEVICE_INFO => info::device(call),
-        abi::GRANT_INFO => info::grant(call),
-        abi::MACHINE_INFO => info::machine(call),
-        abi::POWER => power::serve(call),
-        abi::REAPED => build::reaped(call),
+        abi::VERSION_QUERY if call.args()[1..3] == [0, 0] => return Ok(Answer::Done(u64::from(abi::VERSION))),
+        abi::VERSION_QUERY => return Err(Errno::EINVAL),
+        abi::CREATE_DOMAIN..=abi::REAPED => require(call, FLAG_CONTROL)?,
+        abi::DEVICE_DESCRIBE..=abi::CONFIG_WRITE => require(call, FLAG_DRIVER)?,
+        abi::READ_LOG => require(call, FLAG_LOG)?,
+        _ => return Err(Errno::ENOSYS),
+    }
+    match call.command() {
+        abi::CREATE_DOMAIN => in_out(call, build::create),
+        abi::POPULATE => in_out(call, build::populate),
+        abi::COPY_IN => input(call, |op| build::copy_in(call.caller, op)),
+        abi::SEED_GRANT => input(call, build::seed_grant),
+        abi::SET_ENTRY => input(call, build::set_entry),
+        abi::ASSIGN_DEVICE => input(call, build::assign_device),
+        abi::UNPAUSE => on_other(call, domain::unpause),
+        abi::PAUSE => on_other(call, domain::pause),
+        abi::DESTROY => on_other(call, build::destroy),
+        abi::REAPED => on_other(call, build::reaped),
+        abi::DOMAIN_INFO => in_out(call, info::domain),
+        abi::DEVICE_INFO => in_out(call, |op: &mut abi::DeviceInfo| pci::info(op.index).map(|info| *op = info)),
+        abi::GRANT_INFO => in_out(call, info::grant),
+        abi::MACHINE_INFO => in_out(call, info::machine),
+        abi::POWER => input(call, power),
+        abi::DEVICE_DESCRIBE => in_out(call, |op: &mut abi::DeviceDescribe| {
+            *op = pci::describe(call.caller, op.index)?;
+            Ok(())
+        }),
+        abi::CONFIG_READ => in_out(call, |op: &mut abi::ConfigAccess| {
+            op.value = pci::config_read(call.caller, op)?;
+            Ok(())
+        }),
+        abi::CONFIG_WRITE => input(call, |op| pci::config_write(call.caller, &op)),
+        abi::READ_LOG => in_out(call, |op| read_log(call, op)),
         _ => Err(Errno::ENOSYS),
     }
 }
 
 /// Fails unless the caller's label has a flag.
 fn require(call: &Call, flag: u32) -> Result<(), Errno> {
-    let system = system();
-    let label = system.domains.label(call.caller).ok_or(Errno::ESRCH)?;
-    if system.policy.has_flag(label, flag) { Ok(()) } else { Err(Errno::EPERM) }
+    let label = system().domains.label(call.caller).ok_or(Errno::ESRCH)?;
+    if system().policy.has_flag(label, flag) { Ok(()) } else { Err(Errno::EPERM) }
 }
 
-fn no_structure(call: &Call) -> Result<(), Errno> {
-    if call.args()[1] == 0 && call.args()[2] == 0 { Ok(()) } else { Err(Errno::EINVAL) }
+/// Fails unless the size of the command's structure is told exactly.
+fn check_size<T>(call: &Call) -> Result<(), Errno> {
+    if call.args()[2] == size_of::<T>() as u64 { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
-/// Copies the command's structure in. Its size must be told exactly.
-fn input<T: FromBytes + IntoBytes>(call: &Call) -> Result<T, Errno> {
-    if call.args()[2] != size_of::<T>() as u64 {
-        return Err(Errno::EINVAL);
-    }
-    call.read(call.structure())
+/// [`Call::input`] for a structure whose size is told.
+fn input<T: FromBytes + IntoBytes>(call: &Call, act: impl FnOnce(T) -> Result<(), Errno>) -> Outcome {
+    check_size::<T>(call)?;
+    call.input(act)
 }
 
-/// The same for a structure that has outputs: it must be writable before anything is done.
-fn in_out<T: FromBytes + IntoBytes>(call: &Call) -> Result<T, Errno> {
-    let value = input(call)?;
-    call.check_writable(call.structure(), size_of::<T>())?;
-    Ok(value)
+/// [`Call::in_out`] for a structure whose size is told.
+fn in_out<T>(call: &Call, act: impl FnOnce(&mut T) -> Result<(), Errno>) -> Outcome
+where
+    T: FromBytes + IntoBytes + Immutable,
+{
+    check_size::<T>(call)?;
+    call.in_out(act)
 }
 
-/// Copies the structure back.
-fn output<T: IntoBytes + Immutable>(call: &Call, value: &T) -> Outcome {
-    call.write(call.structure(), value)?;
-    OK
+/// Serves a command that one must not give to oneself.
+fn on_other(call: &Call, act: impl FnOnce(DomId) -> Result<(), Errno>) -> Outcome {
+    input(call, |op: abi::DomainTarget| match (domid(op.domid)?, op.reserved) {
+        (id, 0) if id == call.caller || id == DomId::SELF => Err(Errno::EPERM),
+        (id, 0) => act(id),
+        _ => Err(Errno::EINVAL),
+    })
 }
 
 /// A domain id in a command. `ESRCH`: no domain has such an id.
@@ -99,13 +92,31 @@ fn domid(number: u32) -> Result<DomId, Errno> {
     u16::try_from(number).map(DomId).map_err(|_| Errno::ESRCH)
 }
 
-fn read_log(call: &Call) -> Outcome {
-    let mut op: abi::ReadLog = in_out(call)?;
+fn read_log(call: &Call, op: &mut abi::ReadLog) -> Result<(), Errno> {
     let mut text = [0; LOG_CHUNK];
     let room = usize::try_from(op.bytes).map_or(LOG_CHUNK, |bytes| bytes.min(LOG_CHUNK));
     call.check_writable(Gpa(op.buffer), room)?;
     let count = logging::read(&mut text[..room]);
-    call.write_bytes(Gpa(op.buffer), &text[..count])?;
     op.bytes = count as u64;
-    output(call, &op)
+    call.write_bytes(Gpa(op.buffer), &text[..count])
+}
+
+/// The end of everything. Comes back when the machine lacks the means.
+fn power(op: abi::Power) -> Result<(), Errno> {
+    match op.action {
+        abi::POWER_OFF => {
+            log::info!("power off");
+            power::off();
+            Err(Errno::EIO)
+        }
+        abi::POWER_RESTART => {
+            log::info!("restart");
+            power::restart()
+        }
+        abi::POWER_DEBUG_EXIT => {
+            power::debug_exit(op.code);
+            Err(Errno::ENODEV)
+        }
+        _ => Err(Errno::EINVAL),
+    }
 }
