@@ -71,6 +71,13 @@ pub struct NicCounters {
     pub malformed: u64,
 }
 
+impl fmt::Display for NicCounters {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { received, sent, send_drops, malformed } = self;
+        write!(out, "{received} frames received, {sent} sent, {send_drops} not sent, {malformed} malformed")
+    }
+}
+
 /// The card.
 pub struct Nic {
     transport: PciTransport,

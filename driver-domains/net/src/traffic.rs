@@ -315,7 +315,7 @@ impl Traffic {
     /// Prints what was done so far.
     pub fn print_counters(&self) {
         if let Some(nic) = &self.nic {
-            log::info!("uplink {}: {:?}, {} for nobody here", nic.id(), nic.counters, self.unclaimed);
+            log::info!("uplink {}: {}, {} for nobody here", nic.id(), nic.counters, self.unclaimed);
         }
         for vif in &self.vifs {
             log::info!("vif {}: {vif}", vif.id);
