@@ -74,12 +74,12 @@ impl System {
         self.wait_for(PROMPT, seconds(60))?;
         let start = self.position();
         // Notices may come at any moment, each with the prompt shown again behind it; what ends the answer for certain
-        // is the echo of a second command, one that the shell does not know.
+        // is what the shell says to a second command, one that it does not know.
         self.commands += 1;
         let marker = format!("end-of-{}", self.commands);
         self.type_text(&format!("{command}\r{marker}\r"))?;
         let echo = format!("{command}\n");
-        let end = format!("{PROMPT}{marker}\n");
+        let end = format!("unknown command `{marker}`");
         let found = self.console.wait(start, limit, |all| {
             let echoed = all.find(&echo)? + echo.len();
             let end = all[echoed..].find(&end)? + echoed;
