@@ -38,6 +38,16 @@ pub fn all() {
     configuration(&device);
 }
 
+/// On a machine without an IOMMU: registers work, DMA cannot be switched on, and so none happens.
+pub fn unconfined() {
+    let found = devices().next().map(|device| (device.registers(0), device));
+    let Some((Ok(registers), device)) = found else { return fail("device-present", "no device, or no registers") };
+    equal("device-registers", registers.read_u32(0), IDENTIFICATION);
+    let tried = [(1, 0x06), (2, 0x406), (4, 0x406)].map(|(width, value)| device.config_write(4, width, value));
+    equal("bus-mastering-refused", tried, [Err(Errno::EPERM); 3]);
+    equal("no-dma", reaches_memory(registers), false);
+}
+
 /// DMA from a page of ours to the device and back to another page of ours: whether it arrives.
 fn reaches_memory(registers: Registers) -> bool {
     let (Some(mut from), Some(mut to)) = (Pages::new(1), Pages::new(1)) else {

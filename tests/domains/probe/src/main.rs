@@ -39,6 +39,7 @@ mod domain {
             "storm" => channel::storm(),
             "calm" => channel::calm(),
             "device" => device::all(),
+            "unconfined" => device::unconfined(),
             other => match faults::find(other) {
                 Some(fault) => {
                     fault();

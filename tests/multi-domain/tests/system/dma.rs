@@ -38,18 +38,21 @@ fn dma_inside_the_domain_arrives_and_outside_is_blocked_and_reported() -> Result
 }
 
 #[test]
-fn without_an_iommu_a_policy_may_accept_unprotected_dma_and_the_boot_report_shouts_it() -> Result<()> {
+fn without_an_iommu_a_policy_may_accept_devices_the_boot_report_shouts_it_and_they_do_no_dma() -> Result<()> {
     let policy = format!(
         "[system]\nunprotected-dma = \"accept\"\n{}{}{EDU}",
         crate::policies::BASE,
-        probe("driver", "rest", "devices = [\"edu\"]")
+        probe("driver", "unconfined", "devices = [\"edu\"]")
     );
     let boot = Boot::policy(&policy).image("probe").machine(|machine| {
         machine.edu = true;
         machine.iommu = false;
     });
     let mut system = boot.start()?;
-    system.wait_for("UNPROTECTED", seconds(30))?;
-    system.wait_for("about to rest", seconds(60))?;
+    system.wait_for("UNPROTECTED DMA", seconds(30))?;
+    system.wait_for("00:0a.0: UNPROTECTED", seconds(60))?;
+    for verdict in ["device-registers", "bus-mastering-refused", "no-dma"] {
+        system.expect_verdict(verdict, seconds(60))?;
+    }
     Ok(())
 }
