@@ -38,35 +38,25 @@ pub fn create<M: Machine>(env: &Env<'_, M>, label: Label, iommu: Option<VtdForma
     }
     let reservation = env.domains.reserve(label).ok_or(Errno::ENOSPC)?;
     let (id, slot) = (reservation.id, reservation.slot);
-    match build(env, label, entry, reservation, iommu) {
-        Ok(domain) => {
-            env.domains.publish(domain);
-            Ok(id)
-        }
+    let purpose = Purpose::Shared(slot);
+    let shared_info = env.frames.allocate(purpose, env.machine).ok_or(Errno::ENOMEM);
+    let built = shared_info.and_then(|shared_info| {
+        build(env, label, entry, reservation, iommu, shared_info).inspect_err(|_| {
+            let freed = env.frames.free_unmapped(shared_info, purpose);
+            debug_assert!(freed.is_ok(), "allocated a moment ago");
+        })
+    });
+    match built {
+        Ok(domain) => env.domains.publish(domain),
         Err(error) => {
             env.domains.give_back(slot);
-            Err(error)
+            return Err(error);
         }
     }
+    Ok(id)
 }
 
 fn build<M: Machine>(
-    env: &Env<'_, M>,
-    label: Label,
-    entry: &policy_table::Domain,
-    reservation: Reservation,
-    iommu: Option<VtdFormat>,
-) -> Result<Boxed<Domain>, Errno> {
-    let purpose = Purpose::Shared(reservation.slot);
-    let shared_info = env.frames.allocate(purpose, env.machine).ok_or(Errno::ENOMEM)?;
-    let domain = build_around(env, label, entry, reservation, iommu, shared_info);
-    if domain.is_err() {
-        env.frames.free_unmapped(shared_info, purpose).map_err(|_| Errno::ENOMEM)?;
-    }
-    domain
-}
-
-fn build_around<M: Machine>(
     env: &Env<'_, M>,
     label: Label,
     entry: &policy_table::Domain,

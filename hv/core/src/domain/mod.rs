@@ -15,15 +15,16 @@ pub use create::create;
 pub use destroy::{DeviceRelease, begin_destroy, destroy_slice};
 pub use memory::{add_grant_frame, add_shared_info, populate, release_page, remove_page};
 pub use table::{DomainTable, Pair};
-pub use vcpu::{PollSet, Vcpu, Wait, Wake};
+pub use vcpu::{Vcpu, Wait, Wake};
 
 use crate::authority::SealedPolicy;
+use crate::error::Errno;
 use crate::events::{EventChannels, Signal};
 use crate::frames::FrameTable;
 use crate::grant::GrantTable;
-use crate::ids::{DomId, Label, Port, Slot, VcpuId};
+use crate::ids::{DomId, Gfn, Label, PAGE_BYTES, Port, Slot, VcpuId};
 use crate::machine::{Machine, MachineMemory};
-use crate::space::AddressSpace;
+use crate::space::{Access, AddressSpace};
 
 /// vCPUs a domain can have.
 pub const VCPUS_MAX: usize = 4;
@@ -97,10 +98,6 @@ pub struct Account {
     pub pages: u64,
     /// Frames of memory it may own.
     pub pages_max: u64,
-    /// Nanoseconds it has run.
-    pub cpu_ns: u64,
-    /// Hypercalls it has made.
-    pub hypercalls: u64,
     /// Events it has sent.
     pub events_sent: u64,
     /// Devices assigned to it.
@@ -187,28 +184,24 @@ impl Domain {
     ///
     /// # Errors
     /// `EINVAL`: running or dying.
-    pub fn unpause(&mut self) -> Result<(), crate::error::Errno> {
-        match self.life {
-            Life::Building | Life::Paused => {
-                self.life = Life::Running;
-                Ok(())
-            }
-            Life::Running | Life::Dying => Err(crate::error::Errno::EINVAL),
+    pub fn unpause(&mut self) -> Result<(), Errno> {
+        if !matches!(self.life, Life::Building | Life::Paused) {
+            return Err(Errno::EINVAL);
         }
+        self.life = Life::Running;
+        Ok(())
     }
 
     /// Pauses a running domain.
     ///
     /// # Errors
     /// `EINVAL`: not running.
-    pub fn pause(&mut self) -> Result<(), crate::error::Errno> {
-        match self.life {
-            Life::Running => {
-                self.life = Life::Paused;
-                Ok(())
-            }
-            Life::Building | Life::Paused | Life::Dying => Err(crate::error::Errno::EINVAL),
+    pub fn pause(&mut self) -> Result<(), Errno> {
+        if self.life != Life::Running {
+            return Err(Errno::EINVAL);
         }
+        self.life = Life::Paused;
+        Ok(())
     }
 
     /// The vCPU of this number, if there is one.
@@ -240,8 +233,12 @@ impl Domain {
             Signal::Unmasked(vcpu) => (vcpu, true),
         };
         let (domain, slot) = (self.id, self.slot);
-        let woken = self.vcpu(vcpu)?.signal(port, unmasked);
-        woken.then_some(Wake { domain, slot, vcpu })
+        let wait = &mut self.vcpu(vcpu)?.wait;
+        if !wait.ends(port, unmasked) {
+            return None;
+        }
+        *wait = Wait::No;
+        Some(Wake { domain, slot, vcpu })
     }
 
     /// `SCHEDOP_block`: lets a vCPU wait for an unmasked pending port. `false`: there is one already, it goes on.
@@ -257,19 +254,19 @@ impl Domain {
     ///
     /// # Errors
     /// `EINVAL`: no such port.
-    pub fn poll(
-        &mut self,
-        vcpu: VcpuId,
-        ports: &[Port],
-        memory: &impl MachineMemory,
-    ) -> Result<bool, crate::error::Errno> {
+    pub fn poll(&mut self, vcpu: VcpuId, ports: &[Port], memory: &impl MachineMemory) -> Result<bool, Errno> {
         for &port in ports {
             self.events.binding(port)?;
         }
         if ports.iter().any(|&port| self.events.shared.is_pending(port, memory)) {
             return Ok(false);
         }
-        Ok(self.wait(vcpu, Wait::Polling(PollSet::new(ports))))
+        let wait = match ports {
+            [] => Wait::Timeout,
+            [port] => Wait::Polling(*port),
+            _ => Wait::PollingSeveral,
+        };
+        Ok(self.wait(vcpu, wait))
     }
 
     fn wait(&mut self, vcpu: VcpuId, wait: Wait) -> bool {
@@ -294,16 +291,14 @@ pub fn register_vcpu_info<M: Machine>(
     env: &Env<'_, M>,
     caller: DomId,
     vcpu: u32,
-    gfn: crate::ids::Gfn,
+    gfn: Gfn,
     offset: u32,
-) -> Result<(), crate::error::Errno> {
-    use crate::error::Errno;
-    use crate::space::Access;
+) -> Result<(), Errno> {
     let bytes = size_of::<xen_abi::xen::VcpuInfo>() as u64;
     let offset = u64::from(offset);
     env.domains.with(caller, |domain| {
         let id = domain.vcpu_id(vcpu).ok_or(Errno::ENOENT)?;
-        let misplaced = offset % 8 != 0 || offset > crate::ids::PAGE_BYTES.wrapping_sub(bytes);
+        let misplaced = offset % 8 != 0 || offset > PAGE_BYTES.wrapping_sub(bytes);
         let moved = domain.vcpu(id).is_none_or(|vcpu| vcpu.info_frame.is_some());
         if misplaced || moved {
             return Err(Errno::EINVAL);

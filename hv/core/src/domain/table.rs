@@ -1,6 +1,6 @@
 //! The table of domains: 128 slots, ids that are not reused soon, one lock a domain.
 //!
-//! An id is `generation << 7 | slot`. Slots go round in a queue, so an id comes back after some thirty thousand
+//! An id is `generation << 7 | slot`. The slot that was free longest comes first, so an id comes back after some thirty thousand
 //! creations at the earliest; what must not mistake even then (grant mappings) remembers the domain's serial number
 //! too. Slot 0 is the policy domain's alone.
 
@@ -23,17 +23,30 @@ struct Place {
     domain: TicketMutex<Option<Boxed<Domain>>>,
 }
 
-struct FreeSlots {
-    queue: heapless::Deque<Slot, SLOTS>,
-    generations: [u8; SLOTS],
+/// A slot's past, and whether it is in use.
+#[derive(Clone, Copy)]
+struct SlotUse {
+    taken: bool,
+    /// Upper part of its next domain's id.
+    generation: u8,
+    /// The serial number that was due when the slot was given back.
+    free_since: u32,
+}
+
+struct Slots {
+    uses: [SlotUse; SLOTS],
     next_serial: u32,
-    started: bool,
+}
+
+#[inline]
+fn split(occupant: u32) -> (DomId, Label) {
+    (DomId(occupant as u16), Label((occupant >> 16) as u16))
 }
 
 /// All domains.
 pub struct DomainTable {
     places: [Place; SLOTS],
-    free: TicketMutex<FreeSlots>,
+    slots: TicketMutex<Slots>,
 }
 
 /// One or two locked domains: the caller and another, or the caller and itself.
@@ -42,12 +55,7 @@ pub struct Pair<'a> {
     remote: Option<&'a mut Domain>,
 }
 
-impl<'a> Pair<'a> {
-    /// A domain with itself.
-    pub(crate) fn same(domain: &'a mut Domain) -> Self {
-        Self { local: domain, remote: None }
-    }
-
+impl Pair<'_> {
     /// The caller.
     #[inline]
     pub fn local(&mut self) -> &mut Domain {
@@ -84,11 +92,9 @@ impl DomainTable {
     pub const fn new() -> Self {
         Self {
             places: [const { Place { occupant: AtomicU32::new(VACANT), domain: TicketMutex::new(None) } }; SLOTS],
-            free: TicketMutex::new(FreeSlots {
-                queue: heapless::Deque::new(),
-                generations: [0; SLOTS],
+            slots: TicketMutex::new(Slots {
+                uses: [SlotUse { taken: false, generation: 0, free_since: 0 }; SLOTS],
                 next_serial: 0,
-                started: false,
             }),
         }
     }
@@ -102,7 +108,7 @@ impl DomainTable {
     #[inline]
     pub fn label(&self, id: DomId) -> Option<Label> {
         let occupant = self.place(id)?.occupant.load(Ordering::Acquire);
-        (occupant != VACANT && occupant as u16 == id.0).then_some(Label((occupant >> 16) as u16))
+        (occupant != VACANT && occupant as u16 == id.0).then_some(split(occupant).1)
     }
 
     /// Locks a domain. No other domain may be locked by the caller.
@@ -131,7 +137,7 @@ impl DomainTable {
         action: impl FnOnce(&mut Pair<'_>) -> R,
     ) -> Result<R, Errno> {
         if local == remote {
-            return self.with(local, |domain| action(&mut Pair::same(domain)));
+            return self.with(local, |domain| action(&mut Pair { local: domain, remote: None }));
         }
         let (here, there) = (self.place(local).ok_or(Errno::ESRCH)?, self.place(remote).ok_or(Errno::ESRCH)?);
         if core::ptr::eq(here, there) {
@@ -155,57 +161,41 @@ impl DomainTable {
 
     /// The first domain whose id is `from` or higher. Looks at each slot once.
     pub fn next(&self, from: DomId) -> Option<DomId> {
-        self.places
-            .iter()
-            .map(|place| place.occupant.load(Ordering::Acquire))
-            .filter(|&occupant| occupant != VACANT)
-            .map(|occupant| DomId(occupant as u16))
-            .filter(|&id| id >= from)
-            .min()
+        self.occupants().map(|(id, _)| id).filter(|&id| id >= from).min()
     }
 
     /// The domain of a label, if there is one, dying ones included.
     pub fn of_label(&self, label: Label) -> Option<DomId> {
-        self.places
-            .iter()
-            .map(|place| place.occupant.load(Ordering::Acquire))
-            .find(|&occupant| occupant != VACANT && (occupant >> 16) as u16 == label.0)
-            .map(|occupant| DomId(occupant as u16))
+        self.occupants().find(|&(_, occupant)| occupant == label).map(|(id, _)| id)
+    }
+
+    fn occupants(&self) -> impl Iterator<Item = (DomId, Label)> {
+        let occupants = self.places.iter().map(|place| place.occupant.load(Ordering::Acquire));
+        occupants.filter(|&occupant| occupant != VACANT).map(split)
     }
 
     /// Takes a slot for a new domain: slot 0 for label 0, the longest unused one for others.
     pub(crate) fn reserve(&self, label: Label) -> Option<Reservation> {
-        let mut free = self.free.lock();
-        if !free.started {
-            free.started = true;
-            for slot in 1..SLOTS {
-                free.queue.push_back(Slot(slot as u8)).ok()?;
-            }
-        }
-        let slot = if label == Label(0) {
-            let taken = self.places.first()?.occupant.load(Ordering::Acquire) != VACANT;
-            (!taken).then_some(Slot(0))?
-        } else {
-            free.queue.pop_front()?
-        };
-        let generation = free.generations.get(usize::from(slot.0)).copied().unwrap_or(0);
-        let serial = free.next_serial;
-        free.next_serial = serial.wrapping_add(1);
-        let id = DomId(u16::from(generation) << SLOT_BITS | u16::from(slot.0));
-        Some(Reservation { id, slot, serial })
+        let mut slots = self.slots.lock();
+        let serial = slots.next_serial;
+        let allowed = if label == Label(0) { 0..1 } else { 1..SLOTS };
+        let free = slots.uses.get_mut(allowed.clone())?.iter_mut().zip(allowed).filter(|(slot, _)| !slot.taken);
+        let (slot, index) = free.min_by_key(|(slot, _)| slot.free_since)?;
+        slot.taken = true;
+        let id = DomId(u16::from(slot.generation) << SLOT_BITS | index as u16);
+        slots.next_serial = serial.wrapping_add(1);
+        Some(Reservation { id, slot: Slot(index as u8), serial })
     }
 
     /// Gives back a slot; its next domain has another id.
     pub(crate) fn give_back(&self, slot: Slot) {
-        let mut free = self.free.lock();
-        if let Some(generation) = free.generations.get_mut(usize::from(slot.0)) {
-            let id = (u32::from(*generation).wrapping_add(1)) << SLOT_BITS | u32::from(slot.0);
-            let fits = id < u32::from(DomId::FIRST_RESERVED);
-            *generation = if fits { generation.wrapping_add(1) } else { 0 };
-        }
-        if slot != Slot(0) {
-            // Never full: each slot is in the queue once.
-            let _never_full = free.queue.push_back(slot);
+        let mut slots = self.slots.lock();
+        let free_since = slots.next_serial;
+        if let Some(slot_use) = slots.uses.get_mut(usize::from(slot.0)) {
+            let next = slot_use.generation.wrapping_add(1);
+            let id = u32::from(next) << SLOT_BITS | u32::from(slot.0);
+            let generation = if id < u32::from(DomId::FIRST_RESERVED) { next } else { 0 };
+            *slot_use = SlotUse { taken: false, generation, free_since };
         }
     }
 

@@ -153,12 +153,12 @@ fn g19_pairs_are_locked_in_one_order_whoever_calls() {
             let domains = &world.domains;
             scope.spawn(move || {
                 for _ in 0..20_000 {
-                    domains.with_pair(local, remote, |pair| pair.local().account.hypercalls += 1).unwrap();
+                    domains.with_pair(local, remote, |pair| pair.local().account.events_sent += 1).unwrap();
                 }
             });
         }
     });
-    let counted = world.domains.with(one, |domain| domain.account.hypercalls);
+    let counted = world.domains.with(one, |domain| domain.account.events_sent);
     assert_eq!(counted, Ok(20_000));
 }
 

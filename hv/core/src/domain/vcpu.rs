@@ -14,28 +14,6 @@ pub struct Wake {
     pub vcpu: VcpuId,
 }
 
-/// The ports that a vCPU polls.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PollSet {
-    /// None: it waits for a time.
-    Empty,
-    /// One.
-    One(Port),
-    /// Several: any port ends the wait, and the vCPU looks again. (So does Xen.)
-    Several,
-}
-
-impl PollSet {
-    /// The set of these ports.
-    pub fn new(ports: &[Port]) -> Self {
-        match ports {
-            [] => PollSet::Empty,
-            [port] => PollSet::One(*port),
-            _ => PollSet::Several,
-        }
-    }
-}
-
 /// What a vCPU waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wait {
@@ -43,8 +21,25 @@ pub enum Wait {
     No,
     /// An unmasked pending port.
     Blocked,
-    /// One of these ports, masked or not.
-    Polling(PollSet),
+    /// A time: it polls no port.
+    Timeout,
+    /// This port, masked or not.
+    Polling(Port),
+    /// One of several: any port ends the wait, and the vCPU looks again. (So does Xen.)
+    PollingSeveral,
+}
+
+impl Wait {
+    /// Whether a port that became pending ends the wait.
+    #[inline]
+    pub(crate) fn ends(self, port: Port, unmasked: bool) -> bool {
+        match self {
+            Wait::No | Wait::Timeout => false,
+            Wait::Blocked => unmasked,
+            Wait::Polling(polled) => polled == port,
+            Wait::PollingSeveral => true,
+        }
+    }
 }
 
 /// A virtual CPU.
@@ -60,20 +55,4 @@ pub struct Vcpu {
 
 impl Vcpu {
     pub(crate) const NEW: Vcpu = Vcpu { wait: Wait::No, continuation: None, info_frame: None };
-
-    /// A port became pending. Whether that ends the wait.
-    #[inline]
-    pub(crate) fn signal(&mut self, port: Port, unmasked: bool) -> bool {
-        let wakes = match self.wait {
-            Wait::No => false,
-            Wait::Blocked => unmasked,
-            Wait::Polling(PollSet::One(polled)) => polled == port,
-            Wait::Polling(PollSet::Several) => true,
-            Wait::Polling(PollSet::Empty) => false,
-        };
-        if wakes {
-            self.wait = Wait::No;
-        }
-        wakes
-    }
 }

@@ -18,8 +18,6 @@ pub use ops::{
 pub use pending::{SharedInfoPage, Signal};
 use xen_abi::xen::{EVTCHN_2L_NR_CHANNELS, NR_VIRQS};
 
-pub use Channel as Status;
-
 use crate::error::Errno;
 use crate::fallible;
 use crate::ids::{DomId, Port, VcpuId};

@@ -6,7 +6,7 @@ use xen_abi::xen::{NR_VIRQS, VIRQ_CON_RING, VIRQ_CONSOLE, VIRQ_DEBUG, VIRQ_DOM_E
 
 use super::*;
 use crate::authority::table;
-use crate::domain::{Life, PollSet, Wait, Wake};
+use crate::domain::{Life, Wait, Wake};
 use crate::ids::{Gfn, Hpa, Label, Pirq};
 use crate::space::Progress;
 use crate::testing::{OWN, TableBuilder, World, link};
@@ -122,7 +122,7 @@ fn masked_ports_wake_only_their_poller() {
         it.world.domains.with(it.b, |domain| domain.poll(VcpuId(0), ports, &it.world.machine)).unwrap()
     };
     assert_eq!(poll(&[far]), Ok(true));
-    assert_eq!(it.wait(it.b), Wait::Polling(PollSet::One(far)));
+    assert_eq!(it.wait(it.b), Wait::Polling(far));
     assert!(send(&it.world.env(), it.a, near).unwrap().is_some());
     assert_eq!(poll(&[Port(1), far]), Ok(false), "pending already");
     assert_eq!(poll(&[Port(PORTS)]), Err(Errno::EINVAL));
@@ -135,7 +135,7 @@ fn polling_waits_for_its_ports_only() {
     let other = bind_ipi(&it.world.env(), it.b, 0).unwrap();
     it.world.domains.with(it.b, |domain| domain.poll(VcpuId(0), &[other], &it.world.machine)).unwrap().unwrap();
     assert_eq!(send(&it.world.env(), it.a, near), Ok(None));
-    assert_eq!(it.wait(it.b), Wait::Polling(PollSet::One(other)));
+    assert_eq!(it.wait(it.b), Wait::Polling(other));
     let ended = it.world.domains.with(it.b, |domain| domain.end_wait(VcpuId(0))).unwrap();
     assert_eq!(ended.map(|wake: Wake| wake.domain), Some(it.b));
     let again = it.world.domains.with(it.b, |domain| domain.end_wait(VcpuId(0))).unwrap();

@@ -4,7 +4,6 @@
 //! forward by at least the size of a header. What is of no use here (address translation services, affinities) is skipped.
 
 use crate::pci::Bdf;
-use core::fmt;
 use heapless::Vec;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned, little_endian as le};
 
@@ -82,32 +81,15 @@ pub struct Dmar {
     pub scopes: Vec<Scope, SCOPES_MAX>,
 }
 
-/// Why the table is of no use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DmarError {
-    /// It ends inside a structure; the number is the byte offset of that structure.
-    Truncated(usize),
-    /// A structure is shorter than its kind needs, at this byte offset.
-    Short(usize),
-    /// It is not a DMAR table.
-    Signature,
-    /// There is more of something than room for it.
-    TooMany,
-    /// A unit is for another PCI segment. Tables are by bus number, so its devices would be taken for segment 0's.
-    Segment,
-}
+/// Why the table is of no use, in words.
+pub type DmarError = &'static str;
 
-impl fmt::Display for DmarError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Truncated(at) => write!(f, "DMAR table ends inside the structure at byte {at}"),
-            Self::Short(at) => write!(f, "DMAR structure at byte {at} is too short"),
-            Self::Signature => f.write_str("not a DMAR table"),
-            Self::TooMany => f.write_str("DMAR table has more units or scopes than supported"),
-            Self::Segment => f.write_str("DMAR table has units of several PCI segments, which is not supported"),
-        }
-    }
-}
+const TRUNCATED: DmarError = "the DMAR table ends inside a structure";
+const SHORT: DmarError = "a structure of the DMAR table is too short";
+const SIGNATURE: DmarError = "not a DMAR table";
+const TOO_MANY: DmarError = "the DMAR table has more units or scopes than supported";
+/// Tables are by bus number, so devices of another segment would be taken for those of segment 0.
+const SEGMENT: DmarError = "the DMAR table has units of several PCI segments, which is not supported";
 
 /// The head of the table (VT-d 8.1): an ACPI header and what follows it.
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
@@ -166,56 +148,53 @@ const FLAG_INCLUDE_ALL: u8 = 1;
 impl Dmar {
     /// Reads the table: `bytes` is the whole of it, from the signature on.
     pub fn parse(bytes: &[u8]) -> Result<Self, DmarError> {
-        let (head, _) = Head::ref_from_prefix(bytes).map_err(|_| DmarError::Truncated(0))?;
+        let (head, _) = Head::ref_from_prefix(bytes).map_err(|_| TRUNCATED)?;
         if head.signature != *b"DMAR" {
-            return Err(DmarError::Signature);
+            return Err(SIGNATURE);
         }
         let end = usize::try_from(head.length.get()).unwrap_or(usize::MAX);
-        let bytes = bytes.get(..end).ok_or(DmarError::Truncated(0))?;
+        let bytes = bytes.get(..end).ok_or(TRUNCATED)?;
         let mut dmar = Self { interrupt_remapping: head.flags & FLAG_INTERRUPT_REMAPPING != 0, ..Self::default() };
-        let mut at = HEAD_BYTES;
-        while at < bytes.len() {
-            at = dmar.structure(bytes, at)?;
+        let mut rest = bytes.get(HEAD_BYTES..).ok_or(TRUNCATED)?;
+        while !rest.is_empty() {
+            rest = dmar.structure(rest)?;
         }
         Ok(dmar)
     }
 
-    /// Reads the structure at `at`; returns where the next one starts.
-    fn structure(&mut self, bytes: &[u8], at: usize) -> Result<usize, DmarError> {
-        let rest = bytes.get(at..).ok_or(DmarError::Truncated(at))?;
-        let (head, _) = StructureHead::ref_from_prefix(rest).map_err(|_| DmarError::Truncated(at))?;
+    /// Reads the structure at the beginning of `rest`; returns what follows it.
+    fn structure<'a>(&mut self, rest: &'a [u8]) -> Result<&'a [u8], DmarError> {
+        let (head, _) = StructureHead::ref_from_prefix(rest).map_err(|_| TRUNCATED)?;
         let length = usize::from(head.length.get());
         if length < STRUCTURE_HEAD_BYTES {
-            return Err(DmarError::Short(at));
+            return Err(SHORT);
         }
-        let body = rest.get(STRUCTURE_HEAD_BYTES..length).ok_or(DmarError::Truncated(at))?;
+        let (structure, behind) = rest.split_at_checked(length).ok_or(TRUNCATED)?;
+        let body = structure.get(STRUCTURE_HEAD_BYTES..).ok_or(SHORT)?;
         match head.kind.get() {
             KIND_DRHD => {
-                let (raw, scopes) = RawUnit::ref_from_prefix(body).map_err(|_| DmarError::Short(at))?;
+                let (raw, scopes) = RawUnit::ref_from_prefix(body).map_err(|_| SHORT)?;
                 if raw.segment.get() != 0 {
-                    return Err(DmarError::Segment);
+                    return Err(SEGMENT);
                 }
                 let unit = Unit { registers: raw.base.get(), includes_all: raw.flags & FLAG_INCLUDE_ALL != 0 };
-                self.units.push(unit).map_err(|_| DmarError::TooMany)?;
-                self.scopes(scopes, ScopeOf::Unit(self.units.len() - 1), at)?;
+                self.units.push(unit).map_err(|_| TOO_MANY)?;
+                self.scopes(scopes, ScopeOf::Unit(self.units.len() - 1))?;
             }
-            KIND_RMRR => {
-                let scopes = body.get(REGION_BYTES..).ok_or(DmarError::Short(at))?;
-                self.scopes(scopes, ScopeOf::Region, at)?;
-            }
+            KIND_RMRR => self.scopes(body.get(REGION_BYTES..).ok_or(SHORT)?, ScopeOf::Region)?,
             _ => {}
         }
-        Ok(at + length)
+        Ok(behind)
     }
 
-    fn scopes(&mut self, mut rest: &[u8], of: ScopeOf, at: usize) -> Result<(), DmarError> {
+    fn scopes(&mut self, mut rest: &[u8], of: ScopeOf) -> Result<(), DmarError> {
         while !rest.is_empty() {
-            let (raw, _) = RawScope::ref_from_prefix(rest).map_err(|_| DmarError::Short(at))?;
+            let (raw, _) = RawScope::ref_from_prefix(rest).map_err(|_| SHORT)?;
             let length = usize::from(raw.length);
-            let path = rest.get(SCOPE_HEAD_BYTES..length).ok_or(DmarError::Short(at))?;
+            let path = rest.get(SCOPE_HEAD_BYTES..length).ok_or(SHORT)?;
             let (steps, _) = path.as_chunks::<2>();
             if steps.is_empty() {
-                return Err(DmarError::Short(at));
+                return Err(SHORT);
             }
             let kind = match raw.kind {
                 1 => ScopeKind::Endpoint,
@@ -225,10 +204,10 @@ impl Dmar {
             };
             let mut scope = Scope { of, kind, start_bus: raw.start_bus, path: Vec::new() };
             for [device, function] in steps {
-                scope.path.push((*device, *function)).map_err(|_| DmarError::TooMany)?;
+                scope.path.push((*device, *function)).map_err(|_| TOO_MANY)?;
             }
-            self.scopes.push(scope).map_err(|_| DmarError::TooMany)?;
-            rest = rest.get(length..).ok_or(DmarError::Short(at))?;
+            self.scopes.push(scope).map_err(|_| TOO_MANY)?;
+            rest = rest.get(length..).ok_or(SHORT)?;
         }
         Ok(())
     }
@@ -349,37 +328,37 @@ mod tests {
 
     #[test]
     fn lengths_that_lie_are_errors() {
-        assert_eq!(Dmar::parse(b"DMAR").unwrap_err(), DmarError::Truncated(0));
+        assert_eq!(Dmar::parse(b"DMAR").unwrap_err(), TRUNCATED);
         let mut other = qemu();
         other[0] = b'X';
-        assert_eq!(Dmar::parse(&other).unwrap_err(), DmarError::Signature);
+        assert_eq!(Dmar::parse(&other).unwrap_err(), SIGNATURE);
         let mut long = qemu();
         long[4] += 1;
-        assert_eq!(Dmar::parse(&long).unwrap_err(), DmarError::Truncated(0));
+        assert_eq!(Dmar::parse(&long).unwrap_err(), TRUNCATED);
         let mut zero = qemu();
         zero[50] = 0;
-        assert_eq!(Dmar::parse(&zero).unwrap_err(), DmarError::Short(48));
+        assert_eq!(Dmar::parse(&zero).unwrap_err(), SHORT);
         let mut scope = qemu();
         scope[65] = 0;
-        assert_eq!(Dmar::parse(&scope).unwrap_err(), DmarError::Short(48));
+        assert_eq!(Dmar::parse(&scope).unwrap_err(), SHORT);
         let mut beyond = qemu();
         beyond[50] = 200;
-        assert_eq!(Dmar::parse(&beyond).unwrap_err(), DmarError::Truncated(48));
+        assert_eq!(Dmar::parse(&beyond).unwrap_err(), TRUNCATED);
     }
 
     #[test]
     fn a_unit_of_another_segment_is_an_error() {
         let mut bytes = qemu();
         bytes[HEAD_BYTES + STRUCTURE_HEAD_BYTES + 2] = 1;
-        assert_eq!(Dmar::parse(&bytes).unwrap_err(), DmarError::Segment);
+        assert_eq!(Dmar::parse(&bytes).unwrap_err(), SEGMENT);
     }
 
     #[test]
     fn more_than_there_is_room_for_is_an_error_not_a_gap() {
         let unit = drhd(0, 0x1000, &[]);
-        assert_eq!(Dmar::parse(&table(&vec![unit; UNITS_MAX + 1])).unwrap_err(), DmarError::TooMany);
+        assert_eq!(Dmar::parse(&table(&vec![unit; UNITS_MAX + 1])).unwrap_err(), TOO_MANY);
         let deep = [1, 6 + 2 * (PATH_MAX as u8 + 1), 0, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0];
-        assert_eq!(Dmar::parse(&table(&[drhd(0, 0, &deep)])).unwrap_err(), DmarError::TooMany);
+        assert_eq!(Dmar::parse(&table(&[drhd(0, 0, &deep)])).unwrap_err(), TOO_MANY);
     }
 
     proptest! {

@@ -1,6 +1,8 @@
 //! Copying between the hypervisor and a guest's memory, across page borders, by the guest's own rights.
 
-use zerocopy::{FromBytes, IntoBytes};
+use core::ops::Range;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{AddressSpace, PageKind};
 use crate::ids::{Gpa, Hpa, PAGE_BYTES};
@@ -41,23 +43,37 @@ impl AddressSpace {
         Ok((page.mfn.at(gpa.offset()), room))
     }
 
+    /// Hands the run of bytes in each page to `piece`, as its machine address and its place among `bytes`, in order.
+    #[inline]
+    fn pieces(
+        &self,
+        start: Gpa,
+        bytes: usize,
+        access: Use,
+        memory: &impl MachineMemory,
+        mut piece: impl FnMut(Hpa, Range<usize>) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let mut done = 0;
+        while done < bytes {
+            let gpa = Gpa(start.0.checked_add(done as u64).ok_or(Fault)?);
+            let (hpa, room) = self.span(gpa, access, memory)?;
+            let end = bytes.min(done.saturating_add(room));
+            piece(hpa, done..end)?;
+            done = end;
+        }
+        Ok(())
+    }
+
     /// Copies `into.len()` bytes in. On a fault, `into` may be half filled and must not be used.
     ///
     /// # Errors
     /// [`Fault`].
     #[inline]
     pub fn copy_in(&self, from: Gpa, into: &mut [u8], memory: &impl MachineMemory) -> Result<(), Fault> {
-        let mut at = from;
-        let mut rest = into;
-        while !rest.is_empty() {
-            let (hpa, room) = self.span(at, Use::Read, memory)?;
-            let bytes = room.min(rest.len());
-            let (now, later) = rest.split_at_mut_checked(bytes).ok_or(Fault)?;
-            memory.read(hpa, now);
-            rest = later;
-            at = Gpa(at.0.checked_add(bytes as u64).ok_or(Fault)?);
-        }
-        Ok(())
+        self.pieces(from, into.len(), Use::Read, memory, |hpa, range| {
+            memory.read(hpa, into.get_mut(range).ok_or(Fault)?);
+            Ok(())
+        })
     }
 
     /// Copies bytes out. On a fault some pages may have been written: those that the guest could write itself.
@@ -79,16 +95,10 @@ impl AddressSpace {
 
     #[inline]
     fn put(&self, to: Gpa, bytes: &[u8], access: Use, memory: &impl MachineMemory) -> Result<(), Fault> {
-        let mut at = to;
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let (hpa, room) = self.span(at, access, memory)?;
-            let (now, later) = rest.split_at_checked(room.min(rest.len())).ok_or(Fault)?;
-            memory.write(hpa, now);
-            rest = later;
-            at = Gpa(at.0.checked_add(now.len() as u64).ok_or(Fault)?);
-        }
-        Ok(())
+        self.pieces(to, bytes.len(), access, memory, |hpa, range| {
+            memory.write(hpa, bytes.get(range).ok_or(Fault)?);
+            Ok(())
+        })
     }
 
     /// Copies a structure in.
@@ -107,10 +117,10 @@ impl AddressSpace {
     /// # Errors
     /// [`Fault`].
     #[inline]
-    pub fn write<T: IntoBytes + zerocopy::Immutable>(
+    pub fn write(
         &self,
         to: Gpa,
-        value: &T,
+        value: &(impl IntoBytes + Immutable),
         memory: &impl MachineMemory,
     ) -> Result<(), Fault> {
         self.copy_out(to, value.as_bytes(), memory)
@@ -122,19 +132,10 @@ impl AddressSpace {
     /// # Errors
     /// [`Fault`].
     pub fn check_writable(&self, to: Gpa, bytes: usize, memory: &impl MachineMemory) -> Result<(), Fault> {
-        let mut at = to;
-        let mut rest = bytes;
-        while rest > 0 {
-            let (_, room) = self.span(at, Use::Write, memory)?;
-            let now = room.min(rest);
-            rest = rest.wrapping_sub(now);
-            at = Gpa(at.0.checked_add(now as u64).ok_or(Fault)?);
-        }
-        Ok(())
+        self.pieces(to, bytes, Use::Write, memory, |_, _| Ok(()))
     }
 
-    /// Copies between two spaces, `bytes` at most a page's worth at a time: the builder's source to the built domain's
-    /// private memory.
+    /// Copies between two spaces: the builder's source to the built domain's private memory.
     ///
     /// # Errors
     /// [`Fault`]; some bytes may have been copied.
@@ -146,16 +147,13 @@ impl AddressSpace {
         bytes: u64,
         memory: &impl MachineMemory,
     ) -> Result<(), Fault> {
-        let mut done = 0u64;
-        while done < bytes {
-            let at = Gpa(to.0.checked_add(done).ok_or(Fault)?);
-            let (into, into_room) = self.span(at, Use::Build, memory)?;
-            let source_at = Gpa(from.0.checked_add(done).ok_or(Fault)?);
-            let (out_of, out_of_room) = source.span(source_at, Use::Read, memory)?;
-            let now = into_room.min(out_of_room).min(usize::try_from(bytes.wrapping_sub(done)).unwrap_or(usize::MAX));
-            memory.copy(out_of, into, now);
-            done = done.wrapping_add(now as u64);
-        }
-        Ok(())
+        let bytes = usize::try_from(bytes).map_err(|_| Fault)?;
+        self.pieces(to, bytes, Use::Build, memory, |into, whole| {
+            let from = Gpa(from.0.checked_add(whole.start as u64).ok_or(Fault)?);
+            source.pieces(from, whole.len(), Use::Read, memory, |out_of, part| {
+                memory.copy(out_of, Hpa(into.0.wrapping_add(part.start as u64)), part.len());
+                Ok(())
+            })
+        })
     }
 }

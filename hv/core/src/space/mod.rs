@@ -19,7 +19,7 @@ pub use unmapped::{Flushed, Unmapped};
 
 use crate::frames::FrameTable;
 use crate::ids::{DomId, Gfn, Mfn, Slot};
-use crate::machine::{FlushScope, Machine, MachineMemory};
+use crate::machine::{FlushScope, MachineMemory};
 
 /// What a mapping allows. Write and execute exclude each other: there is no value for both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -256,19 +256,6 @@ impl AddressSpace {
         let page = self.translate(gfn, memory)?;
         let allowed = access == Access::Read || page.rights.writable();
         (page.kind == PageKind::Private && allowed).then_some(page.mfn)
-    }
-
-    /// Takes the whole space down in slices: see [`Teardown`]. The caller has made sure that no CPU and no device uses
-    /// the space any more; the first slice flushes what the caches still hold.
-    pub fn tear_down(
-        &mut self,
-        state: &mut Teardown,
-        steps: u32,
-        frames: &FrameTable,
-        machine: &impl Machine,
-        page: impl FnMut(Flushed),
-    ) -> Progress {
-        state.run(self.domain, &mut self.cpu, &mut self.iommu, &mut self.budget, steps, frames, machine, page)
     }
 }
 

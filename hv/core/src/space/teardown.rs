@@ -3,10 +3,10 @@
 
 use super::format::{present, target};
 use super::table::{ENTRIES, TableBudget};
-use super::{Flushed, NativeFormat, RadixTable, TableFormat, VtdFormat};
+use super::{AddressSpace, Flushed, RadixTable, TableFormat};
 use crate::frames::FrameTable;
-use crate::ids::{DomId, Gfn, Mfn};
-use crate::machine::{FlushScope, Machine};
+use crate::ids::{Gfn, Mfn};
+use crate::machine::Machine;
 
 /// Whether sliced work is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,7 +21,7 @@ pub enum Progress {
 const LEVELS_MAX: usize = 4;
 
 /// A walk over a tree that frees each table when its last entry is dealt with.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Walk {
     /// The tables from the root down to the one being emptied, with the next entry of each.
     path: [(Mfn, u64); LEVELS_MAX],
@@ -32,8 +32,6 @@ struct Walk {
 }
 
 impl Walk {
-    const NEW: Walk = Walk { path: [(Mfn(0), 0); LEVELS_MAX], depth: 0, gfn: 0, finished: false };
-
     fn top(&mut self) -> Option<&mut (Mfn, u64)> {
         self.path.get_mut(self.depth.checked_sub(1)?)
     }
@@ -99,47 +97,37 @@ impl Walk {
 }
 
 /// How far the teardown of a space has come.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Teardown {
     flushed: bool,
     cpu: Walk,
     iommu: Walk,
 }
 
-impl Default for Teardown {
-    fn default() -> Self {
-        Self { flushed: false, cpu: Walk::NEW, iommu: Walk::NEW }
-    }
-}
-
-impl Teardown {
-    /// One slice: see [`super::AddressSpace::tear_down`].
-    #[expect(clippy::too_many_arguments, reason = "the parts of one address space, borrowed apart")]
-    pub(super) fn run(
+impl AddressSpace {
+    /// Takes the whole space down in slices, looking at up to `steps` entries in each; every page goes to `page`. The
+    /// caller has made sure that no CPU and no device uses the space any more; the first slice flushes what the caches
+    /// still hold.
+    pub fn tear_down(
         &mut self,
-        domain: DomId,
-        cpu: &mut RadixTable<NativeFormat>,
-        iommu: &mut Option<RadixTable<VtdFormat>>,
-        budget: &mut TableBudget,
+        state: &mut Teardown,
         steps: u32,
         frames: &FrameTable,
         machine: &impl Machine,
         page: impl FnMut(Flushed),
     ) -> Progress {
-        if !self.flushed {
+        if !state.flushed {
             // No CPU runs in the space and no device is attached, so nothing can be cached anew after this.
-            let scope = if iommu.is_some() { FlushScope::CpuAndIommu } else { FlushScope::Cpu };
-            machine.flush_all(domain, scope);
-            self.flushed = true;
+            machine.flush_all(self.domain, self.scope());
+            state.flushed = true;
         }
         let mut left = steps;
-        if let Some(iommu) = iommu {
-            left = self.iommu.run(iommu, budget, left, frames, machine, |same_page_as_the_cpu_table| {
-                drop(same_page_as_the_cpu_table);
-            });
+        if let Some(iommu) = &self.iommu {
+            let same_as_in_the_cpu_table = |page: Flushed| drop(page);
+            left = state.iommu.run(iommu, &mut self.budget, left, frames, machine, same_as_in_the_cpu_table);
         }
-        self.cpu.run(cpu, budget, left, frames, machine, page);
-        let iommu_done = iommu.is_none() || self.iommu.finished;
-        if iommu_done && self.cpu.finished { Progress::Done } else { Progress::More }
+        state.cpu.run(&self.cpu, &mut self.budget, left, frames, machine, page);
+        let iommu_done = self.iommu.is_none() || state.iommu.finished;
+        if iommu_done && state.cpu.finished { Progress::Done } else { Progress::More }
     }
 }
