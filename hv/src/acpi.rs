@@ -1,4 +1,4 @@
-//! ACPI's static tables, read once at boot: CPUs and interrupt controllers (MADT), configuration space (MCFG), timer and
+//! ACPI's static tables, read once at boot: interrupt controllers (MADT), configuration space (MCFG), timer and
 //! power (FADT, and `_S5_` of the DSDT), remapping hardware (DMAR).
 //!
 //! Firmware is believed as far as values go; lengths are checked before they are followed.
@@ -7,7 +7,7 @@ use crate::boot::report::{Finding, fact, fail};
 use crate::mm::{self, DeviceMapping};
 use acpi::address::AddressSpace;
 use acpi::fadt::Fadt;
-use acpi::madt::{IoApicEntry, Madt, MadtEntry};
+use acpi::madt::{InterruptSourceOverrideEntry, IoApicEntry, Madt, MadtEntry};
 use acpi::mcfg::{Mcfg, McfgEntry};
 use acpi::sdt::{SdtHeader, Signature};
 use acpi::{AcpiError, AcpiHandler, AcpiTable, AcpiTables, PhysicalMapping};
@@ -15,21 +15,9 @@ use core::ptr::NonNull;
 use heapless::Vec;
 use hv_core::acpi::{entries_are_sound, soft_off_types};
 use hv_core::iommu::dmar::Dmar;
-use hv_core::iommu::vtd::{Polarity, Trigger};
 use spin::{Mutex, Once};
 use x86_64::PhysAddr;
 use x86_64::instructions::port::Port;
-
-/// How an ISA interrupt is wired, where that is not one to one and edge-triggered, active high.
-#[derive(Clone, Copy, Debug)]
-pub struct Override {
-    /// Interrupt line (GSI).
-    pub line: u32,
-    /// Edge or level.
-    pub trigger: Trigger,
-    /// Active high or low.
-    pub polarity: Polarity,
-}
 
 /// How to turn the machine off.
 #[derive(Clone, Copy, Debug)]
@@ -40,30 +28,19 @@ pub struct SoftOff {
     enable: Option<(u16, u8)>,
 }
 
-/// The reset register of the FADT, in port space.
-#[derive(Clone, Copy, Debug)]
-pub struct ResetRegister {
-    port: u16,
-    value: u8,
-}
-
 /// What the tables said.
 #[derive(Debug, Default)]
 pub struct Facts {
-    /// CPUs that can be used.
-    pub cpus: u32,
     /// I/O APICs: id, registers, first line.
     pub io_apics: Vec<IoApicEntry, 8>,
-    /// Wiring of ISA interrupts.
-    pub overrides: Vec<Override, 16>,
+    /// ISA interrupts that are not wired one to one, by edge, active high.
+    pub overrides: Vec<InterruptSourceOverrideEntry, 16>,
     /// PCI configuration space of segment 0.
     pub ecam: Option<McfgEntry>,
     /// I/O port of the power management timer.
     pub pm_timer: Option<u16>,
     /// Power off.
     pub soft_off: Option<SoftOff>,
-    /// Restart.
-    pub reset: Option<ResetRegister>,
     /// DMA and interrupt remapping.
     pub dmar: Option<Dmar>,
 }
@@ -90,13 +67,13 @@ pub fn init(rsdp: Option<PhysAddr>) -> &'static Facts {
         read_fadt(&tables, &mut facts);
         facts.ecam = read_mcfg(&tables);
         facts.dmar = read_dmar(&tables);
-        let (cpus, controllers) = (facts.cpus, facts.io_apics.len());
         fact(
             "acpi",
             Finding::Ok,
             format_args!(
-                "revision {}, {cpus} CPU(s), {controllers} I/O APIC(s), power off {}",
+                "revision {}, {} I/O APIC(s), power off {}",
                 tables.revision(),
+                facts.io_apics.len(),
                 if facts.soft_off.is_some() { "known" } else { "unknown" },
             ),
         );
@@ -126,10 +103,8 @@ fn read_madt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
     let bytes = bytes_of(&madt);
     // The sizes of the entries that are read below.
     let minimum = |kind| match kind {
-        0 => 8,
         1 => 12,
         2 => 10,
-        9 => 16,
         _ => 2,
     };
     if !bytes.get(FIXED..).is_some_and(|entries| entries_are_sound(entries, minimum)) {
@@ -139,30 +114,11 @@ fn read_madt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
     // What does not fit in the lists is left out: interrupt lines that are not used.
     for entry in madt.get().entries() {
         let _left_out = match entry {
-            MadtEntry::LocalApic(cpu) => {
-                facts.cpus += cpu.flags & 1;
-                false
-            }
-            MadtEntry::LocalX2Apic(cpu) => {
-                facts.cpus += cpu.flags & 1;
-                false
-            }
             MadtEntry::IoApic(io_apic) => facts.io_apics.push(*io_apic).is_err(),
-            MadtEntry::InterruptSourceOverride(wiring) if wiring.bus == 0 => {
-                let (trigger, polarity) = isa_wiring(wiring.flags);
-                let line = wiring.global_system_interrupt;
-                facts.overrides.push(Override { line, trigger, polarity }).is_err()
-            }
+            MadtEntry::InterruptSourceOverride(wiring) if wiring.bus == 0 => facts.overrides.push(*wiring).is_err(),
             _ => false,
         };
     }
-}
-
-/// MPS INTI flags (ACPI 6.5, table 5.26) of an ISA interrupt.
-fn isa_wiring(flags: u16) -> (Trigger, Polarity) {
-    let polarity = if flags & 0b11 == 0b11 { Polarity::Low } else { Polarity::High };
-    let trigger = if flags >> 2 & 0b11 == 0b11 { Trigger::Level } else { Trigger::Edge };
-    (trigger, polarity)
 }
 
 fn read_mcfg(tables: &AcpiTables<Firmware>) -> Option<McfgEntry> {
@@ -194,11 +150,6 @@ fn read_fadt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
             (Ok(port), value) => Some((port, value)),
         },
     });
-    let flags = fadt.flags;
-    if flags.supports_system_reset_via_fadt() {
-        let register = fadt.reset_register().ok().and_then(port);
-        facts.reset = register.map(|port| ResetRegister { port, value: fadt.reset_value });
-    }
 }
 
 fn read_dmar(tables: &AcpiTables<Firmware>) -> Option<Dmar> {
@@ -228,14 +179,6 @@ impl SoftOff {
                 Port::new(port).write(sleep(self.types.1));
             }
         }
-    }
-}
-
-impl ResetRegister {
-    /// Restarts the machine. Comes back only when the hardware does not obey.
-    pub fn execute(&self) {
-        // SAFETY: the port is the FADT's reset register; the machine ends here.
-        unsafe { Port::new(self.port).write(self.value) }
     }
 }
 

@@ -37,9 +37,6 @@ pub fn off() {
 
 /// Restarts the machine.
 pub fn restart() -> ! {
-    if let Some(register) = acpi::facts().and_then(|facts| facts.reset.as_ref()) {
-        register.execute();
-    }
     // SAFETY: the chipset's reset register; nothing survives it.
     unsafe { Port::new(RESET_PORT).write(RESET_HARD) };
     halt()

@@ -99,12 +99,14 @@ impl Lines {
     }
 }
 
-/// How a line is signalled: as the MADT says; else ISA interrupts by edge, PCI interrupts by level.
+/// How a line is signalled: as the MADT says (MPS INTI flags, ACPI 6.5, table 5.26); else ISA interrupts by edge, PCI
+/// interrupts by level.
 pub fn signalling(line: u32) -> (Trigger, Polarity) {
-    let told = acpi::facts().and_then(|facts| facts.overrides.iter().find(|told| told.line == line));
-    match told {
-        Some(told) => (told.trigger, told.polarity),
-        None if line < 16 => (Trigger::Edge, Polarity::High),
-        None => (Trigger::Level, Polarity::Low),
-    }
+    let mut told = acpi::facts().into_iter().flat_map(|facts| &facts.overrides);
+    let told = told.find(|told| told.global_system_interrupt == line).map(|told| told.flags);
+    let (edge, high) = match told {
+        Some(flags) => (flags >> 2 & 0b11 != 0b11, flags & 0b11 != 0b11),
+        None => (line < 16, line < 16),
+    };
+    (if edge { Trigger::Edge } else { Trigger::Level }, if high { Polarity::High } else { Polarity::Low })
 }
