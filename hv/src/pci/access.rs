@@ -1,7 +1,7 @@
 //! What domains see of PCI: the policy domain the list of functions, a driver domain its own devices.
 
 use super::assign::{bar_address, owned_by};
-use super::{Function, Machine, Messages, Owner, SILENCED, STATES, State, find, machine, mastering};
+use super::{Function, Machine, Owner, SILENCED, STATES, State, find, machine, mastering};
 use core::sync::atomic::Ordering;
 use hv_core::error::Errno;
 use hv_core::ids::DomId;
@@ -60,11 +60,7 @@ pub fn describe(domain: DomId, index: u32) -> Result<DeviceDescribe, Errno> {
         vendor: function.identity.vendor,
         device: function.identity.device,
         class: function.identity.class,
-        msix_vectors: match &function.messages {
-            Messages::MsiX(msix) => msix.vectors.into(),
-            Messages::Msi(_) => 1,
-            Messages::None => 0,
-        },
+        msix_vectors: function.messages.count().into(),
         selector: state.driver.map_or(u32::MAX, |(_, entry)| entry),
         bars,
     })

@@ -154,7 +154,7 @@ fn for_each_page(
 fn map_bars(function: &Function, index: usize, domain: &mut Domain, mapped: &mut u64) -> Result<(), Errno> {
     for_each_page(function, index, |gfn, mfn| {
         let page = Page { mfn, rights: Rights::ReadWrite, kind: PageKind::Device };
-        domain.space.map(gfn, page, &system().frames, &system().machine)?;
+        domain.space.map(&system().env(), gfn, page)?;
         *mapped += 1;
         Ok(())
     })

@@ -244,7 +244,7 @@ fn unfit(function: &Function, all: &[Function], members: &[Member], facts: &Fact
 fn taken(facts: &Facts) -> impl Iterator<Item = PageRange> {
     /// The first MiB; interrupt controllers, timers and firmware of every PC.
     const FIXED: [(u64, u64); 2] = [(0, 1 << 20), (0xfec0_0000, 0x140_0000)];
-    let regions = start::boot_info().into_iter().flat_map(|info| &info.regions).filter(|region| region.ram);
+    let regions = start::boot_info().into_iter().flat_map(|info| &info.regions);
     let ram = regions.map(|region| (region.start, region.end - region.start));
     let io_apics = facts.io_apics.iter().map(|entry| (u64::from(entry.io_apic_address), 4096));
     let units = facts.dmar.iter().flat_map(|dmar| &dmar.units).map(|unit| (unit.registers, iommu::REGISTER_BYTES));

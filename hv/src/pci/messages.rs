@@ -63,11 +63,7 @@ pub(super) fn disable(machine: &Machine, function: &Function) {
 
 /// How many messages a device of `domain` can send.
 pub fn messages_of(domain: DomId, bdf: Bdf) -> Result<u16, Errno> {
-    with_owned(domain, bdf, |_, function, _| match &function.messages {
-        Messages::MsiX(msix) => Ok(msix.vectors),
-        Messages::Msi(_) => Ok(1),
-        Messages::None => Ok(0),
-    })
+    with_owned(domain, bdf, |_, function, _| Ok(function.messages.count()))
 }
 
 /// Whether a message that a device wants to send while it is masked is sent later.

@@ -284,6 +284,17 @@ impl Machine {
     }
 }
 
+impl Messages {
+    /// How many different ones there are.
+    fn count(&self) -> u16 {
+        match self {
+            Self::MsiX(msix) => msix.vectors,
+            Self::Msi(_) => 1,
+            Self::None => 0,
+        }
+    }
+}
+
 impl State {
     /// Whether the sealed policy gives the function to this label.
     fn is_for(&self, label: Label) -> bool {

@@ -195,24 +195,13 @@ pub const fn redirection_entry(vector: u8, route: Route, trigger: Trigger, polar
     destination | low | level | REDIRECTION_MASKED | vector as u64
 }
 
-/// What a device tried to do when it was stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Attempt {
-    /// Read memory.
-    Read,
-    /// Write memory.
-    Write,
-    /// Raise an interrupt.
-    Interrupt,
-}
-
 /// A fault record (VT-d 11.4.15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Who.
     pub source: Bdf,
-    /// What.
-    pub attempt: Attempt,
+    /// What, in words.
+    pub attempt: &'static str,
     /// Where: the page of the address, or the interrupt index.
     pub address: u64,
     /// Why (VT-d 7.1.3).
@@ -231,15 +220,15 @@ impl Fault {
         }
         let reason = (high >> 32) as u8;
         let (attempt, address) = match (reason, high >> 62 & 1) {
-            (0x20..=0x2f, _) => (Attempt::Interrupt, low >> 48),
-            (_, 0) => (Attempt::Write, low & !0xfff),
-            _ => (Attempt::Read, low & !0xfff),
+            (0x20..=0x2f, _) => ("interrupt request", low >> 48),
+            (_, 0) => ("write of", low & !0xfff),
+            _ => ("read of", low & !0xfff),
         };
         Some(Self { source: Bdf(high as u16), attempt, address, reason })
     }
 
     /// The reason in words.
-    pub fn why(&self) -> &'static str {
+    fn why(&self) -> &'static str {
         match self.reason {
             0x1 => "the bus has no root entry",
             0x2 => "the device is in quarantine",
@@ -260,12 +249,8 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.attempt {
-            Attempt::Read => write!(f, "read of {:#x}", self.address)?,
-            Attempt::Write => write!(f, "write of {:#x}", self.address)?,
-            Attempt::Interrupt => write!(f, "interrupt request {}", self.address)?,
-        }
-        write!(f, ", reason {}: {}", self.reason, self.why())
+        let Self { attempt, address, reason, .. } = self;
+        write!(f, "{attempt} {address:#x}, reason {reason}: {}", self.why())
     }
 }
 
@@ -328,10 +313,10 @@ mod tests {
     fn faults_say_who_did_what() {
         let record = [0xdead_b000, FAULT_VALID | 5 << 32 | 0x28];
         let fault = Fault::decode(record).unwrap();
-        assert_eq!((fault.source, fault.attempt, fault.address), (BDF, Attempt::Write, 0xdead_b000));
+        assert_eq!((fault.source, fault.attempt, fault.address), (BDF, "write of", 0xdead_b000));
         assert_eq!(fault.to_string(), "write of 0xdeadb000, reason 5: not mapped writable");
         let fault = Fault::decode([9 << 48, FAULT_VALID | 0x26 << 32 | 0x28]).unwrap();
-        assert_eq!(fault.to_string(), "interrupt request 9, reason 38: interrupt entry of another device");
+        assert_eq!(fault.to_string(), "interrupt request 0x9, reason 38: interrupt entry of another device");
         assert_eq!(Fault::decode([0, 5 << 32]), None);
     }
 }
