@@ -28,7 +28,8 @@ pub(super) fn check(policy: &SealedPolicy) -> Result<(), PolicyError> {
         check_domain(policy, index, domain)?;
     }
     check_roles(policy)?;
-    check_ranges(policy)?;
+    check_claims(policy, PORTS, &table::HYPERVISOR_PORTS, |domain| domain.io_ports)?;
+    check_claims(policy, LINES, &[], |domain| domain.irq_lines)?;
     for (index, device) in policy.devices.iter().enumerate() {
         check_device(policy, device).ok_or(PolicyError::Device(index as u32))?;
     }
@@ -107,48 +108,25 @@ fn check_text(policy: &SealedPolicy, text: Text) -> Option<()> {
     core::str::from_utf8(bytes).ok().map(drop)
 }
 
-/// A set of small numbers that tells when one is added twice.
-struct Claims(Vec<u64>);
-
-impl Claims {
-    fn new(size: u32) -> Result<Self, PolicyError> {
-        Ok(Self(fallible::filled(size.div_ceil(64) as usize, 0)?))
-    }
-
-    /// Claims all of a range; `None` if part of it is out of bounds or claimed.
-    fn claim(&mut self, first: u32, last: u32) -> Option<()> {
-        for number in first..=last {
-            let word = self.0.get_mut((number / 64) as usize)?;
-            let bit = 1u64.wrapping_shl(number);
-            if *word & bit != 0 {
-                return None;
+/// No port or line is two domains' or one of `taken`, and all are below `size`.
+fn check_claims(
+    policy: &SealedPolicy,
+    size: u32,
+    taken: &[(u32, u32, &str)],
+    of: fn(&Domain) -> Run,
+) -> Result<(), PolicyError> {
+    let mut claimed = Vec::new();
+    // A range is claimed once at most.
+    fallible::reserve(&mut claimed, taken.len().saturating_add(policy.ranges.len()))?;
+    claimed.extend(taken.iter().map(|&(first, last, _)| (first, last)));
+    for run in policy.domains.iter().map(of) {
+        for (offset, range) in policy.run(run).iter().enumerate() {
+            let free = claimed.iter().all(|&(first, last)| range.last < first || last < range.first);
+            if range.first > range.last || range.last >= size || !free {
+                return Err(PolicyError::Range(run.first.saturating_add(offset as u32)));
             }
-            *word |= bit;
+            claimed.push((range.first, range.last));
         }
-        Some(())
-    }
-}
-
-fn check_ranges(policy: &SealedPolicy) -> Result<(), PolicyError> {
-    let mut ports = Claims::new(PORTS)?;
-    for (first, last, _) in table::HYPERVISOR_PORTS {
-        ports.claim(first, last).ok_or(PolicyError::Range(0))?;
-    }
-    let mut lines = Claims::new(LINES)?;
-    for domain in &policy.domains {
-        claim_run(policy, domain.io_ports, PORTS, &mut ports)?;
-        claim_run(policy, domain.irq_lines, LINES, &mut lines)?;
-    }
-    Ok(())
-}
-
-fn claim_run(policy: &SealedPolicy, run: Run, size: u32, claims: &mut Claims) -> Result<(), PolicyError> {
-    for (offset, range) in policy.run(run).iter().enumerate() {
-        let error = PolicyError::Range(run.first.saturating_add(offset as u32));
-        if range.first > range.last || range.last >= size {
-            return Err(error);
-        }
-        claims.claim(range.first, range.last).ok_or(error)?;
     }
     Ok(())
 }
