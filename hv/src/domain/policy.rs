@@ -25,7 +25,11 @@ pub fn start() -> ! {
         .unwrap_or_else(|why| fail("policy domain", format_args!("image \"{name}\": {why}"), REMEDY));
     if let Err(why) = build(&image) {
         let need = image.pages() + abi::STACK_PAGES + 3;
-        fail("policy domain", format_args!("{why}; it needs more than {need} pages"), "give it more memory in the policy");
+        fail(
+            "policy domain",
+            format_args!("{why}; it needs more than {need} pages"),
+            "give it more memory in the policy",
+        );
     }
     fact("policy domain", Finding::Ok, format_args!("\"{name}\", {} pages", image.pages()));
     entry::enter(super::resume())
@@ -76,7 +80,7 @@ fn lend_bundle(env: &Env<Bare>, domain: &mut Domain) -> Result<(), Errno> {
     let pages = (system.bundle.archive().len() as u64).div_ceil(abi::PAGE_SIZE);
     for page in 0..pages {
         let lent = Page { mfn: Mfn(first + page), rights: Rights::Read, kind: PageKind::Lent };
-        domain.space.map(Gfn((abi::BUNDLE_BASE >> 12) + page), lent, env.frames, env.machine)?;
+        domain.space.map(env, Gfn((abi::BUNDLE_BASE >> 12) + page), lent)?;
     }
     Ok(())
 }

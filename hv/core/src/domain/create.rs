@@ -72,7 +72,7 @@ fn build<M: Machine>(
         vcpus.push(Vcpu::NEW).map_err(|_| Errno::EINVAL)?;
     }
     let spaces = if iommu.is_some() { 2 } else { 1 };
-    let space = AddressSpace::new(id, slot, tables_max(entry, spaces), iommu, env.frames, env.machine)?;
+    let space = AddressSpace::new(env, id, slot, tables_max(entry, spaces), iommu)?;
     let domain = Domain {
         id,
         slot,

@@ -11,7 +11,7 @@ use crate::frames::Purpose;
 use crate::grant;
 use crate::ids::DomId;
 use crate::machine::Machine;
-use crate::space::{Flushed, PageKind, Progress, Teardown};
+use crate::space::{Flushed, Progress, Teardown};
 
 /// Ports closed in a slice.
 const PORTS_PER_SLICE: u32 = 64;
@@ -106,11 +106,12 @@ fn tear_down<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, teardown: &mut T
     let slot = domain.slot;
     let account = &mut domain.account;
     let page = |flushed: Flushed| {
-        if flushed.page().kind == PageKind::Private && env.frames.release(flushed, slot).is_ok() {
+        // What is not its own is refused.
+        if env.frames.release(flushed, slot).is_ok() {
             account.pages = account.pages.saturating_sub(1);
         }
     };
-    domain.space.tear_down(teardown, ENTRIES_PER_SLICE, env.frames, env.machine, page)
+    domain.space.tear_down(env, teardown, ENTRIES_PER_SLICE, page)
 }
 
 fn finish<M: Machine>(env: &Env<'_, M>, dom: DomId) -> Result<Progress, Errno> {

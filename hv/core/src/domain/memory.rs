@@ -17,7 +17,7 @@ pub fn populate<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn, rig
     if domain.account.pages >= domain.account.pages_max {
         return Err(Errno::ENOMEM);
     }
-    let prepared = domain.space.prepare(gfn, PageKind::Private, env.frames, env.machine)?;
+    let prepared = domain.space.prepare(env, gfn, PageKind::Private)?;
     let mfn = env.frames.allocate(Purpose::Private(domain.slot()), env.machine).ok_or(Errno::ENOMEM)?;
     domain.space.commit(prepared, Page { mfn, rights, kind: PageKind::Private }, env.machine);
     domain.account.pages = domain.account.pages.saturating_add(1);
@@ -79,5 +79,5 @@ pub fn add_grant_frame<M: Machine>(env: &Env<'_, M>, dom: DomId, index: u32, gfn
 
 fn map_shared<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn, mfn: Mfn) -> Result<(), MapError> {
     let page = Page { mfn, rights: Rights::ReadWrite, kind: PageKind::Shared };
-    domain.space.map(gfn, page, env.frames, env.machine)
+    domain.space.map(env, gfn, page)
 }

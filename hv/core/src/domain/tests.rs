@@ -102,7 +102,7 @@ fn lent_pages_and_registers_are_not_the_domains_to_remove() {
     let env = world.env();
     for (gfn, kind) in [(0x300, PageKind::Lent), (0x301, PageKind::Device)] {
         let page = Page { mfn: Mfn(3), rights: Rights::Read, kind };
-        let mapped = world.domains.with(id, |domain| domain.space.map(Gfn(gfn), page, env.frames, env.machine));
+        let mapped = world.domains.with(id, |domain| domain.space.map(&env, Gfn(gfn), page));
         assert_eq!(mapped.unwrap(), Ok(()));
         assert_eq!(world.domains.with(id, |domain| remove_page(&env, domain, Gfn(gfn))).unwrap(), Err(Errno::EPERM));
     }

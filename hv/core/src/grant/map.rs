@@ -49,7 +49,7 @@ fn map_between<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMap
     let access = access(mapper, op.flags)?;
     let gfn = place(mapper, op.host_addr)?;
     let handle = mapper.grants.tracking.next_handle().ok_or(Status::NoSpace)?;
-    let prepared = mapper.space.prepare(gfn, PageKind::Foreign, env.frames, env.machine)?;
+    let prepared = mapper.space.prepare(env, gfn, PageKind::Foreign)?;
     let grant = pair.remote().acquire(env, user, GrantRef(op.gref), access)?;
     // Nothing below can fail.
     let rights = match access {

@@ -4,7 +4,7 @@ use super::{Page, PageKind, Rights};
 use crate::ids::Mfn;
 
 /// The entries of a radix table of 512-entry levels and 4 KiB pages.
-pub trait TableFormat: Copy {
+pub(super) trait TableFormat: Copy {
     /// Levels, 3 or 4.
     fn levels(self) -> u32 {
         4
@@ -41,7 +41,7 @@ pub(super) fn target(entry: u64) -> Mfn {
 /// Ordinary page tables (Intel SDM volume 3, 4.5; AMD APM volume 2, 5.3) and AMD nested ones, which want U=1 just so.
 /// The page's kind is kept in bits 9-11, which the CPU ignores.
 #[derive(Clone, Copy, Debug)]
-pub struct NativeFormat;
+pub(super) struct NativeFormat;
 
 const WRITABLE: u64 = 1 << 1;
 const USER: u64 = 1 << 2;

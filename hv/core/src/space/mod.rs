@@ -11,15 +11,17 @@ mod table;
 mod teardown;
 mod unmapped;
 
-pub use format::{NativeFormat, TableFormat, VtdFormat};
+pub use format::VtdFormat;
 pub use guest::Fault;
-pub use table::{Place, RadixTable, TableBudget};
 pub use teardown::{Progress, Teardown};
 pub use unmapped::{Flushed, Unmapped};
 
+use crate::domain::Env;
 use crate::frames::FrameTable;
 use crate::ids::{DomId, Gfn, Mfn, Slot};
-use crate::machine::{FlushScope, MachineMemory};
+use crate::machine::{FlushScope, Machine, MachineMemory};
+use format::NativeFormat;
+use table::{Place, RadixTable, TableBudget};
 
 /// What a mapping allows. Write and execute exclude each other: there is no value for both.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,20 +128,19 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`MapError::NoMemory`].
-    pub fn new(
+    pub fn new<M: Machine>(
+        env: &Env<'_, M>,
         domain: DomId,
         slot: Slot,
         tables_max: u32,
         iommu: Option<VtdFormat>,
-        frames: &FrameTable,
-        memory: &impl MachineMemory,
     ) -> Result<Self, MapError> {
         let mut budget = TableBudget::new(slot, tables_max);
-        let cpu = RadixTable::new(NativeFormat, &mut budget, frames, memory)?;
-        let iommu = match iommu.map(|format| RadixTable::new(format, &mut budget, frames, memory)).transpose() {
+        let cpu = RadixTable::new(env, NativeFormat, &mut budget)?;
+        let iommu = match iommu.map(|format| RadixTable::new(env, format, &mut budget)).transpose() {
             Ok(iommu) => iommu,
             Err(error) => {
-                cpu.discard_empty(&mut budget, frames);
+                budget.free(cpu.root, env.frames);
                 return Err(error);
             }
         };
@@ -148,26 +149,26 @@ impl AddressSpace {
 
     /// Gives back the root tables of a space that nothing was ever mapped in, or that was taken down.
     pub(crate) fn discard_empty(mut self, frames: &FrameTable) {
-        self.cpu.discard_empty(&mut self.budget, frames);
-        if let Some(iommu) = self.iommu.take() {
-            iommu.discard_empty(&mut self.budget, frames);
+        self.budget.free(self.cpu.root, frames);
+        if let Some(iommu) = self.iommu {
+            self.budget.free(iommu.root, frames);
         }
     }
 
     /// The CPU table's root, for CR3 (or nCR3).
     #[inline]
     pub fn cpu_root(&self) -> Mfn {
-        self.cpu.root()
+        self.cpu.root
     }
 
     /// The IOMMU table's root, for the context entry; `None` when the domain cannot have devices.
     pub fn iommu_root(&self) -> Option<Mfn> {
-        self.iommu.as_ref().map(RadixTable::root)
+        self.iommu.as_ref().map(|iommu| iommu.root)
     }
 
     /// Frames that the page tables use.
     pub fn tables(&self) -> u32 {
-        self.budget.used()
+        self.budget.used
     }
 
     /// Lets page tables use `more` frames: for the registers of devices that the domain may have.
@@ -187,19 +188,13 @@ impl AddressSpace {
     /// # Errors
     /// [`MapError`]; nothing is mapped then.
     #[inline]
-    pub fn prepare(
-        &mut self,
-        gfn: Gfn,
-        kind: PageKind,
-        frames: &FrameTable,
-        memory: &impl MachineMemory,
-    ) -> Result<Prepared, MapError> {
+    pub fn prepare<M: Machine>(&mut self, env: &Env<'_, M>, gfn: Gfn, kind: PageKind) -> Result<Prepared, MapError> {
         if gfn >= GFN_LIMIT {
             return Err(MapError::BadAddress);
         }
-        let cpu = self.cpu.prepare(gfn, &mut self.budget, frames, memory)?;
+        let cpu = self.cpu.prepare(env, gfn, &mut self.budget)?;
         let iommu = match &mut self.iommu {
-            Some(iommu) if kind != PageKind::Device => Some(iommu.prepare(gfn, &mut self.budget, frames, memory)?),
+            Some(iommu) if kind != PageKind::Device => Some(iommu.prepare(env, gfn, &mut self.budget)?),
             _ => None,
         };
         Ok(Prepared { cpu, iommu })
@@ -219,15 +214,9 @@ impl AddressSpace {
     /// # Errors
     /// [`MapError`]; nothing is mapped then.
     #[inline]
-    pub fn map(
-        &mut self,
-        gfn: Gfn,
-        page: Page,
-        frames: &FrameTable,
-        memory: &impl MachineMemory,
-    ) -> Result<(), MapError> {
-        let prepared = self.prepare(gfn, page.kind, frames, memory)?;
-        self.commit(prepared, page, memory);
+    pub fn map<M: Machine>(&mut self, env: &Env<'_, M>, gfn: Gfn, page: Page) -> Result<(), MapError> {
+        let prepared = self.prepare(env, gfn, page.kind)?;
+        self.commit(prepared, page, env.machine);
         Ok(())
     }
 
@@ -241,7 +230,7 @@ impl AddressSpace {
         if let Some(iommu) = &mut self.iommu {
             let _device_pages_have_none = iommu.clear(gfn, memory);
         }
-        Ok(Unmapped::new(self.domain, gfn, page, self.scope()))
+        Ok(Unmapped { domain: self.domain, gfn, page, scope: self.scope() })
     }
 
     /// What is mapped at a page.

@@ -1,10 +1,12 @@
 //! The radix table: 512 entries of 8 bytes a level, in whichever format.
 
+use super::format::TableFormat;
 use super::format::{present, target};
-use super::{MapError, Page, TableFormat};
+use super::{MapError, Page};
+use crate::domain::Env;
 use crate::frames::{FrameTable, Purpose};
 use crate::ids::{Gfn, Hpa, Mfn, Slot};
-use crate::machine::MachineMemory;
+use crate::machine::{Machine, MachineMemory};
 
 /// log2 of the entries of a table.
 const LEVEL_BITS: u32 = 9;
@@ -12,9 +14,9 @@ pub(super) const ENTRIES: u64 = 1 << LEVEL_BITS;
 
 /// The frames that a domain's page tables use, and may use.
 #[derive(Debug)]
-pub struct TableBudget {
+pub(super) struct TableBudget {
     slot: Slot,
-    used: u32,
+    pub(super) used: u32,
     pub(super) limit: u32,
 }
 
@@ -24,16 +26,11 @@ impl TableBudget {
         Self { slot, used: 0, limit }
     }
 
-    /// Frames in use.
-    pub fn used(&self) -> u32 {
-        self.used
-    }
-
-    fn allocate(&mut self, frames: &FrameTable, memory: &impl MachineMemory) -> Result<Mfn, MapError> {
+    fn allocate<M: Machine>(&mut self, env: &Env<'_, M>) -> Result<Mfn, MapError> {
         if self.used >= self.limit {
             return Err(MapError::NoMemory);
         }
-        let table = frames.allocate(Purpose::Table(self.slot), memory).ok_or(MapError::NoMemory)?;
+        let table = env.frames.allocate(Purpose::Table(self.slot), env.machine).ok_or(MapError::NoMemory)?;
         self.used = self.used.wrapping_add(1);
         Ok(table)
     }
@@ -48,13 +45,13 @@ impl TableBudget {
 /// Where a page's entry is; good until the table changes.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "nothing is mapped yet"]
-pub struct Place(Hpa);
+pub(super) struct Place(Hpa);
 
 /// A page table tree.
 #[derive(Debug)]
-pub struct RadixTable<F> {
+pub(super) struct RadixTable<F> {
     pub(super) format: F,
-    root: Mfn,
+    pub(super) root: Mfn,
 }
 
 /// The entry for `gfn` in a table of this level (0: the last).
@@ -69,20 +66,9 @@ impl<F: TableFormat> RadixTable<F> {
     ///
     /// # Errors
     /// [`MapError::NoMemory`].
-    pub fn new(
-        format: F,
-        budget: &mut TableBudget,
-        frames: &FrameTable,
-        memory: &impl MachineMemory,
-    ) -> Result<Self, MapError> {
-        let root = budget.allocate(frames, memory)?;
+    pub fn new<M: Machine>(env: &Env<'_, M>, format: F, budget: &mut TableBudget) -> Result<Self, MapError> {
+        let root = budget.allocate(env)?;
         Ok(Self { format, root })
-    }
-
-    /// The top level table.
-    #[inline]
-    pub fn root(&self) -> Mfn {
-        self.root
     }
 
     /// Whether the table has a place for this page at all.
@@ -97,12 +83,11 @@ impl<F: TableFormat> RadixTable<F> {
     /// # Errors
     /// [`MapError`] but `Vacant`.
     #[inline]
-    pub fn prepare(
+    pub fn prepare<M: Machine>(
         &mut self,
+        env: &Env<'_, M>,
         gfn: Gfn,
         budget: &mut TableBudget,
-        frames: &FrameTable,
-        memory: &impl MachineMemory,
     ) -> Result<Place, MapError> {
         if !self.covers(gfn) {
             return Err(MapError::BadAddress);
@@ -110,17 +95,17 @@ impl<F: TableFormat> RadixTable<F> {
         let mut table = self.root;
         for level in (1..self.format.levels()).rev() {
             let at = entry_at(table, gfn, level);
-            let entry = memory.load_u64(at);
+            let entry = env.machine.load_u64(at);
             table = if present(entry) {
                 target(entry)
             } else {
-                let next = budget.allocate(frames, memory)?;
-                self.store(at, self.format.table(next), memory);
+                let next = budget.allocate(env)?;
+                self.store(at, self.format.table(next), env.machine);
                 next
             };
         }
         let at = entry_at(table, gfn, 0);
-        if present(memory.load_u64(at)) {
+        if present(env.machine.load_u64(at)) {
             return Err(MapError::Occupied);
         }
         Ok(Place(at))
@@ -170,10 +155,5 @@ impl<F: TableFormat> RadixTable<F> {
         if self.format.write_back() {
             memory.write_back(at);
         }
-    }
-
-    /// Gives back a table that nothing was ever mapped in.
-    pub(super) fn discard_empty(self, budget: &mut TableBudget, frames: &FrameTable) {
-        budget.free(self.root, frames);
     }
 }

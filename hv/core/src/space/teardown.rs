@@ -1,11 +1,13 @@
 //! Taking a space down in bounded slices: every page handed to the caller, every table freed but the roots, which stay,
 //! empty, until nobody can find the domain any more.
 
+use super::format::TableFormat;
 use super::format::{present, target};
-use super::table::{ENTRIES, TableBudget};
-use super::{AddressSpace, Flushed, RadixTable, TableFormat};
+use super::table::{ENTRIES, RadixTable, TableBudget};
+use super::{AddressSpace, Flushed};
+use crate::domain::Env;
 use crate::frames::FrameTable;
-use crate::ids::{Gfn, Mfn};
+use crate::ids::Mfn;
 use crate::machine::Machine;
 
 /// Whether sliced work is done.
@@ -27,7 +29,6 @@ struct Walk {
     path: [(Mfn, u64); LEVELS_MAX],
     /// Tables on the path; 0 before the start.
     depth: usize,
-    gfn: u64,
     finished: bool,
 }
 
@@ -44,17 +45,16 @@ impl Walk {
     }
 
     /// Looks at up to `steps` entries. Returns what is left of them.
-    fn run<F: TableFormat>(
+    fn run<F: TableFormat, M: Machine>(
         &mut self,
+        env: &Env<'_, M>,
         tree: &RadixTable<F>,
         budget: &mut TableBudget,
         mut steps: u32,
-        frames: &FrameTable,
-        machine: &impl Machine,
         mut page: impl FnMut(Flushed),
     ) -> u32 {
         if self.depth == 0 && !self.finished {
-            self.descend(tree.root());
+            self.descend(tree.root);
         }
         let levels = tree.format.levels() as usize;
         while steps > 0 && !self.finished {
@@ -63,24 +63,21 @@ impl Walk {
             let Some((table, next)) = self.top() else { break };
             if *next == ENTRIES {
                 let table = *table;
-                self.ascend(table, budget, frames);
+                self.ascend(table, budget, env.frames);
                 continue;
             }
             let at = table.at(*next << 3);
-            let index = *next;
             *next = next.wrapping_add(1);
-            let entry = machine.load_u64(at);
+            let entry = env.machine.load_u64(at);
             if !present(entry) {
                 continue;
             }
+            // Unlinked first: whoever walks the space from here on finds nothing.
+            tree.store(at, 0, env.machine);
             if depth < levels {
-                // Unlinked first: whoever walks the space from here on finds nothing.
-                tree.store(at, 0, machine);
-                self.gfn = self.gfn << 9 | index;
                 self.descend(target(entry));
             } else {
-                tree.store(at, 0, machine);
-                page(Flushed::new(Gfn(self.gfn << 9 | index), tree.format.page(entry)));
+                page(Flushed(tree.format.page(entry)));
             }
         }
         steps
@@ -90,7 +87,6 @@ impl Walk {
         if self.depth > 1 {
             budget.free(table, frames);
         }
-        self.gfn >>= 9;
         self.depth = self.depth.saturating_sub(1);
         self.finished = self.depth == 0;
     }
@@ -108,25 +104,24 @@ impl AddressSpace {
     /// Takes the whole space down in slices, looking at up to `steps` entries in each; every page goes to `page`. The
     /// caller has made sure that no CPU and no device uses the space any more; the first slice flushes what the caches
     /// still hold.
-    pub fn tear_down(
+    pub fn tear_down<M: Machine>(
         &mut self,
+        env: &Env<'_, M>,
         state: &mut Teardown,
         steps: u32,
-        frames: &FrameTable,
-        machine: &impl Machine,
         page: impl FnMut(Flushed),
     ) -> Progress {
         if !state.flushed {
             // No CPU runs in the space and no device is attached, so nothing can be cached anew after this.
-            machine.flush_all(self.domain, self.scope());
+            env.machine.flush_all(self.domain, self.scope());
             state.flushed = true;
         }
         let mut left = steps;
         if let Some(iommu) = &self.iommu {
             let same_as_in_the_cpu_table = |page: Flushed| drop(page);
-            left = state.iommu.run(iommu, &mut self.budget, left, frames, machine, same_as_in_the_cpu_table);
+            left = state.iommu.run(env, iommu, &mut self.budget, left, same_as_in_the_cpu_table);
         }
-        state.cpu.run(&self.cpu, &mut self.budget, left, frames, machine, page);
+        state.cpu.run(env, &self.cpu, &mut self.budget, left, page);
         let iommu_done = self.iommu.is_none() || state.iommu.finished;
         if iommu_done && state.cpu.finished { Progress::Done } else { Progress::More }
     }

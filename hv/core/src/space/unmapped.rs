@@ -11,61 +11,34 @@ use crate::machine::{FlushScope, Machine};
 #[derive(Debug)]
 #[must_use = "the translation caches still hold this page"]
 pub struct Unmapped {
-    domain: DomId,
-    gfn: Gfn,
-    page: Page,
-    scope: FlushScope,
+    pub(super) domain: DomId,
+    pub(super) gfn: Gfn,
+    pub(super) page: Page,
+    pub(super) scope: FlushScope,
 }
 
 impl Unmapped {
-    pub(super) fn new(domain: DomId, gfn: Gfn, page: Page, scope: FlushScope) -> Self {
-        Self { domain, gfn, page, scope }
-    }
-
-    /// What was mapped.
-    pub fn page(&self) -> Page {
-        self.page
-    }
-
     /// Flushes this page.
     #[inline]
     pub fn flush(self, machine: &impl Machine) -> Flushed {
         machine.flush_page(self.domain, self.gfn, self.scope);
-        Flushed { gfn: self.gfn, page: self.page }
+        Flushed(self.page)
     }
 }
 
 /// A page that its former space can no longer reach, by page table or cached translation.
 #[derive(Debug)]
 #[must_use = "the frame has still to be released or unpinned"]
-pub struct Flushed {
-    gfn: Gfn,
-    page: Page,
-}
+pub struct Flushed(pub(super) Page);
 
 impl Flushed {
-    pub(super) fn new(gfn: Gfn, page: Page) -> Self {
-        Self { gfn, page }
-    }
-
     /// A private page that was never mapped, for tests of what comes after.
     #[cfg(test)]
     pub(crate) fn for_test(mfn: crate::ids::Mfn) -> Self {
-        let (rights, kind) = (super::Rights::ReadWrite, super::PageKind::Private);
-        Self { gfn: Gfn(0), page: Page { mfn, rights, kind } }
-    }
-
-    /// Where it was mapped.
-    pub fn gfn(&self) -> Gfn {
-        self.gfn
-    }
-
-    /// What was mapped there.
-    pub fn page(&self) -> Page {
-        self.page
+        Self(Page { mfn, rights: super::Rights::ReadWrite, kind: super::PageKind::Private })
     }
 
     pub(crate) fn into_page(self) -> Page {
-        self.page
+        self.0
     }
 }
