@@ -75,22 +75,20 @@ impl<'a> Bundle<'a> {
     pub fn new(archive: &'a [u8]) -> Result<Self, BundleError> {
         let bundle = Self { archive };
         let mut walk = Walk { archive, at: 0 };
-        let mut files = 0usize;
+        let mut files = 0;
         loop {
             let offset = walk.at;
-            let Some(file) = walk.step().map_err(|fault| BundleError { offset, fault })? else {
+            let fail = |fault| BundleError { offset, fault };
+            let Some(file) = walk.step().map_err(fail)? else {
                 return Ok(bundle);
             };
+            if files == FILES_MAX {
+                return Err(fail(BundleFault::TooMany));
+            }
+            if bundle.files().take(files).any(|earlier| earlier.name == file.name) {
+                return Err(fail(BundleFault::Duplicate));
+            }
             files = files.saturating_add(1);
-            let earlier = bundle.files().take_while(|earlier| earlier.offset < file.offset);
-            let fault = if files > FILES_MAX {
-                BundleFault::TooMany
-            } else if earlier.into_iter().any(|earlier| earlier.name == file.name) {
-                BundleFault::Duplicate
-            } else {
-                continue;
-            };
-            return Err(BundleError { offset, fault });
         }
     }
 

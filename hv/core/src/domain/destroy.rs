@@ -102,7 +102,10 @@ fn advance<M: Machine>(
 
 fn tear_down<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, teardown: &mut Teardown) -> Progress {
     domain.grants.forget_grants();
-    domain.unpin_vcpu_info(env);
+    for frame in domain.vcpus.iter_mut().filter_map(|vcpu| vcpu.info_frame.take()) {
+        let unpinned = env.frames.unpin(frame);
+        debug_assert!(unpinned.is_ok(), "a registered vCPU info page had no pin");
+    }
     let slot = domain.slot;
     let account = &mut domain.account;
     let page = |flushed: Flushed| {
@@ -124,13 +127,4 @@ fn finish<M: Machine>(env: &Env<'_, M>, dom: DomId) -> Result<Progress, Errno> {
     domain.space.discard_empty(env.frames);
     env.domains.give_back(domain.slot);
     Ok(Progress::Done)
-}
-
-impl Domain {
-    fn unpin_vcpu_info<M: Machine>(&mut self, env: &Env<'_, M>) {
-        for frame in self.vcpus.iter_mut().filter_map(|vcpu| vcpu.info_frame.take()) {
-            let unpinned = env.frames.unpin(frame);
-            debug_assert!(unpinned.is_ok(), "a registered vCPU info page had no pin");
-        }
-    }
 }

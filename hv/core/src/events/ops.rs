@@ -22,10 +22,8 @@ pub fn alloc_unbound<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId, re
     let remote_label = env.domains.label(remote).ok_or(Errno::ESRCH)?;
     let control = dom != caller && caller_has(env, caller, FLAG_CONTROL);
     env.domains.with(dom, |domain| {
-        if dom != caller && !(control && domain.is_building()) {
-            return Err(Errno::EPERM);
-        }
-        if !env.policy.may_event(domain.label(), remote_label) {
+        let for_it = dom == caller || control && domain.is_building();
+        if !for_it || !env.policy.may_event(domain.label(), remote_label) {
             return Err(Errno::EPERM);
         }
         domain.events.allocate(Binding::Unbound { remote }, VcpuId(0))
@@ -170,19 +168,13 @@ pub fn close_slice<M: Machine>(
     dom: DomId,
     next: &mut u32,
     ports: u32,
-    mut closed: impl FnMut(Binding),
+    closed: impl FnMut(Binding),
 ) -> Result<Progress, Errno> {
     let limit = env.domains.with(dom, |domain| domain.events.limit())?;
-    for _ in 0..ports {
-        if *next >= limit {
-            return Ok(Progress::Done);
-        }
-        if let Ok(binding) = close(env, dom, Port(*next)) {
-            closed(binding);
-        }
-        *next = next.wrapping_add(1);
-    }
-    Ok(if *next >= limit { Progress::Done } else { Progress::More })
+    let end = limit.min(next.saturating_add(ports));
+    (*next..end).filter_map(|port| close(env, dom, Port(port)).ok()).for_each(closed);
+    *next = end;
+    Ok(if end == limit { Progress::Done } else { Progress::More })
 }
 
 enum Route {
@@ -249,12 +241,7 @@ fn raise<M: Machine>(env: &Env<'_, M>, dom: DomId, interrupt: Binding, vcpu: Vcp
 pub fn status<M: Machine>(env: &Env<'_, M>, caller: DomId, dom: DomId, port: Port) -> Result<Channel, Errno> {
     let dom = dom.or_self(caller);
     let allowed = dom == caller || caller_has(env, caller, FLAG_CONTROL);
-    env.domains.with(dom, |domain| {
-        if !allowed {
-            return Err(Errno::EPERM);
-        }
-        domain.events.channel(port)
-    })?
+    env.domains.with(dom, |domain| if allowed { domain.events.channel(port) } else { Err(Errno::EPERM) })?
 }
 
 /// `EVTCHNOP_unmask`.

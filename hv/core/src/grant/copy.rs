@@ -33,15 +33,12 @@ pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Res
         return Err(Status::BadCopyArg);
     }
     let source = open(env, caller, &op.source, op.flags & GNTCOPY_SOURCE_GREF, Access::Read)?;
-    let dest = match open(env, caller, &op.dest, op.flags & GNTCOPY_DEST_GREF, Access::Write) {
-        Ok(dest) => dest,
-        Err(status) => {
-            close(env, source);
-            return Err(status);
-        }
-    };
-    let copied = run(env, caller, op, &source, &dest);
-    close(env, dest);
+    let dest = open(env, caller, &op.dest, op.flags & GNTCOPY_DEST_GREF, Access::Write);
+    let copied = dest.and_then(|dest| {
+        let copied = run(env, caller, op, &source, &dest);
+        close(env, dest);
+        copied
+    });
     close(env, source);
     copied
 }
