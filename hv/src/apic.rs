@@ -53,9 +53,7 @@ static TIMER_KHZ: AtomicU64 = AtomicU64::new(0);
 fn read(register: u32) -> u32 {
     match ACCESS.get() {
         // SAFETY: the mapping covers the APIC's page, `register` is a 16-byte aligned offset in it.
-        Some(Access::Memory(page)) => unsafe {
-            (page.address + u64::from(register)).as_ptr::<u32>().read_volatile()
-        },
+        Some(Access::Memory(page)) => unsafe { (page.address + u64::from(register)).as_ptr::<u32>().read_volatile() },
         // SAFETY: in x2APIC mode these MSRs exist; reading has no effect on memory.
         Some(Access::Msr) => unsafe { Msr::new(X2APIC_FIRST + register / 16).read() as u32 },
         None => 0,

@@ -38,7 +38,7 @@ impl Write for Sink {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         RING.lock().push(text);
         if OWN_SERIAL.load(Ordering::Relaxed) {
-            crate::serial::write_str(text);
+            return crate::serial::Serial.write_str(text);
         }
         Ok(())
     }
@@ -57,19 +57,15 @@ impl Log for Sink {
                 Level::Info => "",
                 Level::Debug | Level::Trace => "debug: ",
             };
-            line(format_args!("{mark}{}", record.args()));
+            let micros = crate::time::now().as_nanos() / 1000;
+            let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+            // The sink cannot fail.
+            let _ = writeln!(Sink, "[{seconds:5}.{micros:06}] hv: {mark}{}", record.args());
+            NEWS.store(true, Ordering::Relaxed);
         }
     }
 
     fn flush(&self) {}
-}
-
-/// Writes one line with its time.
-fn line(text: fmt::Arguments) {
-    let micros = crate::time::now().as_nanos() / 1000;
-    // The sink cannot fail.
-    let _ = writeln!(Sink, "[{:5}.{:06}] hv: {text}", micros / 1_000_000, micros % 1_000_000);
-    NEWS.store(true, Ordering::Relaxed);
 }
 
 /// Writes text of a domain (`console_io`), as it is.
@@ -85,13 +81,6 @@ pub fn init() {
     // It fails only when called twice.
     let _ = log::set_logger(&Sink);
     log::set_max_level(LevelFilter::Info);
-}
-
-/// `loglevel=` on the command line.
-pub fn set_level(word: &str) {
-    if let Ok(level) = word.parse() {
-        log::set_max_level(level);
-    }
 }
 
 /// Who writes to the serial line.

@@ -53,11 +53,18 @@ unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
     }
 }
 
-macro_rules! word {
-    ($atomic:ty, $address:expr) => {
-        // SAFETY: callers of `MachineMemory` name aligned words in frames that the frame table owns; those are RAM,
-        // which the direct map shows read-write and no Rust object lives in. Every access to such words is atomic.
-        unsafe { <$atomic>::from_ptr(at($address).as_mut_ptr()) }
+/// Accesses to words, each by one atomic operation.
+macro_rules! atomics {
+    ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty = $atomic:ident::$operation:ident($($order:ident),*);)*) => {
+        $(
+            #[inline]
+            fn $name(&self, address: Hpa, $($argument: $type),*) -> $result {
+                // SAFETY: callers name aligned words in frames that the frame table owns; those are RAM, which the
+                // direct map shows read-write and no Rust object lives in. Every access to such words is atomic.
+                let word: &$atomic = unsafe { $atomic::from_ptr(at(address).as_mut_ptr()) };
+                word.$operation($($argument,)* $(Ordering::$order),*)
+            }
+        )*
     };
 }
 
@@ -96,44 +103,15 @@ impl MachineMemory for Bare {
         }
     }
 
-    #[inline]
-    fn load_u32(&self, address: Hpa) -> u32 {
-        word!(AtomicU32, address).load(Ordering::Acquire)
-    }
-
-    #[inline]
-    fn load_u64(&self, address: Hpa) -> u64 {
-        word!(AtomicU64, address).load(Ordering::Acquire)
-    }
-
-    #[inline]
-    fn store_u8(&self, address: Hpa, value: u8) {
-        word!(AtomicU8, address).store(value, Ordering::Release);
-    }
-
-    #[inline]
-    fn store_u64(&self, address: Hpa, value: u64) {
-        word!(AtomicU64, address).store(value, Ordering::Release);
-    }
-
-    #[inline]
-    fn fetch_or_u64(&self, address: Hpa, bits: u64) -> u64 {
-        word!(AtomicU64, address).fetch_or(bits, Ordering::AcqRel)
-    }
-
-    #[inline]
-    fn fetch_and_u64(&self, address: Hpa, bits: u64) -> u64 {
-        word!(AtomicU64, address).fetch_and(bits, Ordering::AcqRel)
-    }
-
-    #[inline]
-    fn fetch_and_u16(&self, address: Hpa, bits: u16) -> u16 {
-        word!(AtomicU16, address).fetch_and(bits, Ordering::AcqRel)
-    }
-
-    #[inline]
-    fn compare_exchange_u32(&self, address: Hpa, current: u32, new: u32) -> Result<u32, u32> {
-        word!(AtomicU32, address).compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
+    atomics! {
+        load_u32() -> u32 = AtomicU32::load(Acquire);
+        load_u64() -> u64 = AtomicU64::load(Acquire);
+        store_u8(value: u8) -> () = AtomicU8::store(Release);
+        store_u64(value: u64) -> () = AtomicU64::store(Release);
+        fetch_or_u64(bits: u64) -> u64 = AtomicU64::fetch_or(AcqRel);
+        fetch_and_u64(bits: u64) -> u64 = AtomicU64::fetch_and(AcqRel);
+        fetch_and_u16(bits: u16) -> u16 = AtomicU16::fetch_and(AcqRel);
+        compare_exchange_u32(current: u32, new: u32) -> Result<u32, u32> = AtomicU32::compare_exchange(AcqRel, Acquire);
     }
 
     fn write_back(&self, address: Hpa) {

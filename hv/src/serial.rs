@@ -45,25 +45,19 @@ fn write_byte(byte: u8) {
     }
 }
 
-/// Writes text, with carriage returns added. Bytes are dropped when the port does not take them.
-pub fn write_str(text: &str) {
-    if !PRESENT.load(Ordering::Relaxed) {
-        return;
-    }
-    for byte in text.bytes() {
-        if byte == b'\n' {
-            write_byte(b'\r');
-        }
-        write_byte(byte);
-    }
-}
-
-/// The port as a formatter's target.
+/// The port as a formatter's target. Carriage returns are added; bytes are dropped when the port does not take them.
 pub struct Serial;
 
 impl fmt::Write for Serial {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        write_str(text);
+        if PRESENT.load(Ordering::Relaxed) {
+            for byte in text.bytes() {
+                if byte == b'\n' {
+                    write_byte(b'\r');
+                }
+                write_byte(byte);
+            }
+        }
         Ok(())
     }
 }

@@ -1,10 +1,8 @@
 //! Start-up in order, from the first Rust code to the first domain.
 
-use crate::boot::info::BootInfo;
 use crate::boot::report::{Finding, fact, fail};
-use crate::cpu::features::Features;
-use crate::cpu::percpu::PerCpu;
 use crate::{acpi, apic, cpu, domain, iommu, irq, legacy, logging, mm, pci, power, serial, system, time, traps};
+use crate::{boot::info::BootInfo, cpu::features::Features, cpu::percpu::PerCpu};
 use spin::Once;
 
 /// ACPI's power management timer where the firmware does not say (QEMU, most PCs).
@@ -35,8 +33,8 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
     if info.option("debug-exit").is_some() {
         power::enable_debug_exit();
     }
-    if let Some(level) = info.option("loglevel") {
-        logging::set_level(level);
+    if let Some(level) = info.option("loglevel").and_then(|word| word.parse().ok()) {
+        log::set_max_level(level);
     }
     // NX must be on before the final tables, which use it.
     cpu::init_control(&features);

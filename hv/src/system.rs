@@ -1,17 +1,16 @@
 //! What there is one of: the frame table, the sealed policy, the bundle.
 
-use crate::boot::info::BootInfo;
+use crate::boot::info::{BootInfo, Region};
 use crate::boot::report::{Finding, fact, fail};
 use crate::machine::Bare;
-use crate::mm::{self, Plan, Usable};
+use crate::mm::{self, Plan};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
-use hv_core::authority::SealedPolicy;
 use hv_core::bundle::{Bundle, File};
 use hv_core::domain::{DomainTable, Env};
-use hv_core::frames::FrameTable;
 use hv_core::ids::{Hpa, Mfn};
+use hv_core::{authority::SealedPolicy, frames::FrameTable};
 use spin::Once;
 
 /// Name of the compiled policy in the bundle.
@@ -76,7 +75,7 @@ fn make_frames(plan: &Plan) -> FrameTable {
     let mut storage = Vec::new();
     storage.resize_with(entries as usize, || AtomicU32::new(0));
     let frames = FrameTable::new(Box::leak(storage.into_boxed_slice()));
-    let range = |run: &Usable| Hpa(run.start).mfn()..Hpa(run.end).mfn();
+    let range = |run: &Region| Hpa(run.start).mfn()..Hpa(run.end).mfn();
     for run in &plan.own {
         frames.add_hypervisor(range(run));
     }
@@ -91,7 +90,7 @@ fn bundle_bytes(info: &BootInfo) -> (&'static [u8], Hpa) {
     const REMEDY: &str = "give QEMU -initrd BUNDLE, or GRUB module2 BUNDLE";
     let Some((start, bytes)) = info.bundle else { fail("bundle", format_args!("the boot loader gave none"), REMEDY) };
     let end = start.as_u64().saturating_add(bytes);
-    let in_ram = info.regions.iter().any(|run| run.ram && run.start <= start.as_u64() && end <= run.end);
+    let in_ram = info.regions.iter().any(|run| run.start <= start.as_u64() && end <= run.end);
     if !in_ram || !start.is_aligned(mm::layout::PAGE) {
         fail("bundle", format_args!("at {start:#x}, {bytes} bytes: not in RAM or not on a page"), REMEDY);
     }

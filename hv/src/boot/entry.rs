@@ -2,7 +2,7 @@
 //!
 //! Two ways in, one entry point. PVH (Xen public `arch-x86/hvm/start_info.h`; QEMU `-kernel`): EBX = start info.
 //! Multiboot2 (specification 2.0, section 3.3; GRUB): EAX = magic, EBX = boot information. Which it was is decided
-//! later by the magic number in memory. The tables made here map the first 4 GiB three times: at 0, at the direct
+//! later by the magic number in memory. The tables here map the first 4 GiB three times: at 0, at the direct
 //! map and at the hypervisor's own base; they are replaced as soon as the memory map is known (`mm::paging`).
 
 use core::arch::global_asm;
@@ -48,7 +48,6 @@ boot_stack_top:
 boot_gdt:
     .quad 0
     .quad 0x00af9a000000ffff        # 64-bit code, ring 0
-    .quad 0x00cf92000000ffff        # data, ring 0
 boot_gdt_pointer:
     .short boot_gdt_pointer - boot_gdt - 1
     .long boot_gdt
@@ -110,14 +109,7 @@ boot_stop:
     jmp boot_stop
 
     .code64
-boot_long_mode:
-    movl $0x10, %eax
-    movl %eax, %ds
-    movl %eax, %es
-    movl %eax, %ss
-    xorl %eax, %eax
-    movl %eax, %fs
-    movl %eax, %gs
+boot_long_mode:                     # the other segments are loaded by cpu::descriptors
     movq $boot_stack_top, %rsp
     movl %ebp, %edi
     xorl %ebp, %ebp

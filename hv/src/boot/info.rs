@@ -12,15 +12,13 @@ pub const COMMAND_LINE_MAX: usize = 512;
 /// The early tables show physical memory up to here; what the boot loader hands over must lie below.
 const EARLY_LIMIT: u64 = 4 << 30;
 
-/// A run of physical addresses.
+/// A run of RAM.
 #[derive(Clone, Copy, Debug)]
 pub struct Region {
     /// First byte.
     pub start: u64,
     /// One past the last byte.
     pub end: u64,
-    /// Whether it is RAM for general use.
-    pub ram: bool,
 }
 
 /// The boot loader's information.
@@ -28,7 +26,7 @@ pub struct Region {
 pub struct BootInfo {
     /// "PVH" or "Multiboot2".
     pub protocol: &'static str,
-    /// The firmware's memory map.
+    /// RAM for general use, as the firmware's memory map says.
     pub regions: Vec<Region, REGIONS_MAX>,
     /// The hypervisor's command line.
     pub command_line: String<COMMAND_LINE_MAX>,
@@ -52,12 +50,12 @@ impl BootInfo {
         }
     }
 
-    /// Adds a region of the firmware's memory map.
-    pub(super) fn add_region(&mut self, start: u64, bytes: u64, ram: bool) {
+    /// Adds RAM from the firmware's memory map.
+    pub(super) fn add_ram(&mut self, start: u64, bytes: u64) {
         let end = start.saturating_add(bytes).min(layout::DIRECT_MAP_BYTES);
         if start < end {
             // A map with more regions than we keep costs RAM, not safety.
-            let _ = self.regions.push(Region { start, end, ram });
+            let _ = self.regions.push(Region { start, end });
         }
     }
 

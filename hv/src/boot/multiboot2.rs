@@ -42,8 +42,9 @@ fn read_memory_map(info: &mut BootInfo, tag: u64, bytes: u64) -> Option<()> {
     let size = u64::from(read_u32(tag + 8)?).max(24);
     let mut entry = tag + 16;
     while entry + 24 <= tag + bytes {
-        let ram = read_u32(entry + 16)? == TYPE_RAM;
-        info.add_region(read_u64(entry)?, read_u64(entry + 8)?, ram);
+        if read_u32(entry + 16)? == TYPE_RAM {
+            info.add_ram(read_u64(entry)?, read_u64(entry + 8)?);
+        }
         entry += size;
     }
     Some(())

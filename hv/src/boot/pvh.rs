@@ -31,8 +31,9 @@ pub fn read(base: u64) -> Option<BootInfo> {
     let table = read_u64(base + MEMMAP)?;
     for index in 0..u64::from(read_u32(base + MEMMAP_ENTRIES)?.min(256)) {
         let entry = table.checked_add(index * MEMMAP_ENTRY)?;
-        let ram = read_u32(entry.checked_add(16)?)? == TYPE_RAM;
-        info.add_region(read_u64(entry)?, read_u64(entry.checked_add(8)?)?, ram);
+        if read_u32(entry.checked_add(16)?)? == TYPE_RAM {
+            info.add_ram(read_u64(entry)?, read_u64(entry.checked_add(8)?)?);
+        }
     }
     Some(info)
 }

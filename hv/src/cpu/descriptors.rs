@@ -3,8 +3,7 @@
 //! Ring 3 has one code and one data segment, both 64-bit flat; there is no 32-bit code segment and no LDT, so a domain
 //! cannot leave 64-bit mode. No gate can be called from ring 3.
 
-use crate::mm::map_stack;
-use crate::traps::entry;
+use crate::{mm::map_stack, traps::entry};
 use alloc::boxed::Box;
 use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
 use x86_64::instructions::tables::{lgdt, lidt, load_tss};
@@ -26,12 +25,9 @@ pub const USER_DATA: u16 = 0x20 | 3;
 pub const USER_CODE: u16 = 0x28 | 3;
 const TSS_SELECTOR: u16 = 0x30;
 
-/// Interrupt stack table slot (from 0) of double faults.
-const IST_DOUBLE_FAULT: u16 = 0;
-/// Interrupt stack table slot of non-maskable interrupts.
-const IST_NMI: u16 = 1;
-/// Interrupt stack table slot of machine checks.
-const IST_MACHINE_CHECK: u16 = 2;
+/// Non-maskable interrupts, double faults and machine checks come on stacks of their own; the place in this list is the
+/// slot in the interrupt stack table.
+const OWN_STACK: [u8; 3] = [2, 8, 18];
 /// Pages of each of these stacks.
 const IST_PAGES: u64 = 4;
 
@@ -64,8 +60,8 @@ impl Descriptors {
     /// Makes the tables and loads them. Answers a handle to change the task state segment through.
     pub fn install() -> Result<&'static mut Self, crate::mm::MapError> {
         let mut segment = TaskStateSegment::new();
-        for slot in [IST_DOUBLE_FAULT, IST_NMI, IST_MACHINE_CHECK] {
-            segment.interrupt_stack_table[usize::from(slot)] = map_stack(IST_PAGES)?;
+        for slot in 0..OWN_STACK.len() {
+            segment.interrupt_stack_table[slot] = map_stack(IST_PAGES)?;
         }
         segment.iomap_base = NO_BITMAP;
         let tables = Box::leak(Box::new(Self {
@@ -98,11 +94,8 @@ impl Descriptors {
                 let options = gate.set_handler_addr(entry::stub(vector));
                 options.set_privilege_level(PrivilegeLevel::Ring0).disable_interrupts(true);
                 options.set_code_selector(SegmentSelector(KERNEL_CODE));
-                match vector {
-                    2 => _ = options.set_stack_index(IST_NMI),
-                    8 => _ = options.set_stack_index(IST_DOUBLE_FAULT),
-                    18 => _ = options.set_stack_index(IST_MACHINE_CHECK),
-                    _ => {}
+                if let Some(slot) = OWN_STACK.iter().position(|own| *own == vector) {
+                    options.set_stack_index(slot as u16);
                 }
             }
         }

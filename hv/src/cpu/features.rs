@@ -33,17 +33,14 @@ impl Features {
         let basic = cpuid.get_feature_info();
         let structured = cpuid.get_extended_feature_info();
         let extended = cpuid.get_extended_processor_and_feature_identifiers();
-        let basic = basic.as_ref();
-        let structured = structured.as_ref();
-        let extended = extended.as_ref();
         Self {
-            nx: extended.is_some_and(|leaf| leaf.has_execute_disable()),
-            syscall: extended.is_some_and(|leaf| leaf.has_syscall_sysret()),
-            smep: structured.is_some_and(|leaf| leaf.has_smep()),
-            smap: structured.is_some_and(|leaf| leaf.has_smap()),
-            umip: structured.is_some_and(|leaf| leaf.has_umip()),
-            x2apic: basic.is_some_and(|leaf| leaf.has_x2apic()),
-            tsc_deadline: basic.is_some_and(|leaf| leaf.has_tsc_deadline()),
+            nx: extended.as_ref().is_some_and(|leaf| leaf.has_execute_disable()),
+            syscall: extended.as_ref().is_some_and(|leaf| leaf.has_syscall_sysret()),
+            smep: structured.as_ref().is_some_and(|leaf| leaf.has_smep()),
+            smap: structured.as_ref().is_some_and(|leaf| leaf.has_smap()),
+            umip: structured.as_ref().is_some_and(|leaf| leaf.has_umip()),
+            x2apic: basic.as_ref().is_some_and(|leaf| leaf.has_x2apic()),
+            tsc_deadline: basic.as_ref().is_some_and(|leaf| leaf.has_tsc_deadline()),
             invariant_tsc: cpuid.get_advanced_power_mgmt_info().is_some_and(|leaf| leaf.has_invariant_tsc()),
             tsc_khz: cpuid.get_tsc_info().and_then(|leaf| leaf.tsc_frequency()).map(|hertz| hertz / 1000),
         }

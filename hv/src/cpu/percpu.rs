@@ -3,12 +3,9 @@
 //! The first fields are known to the assembly in `traps::entry`; keep both in step.
 
 use super::descriptors::Descriptors;
-use crate::domain::Current;
 use crate::mm::{MapError, map_stack};
-use crate::time::Instant;
-use crate::traps::Frame;
+use crate::{domain::Current, time::Instant, traps::Frame};
 use alloc::boxed::Box;
-use core::mem::offset_of;
 use hv_core::ids::Slot;
 use hv_core::sched::{RunQueue, Timers};
 use x86_64::VirtAddr;
@@ -23,11 +20,11 @@ pub struct PerCpu {
     /// This structure's address.
     this: *mut PerCpu,
     /// One past the current vCPU's register frame; SYSCALL saves there, as traps do through the TSS.
-    frame_end: VirtAddr,
+    pub frame_end: VirtAddr,
     /// Top of this CPU's stack; empty whenever a domain runs.
-    stack_top: VirtAddr,
+    pub stack_top: VirtAddr,
     /// The domain's stack pointer for some instructions of the SYSCALL entry.
-    scratch: u64,
+    pub scratch: u64,
     /// Non-zero: the scheduler has work before the domain goes on. Always so when no domain is current.
     pub attention: u32,
     /// Non-zero while the CPU waits for interrupts in the idle loop.
@@ -49,13 +46,6 @@ pub struct PerCpu {
     /// GDT, IDT and TSS.
     pub descriptors: &'static mut Descriptors,
 }
-
-/// Offset of `frame_end`, for the assembly.
-pub const FRAME_END: usize = offset_of!(PerCpu, frame_end);
-/// Offset of `stack_top`, for the assembly.
-pub const STACK_TOP: usize = offset_of!(PerCpu, stack_top);
-/// Offset of `scratch`, for the assembly.
-pub const SCRATCH: usize = offset_of!(PerCpu, scratch);
 
 impl PerCpu {
     /// Makes the boot CPU's data, and points GS at it.

@@ -11,12 +11,10 @@ pub use native::{create, pause, set_entry, unpause};
 pub use policy::start;
 pub use schedule::{current_waits, resume, set_deadline, timer, usage, wake, yield_now};
 
-use crate::cpu::percpu;
-use crate::system::system;
 use crate::traps::{Frame, reason};
-use hv_core::domain::Death;
-use hv_core::events;
+use crate::{cpu::percpu, system::system};
 use hv_core::ids::{DomId, Slot, VcpuId};
+use hv_core::{domain::Death, events};
 use xen_abi::sched::SHUTDOWN_CRASH;
 
 /// A domain that a CPU runs.
@@ -45,8 +43,7 @@ pub fn current() -> Option<Current> {
 
 /// An exception of the current domain: it ends.
 pub fn exception(frame: &Frame, fault_address: u64) {
-    let why = reason::exception(frame, fault_address);
-    end_current(Death::new(SHUTDOWN_CRASH, format_args!("{why}")));
+    end_current(Death::new(SHUTDOWN_CRASH, format_args!("{}", reason::exception(frame, fault_address))));
 }
 
 /// Remembers how far the current domain's multicall has come; answers what was remembered.

@@ -1,15 +1,13 @@
 //! Native domains: made, sealed, paused.
 
 use super::{schedule, vcpus};
-use crate::system::system;
-use crate::traps::Frame;
 use crate::{iommu, mm, pci, time};
+use crate::{system::system, traps::Frame};
 use core::mem::offset_of;
 use hv_core::authority::table::{FLAG_DRIVER, KIND_NATIVE};
 use hv_core::domain::{self, Wait};
-use hv_core::error::Errno;
 use hv_core::ids::{DomId, Hpa, Label, VcpuId};
-use hv_core::machine::MachineMemory;
+use hv_core::{error::Errno, machine::MachineMemory};
 use xen_abi::native::ADDRESS_LIMIT;
 use xen_abi::xen::{VcpuInfo, VcpuTimeInfo};
 use zerocopy::IntoBytes;

@@ -15,10 +15,9 @@ const RESET_SLICE: u32 = 128;
 #[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     match EvtchnOp::try_from(call.command())? {
-        EvtchnOp::Send => call.input(|op: abi::EvtchnSend| {
-            wake(events::send(&call.env(), call.caller, Port(op.port))?);
-            Ok(())
-        }),
+        EvtchnOp::Send => {
+            call.input(|op: abi::EvtchnSend| events::send(&call.env(), call.caller, Port(op.port)).map(wake))
+        }
         other => serve_other(call, other),
     }
 }
@@ -29,13 +28,9 @@ fn serve_other(call: &Call, operation: EvtchnOp) -> Outcome {
     let (env, caller) = (&call.env(), call.caller);
     match operation {
         EvtchnOp::Send => Err(Errno::ENOSYS),
-        EvtchnOp::Unmask => call.input(|op: abi::EvtchnUnmask| {
-            wake(events::unmask(env, caller, Port(op.port))?);
-            Ok(())
-        }),
+        EvtchnOp::Unmask => call.input(|op: abi::EvtchnUnmask| events::unmask(env, caller, Port(op.port)).map(wake)),
         EvtchnOp::AllocUnbound => call.in_out(|op: &mut abi::EvtchnAllocUnbound| {
-            op.port = events::alloc_unbound(env, caller, DomId(op.dom), DomId(op.remote_dom))?.0;
-            Ok(())
+            events::alloc_unbound(env, caller, DomId(op.dom), DomId(op.remote_dom)).map(|port| op.port = port.0)
         }),
         EvtchnOp::BindInterdomain => call.in_out(|op: &mut abi::EvtchnBindInterdomain| {
             let (port, woken) = events::bind_interdomain(env, caller, DomId(op.remote_dom), Port(op.remote_port))?;
@@ -56,20 +51,16 @@ fn serve_other(call: &Call, operation: EvtchnOp) -> Outcome {
             irq::bound(caller, Pirq(op.pirq));
             Ok(())
         }),
-        EvtchnOp::BindIpi => call.in_out(|op: &mut abi::EvtchnBindIpi| {
-            op.port = events::bind_ipi(env, caller, op.vcpu)?.0;
-            Ok(())
-        }),
+        EvtchnOp::BindIpi => call
+            .in_out(|op: &mut abi::EvtchnBindIpi| events::bind_ipi(env, caller, op.vcpu).map(|port| op.port = port.0)),
         EvtchnOp::BindVcpu => {
             call.input(|op: abi::EvtchnBindVcpu| events::bind_vcpu(env, caller, Port(op.port), op.vcpu))
         }
         EvtchnOp::Close => call.input(|op: abi::EvtchnClose| {
-            closed(caller, events::close(env, caller, Port(op.port))?);
-            Ok(())
+            events::close(env, caller, Port(op.port)).map(|binding| closed(caller, binding))
         }),
         EvtchnOp::Status => call.in_out(|op: &mut abi::EvtchnStatus| {
-            describe(events::status(env, caller, DomId(op.dom), Port(op.port))?, op);
-            Ok(())
+            events::status(env, caller, DomId(op.dom), Port(op.port)).map(|status| describe(status, op))
         }),
         EvtchnOp::Reset => reset(call),
     }

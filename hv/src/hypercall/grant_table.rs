@@ -1,9 +1,8 @@
 //! `grant_table_op` (Xen public `grant_table.h`, version 1): batches of structures, each with a status of its own.
 
-use super::{Call, DomId, Errno, OK, Outcome};
+use super::{Call, DomId, Errno, OK, Outcome, Structure};
 use hv_core::grant::{self, GnttabOp, Status};
 use xen_abi::grant_table as abi;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Structures served before others get a chance.
 const SLICE: u32 = 32;
@@ -41,7 +40,7 @@ pub fn serve(call: &Call) -> Outcome {
 }
 
 /// Serves an array of structures, a slice a call. A structure that cannot be written back is not acted on.
-fn batch<T: FromBytes + IntoBytes + Immutable>(call: &Call, mut serve: impl FnMut(&mut T)) -> Outcome {
+fn batch<T: Structure>(call: &Call, mut serve: impl FnMut(&mut T)) -> Outcome {
     let count = u32::try_from(call.args()[2]).map_err(|_| Errno::EINVAL)?;
     let first = call.progress()?;
     let end = count.min(first.saturating_add(SLICE));

@@ -43,6 +43,11 @@ pub type Outcome = Result<Answer, Errno>;
 /// Success without a value.
 pub const OK: Outcome = Ok(Answer::Done(0));
 
+/// What can be copied in and out: any bytes are a value, and none of them are padding.
+pub trait Structure: FromBytes + IntoBytes + Immutable {}
+
+impl<T: FromBytes + IntoBytes + Immutable> Structure for T {}
+
 /// A hypercall being served.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
@@ -83,17 +88,14 @@ impl Call<'_> {
 
     /// Serves a command that only reads its structure.
     #[inline]
-    pub fn input<T: FromBytes + IntoBytes>(&self, act: impl FnOnce(T) -> Result<(), Errno>) -> Outcome {
+    pub fn input<T: Structure>(&self, act: impl FnOnce(T) -> Result<(), Errno>) -> Outcome {
         act(self.read(self.structure())?)?;
         OK
     }
 
     /// Serves a command whose structure has outputs. It is written back even if the command fails, since some tell in
     /// it how far they came.
-    pub fn in_out<T>(&self, act: impl FnOnce(&mut T) -> Result<(), Errno>) -> Outcome
-    where
-        T: FromBytes + IntoBytes + Immutable,
-    {
+    pub fn in_out<T: Structure>(&self, act: impl FnOnce(&mut T) -> Result<(), Errno>) -> Outcome {
         let mut op = self.read_in_out(self.structure())?;
         let outcome = act(&mut op);
         self.write(self.structure(), &op)?;
@@ -109,12 +111,12 @@ impl Call<'_> {
 
     /// Copies a structure in.
     #[inline]
-    pub fn read<T: FromBytes + IntoBytes>(&self, from: Gpa) -> Result<T, Errno> {
+    pub fn read<T: Structure>(&self, from: Gpa) -> Result<T, Errno> {
         self.memory(|space, machine| space.read(from, machine))
     }
 
     /// Copies a structure in that will be copied out again: it must be writable before anything is done.
-    pub fn read_in_out<T: FromBytes + IntoBytes>(&self, at: Gpa) -> Result<T, Errno> {
+    pub fn read_in_out<T: Structure>(&self, at: Gpa) -> Result<T, Errno> {
         let value = self.read(at)?;
         self.check_writable(at, size_of::<T>())?;
         Ok(value)
@@ -122,7 +124,7 @@ impl Call<'_> {
 
     /// Copies a structure out.
     #[inline]
-    pub fn write<T: IntoBytes + Immutable>(&self, to: Gpa, value: &T) -> Result<(), Errno> {
+    pub fn write<T: Structure>(&self, to: Gpa, value: &T) -> Result<(), Errno> {
         self.memory(|space, machine| space.write(to, value, machine))
     }
 

@@ -26,8 +26,7 @@ pub fn serve(call: &Call) -> Outcome {
             irq::unmap(caller, Pirq(u32::try_from(op.pirq).map_err(|_| Errno::EINVAL)?))
         }),
         abi::PHYSDEVOP_IRQ_STATUS_QUERY => call.in_out(|op: &mut abi::PhysdevIrqStatusQuery| {
-            op.flags = irq::status(caller, Pirq(op.irq))?;
-            Ok(())
+            irq::status(caller, Pirq(op.irq)).map(|flags| op.flags = flags)
         }),
         _ => Err(Errno::ENOSYS),
     }

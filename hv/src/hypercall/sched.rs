@@ -4,10 +4,9 @@ use super::{Answer, Call, DomId, Errno, Gpa, OK, Outcome, domain, system, wake};
 use crate::irq;
 use crate::time::{self, Instant};
 use heapless::Vec;
-use hv_core::domain::Death;
 use hv_core::events::{self, PIRQS_MAX};
 use hv_core::ids::{Pirq, Port, VcpuId};
-use hv_core::sched::TimerKind;
+use hv_core::{domain::Death, sched::TimerKind};
 use xen_abi::sched as abi;
 use zerocopy::IntoBytes;
 

@@ -5,7 +5,7 @@
 //! frames that domains are made of.
 
 use super::layout::{self, LARGE_PAGE, PAGE, page_down, page_up};
-use crate::boot::info::{BootInfo, REGIONS_MAX};
+use crate::boot::info::{BootInfo, REGIONS_MAX, Region};
 use heapless::Vec;
 
 /// Memory below this is left alone: firmware data, boot loader structures, start-up code of more CPUs.
@@ -21,29 +21,20 @@ const HEAP_SHARE: u64 = 64;
 /// Bytes of a frame's entry in the frame table, which lies in the heap.
 const FRAME_ENTRY: u64 = 4;
 
-/// A run of RAM that may become frames, page aligned.
-#[derive(Clone, Copy, Debug)]
-pub struct Usable {
-    /// First byte.
-    pub start: u64,
-    /// One past the last byte.
-    pub end: u64,
-}
-
 /// Physical memory as it was divided up.
 pub struct Plan {
     /// RAM that may become frames.
-    pub usable: Vec<Usable, REGIONS_MAX>,
+    pub usable: Vec<Region, REGIONS_MAX>,
     /// Bytes of RAM in all.
     pub ram_bytes: u64,
     /// One past the highest RAM address.
     pub ram_end: u64,
     /// The hypervisor's own memory: the image and the pool.
-    pub own: [Usable; 2],
+    pub own: [Region; 2],
     /// The pool's part for page tables.
-    pub(super) tables: Usable,
+    pub(super) tables: Region,
     /// The pool's part for the heap.
-    pub(super) heap: Usable,
+    pub(super) heap: Region,
 }
 
 impl Plan {
@@ -51,42 +42,42 @@ impl Plan {
     pub fn new(info: &BootInfo) -> Result<Self, u64> {
         let mut usable = Vec::new();
         let (mut ram_bytes, mut ram_end) = (0, 0);
-        for region in info.regions.iter().filter(|region| region.ram) {
+        for region in &info.regions {
             ram_bytes += region.end - region.start;
             ram_end = ram_end.max(region.end);
-            add(&mut usable, Usable { start: page_up(region.start.max(LOW_MEMORY)), end: page_down(region.end) });
+            add(&mut usable, Region { start: page_up(region.start.max(LOW_MEMORY)), end: page_down(region.end) });
         }
         let layout::Image { start, end, .. } = layout::image();
-        let image = Usable { start, end };
+        let image = Region { start, end };
         reserve(&mut usable, image);
         for (start, bytes) in info.bundle.into_iter().chain(info.loader) {
             let (start, end) = (start.as_u64(), start.as_u64().saturating_add(bytes));
-            reserve(&mut usable, Usable { start: page_down(start), end: page_up(end) });
+            reserve(&mut usable, Region { start: page_down(start), end: page_up(end) });
         }
         let table_bytes = TABLE_SPARE + (ram_bytes / LARGE_PAGE / 512 + 2 * REGIONS_MAX as u64) * PAGE;
         let heap_bytes = page_up(HEAP_BASE_BYTES + ram_bytes / HEAP_SHARE + ram_end / PAGE * FRAME_ENTRY);
         let wanted = table_bytes + heap_bytes;
-        let holds_pool = |run: &&Usable| run.end.min(POOL_LIMIT).saturating_sub(run.start) >= wanted;
+        let holds_pool = |run: &&Region| run.end.min(POOL_LIMIT).saturating_sub(run.start) >= wanted;
         let start = usable.iter().find(holds_pool).ok_or(wanted)?.start;
-        let pool = Usable { start, end: start + wanted };
+        let pool = Region { start, end: start + wanted };
         reserve(&mut usable, pool);
-        let tables = Usable { start, end: start + table_bytes };
-        let heap = Usable { start: tables.end, end: pool.end };
+        let tables = Region { start, end: start + table_bytes };
+        let heap = Region { start: tables.end, end: pool.end };
         Ok(Self { usable, ram_bytes, ram_end, own: [image, pool], tables, heap })
     }
 }
 
 /// Adds a run. An empty one is none; one that does not fit in the list is given up.
-fn add(usable: &mut Vec<Usable, REGIONS_MAX>, run: Usable) {
+fn add(usable: &mut Vec<Region, REGIONS_MAX>, run: Region) {
     if run.start < run.end {
         let _ = usable.push(run);
     }
 }
 
 /// Takes a range out of the usable runs. It may overlap any number of them.
-fn reserve(usable: &mut Vec<Usable, REGIONS_MAX>, range: Usable) {
+fn reserve(usable: &mut Vec<Region, REGIONS_MAX>, range: Region) {
     for run in core::mem::take(usable) {
-        add(usable, Usable { start: run.start, end: run.end.min(range.start) });
-        add(usable, Usable { start: run.start.max(range.end), end: run.end });
+        add(usable, Region { start: run.start, end: run.end.min(range.start) });
+        add(usable, Region { start: run.start.max(range.end), end: run.end });
     }
 }

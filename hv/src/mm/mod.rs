@@ -5,7 +5,7 @@ mod heap;
 pub mod layout;
 mod paging;
 
-pub use early::{Plan, Usable};
+pub use early::Plan;
 pub use heap::free_bytes as heap_free;
 pub use layout::direct;
 pub use paging::{DeviceMapping, MapError, UPPER_HALF, hypervisor_root, load_root};

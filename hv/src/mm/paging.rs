@@ -4,9 +4,9 @@
 //! each domain's top-level table, so that what is mapped later (devices, stacks) appears everywhere. W^X: text is the
 //! only executable range and nothing else maps its frames.
 
-use super::layout::{self, DEVICE_BASE, DIRECT_MAP_BYTES, LARGE_PAGE, PAGE, Image, direct, page_down, page_up};
-use super::{Plan, Usable};
-use crate::boot::info::BootInfo;
+use super::Plan;
+use super::layout::{self, DEVICE_BASE, DIRECT_MAP_BYTES, Image, LARGE_PAGE, PAGE, direct, page_down, page_up};
+use crate::boot::info::{BootInfo, Region};
 use spin::{Mutex, Once};
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::page_table::PageTableFlags as Flags;
@@ -28,7 +28,7 @@ static ROOT: Once<PhysAddr> = Once::new();
 /// The tables and what they grow from.
 struct Tables {
     root: PhysAddr,
-    pool: Usable,
+    pool: Region,
     next_device: VirtAddr,
     next_stack: VirtAddr,
 }
@@ -103,7 +103,7 @@ impl Tables {
     /// Maps all RAM but the image.
     fn map_ram(&mut self, info: &BootInfo) -> Result<(), MapError> {
         let hole = layout::image();
-        for region in info.regions.iter().filter(|region| region.ram) {
+        for region in &info.regions {
             let (start, end) = (page_up(region.start), page_down(region.end.min(DIRECT_MAP_BYTES)));
             for (from, to) in [(start, end.min(hole.start)), (start.max(hole.end), end)] {
                 let frame = PhysAddr::new(from);

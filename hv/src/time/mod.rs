@@ -1,4 +1,4 @@
-//! System time: nanoseconds since the hypervisor's first instruction, from the TSC, with the same arithmetic that
+//! System time: nanoseconds since the hypervisor's first Rust code, from the TSC, with the same arithmetic that
 //! domains use on their shared info (Xen public `xen.h`, `vcpu_time_info`).
 
 mod calibrate;
@@ -20,12 +20,12 @@ impl Instant {
     /// Never.
     pub const NEVER: Instant = Instant(u64::MAX);
 
-    /// `nanos` after the hypervisor's first instruction.
+    /// `nanos` after the hypervisor's start.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// Nanoseconds since the hypervisor's first instruction.
+    /// Nanoseconds since the hypervisor's start.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }

@@ -1,11 +1,9 @@
 //! The end: a record of what happened on the serial line, then stop. Nothing here takes a lock or allocates.
 
 use super::Frame;
-use crate::mm::layout;
-use crate::serial::Serial;
-use core::fmt::Write;
-use core::panic::PanicInfo;
+use crate::{mm::layout, serial::Serial};
 use core::sync::atomic::{AtomicBool, Ordering};
+use core::{fmt::Write, panic::PanicInfo};
 use x86_64::registers::control::{Cr2, Cr3};
 
 /// Words of stack shown.
@@ -34,8 +32,8 @@ fn begin() {
     }
 }
 
-/// An exception in the hypervisor.
-pub fn exception(frame: &Frame) -> ! {
+/// An exception in the hypervisor; also a double fault or machine check, on a stack of its own, from anywhere.
+pub extern "C" fn exception(frame: &Frame) -> ! {
     begin();
     // The serial port cannot fail.
     let _ = writeln!(Serial, "\nhv: CRASH: {} ({}) in the hypervisor", exception_name(frame.vector), frame.vector);
@@ -66,7 +64,11 @@ fn stack(rsp: u64) {
 }
 
 fn finish() -> ! {
-    let _ = writeln!(Serial, "hv: stopped; all domains are lost ({} NMIs since boot)", super::entry::nmis());
+    let _ = writeln!(
+        Serial,
+        "hv: stopped; all domains are lost ({} NMIs since boot)",
+        super::entry::NMIS.load(Ordering::Relaxed)
+    );
     crate::power::debug_exit(EXIT_CODE);
     crate::power::halt()
 }

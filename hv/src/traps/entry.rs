@@ -8,14 +8,19 @@
 //! Alignment-check (AC), direction and single-step flags of ring 3 are cleared on the way in: by SFMASK for SYSCALL, by
 //! POPFQ otherwise (an interrupt gate leaves AC, which would switch SMAP off).
 
-use super::{VECTOR_SYSCALL, trap_fatal, trap_from_domain, trap_from_hypervisor};
+use super::{VECTOR_SYSCALL, trap_from_domain, trap_from_hypervisor};
 use crate::cpu::descriptors::{USER_CODE, USER_DATA};
-use crate::cpu::percpu::{FRAME_END, SCRATCH, STACK_TOP};
-use core::arch::global_asm;
+use crate::cpu::percpu::PerCpu;
+use core::arch::{asm, global_asm};
+use core::{mem::offset_of, sync::atomic::AtomicU64};
 use x86_64::VirtAddr;
 
 /// Bytes of a stub.
 const STUB_BYTES: u64 = 16;
+
+/// Non-maskable interrupts so far. They are counted and otherwise ignored: a device must not be able to stop the
+/// hypervisor with one.
+pub static NMIS: AtomicU64 = AtomicU64::new(0);
 
 global_asm!(
     r#"
@@ -40,11 +45,10 @@ trap_stubs:
     .rept 256
         .balign 16
         .if (vector == 2)
-            lock inc qword ptr [rip + nmi_count]
+            lock inc qword ptr [rip + {nmis}]
             iretq
         .else
-            .if (vector == 8) || ((vector >= 10) && (vector <= 14)) || (vector == 17) || (vector == 21) || (vector == 29) || (vector == 30)
-            .else
+            .if (vector != 8) && ((vector < 10) || (vector > 14)) && (vector != 17) && (vector != 21) && (vector != 29) && (vector != 30)
                 push 0
             .endif
             push vector
@@ -68,7 +72,7 @@ trap_entry:
     push 2
     popfq
     call {trap_from_domain}
-    jmp resume
+    jmp resume_domain
 1:  save_registers
     cld
     mov rdi, rsp
@@ -102,7 +106,8 @@ syscall_entry:
     mov rsp, gs:[{stack_top}]
     call {hypercall}
 
-resume:
+    .globl resume_domain
+resume_domain:
     mov rsp, rax
     cmp dword ptr [rsp + 15 * 8], {vector_syscall}
     jne 2f
@@ -119,44 +124,24 @@ resume:
     add rsp, 16
     swapgs
     iretq
-
-    .globl enter_domain
-enter_domain:
-    mov rax, rdi
-    jmp resume
-
-    .globl on_stack
-on_stack:
-    mov rsp, rdi
-    xor ebp, ebp
-    call rsi
-    ud2
-    .popsection
-
-    .pushsection .bss.nmi_count, "aw", @nobits
-    .balign 8
-    .globl nmi_count
-nmi_count: .skip 8
     .popsection
 "#,
-    stack_top = const STACK_TOP,
-    scratch = const SCRATCH,
-    frame_end = const FRAME_END,
+    stack_top = const offset_of!(PerCpu, stack_top),
+    scratch = const offset_of!(PerCpu, scratch),
+    frame_end = const offset_of!(PerCpu, frame_end),
     user_data = const USER_DATA,
     user_code = const USER_CODE,
     vector_syscall = const VECTOR_SYSCALL,
     trap_from_domain = sym trap_from_domain,
     trap_from_hypervisor = sym trap_from_hypervisor,
-    trap_fatal = sym trap_fatal,
+    trap_fatal = sym super::crash::exception,
+    nmis = sym NMIS,
     hypercall = sym crate::hypercall::entry,
 );
 
 unsafe extern "C" {
     static trap_stubs: u8;
     static syscall_entry: u8;
-    static nmi_count: core::sync::atomic::AtomicU64;
-    fn enter_domain(frame: *mut super::Frame) -> !;
-    fn on_stack(top: VirtAddr, then: extern "C" fn() -> !) -> !;
 }
 
 /// The entry point of a vector.
@@ -169,22 +154,17 @@ pub fn syscall() -> VirtAddr {
     VirtAddr::from_ptr(&raw const syscall_entry)
 }
 
-/// Non-maskable interrupts so far. They are counted and otherwise ignored: a device must not be able to stop the
-/// hypervisor with one.
-pub fn nmis() -> u64 {
-    // SAFETY: the counter is an aligned word in .bss that is only ever changed by a locked increment.
-    unsafe { nmi_count.load(core::sync::atomic::Ordering::Relaxed) }
-}
-
 /// Leaves the hypervisor for the domain whose registers are in `frame`.
 pub fn enter(frame: *mut super::Frame) -> ! {
     // SAFETY: `frame` is the current vCPU's frame, which the per-CPU data names too, with ring 3 selectors; the CPU's
     // stack is given up, as at every exit.
-    unsafe { enter_domain(frame) }
+    unsafe { asm!("jmp resume_domain", in("rax") frame, options(noreturn)) }
 }
 
 /// Gives up the current stack and goes on in `then` at the top of another.
 pub fn switch_stack(top: VirtAddr, then: extern "C" fn() -> !) -> ! {
     // SAFETY: `top` is the top of a mapped, unused stack; nothing on the old one is used again, as this never returns.
-    unsafe { on_stack(top, then) }
+    unsafe {
+        asm!("mov rsp, {}", "xor ebp, ebp", "call {}", "ud2", in(reg) top.as_u64(), in(reg) then, options(noreturn))
+    }
 }

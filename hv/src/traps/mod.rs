@@ -35,11 +35,6 @@ extern "C" fn trap_from_hypervisor(frame: &mut Frame) {
     }
 }
 
-/// A double fault or machine check, on a stack of its own, from anywhere.
-extern "C" fn trap_fatal(frame: &mut Frame) -> ! {
-    crash::exception(frame)
-}
-
 fn interrupt(vector: u64) {
     match vector as u8 {
         apic::SPURIOUS_VECTOR => {}

@@ -3,11 +3,10 @@
 mod build;
 mod info;
 
-use super::{Answer, Call, DomId, Errno, Gpa, Outcome, domain, system};
+use super::{Answer, Call, DomId, Errno, Gpa, Outcome, Structure, domain, system};
 use crate::{logging, pci, power};
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_DRIVER, FLAG_LOG};
 use xen_abi::platform as abi;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Bytes of log that one call takes at most.
 const LOG_CHUNK: usize = 1024;
@@ -38,14 +37,12 @@ pub fn serve(call: &Call) -> Outcome {
         abi::GRANT_INFO => in_out(call, info::grant),
         abi::MACHINE_INFO => in_out(call, info::machine),
         abi::POWER => input(call, power),
-        abi::DEVICE_DESCRIBE => in_out(call, |op: &mut abi::DeviceDescribe| {
-            *op = pci::describe(call.caller, op.index)?;
-            Ok(())
-        }),
-        abi::CONFIG_READ => in_out(call, |op: &mut abi::ConfigAccess| {
-            op.value = pci::config_read(call.caller, op)?;
-            Ok(())
-        }),
+        abi::DEVICE_DESCRIBE => {
+            in_out(call, |op: &mut abi::DeviceDescribe| pci::describe(call.caller, op.index).map(|device| *op = device))
+        }
+        abi::CONFIG_READ => {
+            in_out(call, |op: &mut abi::ConfigAccess| pci::config_read(call.caller, op).map(|value| op.value = value))
+        }
         abi::CONFIG_WRITE => input(call, |op| pci::config_write(call.caller, &op)),
         abi::READ_LOG => in_out(call, |op| read_log(call, op)),
         _ => Err(Errno::ENOSYS),
@@ -64,16 +61,13 @@ fn check_size<T>(call: &Call) -> Result<(), Errno> {
 }
 
 /// [`Call::input`] for a structure whose size is told.
-fn input<T: FromBytes + IntoBytes>(call: &Call, act: impl FnOnce(T) -> Result<(), Errno>) -> Outcome {
+fn input<T: Structure>(call: &Call, act: impl FnOnce(T) -> Result<(), Errno>) -> Outcome {
     check_size::<T>(call)?;
     call.input(act)
 }
 
 /// [`Call::in_out`] for a structure whose size is told.
-fn in_out<T>(call: &Call, act: impl FnOnce(&mut T) -> Result<(), Errno>) -> Outcome
-where
-    T: FromBytes + IntoBytes + Immutable,
-{
+fn in_out<T: Structure>(call: &Call, act: impl FnOnce(&mut T) -> Result<(), Errno>) -> Outcome {
     check_size::<T>(call)?;
     call.in_out(act)
 }
