@@ -72,7 +72,7 @@ impl Connection {
     /// Whether it leaves so much unread that its requests have to wait.
     #[must_use]
     pub fn is_backed_up(&self) -> bool {
-        self.messages.len() >= quota::OUTSTANDING
+        self.messages.len() >= quota::OUTSTANDING || self.output.len() - self.sent >= quota::OUTSTANDING_BYTES
     }
 
     /// Opens a transaction and gives its id.

@@ -12,12 +12,16 @@ use xen_abi::errno::Errno;
 /// Collisions in a row after which the policy domain's next transaction has the store to itself.
 const CONFLICTS_MAX: u32 = 3;
 
-/// What the engine asks of the world when the policy domain introduces or releases a domain.
+/// What the engine asks of the world.
 pub trait Rings {
     /// Map the ring of `domain` and bind its event channel `port`.
     fn attach(&mut self, domain: DomId, port: u32) -> Result<(), Errno>;
     /// The opposite. Must succeed or be made up for later; the domain is gone.
     fn detach(&mut self, domain: DomId);
+    /// Whether so little memory is left that only the policy domain may take more.
+    fn memory_is_short(&self) -> bool {
+        false
+    }
 }
 
 /// The whole state of the server.
@@ -28,10 +32,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// A server with an empty store and no connection.
+    /// A server with an empty store and no connection, which holds at most `memory_quota` bytes for each domain but the
+    /// policy domain.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn new(memory_quota: usize) -> Self {
+        Engine { store: Store::new(memory_quota), connections: BTreeMap::new() }
     }
 
     /// The tree, for inspection.
@@ -113,6 +118,14 @@ impl Engine {
     #[must_use]
     pub fn memory_of(&self, domain: DomId) -> usize {
         self.store.usage(domain).bytes + self.connections.get(&domain).map_or(0, Connection::held_bytes)
+    }
+
+    /// Bytes that may still be held for `domain`.
+    pub(crate) fn memory_left(&self, domain: DomId) -> usize {
+        if domain.is_privileged() {
+            return usize::MAX;
+        }
+        self.store.memory_quota().saturating_sub(self.memory_of(domain))
     }
 
     pub(crate) fn fire(&mut self, events: &[Event]) {

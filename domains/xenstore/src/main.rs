@@ -1,6 +1,7 @@
 //! The xenstore domain: serves every introduced domain's ring with the engine of the library.
 //!
-//! The policy domain's connection comes by argument, `policy-port=N`; all others by its `INTRODUCE`. Each connection
+//! The policy domain's connection comes by argument, `policy-port=N`; all others, at most `clients=N` at once, by its
+//! `INTRODUCE`. Each connection
 //! gets a bounded number of requests in turn, so that none can keep the others waiting.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 #![forbid(unsafe_code)]

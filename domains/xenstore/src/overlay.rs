@@ -78,10 +78,22 @@ pub struct Overlay {
     touched: BTreeMap<Path, Touched>,
     events: Vec<Event>,
     bytes: usize,
+    bytes_max: usize,
 }
 
-/// Bytes of bookkeeping that a touched node counts for.
-const TOUCHED_OVERHEAD: usize = 64;
+/// Bytes of bookkeeping that a touched node counts for, besides its path and what it becomes.
+const TOUCHED_OVERHEAD: usize = 128;
+/// Bytes that an event counts for, besides the path.
+const EVENT_OVERHEAD: usize = 224;
+
+/// By how much what a domain owns would grow or shrink.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// Nodes.
+    pub nodes: isize,
+    /// Bytes of them, as [`charged_bytes`] counts.
+    pub bytes: isize,
+}
 
 impl Overlay {
     /// For a transaction.
@@ -97,13 +109,24 @@ impl Overlay {
     }
 
     fn new(recording: Recording) -> Self {
-        Overlay { recording, touched: BTreeMap::new(), events: Vec::new(), bytes: 0 }
+        Overlay { recording, touched: BTreeMap::new(), events: Vec::new(), bytes: 0, bytes_max: usize::MAX }
     }
 
     /// Bytes that it holds.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The client's memory quota lets it grow by `bytes` from here.
+    pub fn may_grow_by(&mut self, bytes: usize) {
+        self.bytes_max = self.bytes.saturating_add(bytes);
+    }
+
+    /// By how much it may still grow.
+    #[must_use]
+    pub fn memory_left(&self) -> usize {
+        self.bytes_max.saturating_sub(self.bytes)
     }
 
     /// Each node noted, with the generation that it had.
@@ -121,9 +144,9 @@ impl Overlay {
         (writes, self.events)
     }
 
-    /// By how much each owner's number of nodes would grow or shrink.
+    /// By how much what each owner has would grow or shrink.
     #[must_use]
-    pub fn node_deltas(&self, store: &Store) -> BTreeMap<DomId, isize> {
+    pub fn deltas(&self, store: &Store) -> BTreeMap<DomId, Delta> {
         let mut deltas = BTreeMap::new();
         for (path, touched) in &self.touched {
             let now = match &touched.state {
@@ -131,13 +154,13 @@ impl Overlay {
                 State::Written(node) => Some(node),
                 State::Removed => None,
             };
-            count(&mut deltas, store.get(path), -1);
-            count(&mut deltas, now, 1);
+            count(&mut deltas, path, store.get(path).map(|node| &**node), -1);
+            count(&mut deltas, path, now.map(|node| &**node), 1);
         }
         deltas
     }
 
-    /// The node at `path` as the transaction sees it.
+    /// The node at `path` as the transaction sees it. Fails when a transaction has no room to note that it was seen.
     pub fn get(&mut self, store: &Store, path: &Path, client: DomId) -> Result<Option<Rc<Node>>, Errno> {
         if let Some(touched) = self.touched.get(path) {
             return Ok(match &touched.state {
@@ -148,7 +171,7 @@ impl Overlay {
         }
         let node = store.get(path).cloned();
         if self.recording == Recording::Transaction {
-            self.room_for(1, client)?;
+            self.room_for(1, seen_bytes(path), client)?;
             self.note(path.clone(), node.as_ref(), State::Seen);
         }
         Ok(node)
@@ -163,8 +186,10 @@ impl Overlay {
         events: impl IntoIterator<Item = Event>,
     ) -> Result<(), Errno> {
         let fresh = writes.iter().filter(|write| !self.touched.contains_key(&write.path)).count();
+        let events: Vec<Event> = events.into_iter().filter(|event| !self.events.contains(event)).collect();
         if self.recording == Recording::Transaction {
-            self.room_for(fresh, client)?;
+            let of_writes = writes.iter().map(|write| self.growth_by(write)).sum::<usize>();
+            self.room_for(fresh, of_writes + events.iter().map(event_bytes).sum::<usize>(), client)?;
         }
         self.check_quotas(store, client, &writes)?;
         for Write { path, node } in writes {
@@ -175,10 +200,8 @@ impl Overlay {
             self.note(path.clone(), store.get(&path), state);
         }
         for event in events {
-            if !self.events.contains(&event) {
-                self.bytes += TOUCHED_OVERHEAD + event.path.as_str().len();
-                self.events.push(event);
-            }
+            self.bytes += event_bytes(&event);
+            self.events.push(event);
         }
         Ok(())
     }
@@ -187,51 +210,52 @@ impl Overlay {
         if client.is_privileged() {
             return Ok(());
         }
-        let mut deltas = self.node_deltas(store);
-        let mut bytes = self.bytes;
+        let mut deltas = self.deltas(store);
         for Write { path, node } in writes {
             let before = match self.touched.get(path).map(|touched| &touched.state) {
                 None | Some(State::Seen) => store.get(path),
                 Some(State::Written(node)) => Some(node),
                 Some(State::Removed) => None,
             };
-            if let Some(before) = before {
-                *deltas.entry(before.permissions.owner()).or_default() -= 1;
-            }
+            count(&mut deltas, path, before.map(|node| &**node), -1);
+            count(&mut deltas, path, node.as_ref(), 1);
             let Some(node) = node else { continue };
-            *deltas.entry(node.permissions.owner()).or_default() += 1;
             let grows = before.is_none_or(|before| node.size() > before.size());
             if grows && node.size() > quota::NODE_BYTES || node.permissions.count() > quota::PERMISSIONS_PER_NODE {
                 return Err(Errno::ENOSPC);
             }
-            bytes += charged_bytes(path, node);
         }
-        for (owner, delta) in deltas.into_iter().filter(|(owner, delta)| *delta > 0 && !owner.is_privileged()) {
-            if store.usage(owner).nodes + delta.unsigned_abs() > quota::NODES {
-                return Err(Errno::ENOSPC);
-            }
+        let own = deltas.get(&client).copied().unwrap_or_default();
+        if self.recording == Recording::SingleRequest && own.bytes > 0 && own.bytes.unsigned_abs() > self.bytes_max {
+            return Err(Errno::ENOMEM);
         }
-        if store.usage(client).bytes + bytes > quota::MEMORY {
+        store.check_owners(&deltas)
+    }
+
+    fn room_for(&self, nodes: usize, bytes: usize, client: DomId) -> Result<(), Errno> {
+        if client.is_privileged() {
+            return Ok(());
+        }
+        if self.touched.len() + nodes > quota::NODES_PER_TRANSACTION {
+            return Err(Errno::ENOSPC);
+        }
+        if self.bytes + bytes > self.bytes_max {
             return Err(Errno::ENOMEM);
         }
         Ok(())
     }
 
-    fn room_for(&self, fresh: usize, client: DomId) -> Result<(), Errno> {
-        if !client.is_privileged() && self.touched.len() + fresh > quota::NODES_PER_TRANSACTION {
-            return Err(Errno::ENOSPC);
-        }
-        Ok(())
+    /// Bytes that it holds more once it has `write`.
+    fn growth_by(&self, write: &Write) -> usize {
+        let becomes = write.node.as_ref().map_or(0, |node| charged_bytes(&write.path, node));
+        let held = self.touched.get(&write.path).map_or(0, |touched| held_bytes(&write.path, &touched.state));
+        (seen_bytes(&write.path) + becomes).saturating_sub(held)
     }
 
     fn note(&mut self, path: Path, in_store: Option<&Rc<Node>>, state: State) {
-        let cost = |state: &State| match state {
-            State::Written(node) => charged_bytes(&path, node),
-            State::Seen | State::Removed => TOUCHED_OVERHEAD + path.as_str().len(),
-        };
-        self.bytes += cost(&state);
+        self.bytes += held_bytes(&path, &state);
         if let Some(touched) = self.touched.get_mut(&path) {
-            self.bytes = self.bytes.saturating_sub(cost(&touched.state));
+            self.bytes = self.bytes.saturating_sub(held_bytes(&path, &touched.state));
             touched.state = state;
         } else {
             let base = in_store.map(|node| node.generation);
@@ -240,8 +264,26 @@ impl Overlay {
     }
 }
 
-fn count(deltas: &mut BTreeMap<DomId, isize>, node: Option<&Rc<Node>>, by: isize) {
+fn seen_bytes(path: &Path) -> usize {
+    TOUCHED_OVERHEAD + path.as_str().len()
+}
+
+fn held_bytes(path: &Path, state: &State) -> usize {
+    match state {
+        State::Written(node) => seen_bytes(path) + charged_bytes(path, node),
+        State::Seen | State::Removed => seen_bytes(path),
+    }
+}
+
+fn event_bytes(event: &Event) -> usize {
+    EVENT_OVERHEAD + event.path.as_str().len()
+}
+
+/// Counts `node` once more (`times` is 1) or less (-1) for its owner.
+fn count(deltas: &mut BTreeMap<DomId, Delta>, path: &Path, node: Option<&Node>, times: isize) {
     if let Some(node) = node {
-        *deltas.entry(node.permissions.owner()).or_default() += by;
+        let delta = deltas.entry(node.permissions.owner()).or_default();
+        delta.nodes += times;
+        delta.bytes += times * charged_bytes(path, node).cast_signed();
     }
 }

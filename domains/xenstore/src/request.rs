@@ -6,8 +6,7 @@ use crate::engine::{Engine, Rings};
 use crate::overlay::{Event, Overlay, Write};
 use crate::path::Path;
 use crate::permissions::{Access, Permissions, covers};
-use crate::quota;
-use crate::store::Node;
+use crate::store::{Node, charged_bytes};
 use crate::watch::{Target, Watch};
 use alloc::format;
 use alloc::rc::Rc;
@@ -61,6 +60,9 @@ impl Engine {
         events: &mut Vec<Event>,
     ) -> Reply {
         let client = context.client;
+        if !client.is_privileged() && takes_memory(context, &request) && rings.memory_is_short() {
+            return Err(Errno::ENOMEM);
+        }
         let resolve = |name| Path::resolve(name, client);
         match request {
             Request::Directory(name) => self.directory(context, &resolve(name)?),
@@ -169,9 +171,11 @@ impl Engine {
 
     /// The node at `path` if `context` may read it.
     fn readable(&mut self, context: Context, path: &Path) -> Result<Rc<Node>, Errno> {
+        let memory_left = self.memory_left(context.client);
         let mut single = Overlay::single_request();
         let connection = self.connections.get_mut(&context.client).ok_or(Errno::ENOENT)?;
         let overlay = overlay_of(connection, context.transaction, &mut single)?;
+        overlay.may_grow_by(memory_left);
         let mut view = View { store: &self.store, overlay, client: context.client };
         view.accessible(path, Access::Read)?.ok_or(Errno::ENOENT)
     }
@@ -184,12 +188,11 @@ impl Engine {
         action: impl FnOnce(&mut View<'_>) -> Result<(), Errno>,
     ) -> Reply {
         let client = context.client;
-        if !client.is_privileged() && self.memory_of(client) > quota::MEMORY {
-            return Err(Errno::ENOMEM);
-        }
+        let memory_left = self.memory_left(client);
         let mut single = Overlay::single_request();
         let connection = self.connections.get_mut(&client).ok_or(Errno::ENOENT)?;
         let overlay = overlay_of(connection, context.transaction, &mut single)?;
+        overlay.may_grow_by(memory_left);
         action(&mut View { store: &self.store, overlay, client })?;
         if context.transaction == 0 {
             events.extend(self.store.commit(single, client)?);
@@ -230,10 +233,11 @@ impl Engine {
         if name.text().len() + token.len() + 2 > XENSTORE_PAYLOAD_MAX {
             return Err(Errno::E2BIG);
         }
-        if !client.is_privileged() && self.memory_of(client) > quota::MEMORY {
+        let watch = Watch { target, token: token.into() };
+        if watch.charged_bytes(client) > self.memory_left(client) {
             return Err(Errno::ENOMEM);
         }
-        self.connection(client)?.watches.add(Watch { target, token: token.into() })?;
+        self.connection(client)?.watches.add(watch)?;
         Ok(OK.to_vec())
     }
 
@@ -358,7 +362,13 @@ impl View<'_> {
         let mut writes = Vec::new();
         let mut node = Node::leaf(value, permissions.clone());
         let mut at = path.clone();
+        let mut bytes = 0;
         while let Some(parent) = at.parent() {
+            // The paths of a deep chain are long together: not even for the time of this request beyond the quota.
+            bytes += charged_bytes(&at, &node);
+            if bytes > self.overlay.memory_left() {
+                return Err(Errno::ENOMEM);
+            }
             let name = at.name();
             if parent == above {
                 writes.push(Write { path: parent, node: Some(top.with_child(name)) });
@@ -374,21 +384,31 @@ impl View<'_> {
     }
 
     /// Removes the node at `path` with all below it. Fine when it is missing but its parent is not.
+    ///
+    /// What the policy domain owns only it can remove: a setting of a link lies in a directory that is an end's own.
     fn remove(&mut self, path: &Path) -> Result<(), Errno> {
         let parent_path = path.parent().ok_or(Errno::EINVAL)?;
         let Some(node) = self.accessible(path, Access::Write)? else {
             return self.get(&parent_path)?.map(|_| ()).ok_or(Errno::ENOENT);
         };
+        self.check_removable(&node)?;
         let mut events = alloc::vec![Event::removed(path.clone(), node.permissions.clone(), false)];
         let mut writes = Vec::new();
         if let Some(parent) = self.get(&parent_path)? {
             writes.push(Write { path: parent_path, node: Some(parent.without_child(path.name())) });
         }
         let mut to_visit = alloc::vec![(path.clone(), node)];
+        let mut bytes = 0;
         while let Some((path, node)) = to_visit.pop() {
+            // What one domain owns is never too much at once, but many may have made nodes here.
+            bytes += charged_bytes(&path, &node);
+            if bytes > self.store.memory_quota() && !self.client.is_privileged() {
+                return Err(Errno::ENOSPC);
+            }
             for name in node.children.iter() {
                 let child = path.child(name);
                 if let Some(node) = self.get(&child)? {
+                    self.check_removable(&node)?;
                     events.push(Event::removed(child.clone(), node.permissions.clone(), true));
                     to_visit.push((child, node));
                 }
@@ -396,6 +416,25 @@ impl View<'_> {
             writes.push(Write { path, node: None });
         }
         self.apply(writes, events)
+    }
+
+    fn check_removable(&self, node: &Node) -> Result<(), Errno> {
+        let protected = node.permissions.owner().is_privileged() && !self.client.is_privileged();
+        if protected { Err(Errno::EACCES) } else { Ok(()) }
+    }
+}
+
+/// Whether a request leaves the server holding more than before. What gives memory back is never refused for want of it.
+fn takes_memory(context: Context, request: &Request<'_>) -> bool {
+    match request {
+        Request::Write(..) | Request::Mkdir(_) | Request::SetPerms(..) | Request::Watch(..) => true,
+        Request::TransactionStart => true,
+        // A transaction notes what it sees and what it removes.
+        Request::Directory(_) | Request::DirectoryPart(..) | Request::Read(_) | Request::GetPerms(_) => {
+            context.transaction != 0
+        }
+        Request::Rm(_) => context.transaction != 0,
+        _ => false,
     }
 }
 

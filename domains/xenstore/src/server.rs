@@ -5,22 +5,26 @@ use alloc::vec::Vec;
 
 use runtime::Port;
 use runtime::event;
+use runtime::heap;
 use xen_abi::errno::Errno;
 use xen_abi::io::xs_wire::{XENSTORE_ERROR_PROTO, XENSTORE_ERROR_RINGIDX};
+use xen_abi::policy_table::DOMAINS_MAX;
 use xen_rings::store::{Message, WireError};
 use xenstore::domid::DomId;
 use xenstore::engine::{Engine, Rings};
+use xenstore::quota;
 
 use crate::ring::Ring;
 
 /// Requests of one client before the others get their turn.
 const REQUESTS_PER_TURN: usize = 8;
 
-/// The rings of the introduced domains.
-#[derive(Default)]
+/// The rings of the introduced domains, and the memory for all of them.
 struct Attached {
     rings: BTreeMap<DomId, Ring>,
     by_port: BTreeMap<Port, DomId>,
+    /// Bytes of heap to keep free.
+    reserve: usize,
 }
 
 impl Rings for Attached {
@@ -39,12 +43,20 @@ impl Rings for Attached {
             self.by_port.remove(&ring.port());
         }
     }
+
+    fn memory_is_short(&self) -> bool {
+        let (_, free) = heap::usage();
+        free < self.reserve
+    }
 }
 
 /// Serves for ever.
 pub fn run() {
-    let mut attached = Attached::default();
-    let mut engine = Engine::new();
+    let (used, free) = heap::usage();
+    let heap_bytes = used + free;
+    let mut attached =
+        Attached { rings: BTreeMap::new(), by_port: BTreeMap::new(), reserve: quota::reserve(heap_bytes) };
+    let mut engine = Engine::new(memory_quota(heap_bytes));
     let port = runtime::info::argument("policy-port").and_then(|text| text.parse().ok());
     match port.map(|port| attached.attach(DomId::POLICY, port)) {
         Some(Ok(())) => engine.connect(DomId::POLICY),
@@ -73,6 +85,23 @@ pub fn run() {
         }
         flush(&mut engine, &mut attached);
     }
+}
+
+/// What each domain may have of a heap of `heap_bytes`, by the number of domains that the policy describes.
+fn memory_quota(heap_bytes: usize) -> usize {
+    let told = runtime::info::argument("clients").and_then(|text| text.parse().ok());
+    let clients = told.unwrap_or(DOMAINS_MAX as usize);
+    let quota = quota::memory_of_each(heap_bytes, clients);
+    let needed = quota::heap_for(quota, clients);
+    if needed > heap_bytes {
+        log::warn!(
+            "{clients} domains may use {} KiB each, of a heap of {} KiB: give this domain {} KiB more memory",
+            quota / 1024,
+            heap_bytes / 1024,
+            (needed - heap_bytes) / 1024
+        );
+    }
+    quota
 }
 
 /// What is left of a client's requests after its turn.

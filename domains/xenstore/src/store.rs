@@ -4,7 +4,7 @@
 //! finished [`Overlay`] and either applies all of it or none.
 
 use crate::domid::DomId;
-use crate::overlay::{Event, Overlay};
+use crate::overlay::{Delta, Event, Overlay};
 use crate::path::Path;
 use crate::permissions::{Access, Permissions};
 use crate::quota;
@@ -70,7 +70,7 @@ impl Node {
 pub struct Usage {
     /// Nodes that it owns.
     pub nodes: usize,
-    /// Bytes of those nodes and their paths.
+    /// Bytes of those nodes, as [`charged_bytes`] counts.
     pub bytes: usize,
 }
 
@@ -80,21 +80,29 @@ pub struct Store {
     nodes: BTreeMap<Path, Rc<Node>>,
     usage: BTreeMap<DomId, Usage>,
     generation: u64,
+    memory_quota: usize,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self::new()
+        Self::new(quota::MEMORY)
     }
 }
 
 impl Store {
-    /// A store of just the root, which is the policy domain's and nobody else's to read.
+    /// A store of just the root, which is the policy domain's and nobody else's to read. No other domain's nodes may
+    /// take more than `memory_quota` bytes.
     #[must_use]
-    pub fn new() -> Self {
-        let mut store = Store { nodes: BTreeMap::new(), usage: BTreeMap::new(), generation: 0 };
+    pub fn new(memory_quota: usize) -> Self {
+        let mut store = Store { nodes: BTreeMap::new(), usage: BTreeMap::new(), generation: 0, memory_quota };
         store.put(Path::root(), Rc::new(Node::leaf(b"", Permissions::new(DomId::POLICY, Access::None))));
         store
+    }
+
+    /// Bytes that may be held for each domain but the policy domain.
+    #[must_use]
+    pub fn memory_quota(&self) -> usize {
+        self.memory_quota
     }
 
     /// The node at `path`.
@@ -129,13 +137,15 @@ impl Store {
     /// Applies `overlay`, which `client` filled, and gives the events that its watchers are owed.
     ///
     /// Fails with [`Errno::EAGAIN`] when something that the overlay saw has changed since, and with [`Errno::ENOSPC`]
-    /// when others used up the node quota meanwhile; then nothing has changed.
+    /// or [`Errno::ENOMEM`] when others used up an owner's quota meanwhile; then nothing has changed.
     pub fn commit(&mut self, overlay: Overlay, client: DomId) -> Result<Vec<Event>, Errno> {
         let generation_of = |path: &Path| self.nodes.get(path).map(|node| node.generation);
         if overlay.seen().any(|(path, generation)| generation_of(path) != generation) {
             return Err(Errno::EAGAIN);
         }
-        self.check_node_quota(&overlay, client)?;
+        if !client.is_privileged() {
+            self.check_owners(&overlay.deltas(self))?;
+        }
         self.generation += 1;
         let (writes, events) = overlay.into_parts();
         for (path, node) in writes {
@@ -151,13 +161,13 @@ impl Store {
         Ok(events)
     }
 
-    /// Removes every node that `domain` owns with all below it, and every permission it was given: what a later domain
-    /// of the same id must not inherit. Gives the events that watchers are owed.
+    /// Removes the home of `domain` and every node that it owns, with all below, and every permission it was given: what
+    /// a later domain of the same id must not inherit. Gives the events that watchers are owed.
     pub fn forget(&mut self, domain: DomId) -> Vec<Event> {
         let mut events = Vec::new();
         self.generation += 1;
-        let owned: Vec<Path> = self.paths_where(|node| node.permissions.owner() == domain);
-        for path in owned {
+        let owned = self.paths_where(|node| node.permissions.owner() == domain);
+        for path in core::iter::once(Path::home(domain)).chain(owned) {
             // An ancestor's removal may have taken it along, and the root always stays.
             if path.is_root() || !self.nodes.contains_key(&path) {
                 continue;
@@ -197,14 +207,17 @@ impl Store {
         }
     }
 
-    fn check_node_quota(&self, overlay: &Overlay, client: DomId) -> Result<(), Errno> {
-        if client.is_privileged() {
-            return Ok(());
-        }
-        let exceeds =
-            |(owner, delta): (DomId, isize)| delta > 0 && self.usage(owner).nodes + delta.unsigned_abs() > quota::NODES;
-        if overlay.node_deltas(self).into_iter().filter(|(owner, _)| !owner.is_privileged()).any(exceeds) {
-            return Err(Errno::ENOSPC);
+    /// Whether every owner's quota allows that what it has changes by `deltas`. It always may have less.
+    pub fn check_owners(&self, deltas: &BTreeMap<DomId, Delta>) -> Result<(), Errno> {
+        let exceeds = |used: usize, delta: isize, quota| delta > 0 && used + delta.unsigned_abs() > quota;
+        for (&owner, delta) in deltas.iter().filter(|(owner, _)| !owner.is_privileged()) {
+            let usage = self.usage(owner);
+            if exceeds(usage.nodes, delta.nodes, quota::NODES) {
+                return Err(Errno::ENOSPC);
+            }
+            if exceeds(usage.bytes, delta.bytes, self.memory_quota) {
+                return Err(Errno::ENOMEM);
+            }
         }
         Ok(())
     }
@@ -230,11 +243,19 @@ impl Store {
     }
 }
 
-/// Bytes of bookkeeping that a node counts for besides its content.
-const NODE_OVERHEAD: usize = 64;
+/// Bytes of bookkeeping that a node counts for besides its content: its places in the map and on the heap.
+const NODE_OVERHEAD: usize = 288;
+/// The same for a node's set of children, if it has any.
+const CHILDREN_OVERHEAD: usize = 160;
+/// The same for each child.
+const CHILD_OVERHEAD: usize = 80;
 
-/// Bytes that `node` at `path` counts for in [`quota::MEMORY`].
+/// Bytes that `node` at `path` counts for in the memory quota: no less than what it takes on the heap.
 #[must_use]
 pub fn charged_bytes(path: &Path, node: &Node) -> usize {
-    NODE_OVERHEAD + path.as_str().len() + node.size()
+    let children = match node.children.len() {
+        0 => 0,
+        count => CHILDREN_OVERHEAD + count * CHILD_OVERHEAD,
+    };
+    NODE_OVERHEAD + path.as_str().len() + node.size() + children
 }

@@ -75,10 +75,12 @@ pub struct Watch {
 }
 
 /// Bytes of bookkeeping that a watch counts for.
-const WATCH_OVERHEAD: usize = 64;
+const WATCH_OVERHEAD: usize = 224;
 
 impl Watch {
-    fn charged_bytes(&self, domain: DomId) -> usize {
+    /// Bytes that it counts for in the memory quota of `domain`.
+    #[must_use]
+    pub fn charged_bytes(&self, domain: DomId) -> usize {
         WATCH_OVERHEAD + self.target.name(domain).len() + self.token.len()
     }
 }

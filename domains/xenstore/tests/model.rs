@@ -138,6 +138,9 @@ impl Model {
                 if !self.check(path, client, 'w')? && !self.0.contains_key(&parent(path).unwrap()) {
                     return Err("ENOENT".into());
                 }
+                if client != 0 && self.0.iter().any(|(one, node)| below(one, path) && node.owner == 0) {
+                    return Err("EACCES".into());
+                }
                 self.0.retain(|one, _| !below(one, path));
                 ok
             }

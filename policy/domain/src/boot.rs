@@ -41,7 +41,10 @@ fn start_all(system: &mut System) {
     // Xenstore first: all others are described there before they run.
     let own_port = store.and_then(|_| own_store_ring(system));
     if let Some(store) = store {
-        system.build(store, &own_port.map(|port| format!("policy-port={port}")).unwrap_or_default());
+        let own_port = own_port.map(|port| format!("policy-port={port} ")).unwrap_or_default();
+        // All but this domain and xenstore itself share its memory.
+        let clients = system.table.labels().count().saturating_sub(2);
+        system.build(store, &format!("{own_port}clients={clients}"));
         system.start(store);
     }
     let others: alloc::vec::Vec<Label> =

@@ -36,7 +36,7 @@ pub enum Op {
     DirectoryPart = wire::XS_DIRECTORY_PART,
 }
 
-/// Rings that always attach.
+/// Rings that always attach, and memory without end.
 pub struct NoRings;
 
 impl Rings for NoRings {
@@ -45,6 +45,21 @@ impl Rings for NoRings {
     }
 
     fn detach(&mut self, _domain: DomId) {}
+}
+
+/// As [`NoRings`], with hardly any memory left.
+pub struct ShortMemory;
+
+impl Rings for ShortMemory {
+    fn attach(&mut self, _domain: DomId, _port: u32) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn detach(&mut self, _domain: DomId) {}
+
+    fn memory_is_short(&self) -> bool {
+        true
+    }
 }
 
 /// A message as received.
@@ -60,6 +75,8 @@ pub struct Server {
     pub engine: Engine,
     /// Events that came along with replies, by client.
     events: BTreeMap<u16, Vec<Message>>,
+    /// Whether the server is short of memory.
+    pub short_of_memory: bool,
 }
 
 pub type Reply = Result<Vec<u8>, String>;
@@ -67,9 +84,13 @@ pub type Reply = Result<Vec<u8>, String>;
 impl Server {
     /// A server that knows the policy domain and the domains 1 to `domains`, each with a home of its own.
     pub fn with_domains(domains: u16) -> Self {
-        let mut engine = Engine::new();
-        engine.connect(DomId::POLICY);
-        let mut server = Server { engine, events: BTreeMap::new() };
+        Self::with_quota(domains, xenstore::quota::MEMORY)
+    }
+
+    /// The same with another memory quota.
+    pub fn with_quota(domains: u16, memory_quota: usize) -> Self {
+        let mut server = Server { engine: Engine::new(memory_quota), ..Server::default() };
+        server.engine.connect(DomId::POLICY);
         for domain in 1..=domains {
             server.introduce(domain);
         }
@@ -86,7 +107,11 @@ impl Server {
     pub fn send(&mut self, client: u16, op: Op, transaction: u32, payload: &[u8]) {
         let kind = op as u32;
         let head = XsdSockmsg { kind, req_id: 99, tx_id: transaction, len: payload.len() as u32 };
-        self.engine.request(DomId(client), &xen_rings::store::Message { head, payload }, &mut NoRings);
+        let message = xen_rings::store::Message { head, payload };
+        match self.short_of_memory {
+            true => self.engine.request(DomId(client), &message, &mut ShortMemory),
+            false => self.engine.request(DomId(client), &message, &mut NoRings),
+        }
     }
 
     /// All that waits for `client`, read to the end.
