@@ -78,9 +78,13 @@ impl System {
     }
 
     /// Takes away what a dead domain had in xenstore, so that its peers notice: back ends see the device vanish, front
-    /// ends see their back end closed.
+    /// ends see their back end closed and then vanish.
     pub fn unwire(&self, label: Label, dead: DomId) -> Result<()> {
         let store = Store::new();
+        let as_back = self.table.links.iter().filter(|link| link.back == label && link.kind != LinkKind::Store);
+        let mut ends = as_back.filter_map(|link| nodes::ends(link, self.alive(link.front)?, dead));
+        let closed = ends.try_for_each(|ends| close(&store, &ends));
+        // Its home goes, and all that it owns elsewhere.
         match store.release(dead) {
             Ok(()) | Err(Errno::ENOENT) => {} // it may have gone before it was introduced
             Err(error) => return Err(error),
@@ -92,20 +96,9 @@ impl System {
             {
                 store.remove(ends.back_path.rsplit_once('/').map_or(&ends.back_path, |(parent, _)| parent))?;
             }
-            if link.back == label
-                && link.kind != LinkKind::Store
-                && let Some(front) = self.alive(link.front)
-                && let Some(ends) = nodes::ends(link, front, dead)
-            {
-                close(&store, &ends)?;
-            }
         }
-        // What a living front end looks at is in the dead back end's home: that much stays.
-        let home = home_path(dead);
-        for name in store.list(&home).unwrap_or_default().iter().filter(|name| *name != "backend") {
-            store.remove(&format!("{home}/{name}"))?;
-        }
-        Ok(())
+        // Never introduced, it may still have a home.
+        store.remove(&home_path(dead)).and(closed)
     }
 }
 
