@@ -4,16 +4,13 @@ use super::{current, raise_for_flag, schedule, vcpus};
 use crate::logging::{self, SerialOwner};
 use crate::system::system;
 use crate::{irq, mm, pci};
+use heapless::Deque;
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use hv_core::domain::{Death, DeviceRelease, begin_destroy, destroy_slice};
-use hv_core::error::Errno;
 use hv_core::ids::{DomId, SLOTS};
-use hv_core::machine::MachineMemory;
-use hv_core::space::Progress;
-use heapless::Deque;
+use hv_core::{error::Errno, machine::MachineMemory, space::Progress};
 use spin::Mutex;
-use xen_abi::sched::SHUTDOWN_POWEROFF;
-use xen_abi::xen::VIRQ_DOM_EXC;
+use xen_abi::{sched::SHUTDOWN_POWEROFF, xen::VIRQ_DOM_EXC};
 
 /// Domains whose resources are being returned.
 static DYING: Mutex<Deque<DomId, SLOTS>> = Mutex::new(Deque::new());
@@ -44,13 +41,13 @@ pub fn end_current(death: Death) {
 pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
     let system = system();
     let label = system.domains.label(domain).ok_or(Errno::ESRCH)?;
+    begin_destroy(&system.env(), domain, death.clone())?;
     let name = system.policy.name(label);
     if death.reason == SHUTDOWN_POWEROFF {
         log::info!("domain {domain} ({name}) ended: {}", death.why);
     } else {
         log::warn!("domain {domain} ({name}) died: {}", death.why);
     }
-    begin_destroy(&system.env(), domain, death)?;
     let (slot, root) = system.domains.with(domain, |domain| (domain.slot(), domain.space.cpu_root()))?;
     schedule::dismiss(slot);
     schedule::forget_deadlines(slot);

@@ -4,22 +4,21 @@
 //! scheduler must see (`PerCpu::attention`), that is the same domain's again, at the cost of one test.
 
 use super::{Current, ending, vcpus};
-use crate::cpu::descriptors::scrub_segments;
 use crate::cpu::percpu::{self, PerCpu};
-use crate::system::system;
 use crate::time::{self, Instant};
-use crate::traps::Frame;
+use crate::{cpu::descriptors::scrub_segments, system::system, traps::Frame};
 use crate::{logging, mm};
-use hv_core::authority::table::FLAG_LOG;
-use hv_core::domain::Wake;
-use hv_core::events;
 use hv_core::ids::{Slot, VcpuId};
 use hv_core::sched::{Preempt, TimerKind, VcpuKey};
+use hv_core::{authority::table::FLAG_LOG, domain::Wake, events};
 use x86_64::PhysAddr;
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_TIMER};
 
 /// Native domains have one vCPU.
 const VCPU: VcpuId = VcpuId(0);
+
+/// Between two slices of returning what the dead had, while somebody runs.
+const REAP_INTERVAL_NS: u64 = 1_000_000;
 
 fn now() -> u64 {
     time::now().as_nanos()
@@ -98,7 +97,10 @@ pub fn set_deadline(kind: TimerKind, when: Option<Instant>) {
 /// does no harm, so a later one is not worth reprogramming for.
 fn set_alarm(cpu: &mut PerCpu) {
     let deadline = cpu.timers.next_ns().unwrap_or(u64::MAX);
-    let wanted = Instant::from_nanos(cpu.queue.until_ns().min(deadline));
+    set_alarm_at(cpu, Instant::from_nanos(cpu.queue.until_ns().min(deadline)));
+}
+
+fn set_alarm_at(cpu: &mut PerCpu, wanted: Instant) {
     if wanted < cpu.alarm {
         cpu.alarm = wanted;
         crate::apic::set_timer(wanted);
@@ -121,6 +123,10 @@ fn reschedule() -> *mut Frame {
         }
         let reaping = ending::slice();
         if let Some(frame) = percpu::with(choose) {
+            if reaping {
+                // Who runs alone and never waits would keep what the dead had for ever.
+                percpu::with(|cpu| set_alarm_at(cpu, Instant::from_nanos(now() + REAP_INTERVAL_NS)));
+            }
             return frame;
         }
         if !reaping {
@@ -178,7 +184,10 @@ pub fn admit(slot: Slot, weight: u32, cap: u32) {
 /// A domain is no longer schedulable; its page tables are not loaded any more. The scheduler looks at once.
 pub fn dismiss(slot: Slot) {
     percpu::with(|cpu| {
-        cpu.queue.remove(VcpuKey::new(slot, VCPU), now());
+        let key = VcpuKey::new(slot, VCPU);
+        cpu.queue.sleep(key, now());
+        vcpus::add_run_ns(slot, cpu.queue.run_ns(key));
+        cpu.queue.remove(key, now());
         cpu.attention = 1;
         if cpu.loaded == Some(slot) {
             mm::load_root(mm::hypervisor_root());
@@ -201,6 +210,7 @@ pub fn usage(slot: Slot) -> (u64, u64) {
     percpu::with(|cpu| {
         cpu.queue.charge(now());
         let fresh = if cpu.current.is_some_and(|current| current.slot == slot) { cpu.hypercalls } else { 0 };
-        (cpu.queue.run_ns(VcpuKey::new(slot, VCPU)), vcpus::hypercalls(slot) + fresh)
+        let run_ns = vcpus::run_ns(slot) + cpu.queue.run_ns(VcpuKey::new(slot, VCPU));
+        (run_ns, vcpus::hypercalls(slot) + fresh)
     })
 }

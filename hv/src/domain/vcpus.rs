@@ -7,8 +7,8 @@ use crate::cpu::descriptors::{NO_PORTS, PortBitmap};
 use crate::traps::Frame;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
-use hv_core::fallible::{Boxed, OutOfMemory};
 use hv_core::authority::table::Range;
+use hv_core::fallible::{Boxed, OutOfMemory};
 use hv_core::ids::{DomId, Hpa, SLOTS, Slot};
 use spin::Mutex;
 
@@ -19,6 +19,7 @@ struct Place {
     progress: AtomicU32,
     root: AtomicU64,
     hypercalls: AtomicU64,
+    run_ns: AtomicU64,
 }
 
 // SAFETY: the cell is only handed out as a raw pointer, under the rule in the module's description; the rest is locked.
@@ -32,6 +33,7 @@ static PLACES: [Place; SLOTS] = [const {
         progress: AtomicU32::new(0),
         root: AtomicU64::new(0),
         hypercalls: AtomicU64::new(0),
+        run_ns: AtomicU64::new(0),
     }
 }; SLOTS];
 
@@ -104,6 +106,7 @@ pub fn occupy(slot: Slot, domain: DomId, root: Hpa) {
     place.domain.store(domain.0, Ordering::Relaxed);
     place.root.store(root.0, Ordering::Relaxed);
     place.hypercalls.store(0, Ordering::Relaxed);
+    place.run_ns.store(0, Ordering::Relaxed);
     clear(slot);
 }
 
@@ -116,6 +119,16 @@ pub fn hypercalls(slot: Slot) -> u64 {
 #[inline]
 pub fn add_hypercalls(slot: Slot, count: u64) {
     place(slot).hypercalls.fetch_add(count, Ordering::Relaxed);
+}
+
+/// Nanoseconds that a slot's domain ran before it was paused last.
+pub fn run_ns(slot: Slot) -> u64 {
+    place(slot).run_ns.load(Ordering::Relaxed)
+}
+
+/// Keeps what the queue forgets of a domain that it does not schedule any more.
+pub fn add_run_ns(slot: Slot, ran: u64) {
+    place(slot).run_ns.fetch_add(ran, Ordering::Relaxed);
 }
 
 /// How far a multicall has come: answers the old value.
