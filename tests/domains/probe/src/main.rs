@@ -13,13 +13,17 @@ mod device;
 #[cfg(target_os = "none")]
 mod faults;
 #[cfg(target_os = "none")]
+mod fuzz;
+#[cfg(target_os = "none")]
+mod msix;
+#[cfg(target_os = "none")]
 mod raw;
 #[cfg(target_os = "none")]
 mod refusals;
 
 #[cfg(target_os = "none")]
 mod domain {
-    use crate::{channel, device, faults, refusals};
+    use crate::{channel, device, faults, fuzz, msix, refusals};
     use runtime::{event, info, println, verdict};
 
     runtime::entry!(main);
@@ -40,6 +44,9 @@ mod domain {
             "calm" => channel::calm(),
             "device" => device::all(),
             "unconfined" => device::unconfined(),
+            "msix-table" => msix::touch_table(),
+            "msix-pending" => msix::touch_pending(),
+            "fuzz" => fuzz::all(),
             other => match faults::find(other) {
                 Some(fault) => {
                     fault();

@@ -7,15 +7,49 @@ use runtime::verdict::equal;
 use runtime::{DomId, Errno, Port};
 use xen_abi::event_channel as ev;
 use xen_abi::grant_table as gt;
+use xen_abi::xen as abi;
 use xen_abi::xen::{
-    HYPERVISOR_CONSOLE_IO, HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_GRANT_TABLE_OP, HYPERVISOR_MEMORY_OP,
+    DOMID_SELF, HYPERVISOR_CONSOLE_IO, HYPERVISOR_EVENT_CHANNEL_OP, HYPERVISOR_GRANT_TABLE_OP, HYPERVISOR_MEMORY_OP,
     HYPERVISOR_MMU_UPDATE, HYPERVISOR_SCHED_OP, HYPERVISOR_VCPU_OP, HYPERVISOR_XEN_VERSION,
 };
-use xen_abi::{errno, platform, sched, vcpu};
+use xen_abi::{errno, memory, platform, sched, vcpu};
 
 /// An address of the hypervisor, one that is not mapped, one in the hole, and the very top.
 const BAD_POINTERS: [u64; 5] =
     [0xffff_8000_0000_1000, 0x18_0000_0000, 0x8000_0000_0000, u64::MAX - 3, xen_abi::native::START_INFO];
+
+/// What paravirtualized kernels, toolstacks and device models call, and nobody else: page and descriptor tables, traps,
+/// segments, control of other domains, transcendent memory, device models.
+const LEFT_OUT: [u64; 28] = [
+    abi::HYPERVISOR_SET_TRAP_TABLE,
+    abi::HYPERVISOR_SET_GDT,
+    abi::HYPERVISOR_STACK_SWITCH,
+    abi::HYPERVISOR_SET_CALLBACKS,
+    abi::HYPERVISOR_FPU_TASKSWITCH,
+    abi::HYPERVISOR_SET_DEBUGREG,
+    abi::HYPERVISOR_GET_DEBUGREG,
+    abi::HYPERVISOR_UPDATE_DESCRIPTOR,
+    abi::HYPERVISOR_UPDATE_VA_MAPPING,
+    abi::HYPERVISOR_EVENT_CHANNEL_OP_COMPAT,
+    abi::HYPERVISOR_PHYSDEV_OP_COMPAT,
+    abi::HYPERVISOR_UPDATE_VA_MAPPING_OTHERDOMAIN,
+    abi::HYPERVISOR_IRET,
+    abi::HYPERVISOR_SET_SEGMENT_BASE,
+    abi::HYPERVISOR_MMUEXT_OP,
+    abi::HYPERVISOR_XSM_OP,
+    abi::HYPERVISOR_NMI_OP,
+    abi::HYPERVISOR_CALLBACK_OP,
+    abi::HYPERVISOR_XENOPROF_OP,
+    abi::HYPERVISOR_HVM_OP,
+    abi::HYPERVISOR_SYSCTL,
+    abi::HYPERVISOR_DOMCTL,
+    abi::HYPERVISOR_KEXEC_OP,
+    abi::HYPERVISOR_TMEM_OP,
+    abi::HYPERVISOR_ARGO_OP,
+    abi::HYPERVISOR_XENPMU_OP,
+    abi::HYPERVISOR_DM_OP,
+    abi::HYPERVISOR_HYPFS_OP,
+];
 
 /// All of them, then a verdict on whether the domain still works.
 pub fn all() {
@@ -23,6 +57,7 @@ pub fn all() {
     bad_pointers();
     events();
     grants();
+    memory_calls();
     platform_calls();
     timers();
     equal("still-served", hypercall(HYPERVISOR_XEN_VERSION, [0; 5]) > 0, true);
@@ -34,6 +69,9 @@ fn error(number: i64) -> i64 {
 
 fn unknown_calls() {
     equal("m13-mmu-update", hypercall(HYPERVISOR_MMU_UPDATE, [0; 5]), error(errno::ENOSYS));
+    for number in LEFT_OUT {
+        equal("m13-left-out-hypercall", hypercall(number, [0; 5]), error(errno::ENOSYS));
+    }
     for number in [60, 63, 64, 1 << 20, u64::MAX] {
         equal("unknown-hypercall", hypercall(number, [0; 5]), error(errno::ENOSYS));
     }
@@ -138,6 +176,41 @@ fn grants() {
     equal("g2-version-2", set, error(errno::ENOSYS));
     let count = hypercall(HYPERVISOR_GRANT_TABLE_OP, [gt::GNTTABOP_MAP_GRANT_REF, BAD_POINTERS[1], u64::MAX, 0, 0]);
     runtime::verdict!("g6-huge-count", count < 0, "answered {count}");
+}
+
+fn memory_calls() {
+    for command in
+        (0..64).filter(|command| ![memory::XENMEM_ADD_TO_PHYSMAP, memory::XENMEM_REMOVE_FROM_PHYSMAP].contains(command))
+    {
+        let structure = [0_u64; 16];
+        let answer = hypercall(HYPERVISOR_MEMORY_OP, [command, structure.as_ptr() as u64, 0, 0, 0]);
+        runtime::verdict!("m2-m3-left-out-memory-op", answer == error(errno::ENOSYS), "{command} answered {answer}");
+    }
+    let place = |domid: u16, space: u32, idx: u64, gpfn: u64| {
+        let op = memory::XenAddToPhysmap { domid, space, idx, gpfn, ..Default::default() };
+        hypercall(HYPERVISOR_MEMORY_OP, [memory::XENMEM_ADD_TO_PHYSMAP, core::ptr::from_ref(&op) as u64, 0, 0, 0])
+    };
+    let free = 0x18_0000_0000 >> 12;
+    let (info, grants) = (memory::XENMAPSPACE_SHARED_INFO, memory::XENMAPSPACE_GRANT_TABLE);
+    equal("m5-shared-info-of-another", place(0, info, 0, free), error(errno::EPERM));
+    equal("m5-shared-info-over-memory", place(DOMID_SELF, info, 0, 0x200), error(errno::EEXIST));
+    equal("m3-no-such-shared-info", place(DOMID_SELF, info, 1, free), error(errno::EINVAL));
+    for index in [64, 1 << 31 | 1, u64::from(u32::MAX), 1 << 32, u64::MAX] {
+        equal("g2-no-such-grant-frame", place(DOMID_SELF, grants, index, free), error(errno::EINVAL));
+    }
+    for gfn in [xen_abi::native::ADDRESS_LIMIT >> 12, 1 << 52, u64::MAX] {
+        equal("m3-no-such-place", place(DOMID_SELF, info, 0, gfn), error(errno::EINVAL));
+    }
+    for space in (memory::XENMAPSPACE_GMFN..=memory::XENMAPSPACE_DEV_MMIO).chain([6, u32::MAX]) {
+        equal("m13-no-such-space", place(DOMID_SELF, space, 0, free), error(errno::ENOSYS));
+    }
+    let remove = |domid: u16, gpfn: u64| {
+        let op = memory::XenRemoveFromPhysmap { domid, gpfn, ..Default::default() };
+        hypercall(HYPERVISOR_MEMORY_OP, [memory::XENMEM_REMOVE_FROM_PHYSMAP, core::ptr::from_ref(&op) as u64, 0, 0, 0])
+    };
+    equal("remove-of-another", remove(0, 0x200), error(errno::EPERM));
+    equal("remove-nothing", remove(DOMID_SELF, free), error(errno::ENOENT));
+    equal("remove-beyond", remove(DOMID_SELF, u64::MAX), error(errno::ENOENT));
 }
 
 fn platform_calls() {

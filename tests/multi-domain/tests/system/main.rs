@@ -4,6 +4,8 @@ mod bad_input;
 mod demo;
 mod dma;
 mod drivers;
+mod fuzz;
+mod interrupts;
 mod misbehaviour;
 mod policies;
 mod primitives;

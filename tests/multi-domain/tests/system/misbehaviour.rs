@@ -124,7 +124,7 @@ fn every_frame_comes_back_when_domains_die() -> Result<()> {
 }
 
 /// The number of free frames that the shell's `domains` shows.
-fn free_frames(system: &mut bulkhead_test::System) -> Result<usize> {
+pub fn free_frames(system: &mut bulkhead_test::System) -> Result<usize> {
     let text = system.shell("domains", seconds(20))?;
     let words: Vec<&str> = text.split_whitespace().collect();
     words
