@@ -8,7 +8,7 @@ use runtime::{DomId, verdict};
 use xen_abi::native::{ADDRESS_LIMIT, BUNDLE_BASE, MMIO_WINDOW, START_INFO};
 use xen_abi::platform as abi;
 
-const CALLS: u32 = 100_000;
+const CALLS: u32 = 200_000;
 
 struct Random(u64);
 
