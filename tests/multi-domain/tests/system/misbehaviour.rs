@@ -113,9 +113,9 @@ fn every_frame_comes_back_when_domains_die() -> Result<()> {
     system.wait_ready()?;
     let mut returned = vec![];
     for number in 0..6 {
-        let before = free_frames(&mut system)?;
+        let before = settled_free_frames(&mut system)?;
         system.shell(&format!("destroy p-{number}"), seconds(20))?;
-        returned.push(free_frames(&mut system)? - before);
+        returned.push(settled_free_frames(&mut system)? - before);
     }
     // Each had the same: nearly 2 MiB of memory, page tables, grant table frames, shared info. What one did not give
     // back would show against the others.
@@ -123,8 +123,23 @@ fn every_frame_comes_back_when_domains_die() -> Result<()> {
     system.shutdown()
 }
 
+/// The number of free frames, once it stands still: who starts takes frames, and who ends gives them back in pieces.
+pub fn settled_free_frames(system: &mut bulkhead_test::System) -> Result<usize> {
+    let limit = std::time::Instant::now() + seconds(30);
+    let mut last = free_frames(system)?;
+    loop {
+        std::thread::sleep(std::time::Duration::from_millis(600));
+        let now = free_frames(system)?;
+        if now == last {
+            return Ok(now);
+        }
+        assert!(std::time::Instant::now() < limit, "the count of free frames does not stand still");
+        last = now;
+    }
+}
+
 /// The number of free frames that the shell's `domains` shows.
-pub fn free_frames(system: &mut bulkhead_test::System) -> Result<usize> {
+fn free_frames(system: &mut bulkhead_test::System) -> Result<usize> {
     let text = system.shell("domains", seconds(20))?;
     let words: Vec<&str> = text.split_whitespace().collect();
     words
