@@ -97,7 +97,13 @@ pub fn set_serial_owner(owner: SerialOwner) {
     OWN_SERIAL.store(owner == SerialOwner::Hypervisor, Ordering::Relaxed);
 }
 
-/// Whether lines came since this was asked last.
+/// Whether lines came since [`take_news`].
+#[inline]
+pub fn news() -> bool {
+    NEWS.load(Ordering::Relaxed)
+}
+
+/// The same, and there are none any more.
 pub fn take_news() -> bool {
     NEWS.swap(false, Ordering::Relaxed)
 }

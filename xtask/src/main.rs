@@ -1,9 +1,11 @@
 //! `cargo xtask`: every command that a person types.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod loc;
 mod policy_file;
 mod run;
+mod scratch;
 mod sizes;
 mod test;
 
@@ -24,6 +26,8 @@ enum Task {
     Run(run::Options),
     /// Run every test: format, lints, host tests, the ABI check, multi-domain tests in QEMU.
     Test(test::Options),
+    /// Measure what each primitive and each path costs, in executed instructions.
+    Bench(bench::Options),
     /// Build the hypervisor and the domain images.
     Build,
     /// Look at a policy file without booting it.
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Task::Run(options) => run::run(&options),
         Task::Test(options) => test::test(&options),
+        Task::Bench(options) => bench::bench(&options),
         Task::Build => xtask::images::build(xtask::images::IMAGES).map(|_| ()),
         Task::Policy(PolicyTask::Check { file }) => policy_file::check(&file),
         Task::Policy(PolicyTask::Explain { policy, a, b }) => policy_file::explain(&policy, &a, &b),

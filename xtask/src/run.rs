@@ -1,6 +1,7 @@
 //! `cargo xtask run`: build, boot in QEMU, attach the console.
 
 use crate::policy_file;
+use crate::scratch::Scratch;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use std::fs;
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use xtask::bundle::{self, Member};
 use xtask::command::run as run_command;
 use xtask::machine::{Disk, MIB, Machine, Network, Serial};
-use xtask::{disk, images, root, say, target};
+use xtask::{disk, images, root, say};
 
 /// Options of `run`.
 #[derive(Args)]
@@ -71,7 +72,7 @@ pub fn run(options: &Options) -> Result<()> {
     let programs = images::build(images::IMAGES)?;
     let mut members = vec![Member { name: bundle::POLICY_TABLE.into(), data: policy.compile() }];
     for name in policy.images() {
-        members.push(Member { name: name.to_string(), data: images::read(&programs, &name)? });
+        members.push(Member { name: name.to_string(), data: images::read(&programs, name)? });
     }
     let sizes: Vec<_> = members
         .iter()
@@ -188,27 +189,6 @@ impl Terminal {
             && let Err(why) = run_command(Command::new("stty").arg(settings))
         {
             eprintln!("note: terminal settings not restored ({why}): type `reset`");
-        }
-    }
-}
-
-/// A folder for this run, gone at its end.
-struct Scratch {
-    path: PathBuf,
-}
-
-impl Scratch {
-    fn new() -> Result<Self> {
-        let path = target().join(format!("run-{}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
-        Ok(Self { path })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if let Err(why) = fs::remove_dir_all(&self.path) {
-            eprintln!("note: {} is left behind ({why})", self.path.display());
         }
     }
 }

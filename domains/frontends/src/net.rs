@@ -242,6 +242,12 @@ impl Nic {
         !self.link.tx_free.is_empty() && self.link.tx.free() > 0
     }
 
+    /// Frames that can be queued before one is taken back.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.link.tx_free.len()
+    }
+
     /// Queues a frame. `false`: there is no room, or it is empty or too large; it is not sent.
     pub fn send(&mut self, frame: &[u8]) -> Result<bool, NicError> {
         if frame.len() > FRAME_MAX || !self.can_send() {

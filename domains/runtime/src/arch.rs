@@ -3,26 +3,29 @@
 //! On the host (unit tests, clippy) a hypercall answers `-ENOSYS` and the other instructions do nothing, so that all
 //! modules above compile there.
 
-/// Enters the hypervisor: RAX = number, RDI RSI RDX R10 R8 = arguments, result in RAX; RCX and R11 are clobbered.
+/// Enters the hypervisor: RAX = number, RDI RSI RDX R10 R8 = arguments, result in RAX; the argument registers, R9, RCX
+/// and R11 are clobbered.
 ///
 /// # Safety
 ///
 /// What the hypervisor is asked to write (through an address among the arguments), to map or to unmap must be memory
 /// that no Rust reference covers at that moment, except one that the caller holds exclusively for this purpose.
 #[cfg(target_os = "none")]
+#[inline(always)]
 pub unsafe fn hypercall(number: u64, arguments: [u64; 5]) -> i64 {
     let result: i64;
-    // SAFETY: SYSCALL changes RAX, RCX and R11 only; memory effects are the caller's promise, and the block is not
+    // SAFETY: SYSCALL changes the registers that are named here only; memory effects are the caller's promise, and the block is not
     // declared free of them, so the compiler reloads what it had cached.
     unsafe {
         core::arch::asm!(
             "syscall",
             inlateout("rax") number as i64 => result,
-            in("rdi") arguments[0],
-            in("rsi") arguments[1],
-            in("rdx") arguments[2],
-            in("r10") arguments[3],
-            in("r8") arguments[4],
+            inlateout("rdi") arguments[0] => _,
+            inlateout("rsi") arguments[1] => _,
+            inlateout("rdx") arguments[2] => _,
+            inlateout("r10") arguments[3] => _,
+            inlateout("r8") arguments[4] => _,
+            lateout("r9") _,
             lateout("rcx") _,
             lateout("r11") _,
             options(nostack),

@@ -110,6 +110,19 @@ pub fn unmask(port: Port) {
     shared_info::bits().unmask(port.0);
 }
 
+/// Masks every port but these. For a domain that waits for nothing else any more.
+pub fn mask_all_but(ports: &[Port]) {
+    shared_info::bits().mask_all();
+    ports.iter().for_each(|&port| unmask(port));
+}
+
+/// Takes a port's event, if there is one: `true`, and it is cleared. Without waiting; `sched::block` behind it waits
+/// for the next event of any unmasked port.
+pub fn take(port: Port) -> bool {
+    shared_info::clear_upcall_pending();
+    shared_info::bits().take(port.0)
+}
+
 /// Makes a port of our own pending, so that the next [`wait`] returns it.
 pub fn raise(port: Port) {
     shared_info::bits().raise(port.0);

@@ -26,6 +26,7 @@ impl fmt::Display for DomId {
 
 /// An event channel port of this domain. A plain number: [`crate::event::Channel`] is the owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(transparent)] // arrays of them are passed to the hypervisor
 pub struct Port(pub u32);
 
 impl fmt::Display for Port {

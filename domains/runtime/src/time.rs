@@ -48,6 +48,12 @@ pub fn now() -> Instant {
     read(shared_info::time_page(), arch::read_tsc)
 }
 
+/// The time stamp counter, for differences: ticks of whatever length.
+#[inline]
+pub fn ticks() -> u64 {
+    arch::read_tsc()
+}
+
 /// Sleeps; events that come meanwhile stay pending.
 pub fn sleep(duration: Duration) {
     let end = now() + duration;

@@ -19,12 +19,12 @@ const STACK_PAGES: u64 = 16;
 pub struct PerCpu {
     /// This structure's address.
     this: *mut PerCpu,
-    /// One past the current vCPU's register frame; SYSCALL saves there, as traps do through the TSS.
-    pub frame_end: VirtAddr,
+    /// The current vCPU's registers: SYSCALL saves them there, as traps do through the TSS.
+    pub frame: *mut Frame,
     /// Top of this CPU's stack; empty whenever a domain runs.
     pub stack_top: VirtAddr,
-    /// The domain's stack pointer for some instructions of the SYSCALL entry.
-    pub scratch: u64,
+    /// The domain's stack pointer, while a SYSCALL is served.
+    pub user_rsp: u64,
     /// Non-zero: the scheduler has work before the domain goes on. Always so when no domain is current.
     pub attention: u32,
     /// Non-zero while the CPU waits for interrupts in the idle loop.
@@ -35,6 +35,8 @@ pub struct PerCpu {
     pub loaded: Option<Slot>,
     /// Hypercalls of the current domain that its account does not have yet.
     pub hypercalls: u64,
+    /// The hypercall that is to be made again, with its arguments.
+    pub restart: Option<(u64, [u64; 5])>,
     /// When the timer's interrupt comes.
     pub alarm: Instant,
     /// Who can run here.
@@ -53,14 +55,15 @@ impl PerCpu {
         let stack_top = map_stack(STACK_PAGES)?;
         let cpu = Box::leak(Box::new(Self {
             this: core::ptr::null_mut(),
-            frame_end: VirtAddr::zero(),
+            frame: core::ptr::null_mut(),
             stack_top,
-            scratch: 0,
+            user_rsp: 0,
             attention: 1,
             idle: 0,
             current: None,
             loaded: None,
             hypercalls: 0,
+            restart: None,
             alarm: Instant::NEVER,
             queue: RunQueue::new(),
             timers: Timers::new(),
@@ -73,22 +76,18 @@ impl PerCpu {
         Ok(stack_top)
     }
 
-    /// The current vCPU's frame.
-    #[inline]
-    pub fn frame(&self) -> *mut Frame {
-        self.frame_end.as_mut_ptr::<Frame>().wrapping_sub(1)
-    }
-
     /// Makes `frame` the one that SYSCALL and traps from ring 3 save to.
+    #[inline]
     pub fn set_frame(&mut self, frame: *mut Frame) {
-        self.frame_end = VirtAddr::from_ptr(frame.wrapping_add(1));
-        self.descriptors.set_ring0_stack(self.frame_end);
+        self.frame = frame;
+        self.descriptors.set_ring0_stack(VirtAddr::from_ptr(frame.wrapping_add(1)));
     }
 }
 
 /// Runs `f` on this CPU's data.
 ///
 /// The hypervisor runs with interrupts off and calls are not nested, so the reference is the only one.
+#[inline(always)]
 pub fn with<R>(f: impl FnOnce(&mut PerCpu) -> R) -> R {
     let this: *mut PerCpu;
     // SAFETY: GS points at this CPU's `PerCpu` from `install` on whenever the hypervisor runs; its first field is its

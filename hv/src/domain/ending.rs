@@ -4,6 +4,7 @@ use super::{current, raise_for_flag, schedule, vcpus};
 use crate::logging::{self, SerialOwner};
 use crate::system::system;
 use crate::{irq, mm, pci};
+use core::sync::atomic::{AtomicBool, Ordering};
 use heapless::Deque;
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use hv_core::domain::{Death, DeviceRelease, begin_destroy, destroy_slice};
@@ -14,6 +15,8 @@ use xen_abi::{sched::SHUTDOWN_POWEROFF, xen::VIRQ_DOM_EXC};
 
 /// Domains whose resources are being returned.
 static DYING: Mutex<Deque<DomId, SLOTS>> = Mutex::new(Deque::new());
+/// Whether there are any.
+static REAPING: AtomicBool = AtomicBool::new(false);
 
 /// Takes a dying domain's devices and interrupts.
 struct Devices;
@@ -64,13 +67,20 @@ pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
     }
     // There are as many places as slots.
     let _ = DYING.lock().push_back(domain);
+    REAPING.store(true, Ordering::Relaxed);
     raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
     Ok(())
 }
 
-/// Returns a bounded part of what one dying domain had. Answers whether there is more to do.
-pub fn slice() -> bool {
-    let Some(domain) = DYING.lock().pop_front() else { return false };
+/// Whether there is something for [`slice()`] to do.
+#[inline]
+pub fn pending() -> bool {
+    REAPING.load(Ordering::Relaxed)
+}
+
+/// Returns a bounded part of what one dying domain had.
+pub fn slice() {
+    let Some(domain) = DYING.lock().pop_front() else { return };
     match destroy_slice(&system().env(), domain, &mut Devices) {
         Ok(Progress::More) => {
             // It was in the queue just now.
@@ -81,5 +91,5 @@ pub fn slice() -> bool {
             raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
         }
     }
-    !DYING.lock().is_empty()
+    REAPING.store(!DYING.lock().is_empty(), Ordering::Relaxed);
 }

@@ -9,7 +9,8 @@ mod vcpus;
 pub use ending::{end, end_current};
 pub use native::{create, pause, set_entry, unpause};
 pub use policy::start;
-pub use schedule::{current_waits, resume, set_deadline, timer, usage, wake, yield_now};
+pub use schedule::{current_waits, reschedule, restart, resume, set_deadline, take_restart, timer, usage, waits, wake};
+pub use schedule::yield_now;
 
 use crate::traps::{Frame, reason};
 use crate::{cpu::percpu, system::system};
@@ -26,14 +27,10 @@ pub struct Current {
     pub slot: Slot,
 }
 
-/// The domain whose trap is being handled. Counts its hypercall.
+/// The domain whose hypercall is being served. (There is always one when that is so.)
 #[inline]
-pub fn count_hypercall() -> DomId {
-    percpu::with(|cpu| {
-        cpu.hypercalls += 1;
-        // There is always one when a domain's trap is handled.
-        cpu.current.map_or(DomId::SELF, |current| current.domain)
-    })
+pub fn caller() -> DomId {
+    percpu::with(|cpu| cpu.current.map_or(DomId::SELF, |current| current.domain))
 }
 
 /// The domain whose trap is being handled.

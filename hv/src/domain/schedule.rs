@@ -20,24 +20,54 @@ const VCPU: VcpuId = VcpuId(0);
 /// Between two slices of returning what the dead had, while somebody runs.
 const REAP_INTERVAL_NS: u64 = 1_000_000;
 
+/// [`PerCpu::attention`]: who runs next is to be decided.
+pub const DECIDE: u32 = 1;
+/// [`PerCpu::attention`]: the hypercall of the current domain is to be made again ([`PerCpu::restart`]).
+const RESTART: u32 = 2;
+
+/// Time is counted in ticks of the time stamp counter here; only what domains ask for and are told is in nanoseconds.
+#[inline]
 fn now() -> u64 {
-    time::now().as_nanos()
+    time::tsc()
 }
 
-/// The frame to go on with.
+/// The frame to go on with after a trap.
 #[inline]
 pub fn resume() -> *mut Frame {
-    match percpu::with(|cpu| if cpu.attention == 0 { Some(cpu.frame()) } else { None }) {
+    match percpu::with(|cpu| if cpu.attention == 0 { Some(cpu.frame) } else { None }) {
         Some(frame) => frame,
         None => reschedule(),
     }
 }
 
+/// The current domain's hypercall is to be made again when it runs next.
+#[cold]
+pub fn restart(number: u64, args: [u64; 5]) {
+    percpu::with(|cpu| {
+        cpu.restart = (number, args);
+        cpu.attention |= RESTART;
+    });
+}
+
+/// Takes a [`restart`] back; whether there was one.
+pub fn take_restart() -> bool {
+    percpu::with(|cpu| {
+        let asked = cpu.attention & RESTART != 0;
+        cpu.attention &= !RESTART;
+        asked
+    })
+}
+
+/// Whether the domain whose hypercall is being served does not go on after it.
+pub fn waits() -> bool {
+    percpu::with(|cpu| !cpu.queue.is_running())
+}
+
 /// The timer's interrupt: the slice is over, or a deadline has come.
 pub fn timer() {
     percpu::with(|cpu| {
-        cpu.alarm = Instant::NEVER;
-        cpu.attention = 1;
+        cpu.alarm = u64::MAX;
+        cpu.attention |= DECIDE;
     });
 }
 
@@ -54,29 +84,32 @@ pub fn make_runnable(slot: Slot) {
     percpu::with(|cpu| make_runnable_on(cpu, VcpuKey::new(slot, VCPU)));
 }
 
+#[inline]
 fn make_runnable_on(cpu: &mut PerCpu, key: VcpuKey) {
     match cpu.queue.wake(key, now()) {
-        Preempt::Yes => cpu.attention = 1,
+        Preempt::Yes => cpu.attention |= DECIDE,
         // Who ran alone has an end of slice now.
-        Preempt::No => set_alarm(cpu),
+        Preempt::No => set_alarm(cpu, cpu.queue.until()),
     }
 }
 
 /// The current domain gives the CPU up and cannot run until it is woken.
+#[inline]
 pub fn current_waits() {
     percpu::with(|cpu| {
         if let Some(current) = cpu.current {
-            cpu.queue.sleep(VcpuKey::new(current.slot, VCPU), now());
+            cpu.queue.sleep(VcpuKey::new(current.slot, VCPU));
         }
-        cpu.attention = 1;
+        cpu.attention |= DECIDE;
     });
 }
 
 /// The current domain lets others go first.
+#[inline]
 pub fn yield_now() {
     percpu::with(|cpu| {
-        cpu.queue.yield_now(now());
-        cpu.attention = 1;
+        cpu.queue.yield_now();
+        cpu.attention |= DECIDE;
     });
 }
 
@@ -86,69 +119,106 @@ pub fn set_deadline(kind: TimerKind, when: Option<Instant>) {
         let Some(current) = cpu.current else { return };
         let key = VcpuKey::new(current.slot, VCPU);
         match when {
-            Some(when) => cpu.timers.set(key, kind, when.as_nanos()),
+            Some(when) => cpu.timers.set(key, kind, time::tsc_at(when)),
             None => cpu.timers.cancel(key, kind),
         }
-        set_alarm(cpu);
+        set_alarm(cpu, cpu.queue.until());
     });
 }
 
-/// Makes sure that the timer's interrupt comes when the queue or a deadline wants it. An alarm that comes too early
-/// does no harm, so a later one is not worth reprogramming for.
-fn set_alarm(cpu: &mut PerCpu) {
-    let deadline = cpu.timers.next_ns().unwrap_or(u64::MAX);
-    set_alarm_at(cpu, Instant::from_nanos(cpu.queue.until_ns().min(deadline)));
-}
-
-fn set_alarm_at(cpu: &mut PerCpu, wanted: Instant) {
+/// Makes sure that the timer's interrupt comes when the queue (`until`) or a deadline wants it. An alarm that comes too
+/// early does no harm, so a later one is not worth reprogramming for.
+#[inline]
+fn set_alarm(cpu: &mut PerCpu, until: u64) {
+    let wanted = cpu.timers.next().map_or(until, |deadline| deadline.min(until));
     if wanted < cpu.alarm {
-        cpu.alarm = wanted;
-        crate::apic::set_timer(wanted);
+        reprogram(cpu, wanted);
     }
 }
 
-/// Looks at everything that may have happened, and chooses.
 #[cold]
-fn reschedule() -> *mut Frame {
-    percpu::with(|cpu| {
-        if let Some(current) = cpu.current.take() {
-            vcpus::add_hypercalls(current.slot, core::mem::take(&mut cpu.hypercalls));
-        }
+fn reprogram(cpu: &mut PerCpu, wanted: u64) {
+    cpu.alarm = wanted;
+    crate::apic::set_timer(time::at_tsc(wanted));
+}
+
+/// Looks at everything that may have happened, and chooses. The current domain's registers are in its frame.
+pub extern "C" fn reschedule() -> *mut Frame {
+    let chosen = percpu::with(|cpu| {
+        let due = cpu.timers.next().is_some_and(|next| next <= now());
+        let nothing_else = cpu.attention == DECIDE && !due && !ending::pending() && !logging::news();
+        cpu.attention &= !DECIDE;
+        if nothing_else { choose(cpu) } else { None }
     });
+    chosen.unwrap_or_else(look_at_all)
+}
+
+/// The long way round.
+#[cold]
+fn look_at_all() -> *mut Frame {
+    if take_restart() {
+        percpu::with(|cpu| {
+            let (number, args) = cpu.restart;
+            // SAFETY: the frame of the domain that made the call; this CPU runs the hypervisor, so nobody uses it.
+            unsafe { (*cpu.frame).restart_syscall(number, args) };
+        });
+    }
     loop {
         percpu::with(|cpu| cpu.attention = 0);
         expire_deadlines();
         if logging::take_news() {
             super::raise_for_flag(FLAG_LOG, VIRQ_CON_RING);
         }
-        let reaping = ending::slice();
+        ending::slice();
         if let Some(frame) = percpu::with(choose) {
-            if reaping {
+            if ending::pending() {
                 // Who runs alone and never waits would keep what the dead had for ever.
-                percpu::with(|cpu| set_alarm_at(cpu, Instant::from_nanos(now() + REAP_INTERVAL_NS)));
+                let next = time::tsc_at(time::now().plus_nanos(REAP_INTERVAL_NS));
+                percpu::with(|cpu| set_alarm(cpu, next));
             }
             return frame;
         }
-        if !reaping {
+        if !ending::pending() {
             idle();
         }
     }
 }
 
 /// Takes the next domain from the queue and loads it. `None`: nobody can run.
+#[inline]
 fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
-    let slot = cpu.queue.pick(now()).run?.slot();
-    let frame = vcpus::frame(slot);
+    let decision = cpu.queue.pick(now());
+    let Some(slot) = decision.run.map(|key| key.slot()) else {
+        leave(cpu);
+        return None;
+    };
+    if cpu.current.is_none_or(|current| current.slot != slot) {
+        switch(cpu, slot);
+    }
+    set_alarm(cpu, decision.until);
+    Some(cpu.frame)
+}
+
+/// No domain is current any more.
+#[inline]
+fn leave(cpu: &mut PerCpu) {
+    if let Some(current) = cpu.current.take() {
+        vcpus::add_hypercalls(current.slot, core::mem::take(&mut cpu.hypercalls));
+    }
+}
+
+/// Loads a domain.
+#[inline]
+fn switch(cpu: &mut PerCpu, slot: Slot) {
+    leave(cpu);
     cpu.current = Some(Current { domain: vcpus::domain(slot), slot });
-    cpu.set_frame(frame);
+    cpu.set_frame(vcpus::frame(slot));
     if cpu.loaded != Some(slot) {
         mm::load_root(PhysAddr::new(vcpus::root(slot).0));
         cpu.loaded = Some(slot);
         vcpus::load_ports(slot, cpu.descriptors);
         scrub_segments();
     }
-    set_alarm(cpu);
-    Some(frame)
 }
 
 /// Raises what is due.
@@ -168,12 +238,23 @@ fn expire_deadlines() {
 /// Waits for an interrupt. The only place where interrupts are let in.
 fn idle() {
     percpu::with(|cpu| {
-        set_alarm(cpu);
+        set_alarm(cpu, cpu.queue.until());
+        cpu.idle_since = now();
         cpu.idle = 1;
     });
     x86_64::instructions::interrupts::enable_and_hlt();
     x86_64::instructions::interrupts::disable();
     percpu::with(|cpu| cpu.idle = 0);
+}
+
+/// An interrupt ends the CPU's idling.
+pub fn idled() {
+    percpu::with(|cpu| cpu.idle_ticks += now() - cpu.idle_since);
+}
+
+/// Ticks that no domain could run.
+pub fn idle_ticks() -> u64 {
+    percpu::with(|cpu| cpu.idle_ticks)
 }
 
 /// A domain becomes schedulable, and runs when [`make_runnable`] or a [`Wake`] says so.
@@ -185,10 +266,11 @@ pub fn admit(slot: Slot, weight: u32, cap: u32) {
 pub fn dismiss(slot: Slot) {
     percpu::with(|cpu| {
         let key = VcpuKey::new(slot, VCPU);
-        cpu.queue.sleep(key, now());
-        vcpus::add_run_ns(slot, cpu.queue.run_ns(key));
-        cpu.queue.remove(key, now());
-        cpu.attention = 1;
+        vcpus::add_ran(slot, cpu.queue.remove(key, now()));
+        cpu.attention |= DECIDE;
+        if cpu.current.is_some_and(|current| current.slot == slot) {
+            leave(cpu);
+        }
         if cpu.loaded == Some(slot) {
             mm::load_root(mm::hypervisor_root());
             cpu.loaded = None;
@@ -205,12 +287,12 @@ pub fn forget_deadlines(slot: Slot) {
     });
 }
 
-/// Nanoseconds that a domain has run, and hypercalls that it has made.
+/// Ticks that a domain has run, and hypercalls that it has made.
 pub fn usage(slot: Slot) -> (u64, u64) {
     percpu::with(|cpu| {
         cpu.queue.charge(now());
         let fresh = if cpu.current.is_some_and(|current| current.slot == slot) { cpu.hypercalls } else { 0 };
-        let run_ns = vcpus::run_ns(slot) + cpu.queue.run_ns(VcpuKey::new(slot, VCPU));
-        (run_ns, vcpus::hypercalls(slot) + fresh)
+        let ran = vcpus::ran(slot) + cpu.queue.ran(VcpuKey::new(slot, VCPU));
+        (ran, vcpus::hypercalls(slot) + fresh)
     })
 }

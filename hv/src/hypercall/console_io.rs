@@ -1,6 +1,6 @@
 //! `console_io` (Xen public `xen.h`, `CONSOLEIO_*`): a domain's early output, before it has its console ring.
 
-use super::{Answer, Call, Errno, Gpa, Outcome, system};
+use super::{Answer, Call, Errno, Gpa, Outcome, system, user};
 use xen_abi::xen as abi;
 
 /// Bytes that one call writes at most; the caller goes on with the rest.
@@ -8,14 +8,14 @@ const CHUNK: usize = 256;
 
 #[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
-    let [command, count, buffer, ..] = call.args();
+    let [command, count, buffer, ..] = call.args;
     if command != abi::CONSOLEIO_WRITE {
         return Err(Errno::ENOSYS);
     }
     let mut bytes = [0; CHUNK];
     let count = usize::try_from(count).map_or(CHUNK, |count| count.min(CHUNK));
     let text = &mut bytes[..count];
-    call.read_bytes(Gpa(buffer), text)?;
+    user::read_bytes(Gpa(buffer), text)?;
     for byte in text.iter_mut().filter(|byte| !matches!(**byte, b'\n' | b'\t' | 0x20..=0x7e)) {
         *byte = b'?';
     }

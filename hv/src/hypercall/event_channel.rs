@@ -1,30 +1,35 @@
 //! `event_channel_op` (Xen public `event_channel.h`, 2-level interface): copying in, `hv_core::events`, copying out.
 
-use super::{Call, DomId, Errno, OK, Outcome, wake};
+use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
 use crate::irq;
 use crate::logging::{SerialOwner, set_serial_owner};
 use hv_core::events::{self, Binding, Channel, EvtchnOp};
 use hv_core::ids::{Pirq, Port};
 use hv_core::space::Progress;
-use xen_abi::event_channel as abi;
-use xen_abi::xen::VIRQ_CON_RING;
+use xen_abi::event_channel::{self as abi, EVTCHNOP_SEND};
+use xen_abi::xen::{HYPERVISOR_EVENT_CHANNEL_OP, VIRQ_CON_RING};
 
 /// Ports closed in one slice of a reset.
 const RESET_SLICE: u32 = 128;
 
-#[inline(never)]
-pub fn serve(call: &Call) -> Outcome {
-    match EvtchnOp::try_from(call.command())? {
-        EvtchnOp::Send => {
-            call.input(|op: abi::EvtchnSend| events::send(&call.env(), call.caller, Port(op.port)).map(wake))
-        }
-        other => serve_other(call, other),
+/// Sending is the path that matters; all else is apart.
+pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
+    if command != EVTCHNOP_SEND {
+        return others(command, structure);
     }
+    result(user::read(Gpa(structure)).map_err(Errno::from).and_then(|op: abi::EvtchnSend| {
+        events::send(&system().env(), domain::caller(), Port(op.port)).map(wake)
+    }))
 }
 
-/// All but sending, apart from the path that matters.
 #[inline(never)]
-fn serve_other(call: &Call, operation: EvtchnOp) -> Outcome {
+fn others(command: u64, structure: u64) -> u64 {
+    super::answer(HYPERVISOR_EVENT_CHANNEL_OP, [command, structure, 0, 0, 0], |call| {
+        serve(call, EvtchnOp::try_from(command)?)
+    })
+}
+
+fn serve(call: &Call, operation: EvtchnOp) -> Outcome {
     let (env, caller) = (&call.env(), call.caller);
     match operation {
         EvtchnOp::Send => Err(Errno::ENOSYS),

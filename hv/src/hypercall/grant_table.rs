@@ -41,8 +41,9 @@ pub fn serve(call: &Call) -> Outcome {
 
 /// Serves an array of structures, a slice a call. A structure that cannot be written back is not acted on.
 fn batch<T: Structure>(call: &Call, mut serve: impl FnMut(&mut T)) -> Outcome {
-    let count = u32::try_from(call.args()[2]).map_err(|_| Errno::EINVAL)?;
-    let first = call.progress()?;
+    let count = u32::try_from(call.args[2]).map_err(|_| Errno::EINVAL)?;
+    // What fits one slice is never interrupted.
+    let first = if count > SLICE { call.progress()? } else { 0 };
     let end = count.min(first.saturating_add(SLICE));
     for index in first..end {
         let at = super::element::<T>(call.structure(), index)?;

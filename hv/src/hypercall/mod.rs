@@ -16,10 +16,10 @@ mod sched;
 mod vcpu;
 mod version;
 
-use crate::{domain, machine::Bare, system::system, traps::Frame};
+use crate::{domain, machine::Bare, mm::user, system::system};
 use hv_core::domain::{Env, Wake};
 use hv_core::ids::{DomId, Gpa, VcpuId};
-use hv_core::{error::Errno, grant::Continuation, space::AddressSpace};
+use hv_core::{error::Errno, grant::Continuation};
 use xen_abi::xen as abi;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -50,29 +50,23 @@ impl<T: FromBytes + IntoBytes + Immutable> Structure for T {}
 
 /// A hypercall being served.
 #[derive(Clone, Copy)]
-pub struct Call<'a> {
+pub struct Call {
     /// Who calls.
     pub caller: DomId,
-    /// With what. Read where it is needed: the shortest calls need little of it.
-    registers: &'a Frame,
+    number: u64,
+    /// With what.
+    pub args: [u64; 5],
 }
 
-impl Call<'_> {
-    /// The arguments.
-    #[inline]
-    pub const fn args(&self) -> [u64; 5] {
-        let from = self.registers;
-        [from.rdi, from.rsi, from.rdx, from.r10, from.r8]
-    }
-
+impl Call {
     /// The command, first argument of most hypercalls.
     pub const fn command(&self) -> u64 {
-        self.registers.rdi
+        self.args[0]
     }
 
     /// The address of the command's structure, second argument of most hypercalls.
     pub const fn structure(&self) -> Gpa {
-        Gpa(self.registers.rsi)
+        Gpa(self.args[1])
     }
 
     /// The logic's environment.
@@ -102,49 +96,27 @@ impl Call<'_> {
         outcome.and(OK)
     }
 
-    /// Acts on the caller's memory.
-    #[inline]
-    fn memory<R, E: Into<Errno>>(&self, act: impl FnOnce(&AddressSpace, &Bare) -> Result<R, E>) -> Result<R, Errno> {
-        let system = system();
-        system.domains.with(self.caller, |domain| act(&domain.space, &system.machine))?.map_err(Into::into)
-    }
-
     /// Copies a structure in.
     #[inline]
     pub fn read<T: Structure>(&self, from: Gpa) -> Result<T, Errno> {
-        self.memory(|space, machine| space.read(from, machine))
+        Ok(user::read(from)?)
     }
 
     /// Copies a structure in that will be copied out again: it must be writable before anything is done.
+    #[inline]
     pub fn read_in_out<T: Structure>(&self, at: Gpa) -> Result<T, Errno> {
-        let value = self.read(at)?;
-        self.check_writable(at, size_of::<T>())?;
-        Ok(value)
+        user::check_writable(at, size_of::<T>())?;
+        self.read(at)
     }
 
     /// Copies a structure out.
     #[inline]
     pub fn write<T: Structure>(&self, to: Gpa, value: &T) -> Result<(), Errno> {
-        self.memory(|space, machine| space.write(to, value, machine))
-    }
-
-    /// Copies bytes in.
-    pub fn read_bytes(&self, from: Gpa, into: &mut [u8]) -> Result<(), Errno> {
-        self.memory(|space, machine| space.copy_in(from, into, machine))
-    }
-
-    /// Copies bytes out.
-    pub fn write_bytes(&self, to: Gpa, bytes: &[u8]) -> Result<(), Errno> {
-        self.memory(|space, machine| space.copy_out(to, bytes, machine))
-    }
-
-    /// Checks that a structure could be written, before anything is done whose result has to be told.
-    pub fn check_writable(&self, at: Gpa, bytes: usize) -> Result<(), Errno> {
-        self.memory(|space, machine| space.check_writable(at, bytes, machine))
+        Ok(user::write(to, value)?)
     }
 
     const fn identity(&self) -> [u64; 4] {
-        [self.registers.rax, self.registers.rdi, self.registers.rsi, self.registers.rdx]
+        [self.number, self.args[0], self.args[1], self.args[2]]
     }
 
     /// How far this call came before it was interrupted; 0 at its beginning.
@@ -179,33 +151,57 @@ pub fn wake(wake: Option<Wake>) {
     }
 }
 
-/// Serves one call. The servers are functions of their own, so that this is a jump and they do not share a stack frame.
+/// What the domain finds in RAX after a call without a value.
 #[inline(always)]
-fn dispatch(call: &Call) -> Outcome {
-    match call.registers.rax {
-        abi::HYPERVISOR_EVENT_CHANNEL_OP => event_channel::serve(call),
-        abi::HYPERVISOR_GRANT_TABLE_OP => grant_table::serve(call),
-        abi::HYPERVISOR_SCHED_OP => sched::serve(call),
-        abi::HYPERVISOR_XEN_VERSION => version::serve(call),
-        abi::HYPERVISOR_VCPU_OP => vcpu::serve(call),
-        abi::HYPERVISOR_MEMORY_OP => memory::serve(call),
-        abi::HYPERVISOR_PHYSDEV_OP => physdev::serve(call),
-        abi::HYPERVISOR_PLATFORM_OP => platform::serve(call),
-        abi::HYPERVISOR_CONSOLE_IO => console_io::serve(call),
-        abi::HYPERVISOR_MULTICALL => multicall::serve(call),
-        _ => Err(Errno::ENOSYS),
-    }
+fn result(outcome: Result<(), Errno>) -> u64 {
+    outcome.map_or_else(|error| error.to_result() as u64, |()| 0)
 }
 
-/// SYSCALL's handler. Answers the frame to go on with.
-pub extern "C" fn entry(frame: &mut Frame) -> *mut Frame {
-    let caller = domain::count_hypercall();
-    match dispatch(&Call { caller, registers: frame }) {
-        Ok(Answer::Done(value)) => frame.rax = value,
-        Err(error) => frame.rax = error.to_result() as u64,
-        Ok(Answer::Again) => frame.restart_syscall(),
-        Ok(Answer::Waits) => frame.rax = 0,
-        Ok(Answer::Ended) => {}
+/// Hypercall numbers end here.
+pub const NUMBERS: usize = abi::HYPERVISOR_HYPFS_OP as usize + 1;
+
+/// What SYSCALL's entry calls, by the hypercall's number: a function of its arguments that answers its result.
+pub type Server = extern "C" fn(u64, u64, u64, u64, u64) -> u64;
+
+/// Makes a [`Server`] of a function of a [`Call`].
+macro_rules! server {
+    ($number:expr, $serve:path) => {{
+        extern "C" fn server(rdi: u64, rsi: u64, rdx: u64, r10: u64, r8: u64) -> u64 {
+            answer($number, [rdi, rsi, rdx, r10, r8], $serve)
+        }
+        server
+    }};
+}
+
+/// The server of each hypercall.
+pub static SERVERS: [Server; NUMBERS] = {
+    extern "C" fn none(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+        Errno::ENOSYS.to_result() as u64
     }
-    domain::resume()
+    let mut servers: [Server; NUMBERS] = [none; NUMBERS];
+    servers[abi::HYPERVISOR_EVENT_CHANNEL_OP as usize] = event_channel::server;
+    servers[abi::HYPERVISOR_GRANT_TABLE_OP as usize] = server!(abi::HYPERVISOR_GRANT_TABLE_OP, grant_table::serve);
+    servers[abi::HYPERVISOR_SCHED_OP as usize] = sched::server;
+    servers[abi::HYPERVISOR_XEN_VERSION as usize] = version::server;
+    servers[abi::HYPERVISOR_VCPU_OP as usize] = server!(abi::HYPERVISOR_VCPU_OP, vcpu::serve);
+    servers[abi::HYPERVISOR_MEMORY_OP as usize] = server!(abi::HYPERVISOR_MEMORY_OP, memory::serve);
+    servers[abi::HYPERVISOR_PHYSDEV_OP as usize] = server!(abi::HYPERVISOR_PHYSDEV_OP, physdev::serve);
+    servers[abi::HYPERVISOR_PLATFORM_OP as usize] = server!(abi::HYPERVISOR_PLATFORM_OP, platform::serve);
+    servers[abi::HYPERVISOR_CONSOLE_IO as usize] = server!(abi::HYPERVISOR_CONSOLE_IO, console_io::serve);
+    servers[abi::HYPERVISOR_MULTICALL as usize] = server!(abi::HYPERVISOR_MULTICALL, multicall::serve);
+    servers
+};
+
+/// Serves a call, and turns what it comes to into what the domain finds in RAX.
+#[inline(always)]
+fn answer(number: u64, args: [u64; 5], serve: impl FnOnce(&Call) -> Outcome) -> u64 {
+    match serve(&Call { caller: domain::caller(), number, args }) {
+        Ok(Answer::Done(value)) => value,
+        Err(error) => error.to_result() as u64,
+        Ok(Answer::Again) => {
+            domain::restart(number, args);
+            0
+        }
+        Ok(Answer::Waits | Answer::Ended) => 0,
+    }
 }

@@ -1,43 +1,58 @@
 //! `sched_op` (Xen public `sched.h`): yielding, waiting, ending.
 
-use super::{Answer, Call, DomId, Errno, Gpa, OK, Outcome, domain, system, wake};
+use super::{Answer, Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
 use crate::irq;
 use crate::time::{self, Instant};
 use heapless::Vec;
 use hv_core::events::{self, PIRQS_MAX};
 use hv_core::ids::{Pirq, Port, VcpuId};
 use hv_core::{domain::Death, sched::TimerKind};
-use xen_abi::sched as abi;
+use xen_abi::{native::SCHEDOP_SEND_AND_BLOCK, sched as abi, xen::HYPERVISOR_SCHED_OP};
 use zerocopy::IntoBytes;
 
 /// Ports of one poll at most.
 const POLL_PORTS_MAX: usize = 128;
 
-#[inline(never)]
-pub fn serve(call: &Call) -> Outcome {
-    match call.command() {
+/// Giving way and waiting for events are the paths that matter; all else is apart.
+pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
+    match command {
         abi::SCHEDOP_YIELD => {
             domain::yield_now();
-            OK
+            0
         }
-        abi::SCHEDOP_BLOCK => block(call),
+        abi::SCHEDOP_BLOCK => result(block(domain::caller())),
+        SCHEDOP_SEND_AND_BLOCK => result(send_and_block(domain::caller(), Port(structure as u32))),
+        _ => others(command, structure),
+    }
+}
+
+#[inline(never)]
+fn others(command: u64, structure: u64) -> u64 {
+    super::answer(HYPERVISOR_SCHED_OP, [command, structure, 0, 0, 0], |call| match command {
         abi::SCHEDOP_POLL => poll(call),
         abi::SCHEDOP_SHUTDOWN => {
             let op: abi::SchedShutdown = call.read(call.structure())?;
             shutdown(op.reason)
         }
         _ => Err(Errno::ENOSYS),
-    }
+    })
 }
 
-fn block(call: &Call) -> Outcome {
-    rearm(call.caller);
+#[inline]
+fn block(caller: DomId) -> Result<(), Errno> {
+    rearm(caller);
     let system = system();
-    if system.domains.with(call.caller, |domain| domain.block(VcpuId(0), &system.machine))? {
+    if system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine))? {
         domain::current_waits();
-        return Ok(Answer::Waits);
     }
-    OK
+    Ok(())
+}
+
+/// An event for the peer, and nothing to do until it answers.
+#[inline]
+fn send_and_block(caller: DomId, port: Port) -> Result<(), Errno> {
+    events::send(&system().env(), caller, port).map(wake)?;
+    block(caller)
 }
 
 fn poll(call: &Call) -> Outcome {
@@ -47,7 +62,7 @@ fn poll(call: &Call) -> Outcome {
         return Err(Errno::EINVAL);
     }
     let mut numbers = [0u32; POLL_PORTS_MAX];
-    call.read_bytes(Gpa(op.ports), numbers[..count].as_mut_bytes())?;
+    user::read_bytes(Gpa(op.ports), numbers[..count].as_mut_bytes())?;
     let ports: Vec<Port, POLL_PORTS_MAX> = numbers[..count].iter().map(|number| Port(*number)).collect();
     rearm(call.caller);
     let system = system();
@@ -67,7 +82,15 @@ fn poll(call: &Call) -> Outcome {
 }
 
 /// The caller has come back for more: its devices may interrupt again.
+#[inline]
 fn rearm(caller: DomId) {
+    if irq::any_waiting() {
+        rearm_those_of(caller);
+    }
+}
+
+#[inline(never)]
+fn rearm_those_of(caller: DomId) {
     let mut lost: Vec<Pirq, PIRQS_MAX> = Vec::new();
     irq::rearm(caller, |pirq| {
         // There are no more pirqs than places.

@@ -8,7 +8,7 @@ use xen_abi::vcpu as abi;
 
 #[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
-    let [command, vcpu, structure, ..] = call.args();
+    let [command, vcpu, structure, ..] = call.args;
     let number = u32::try_from(vcpu).map_err(|_| Errno::ENOENT)?;
     system().domains.with(call.caller, |domain| domain.vcpu_id(number))?.ok_or(Errno::ENOENT)?;
     match command {

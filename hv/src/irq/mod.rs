@@ -111,12 +111,15 @@ pub fn handle(vector: u8) -> Option<(DomId, Pirq)> {
     irq.bound.then_some((irq.domain, irq.pirq))
 }
 
+/// Whether [`rearm`] may have something to do.
+#[inline]
+pub fn any_waiting() -> bool {
+    WAITING.iter().any(|word| word.load(Ordering::Relaxed) != 0)
+}
+
 /// The domain has come back for more (it blocks or polls): sources that waited for that may fire again. `raise` is
 /// called for those that may have lost an interrupt meanwhile.
 pub fn rearm(domain: DomId, mut raise: impl FnMut(Pirq)) {
-    if WAITING.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
-        return;
-    }
     let mut irqs = IRQS.lock();
     let Irqs { by_vector, lines, .. } = &mut *irqs;
     for (word, group) in WAITING.iter().zip(by_vector.chunks_mut(64)) {

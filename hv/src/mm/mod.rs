@@ -4,6 +4,7 @@ mod early;
 mod heap;
 pub mod layout;
 mod paging;
+pub mod user;
 
 pub use early::Plan;
 pub use heap::free_bytes as heap_free;

@@ -1,18 +1,21 @@
 //! Entry points and the exit to ring 3.
 //!
-//! SYSCALL is kept short: swap GS, save 15 registers and the return state into the current vCPU's frame, take the CPU's
-//! stack, call. The exit restores the frame that the handler names: by SYSRET after a SYSCALL, by IRETQ otherwise.
+//! SYSCALL is kept short: swap GS, take the CPU's stack, put RIP and RFLAGS there, call the server of the hypercall with
+//! the domain's argument registers as its own. What a function must preserve stays in the registers. Only when the
+//! scheduler has work (`PerCpu::attention`) is the rest of the domain's state saved in its frame. The argument registers
+//! come back as zero, so that nothing of the hypervisor is left in them.
+//!
 //! SYSRET with a non-canonical RCX would fault in ring 0 on some CPUs; nothing can be mapped in the last page below the
-//! hole, so RIP behind a SYSCALL is canonical, and the exit checks again.
+//! hole, so RIP behind a SYSCALL is canonical, and each exit checks again.
 //!
 //! Alignment-check (AC), direction and single-step flags of ring 3 are cleared on the way in: by SFMASK for SYSCALL, by
 //! POPFQ otherwise (an interrupt gate leaves AC, which would switch SMAP off).
 
-use super::{VECTOR_SYSCALL, trap_from_domain, trap_from_hypervisor};
-use crate::cpu::descriptors::{USER_CODE, USER_DATA};
+use super::{Frame, VECTOR_SYSCALL, trap_from_domain, trap_from_hypervisor};
 use crate::cpu::percpu::PerCpu;
 use core::arch::{asm, global_asm};
 use core::{mem::offset_of, sync::atomic::AtomicU64};
+use hv_core::error::Errno;
 use x86_64::VirtAddr;
 
 /// Bytes of a stub.
@@ -88,55 +91,104 @@ fatal_entry:
     call {trap_fatal}
     ud2
 
+    .macro clear_arguments
+        .irp register, edi, esi, edx, r8d, r9d, r10d
+        xor \register, \register
+        .endr
+    .endm
+
     .balign 16
     .globl syscall_entry
 syscall_entry:
     swapgs
-    mov gs:[{scratch}], rsp
-    mov rsp, gs:[{frame_end}]
-    push {user_data}
-    push qword ptr gs:[{scratch}]
-    push r11
-    push {user_code}
-    push rcx
-    push 0
-    push {vector_syscall}
-    save_registers
-    mov rdi, rsp
+    mov gs:[{user_rsp}], rsp
     mov rsp, gs:[{stack_top}]
-    call {hypercall}
+    push rcx
+    push r11
+    inc qword ptr gs:[{hypercalls}]
+    cmp rax, {servers_count}
+    jae 2f
+    mov rcx, r10
+    call [rax * 8 + {servers}]
+1:  cmp dword ptr gs:[{attention}], 0
+    jne 3f
+    bt qword ptr [rsp + 8], 47
+    jc 3f
+    pop r11
+    pop rcx
+    clear_arguments
+    mov rsp, gs:[{user_rsp}]
+    swapgs
+    sysretq
+2:  mov rax, {no_such_call}
+    jmp 1b
+
+3:  mov rdi, gs:[{frame}]
+    mov [rdi + {r15}], r15
+    mov [rdi + {r14}], r14
+    mov [rdi + {r13}], r13
+    mov [rdi + {r12}], r12
+    mov [rdi + {rbp}], rbp
+    mov [rdi + {rbx}], rbx
+    mov [rdi + {rax}], rax
+    pop qword ptr [rdi + {rflags}]
+    pop qword ptr [rdi + {rip}]
+    mov rax, gs:[{user_rsp}]
+    mov [rdi + {rsp}], rax
+    mov qword ptr [rdi + {vector}], {vector_syscall}
+    call {reschedule}
 
     .globl resume_domain
 resume_domain:
-    mov rsp, rax
-    cmp dword ptr [rsp + 15 * 8], {vector_syscall}
+    cmp dword ptr [rax + {vector}], {vector_syscall}
     jne 2f
-    mov rcx, [rsp + 17 * 8]
-    shr rcx, 47
-    jnz 2f
-    restore_registers
-    mov rcx, [rsp + 2 * 8]
-    mov r11, [rsp + 4 * 8]
-    mov rsp, [rsp + 5 * 8]
+    mov rcx, [rax + {rip}]
+    bt rcx, 47
+    jc 2f
+    mov r11, [rax + {rflags}]
+    mov rsp, [rax + {rsp}]
+    mov r15, [rax + {r15}]
+    mov r14, [rax + {r14}]
+    mov r13, [rax + {r13}]
+    mov r12, [rax + {r12}]
+    mov rbp, [rax + {rbp}]
+    mov rbx, [rax + {rbx}]
+    mov rax, [rax + {rax}]
+    clear_arguments
     swapgs
     sysretq
-2:  restore_registers
+2:  mov rsp, rax
+    restore_registers
     add rsp, 16
     swapgs
     iretq
     .popsection
 "#,
     stack_top = const offset_of!(PerCpu, stack_top),
-    scratch = const offset_of!(PerCpu, scratch),
-    frame_end = const offset_of!(PerCpu, frame_end),
-    user_data = const USER_DATA,
-    user_code = const USER_CODE,
+    user_rsp = const offset_of!(PerCpu, user_rsp),
+    frame = const offset_of!(PerCpu, frame),
+    attention = const offset_of!(PerCpu, attention),
+    hypercalls = const offset_of!(PerCpu, hypercalls),
+    servers = sym crate::hypercall::SERVERS,
+    servers_count = const crate::hypercall::NUMBERS,
+    no_such_call = const Errno::ENOSYS.to_result(),
+    r15 = const offset_of!(Frame, r15),
+    r14 = const offset_of!(Frame, r14),
+    r13 = const offset_of!(Frame, r13),
+    r12 = const offset_of!(Frame, r12),
+    rbp = const offset_of!(Frame, rbp),
+    rbx = const offset_of!(Frame, rbx),
+    rax = const offset_of!(Frame, rax),
+    rflags = const offset_of!(Frame, rflags),
+    rip = const offset_of!(Frame, rip),
+    rsp = const offset_of!(Frame, rsp),
+    vector = const offset_of!(Frame, vector),
     vector_syscall = const VECTOR_SYSCALL,
     trap_from_domain = sym trap_from_domain,
     trap_from_hypervisor = sym trap_from_hypervisor,
     trap_fatal = sym super::crash::exception,
     nmis = sym NMIS,
-    hypercall = sym crate::hypercall::entry,
+    reschedule = sym crate::domain::reschedule,
 );
 
 unsafe extern "C" {
@@ -155,7 +207,7 @@ pub fn syscall() -> VirtAddr {
 }
 
 /// Leaves the hypervisor for the domain whose registers are in `frame`.
-pub fn enter(frame: *mut super::Frame) -> ! {
+pub fn enter(frame: *mut Frame) -> ! {
     // SAFETY: `frame` is the current vCPU's frame, which the per-CPU data names too, with ring 3 selectors; the CPU's
     // stack is given up, as at every exit.
     unsafe { asm!("jmp resume_domain", in("rax") frame, options(noreturn)) }

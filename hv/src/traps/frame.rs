@@ -1,6 +1,7 @@
 //! A vCPU's registers while it does not run.
 
-/// [`Frame::vector`] after SYSCALL: RCX and R11 hold RIP and RFLAGS, so SYSRET may return.
+/// [`Frame::vector`] after SYSCALL: SYSRET may return. Of the general registers only those are saved that a function
+/// must preserve, and RAX; the others come back as zero, or as RIP and RFLAGS (RCX, R11).
 pub const VECTOR_SYSCALL: u64 = 0x100;
 /// [`Frame::vector`] of a frame that was made, not saved.
 pub const VECTOR_NONE: u64 = 0x101;
@@ -57,9 +58,10 @@ impl Frame {
         }
     }
 
-    /// Makes the domain's SYSCALL happen again when it runs next (the instruction has two bytes; its arguments are
-    /// still in place, RAX is not touched before a result is written).
-    pub fn restart_syscall(&mut self) {
+    /// Makes the domain's SYSCALL happen again when it runs next (the instruction has two bytes).
+    pub fn restart_syscall(&mut self, number: u64, [rdi, rsi, rdx, r10, r8]: [u64; 5]) {
+        (self.rdi, self.rsi, self.rdx, self.r10, self.r8) = (rdi, rsi, rdx, r10, r8);
+        self.rax = number;
         self.rip = self.rip.wrapping_sub(2);
         self.vector = VECTOR_NONE;
     }

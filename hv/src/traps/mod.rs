@@ -10,11 +10,12 @@ pub mod reason;
 
 pub use frame::{Frame, VECTOR_SYSCALL};
 
-use crate::{apic, cpu::percpu, irq, system::system};
+use crate::{apic, cpu::percpu, irq, mm::user, system::system};
 use x86_64::registers::control::Cr2;
 
 /// First vector that is an interrupt.
 pub const FIRST_INTERRUPT: u64 = 32;
+const PAGE_FAULT: u64 = 14;
 
 /// An exception or interrupt while a domain ran. Answers the frame to go on with.
 extern "C" fn trap_from_domain(frame: &mut Frame) -> *mut Frame {
@@ -26,10 +27,15 @@ extern "C" fn trap_from_domain(frame: &mut Frame) -> *mut Frame {
     crate::domain::resume()
 }
 
-/// An exception or interrupt while the hypervisor ran: fine in the idle loop, the end everywhere else.
+/// An exception or interrupt while the hypervisor ran: fine in the idle loop and where it touches a domain's memory,
+/// the end everywhere else.
 extern "C" fn trap_from_hypervisor(frame: &mut Frame) {
     if frame.vector >= FIRST_INTERRUPT && percpu::with(|cpu| cpu.idle) != 0 {
         interrupt(frame.vector);
+    } else if frame.vector == PAGE_FAULT
+        && let Some(behind) = user::fixup(frame.rip)
+    {
+        (frame.rip, frame.rax) = (behind, 1);
     } else {
         crash::exception(frame);
     }

@@ -46,6 +46,10 @@ pub const MMIO_WINDOW: u64 = 0x60_0000_0000;
 /// non-canonical hole stays empty, so that SYSRET never returns to a non-canonical address).
 pub const ADDRESS_LIMIT: u64 = 0x7fff_ffff_f000;
 
+/// Command of `sched_op` that Xen does not have: sends an event on the port in RSI and, if that could be done, waits as
+/// `SCHEDOP_block` does. One hypercall for a request and the wait for its answer.
+pub const SCHEDOP_SEND_AND_BLOCK: u64 = 0x100;
+
 /// The grant reference that holds the console ring, as on Xen (`GNTTAB_RESERVED_CONSOLE`).
 pub const GRANT_REF_CONSOLE: u32 = 0;
 /// The grant reference that holds the xenstore ring, as on Xen (`GNTTAB_RESERVED_XENSTORE`).

@@ -283,6 +283,10 @@ pub struct MachineInfo {
     pub tsc_khz: u64,
     /// TSC at the hypervisor's first instruction.
     pub boot_tsc: u64,
+    /// TSC when the policy domain was entered.
+    pub policy_tsc: u64,
+    /// Ticks of the TSC that passed while no domain could run.
+    pub idle_ticks: u64,
     /// 1: DMA remapping is on; 0: no IOMMU.
     pub iommu: u32,
     /// 1: interrupt remapping is on.

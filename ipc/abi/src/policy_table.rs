@@ -111,6 +111,8 @@ pub const FLAG_CONSOLE: u32 = 8;
 pub const FLAG_DRIVER: u32 = 16;
 /// [`Domain::flags`]: started by the policy domain at boot.
 pub const FLAG_AUTOSTART: u32 = 32;
+/// [`Domain::flags`]: may read what `DOMAIN_INFO` and `MACHINE_INFO` tell: a monitor.
+pub const FLAG_OBSERVE: u32 = 64;
 
 /// One domain label.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

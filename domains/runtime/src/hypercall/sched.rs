@@ -1,9 +1,11 @@
 //! `sched_op`: waiting, giving way, ending.
 
+use xen_abi::native::SCHEDOP_SEND_AND_BLOCK;
 use xen_abi::sched as abi;
 use xen_abi::xen::HYPERVISOR_SCHED_OP;
 
 use super::with;
+use crate::errno::Result;
 use crate::ids::Port;
 use crate::time::Instant;
 
@@ -30,17 +32,18 @@ pub fn block() {
     let _ = unsafe { super::call(HYPERVISOR_SCHED_OP, [abi::SCHEDOP_BLOCK, 0, 0, 0, 0]) };
 }
 
+/// Sends an event and waits until any unmasked port is pending: a request and the wait for its answer.
+pub fn send_and_block(port: Port) -> Result<()> {
+    // SAFETY: no memory is involved.
+    unsafe { super::call(HYPERVISOR_SCHED_OP, [SCHEDOP_SEND_AND_BLOCK, u64::from(port.0), 0, 0, 0]) }.map(drop)
+}
+
 /// Waits until one of the ports is pending or the time has come. May return early.
 pub fn poll(ports: &[Port], deadline: Option<Instant>) {
-    let mut numbers = [0u32; 128];
-    let count = ports.len().min(numbers.len());
-    for (number, port) in numbers.iter_mut().zip(ports) {
-        *number = port.0;
-    }
     // A timeout of 0 means none; a deadline of 0 has passed.
     let timeout = deadline.map_or(0, |deadline| deadline.0.max(1));
     let mut structure =
-        abi::SchedPoll { ports: numbers.as_ptr() as u64, nr_ports: count as u32, timeout, ..Default::default() };
+        abi::SchedPoll { ports: ports.as_ptr() as u64, nr_ports: ports.len() as u32, timeout, ..Default::default() };
     // SAFETY: the hypervisor only reads the structure and the array.
     let _ = unsafe { with(HYPERVISOR_SCHED_OP, abi::SCHEDOP_POLL, &mut structure) };
 }

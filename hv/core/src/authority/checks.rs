@@ -21,7 +21,8 @@ const KNOWN_FLAGS: u32 = table::FLAG_CONTROL
     | table::FLAG_STORE
     | table::FLAG_CONSOLE
     | table::FLAG_DRIVER
-    | table::FLAG_AUTOSTART;
+    | table::FLAG_AUTOSTART
+    | table::FLAG_OBSERVE;
 
 pub(super) fn check(policy: &SealedPolicy) -> Result<(), PolicyError> {
     for (index, domain) in policy.domains.iter().enumerate() {

@@ -241,9 +241,10 @@ impl Domain {
         Some(Wake { domain, slot, vcpu })
     }
 
-    /// `SCHEDOP_block`: lets a vCPU wait for an unmasked pending port. `false`: there is one already, it goes on.
+    /// `SCHEDOP_block`: lets a vCPU wait for an event. `false`: it has been told of one already, and goes on.
+    #[inline]
     pub fn block(&mut self, vcpu: VcpuId, memory: &impl MachineMemory) -> bool {
-        if self.events.shared.any_unmasked(self.events.limit(), memory) {
+        if self.events.shared.upcall_pending(vcpu, memory) {
             return false;
         }
         self.wait(vcpu, Wait::Blocked)

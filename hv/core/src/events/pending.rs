@@ -97,15 +97,12 @@ impl SharedInfoPage {
         Signal::Unmasked(vcpu)
     }
 
-    /// Tells the vCPU which word to look at. A native domain need not keep these up to date, so whether it wakes does
-    /// not depend on what was there.
+    /// Tells the vCPU which word to look at, and that there is something.
     #[inline]
     fn select(&self, port: Port, vcpu: VcpuId, memory: &impl MachineMemory) {
         let info = self.vcpu_info(vcpu);
-        let word = 1u64.wrapping_shl(port.0 >> 6);
-        if memory.fetch_or_u64(Hpa(info.0.wrapping_add(SELECTOR)), word) & word == 0 {
-            memory.store_u8(Hpa(info.0.wrapping_add(UPCALL_PENDING)), 1);
-        }
+        memory.fetch_or_u64(Hpa(info.0.wrapping_add(SELECTOR)), 1u64.wrapping_shl(port.0 >> 6));
+        memory.store_u8(Hpa(info.0.wrapping_add(UPCALL_PENDING)), 1);
     }
 
     /// Forgets that a port is pending.
@@ -120,11 +117,12 @@ impl SharedInfoPage {
         memory.load_u64(at) & bit != 0
     }
 
-    /// Whether any of the ports below `limit` is pending and unmasked.
-    pub fn any_unmasked(&self, limit: u32, memory: &impl MachineMemory) -> bool {
-        (0..u64::from(limit.div_ceil(64)).min(64)).any(|word| {
-            let pending = memory.load_u64(self.frame.at(PENDING.wrapping_add(word << 3)));
-            pending != 0 && pending & !memory.load_u64(self.frame.at(MASK.wrapping_add(word << 3))) != 0
-        })
+    /// Whether a vCPU was told of an event since it cleared `evtchn_upcall_pending` last.
+    #[inline]
+    pub fn upcall_pending(&self, vcpu: VcpuId, memory: &impl MachineMemory) -> bool {
+        memory.load_u64(self.vcpu_info(vcpu)) & 0xff != 0
     }
 }
+
+// The flag is the first byte of a word.
+const _: () = assert!(UPCALL_PENDING == 0);

@@ -1,87 +1,144 @@
 //! A binary heap of numbered items, smallest value first, in which any item can be found, moved and removed.
 
 const NOWHERE: u16 = u16::MAX;
+/// A value and its item.
+type Entry = (u64, u16);
+const NONE: Entry = (0, NOWHERE);
 
 /// Items `0..N` with a value each; `N` at most 65535.
 #[derive(Debug)]
 pub struct IndexedHeap<const N: usize> {
-    /// Values with their items, in heap order.
-    order: heapless::Vec<(u64, u16), N>,
-    /// Where each item is in `order`.
+    /// The smallest, apart from the others: what is alone, or comes and goes as the first, costs no walk.
+    first: Entry,
+    /// The others, in heap order.
+    rest: heapless::Vec<Entry, N>,
+    /// Where each item but the first is in `rest`, or [`NOWHERE`].
     position: [u16; N],
 }
 
 impl<const N: usize> IndexedHeap<N> {
     /// No items.
     pub const fn new() -> Self {
-        Self { order: heapless::Vec::new(), position: [NOWHERE; N] }
+        Self { first: NONE, rest: heapless::Vec::new(), position: [NOWHERE; N] }
     }
 
     /// The item of the smallest value.
     #[inline]
     pub fn peek(&self) -> Option<(usize, u64)> {
-        self.order.first().map(|&(value, item)| (usize::from(item), value))
+        (self.first.1 != NOWHERE).then_some((usize::from(self.first.1), self.first.0))
     }
 
     /// Takes the item of the smallest value out.
+    #[inline]
     pub fn pop(&mut self) -> Option<(usize, u64)> {
         let first = self.peek()?;
-        self.remove(first.0);
+        self.refill();
         Some(first)
     }
 
     /// Whether an item is in the heap.
     #[inline]
     pub fn contains(&self, item: usize) -> bool {
-        self.position_of(item).is_some()
+        usize::from(self.first.1) == item || self.position_of(item) != NOWHERE
     }
 
     /// Puts an item in, or changes its value. Items that cannot be are ignored.
+    #[inline]
     pub fn set(&mut self, item: usize, value: u64) {
-        if item >= N {
-            return;
+        if item < N {
+            self.remove(item);
+            self.insert(item, value);
         }
-        let at = self.position_of(item).unwrap_or(self.order.len());
-        if at == self.order.len() {
-            // Never full: there is room for each item, and this one was not in.
-            let _never_full = self.order.push((value, item as u16));
+    }
+
+    /// Puts an item in that is not there.
+    #[inline]
+    pub fn insert(&mut self, item: usize, value: u64) {
+        let entry = (value, item as u16);
+        if self.first.1 == NOWHERE {
+            self.first = entry;
+        } else {
+            let earlier = value < self.first.0;
+            let later = if earlier { core::mem::replace(&mut self.first, entry) } else { entry };
+            self.push(later);
         }
-        self.place((value, item as u16), at);
-        self.settle(at);
     }
 
     /// Takes an item out, if it is in.
+    #[inline]
     pub fn remove(&mut self, item: usize) {
-        let Some(at) = self.position_of(item) else { return };
-        let Some(last) = self.order.pop() else { return };
-        self.place(last, at);
-        if let Some(position) = self.position.get_mut(item) {
-            *position = NOWHERE;
+        if usize::from(self.first.1) == item {
+            self.refill();
+        } else if self.position_of(item) != NOWHERE {
+            let _taken = self.take(usize::from(self.position_of(item)));
         }
+    }
+
+    /// Puts an item in that is not there, and takes out the one of the smallest value: possibly the same.
+    #[inline]
+    pub fn exchange(&mut self, item: usize, value: u64) -> (usize, u64) {
+        match self.peek() {
+            Some(first) if first.1 <= value => {
+                self.refill();
+                self.insert(item, value);
+                first
+            }
+            _ => (item, value),
+        }
+    }
+
+    #[inline]
+    fn position_of(&self, item: usize) -> u16 {
+        self.position.get(item).copied().unwrap_or(NOWHERE)
+    }
+
+    fn note(&mut self, item: u16, at: u16) {
+        if let Some(position) = self.position.get_mut(usize::from(item)) {
+            *position = at;
+        }
+    }
+
+    /// Makes the smallest of the others the first, whose place is vacant.
+    #[inline]
+    fn refill(&mut self) {
+        self.first = if self.rest.is_empty() { NONE } else { self.take(0) };
+    }
+
+    #[inline(never)]
+    fn push(&mut self, entry: Entry) {
+        let at = self.rest.len();
+        // Never full: there is room for each item, and this one was not in.
+        let _never_full = self.rest.push(entry);
+        self.place(entry, at);
         self.settle(at);
     }
 
-    #[inline]
-    fn position_of(&self, item: usize) -> Option<usize> {
-        self.position.get(item).filter(|&&position| position != NOWHERE).map(|&position| usize::from(position))
+    /// Takes one of the others out.
+    #[inline(never)]
+    fn take(&mut self, at: usize) -> Entry {
+        let taken = self.rest.get(at).copied().unwrap_or(NONE);
+        if let Some(last) = self.rest.pop() {
+            self.place(last, at);
+            self.settle(at);
+        }
+        self.note(taken.1, NOWHERE);
+        taken
     }
 
     /// The value at a place in heap order; beyond the end, as large as any.
-    #[inline]
     fn value_at(&self, at: usize) -> u64 {
-        self.order.get(at).map_or(u64::MAX, |&(value, _)| value)
+        self.rest.get(at).map_or(u64::MAX, |&(value, _)| value)
     }
 
-    #[inline]
-    fn place(&mut self, entry: (u64, u16), at: usize) {
-        if let (Some(slot), Some(position)) = (self.order.get_mut(at), self.position.get_mut(usize::from(entry.1))) {
+    fn place(&mut self, entry: Entry, at: usize) {
+        if let Some(slot) = self.rest.get_mut(at) {
             *slot = entry;
-            *position = at as u16;
+            self.note(entry.1, at as u16);
         }
     }
 
     fn swap(&mut self, one: usize, other: usize) {
-        if let (Some(&first), Some(&second)) = (self.order.get(one), self.order.get(other)) {
+        if let (Some(&first), Some(&second)) = (self.rest.get(one), self.rest.get(other)) {
             self.place(first, other);
             self.place(second, one);
         }

@@ -1,6 +1,6 @@
 //! Scheduling one CPU: who runs next and how long, and whose timers are due.
 //!
-//! Pure bookkeeping: time is passed in (nanoseconds since boot, never going back), and nothing here switches anything.
+//! Pure bookkeeping: time is passed in (ticks of the CPU's counter, never going back), and nothing here switches anything.
 //! [`RunQueue`] shares the CPU in proportion to weights, [`Timers`] keeps the vCPUs' deadlines. Both cost O(log n) in
 //! the vCPUs that are runnable or waiting for a time; idle ones cost nothing.
 
@@ -8,7 +8,7 @@ mod heap;
 mod queue;
 mod timers;
 
-pub use queue::{Decision, Preempt, RunQueue, SLICE_NS};
+pub use queue::{Decision, Preempt, RunQueue, SLICE_US};
 pub use timers::{Alarm, Expired, TimerKind, Timers, singleshot};
 
 use crate::domain::{VCPUS_MAX, Wake};

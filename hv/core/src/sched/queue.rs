@@ -1,6 +1,6 @@
 //! Proportional share by virtual time.
 //!
-//! Each vCPU's virtual time grows, while it runs, by the time divided by its weight; the runnable vCPU with the least
+//! Time is in ticks of the CPU's counter, so that none is converted on the way. Each vCPU's virtual time grows, while it runs, by the time divided by its weight; the runnable vCPU with the least
 //! runs next. One that slept is put no further back than one slice behind the others: that little credit is the
 //! wake-up boost. It makes a driver domain, which mostly sleeps, run at once when its interrupt comes; and it cannot be
 //! farmed, because virtual time never goes back: what a vCPU used up by running it does not get again by sleeping.
@@ -10,14 +10,16 @@
 use super::heap::IndexedHeap;
 use super::{VCPU_KEYS, VcpuKey};
 
-/// Time that a vCPU runs before another runnable one gets its turn.
-pub const SLICE_NS: u64 = 5_000_000;
+/// Microseconds that a vCPU runs before another runnable one gets its turn.
+pub const SLICE_US: u64 = 5_000;
 /// A woken vCPU preempts when it is ahead by this much: switching for less costs more than it helps.
-const PREEMPT_MARGIN_NS: u64 = 200_000;
+const PREEMPT_MARGIN_US: u64 = 200;
 /// Period of a cap.
-const CAP_PERIOD_NS: u64 = 20_000_000;
-/// Virtual nanoseconds a nanosecond, at weight [`UNIT_WEIGHT`].
+const CAP_PERIOD_US: u64 = 20_000;
+/// Virtual ticks a tick, at weight [`UNIT_WEIGHT`].
 const UNIT_WEIGHT: u64 = 1024;
+/// Bits behind the point of a rate.
+const RATE_BITS: u32 = 20;
 /// When virtual times get this large, all are moved back.
 const REBASE_AT: u64 = 1 << 62;
 
@@ -36,8 +38,8 @@ pub enum Preempt {
 pub struct Decision {
     /// Whom; `None`: nobody is runnable.
     pub run: Option<VcpuKey>,
-    /// When to ask again at the latest, in system time; `u64::MAX`: never, by this queue.
-    pub until_ns: u64,
+    /// When to ask again at the latest; `u64::MAX`: never, by this queue.
+    pub until: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,30 +54,38 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 struct Entity {
     state: State,
-    weight: u32,
     cap: u32,
-    virtual_ns: u64,
-    /// Time it ran, all told.
-    run_ns: u64,
+    /// Virtual ticks a tick, in units of 2^-[`RATE_BITS`], rounded up.
+    rate: u64,
+    /// What it may be behind the others when it wakes, and what it must be ahead to preempt, in virtual ticks.
+    credit: u64,
+    margin: u64,
+    virtual_time: u64,
+    /// Ticks that it ran, all told.
+    ran: u64,
     /// What is left of this period's budget, if capped.
-    budget_ns: u64,
-    period_end_ns: u64,
+    budget: u64,
+    period_end: u64,
 }
 
-const ABSENT: Entity =
-    Entity { state: State::Absent, weight: 256, cap: 0, virtual_ns: 0, run_ns: 0, budget_ns: 0, period_end_ns: 0 };
+const ABSENT: Entity = Entity {
+    state: State::Absent,
+    cap: 0,
+    rate: 0,
+    credit: 0,
+    margin: 0,
+    virtual_time: 0,
+    ran: 0,
+    budget: 0,
+    period_end: 0,
+};
 
 impl Entity {
-    fn in_virtual(&self, ns: u64) -> u64 {
-        // Rounded up: no run is free.
-        ns.saturating_mul(UNIT_WEIGHT).div_ceil(u64::from(self.weight.max(1)))
-    }
-
-    fn refill(&mut self, now: u64) {
-        if self.cap != 0 && now >= self.period_end_ns {
-            self.period_end_ns = now.saturating_add(CAP_PERIOD_NS);
-            self.budget_ns = (CAP_PERIOD_NS / 100).saturating_mul(u64::from(self.cap));
-        }
+    /// Rounded up: no run is free.
+    #[inline]
+    fn in_virtual(&self, ticks: u64) -> u64 {
+        let ticks = u128::from(ticks).wrapping_mul(u128::from(self.rate)) >> RATE_BITS;
+        u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(1)
     }
 }
 
@@ -85,203 +95,240 @@ pub struct RunQueue {
     entities: [Entity; VCPU_KEYS],
     queued: IndexedHeap<VCPU_KEYS>,
     parked: IndexedHeap<VCPU_KEYS>,
+    /// The vCPU that was picked last; it may be asleep by now, and is charged for all time until the next pick.
     current: Option<VcpuKey>,
     /// When the current vCPU was picked.
-    picked_ns: u64,
+    picked: u64,
     /// Since when it has run without being charged.
-    since_ns: u64,
+    since: u64,
     /// Virtual time that no runnable vCPU is behind; never goes back.
     floor: u64,
+    ticks_per_us: u64,
 }
 
 impl RunQueue {
-    /// No vCPUs.
+    /// No vCPUs. [`Self::set_clock`] follows.
     pub const fn new() -> Self {
         Self {
             entities: [ABSENT; VCPU_KEYS],
             queued: IndexedHeap::new(),
             parked: IndexedHeap::new(),
             current: None,
-            picked_ns: 0,
-            since_ns: 0,
+            picked: 0,
+            since: 0,
             floor: 0,
+            ticks_per_us: 1,
         }
     }
 
-    fn entity(&self, key: VcpuKey) -> Entity {
-        self.entities.get(key.index()).copied().unwrap_or(ABSENT)
+    /// Says how long a tick is. Before any vCPU is there.
+    pub fn set_clock(&mut self, ticks_per_us: u64) {
+        self.ticks_per_us = ticks_per_us.max(1);
     }
 
-    fn entity_mut(&mut self, key: VcpuKey) -> Option<&mut Entity> {
-        self.entities.get_mut(key.index())
+    #[inline]
+    const fn ticks(&self, us: u64) -> u64 {
+        us.saturating_mul(self.ticks_per_us)
     }
 
-    fn set_state(&mut self, key: VcpuKey, state: State) {
-        if let Some(entity) = self.entity_mut(key) {
-            entity.state = state;
-        }
+    #[inline]
+    fn current_entity(&mut self) -> Option<&mut Entity> {
+        self.entities.get_mut(self.current?.index())
     }
 
     /// Makes a vCPU known, asleep. `weight` 1 to 65535; `cap_percent` of the CPU, 0 for none.
     pub fn add(&mut self, key: VcpuKey, weight: u32, cap_percent: u32) {
-        let virtual_ns = self.floor;
-        if let Some(entity) = self.entity_mut(key) {
-            *entity = Entity { state: State::Asleep, weight: weight.max(1), cap: cap_percent, virtual_ns, ..ABSENT };
+        let rate = (UNIT_WEIGHT << RATE_BITS).div_ceil(u64::from(weight.max(1)));
+        let mut new =
+            Entity { state: State::Asleep, cap: cap_percent, rate, virtual_time: self.floor, ..ABSENT };
+        new.credit = new.in_virtual(self.ticks(SLICE_US));
+        new.margin = new.in_virtual(self.ticks(PREEMPT_MARGIN_US));
+        if let Some(entity) = self.entities.get_mut(key.index()) {
+            *entity = new;
         }
     }
 
-    /// Forgets a vCPU, in whatever state.
-    pub fn remove(&mut self, key: VcpuKey, now: u64) {
-        self.sleep(key, now);
-        if let Some(entity) = self.entity_mut(key) {
-            *entity = ABSENT;
+    /// Forgets a vCPU, in whatever state; answers how long it ran, all told.
+    pub fn remove(&mut self, key: VcpuKey, now: u64) -> u64 {
+        self.sleep(key);
+        if self.current == Some(key) {
+            self.charge(now);
+            self.current = None;
         }
+        self.entities.get_mut(key.index()).map_or(0, |entity| core::mem::replace(entity, ABSENT).ran)
     }
 
-    /// The vCPU that was picked last and has not been put to sleep since.
+    /// Whether the vCPU that was picked last can go on.
     #[inline]
-    pub fn current(&self) -> Option<VcpuKey> {
-        self.current
+    pub fn is_running(&mut self) -> bool {
+        self.current_entity().is_some_and(|entity| entity.state == State::Running)
     }
 
-    /// Nanoseconds that a vCPU has run, up to the last charge.
-    pub fn run_ns(&self, key: VcpuKey) -> u64 {
-        self.entity(key).run_ns
+    /// Ticks that a vCPU has run, up to the last charge.
+    pub fn ran(&self, key: VcpuKey) -> u64 {
+        self.entities.get(key.index()).map_or(0, |entity| entity.ran)
     }
 
-    /// Makes a vCPU runnable. [`Self::until_ns`] may be earlier then, even if it does not preempt.
+    /// Makes a vCPU runnable. [`Self::until`] may be earlier then, even if it does not preempt.
     #[inline]
     pub fn wake(&mut self, key: VcpuKey, now: u64) -> Preempt {
-        let mut entity = self.entity(key);
+        let floor = self.floor;
+        let Some(entity) = self.entities.get_mut(key.index()) else { return Preempt::No };
         if entity.state != State::Asleep {
             return Preempt::No;
         }
-        let credit = entity.in_virtual(SLICE_NS);
-        entity.virtual_ns = entity.virtual_ns.max(self.floor.saturating_sub(credit));
-        match self.line_up(key, entity, now) {
-            State::Queued => self.preempts(entity, now),
-            _ => Preempt::No,
-        }
-    }
-
-    /// Queues a runnable vCPU, or parks it until its next period when it has used up its budget.
-    fn line_up(&mut self, key: VcpuKey, mut entity: Entity, now: u64) -> State {
-        entity.refill(now);
-        if entity.cap != 0 && entity.budget_ns == 0 {
-            entity.state = State::Parked;
-            self.parked.set(key.index(), entity.period_end_ns);
-        } else {
-            entity.state = State::Queued;
-            self.queued.set(key.index(), entity.virtual_ns);
-        }
-        if let Some(slot) = self.entity_mut(key) {
-            *slot = entity;
-        }
-        entity.state
-    }
-
-    /// Whether a queued vCPU is so far ahead of the current one that it should run now.
-    fn preempts(&mut self, woken: Entity, now: u64) -> Preempt {
-        self.charge(now);
-        let Some(current) = self.current else {
+        if self.current == Some(key) {
+            // It has just gone to sleep, and goes on.
+            entity.state = State::Running;
             return Preempt::Yes;
-        };
-        let current = self.entity(current);
-        let margin = current.in_virtual(PREEMPT_MARGIN_NS);
-        if woken.virtual_ns.saturating_add(margin) < current.virtual_ns { Preempt::Yes } else { Preempt::No }
+        }
+        let virtual_time = entity.virtual_time.max(floor.saturating_sub(entity.credit));
+        entity.virtual_time = virtual_time;
+        if entity.cap != 0 && self.is_parked(key, now) {
+            return Preempt::No;
+        }
+        if let Some(entity) = self.entities.get_mut(key.index()) {
+            entity.state = State::Queued;
+        }
+        self.queued.insert(key.index(), virtual_time);
+        // What the current one ran since it was charged last counts when it is much.
+        let unbooked = now.saturating_sub(self.since);
+        if unbooked > self.ticks_per_us.saturating_mul(PREEMPT_MARGIN_US / 4) {
+            self.charge(now);
+        }
+        match self.current_entity() {
+            Some(current) if current.state == State::Running => {
+                let ahead = virtual_time.saturating_add(current.margin) < current.virtual_time;
+                if ahead { Preempt::Yes } else { Preempt::No }
+            }
+            _ => Preempt::Yes,
+        }
     }
 
-    /// A vCPU waits or is paused: it is not runnable any more.
-    pub fn sleep(&mut self, key: VcpuKey, now: u64) {
-        match self.entity(key).state {
+    /// Parks a capped vCPU until its next period if it has used up its budget, and says whether.
+    #[cold]
+    fn is_parked(&mut self, key: VcpuKey, now: u64) -> bool {
+        let period = self.ticks(CAP_PERIOD_US);
+        let Some(entity) = self.entities.get_mut(key.index()) else { return false };
+        if now >= entity.period_end {
+            entity.period_end = now.saturating_add(period);
+            entity.budget = (period / 100).saturating_mul(u64::from(entity.cap));
+        }
+        if entity.budget != 0 {
+            return false;
+        }
+        entity.state = State::Parked;
+        self.parked.insert(key.index(), entity.period_end);
+        true
+    }
+
+    /// A vCPU waits or is paused: it is not runnable any more. If it is the current one, [`Self::pick`] follows.
+    #[inline]
+    pub fn sleep(&mut self, key: VcpuKey) {
+        let Some(entity) = self.entities.get_mut(key.index()) else { return };
+        match entity.state {
             State::Absent | State::Asleep => return,
             State::Queued => self.queued.remove(key.index()),
             State::Parked => self.parked.remove(key.index()),
-            State::Running => {
-                self.charge(now);
-                self.current = None;
-            }
+            State::Running => {}
         }
-        self.set_state(key, State::Asleep);
+        entity.state = State::Asleep;
     }
 
     /// The current vCPU lets the others go first, once. [`Self::pick`] follows.
-    pub fn yield_now(&mut self, now: u64) {
-        self.charge(now);
-        let Some(current) = self.current else { return };
+    #[inline]
+    pub fn yield_now(&mut self) {
         if let Some((_, first)) = self.queued.peek()
-            && let Some(entity) = self.entity_mut(current)
+            && let Some(entity) = self.current_entity()
         {
-            entity.virtual_ns = entity.virtual_ns.max(first.saturating_add(1));
+            entity.virtual_time = entity.virtual_time.max(first.saturating_add(1));
         }
     }
 
     /// Books the time since the last charge to the current vCPU.
+    #[inline]
     pub fn charge(&mut self, now: u64) {
-        let ran = now.saturating_sub(self.since_ns);
-        self.since_ns = now;
-        let Some(current) = self.current else { return };
-        let first_queued = self.queued.peek().map(|(_, virtual_ns)| virtual_ns);
-        let Some(entity) = self.entity_mut(current) else { return };
-        entity.run_ns = entity.run_ns.saturating_add(ran);
-        entity.budget_ns = entity.budget_ns.saturating_sub(ran);
-        entity.virtual_ns = entity.virtual_ns.saturating_add(entity.in_virtual(ran));
-        let virtual_ns = entity.virtual_ns;
-        let least = first_queued.map_or(virtual_ns, |first| first.min(virtual_ns));
+        let ran = now.saturating_sub(self.since);
+        self.since = now;
+        let Some(entity) = self.current_entity() else { return };
+        entity.ran = entity.ran.wrapping_add(ran);
+        entity.budget = entity.budget.saturating_sub(ran);
+        let virtual_time = entity.virtual_time.saturating_add(entity.in_virtual(ran));
+        entity.virtual_time = virtual_time;
+        let least = self.queued.peek().map_or(virtual_time, |(_, first)| first.min(virtual_time));
         self.floor = self.floor.max(least);
-        if virtual_ns >= REBASE_AT {
+        if virtual_time >= REBASE_AT {
             self.rebase();
         }
     }
 
     /// Moves all virtual times back by as much as the least of them allows. Once in years.
+    #[cold]
     fn rebase(&mut self) {
         let by = self.floor;
         self.floor = 0;
         for (item, entity) in self.entities.iter_mut().enumerate() {
-            entity.virtual_ns = entity.virtual_ns.saturating_sub(by);
+            entity.virtual_time = entity.virtual_time.saturating_sub(by);
             if self.queued.contains(item) {
-                self.queued.set(item, entity.virtual_ns);
+                self.queued.set(item, entity.virtual_time);
             }
         }
     }
 
+    #[cold]
     fn release_parked(&mut self, now: u64) {
         while let Some((item, _)) = self.parked.peek().filter(|&(_, until)| until <= now) {
             self.parked.remove(item);
-            let key = VcpuKey(item as u16);
-            let mut entity = self.entity(key);
+            let Some(entity) = self.entities.get_mut(item) else { return };
             // Parked is not asleep: no credit.
-            entity.virtual_ns = entity.virtual_ns.max(self.floor);
-            self.line_up(key, entity, now);
+            entity.virtual_time = entity.virtual_time.max(self.floor);
+            entity.state = State::Queued;
+            let virtual_time = entity.virtual_time;
+            if !self.is_parked(VcpuKey(item as u16), now) {
+                self.queued.insert(item, virtual_time);
+            }
         }
     }
 
-    /// Decides who runs from now on. The current vCPU goes back into the queue first.
+    /// Decides who runs from now on. The current vCPU, unless it sleeps, goes back into the queue first.
+    #[inline]
     pub fn pick(&mut self, now: u64) -> Decision {
         self.charge(now);
-        if let Some(current) = self.current.take() {
-            self.line_up(current, self.entity(current), now);
+        if self.parked.peek().is_some() {
+            self.release_parked(now);
         }
-        self.release_parked(now);
-        let Some((item, _)) = self.queued.pop() else {
-            return Decision { run: None, until_ns: self.until_ns() };
+        let best = match self.current.take().and_then(|key| self.line_up(key, now)) {
+            Some((item, virtual_time)) => Some(self.queued.exchange(item, virtual_time)),
+            None => self.queued.pop(),
         };
-        let key = VcpuKey(item as u16);
-        self.current = Some(key);
-        self.picked_ns = now;
-        self.set_state(key, State::Running);
-        Decision { run: Some(key), until_ns: self.until_ns() }
+        if let Some((item, _)) = best
+            && let Some(entity) = self.entities.get_mut(item)
+        {
+            entity.state = State::Running;
+            self.current = Some(VcpuKey(item as u16));
+            self.picked = now;
+        }
+        Decision { run: self.current, until: self.until() }
+    }
+
+    /// What to queue a vCPU by that ran until now, if it is to be queued.
+    #[inline]
+    fn line_up(&mut self, key: VcpuKey, now: u64) -> Option<(usize, u64)> {
+        let entity = self.entities.get_mut(key.index()).filter(|entity| entity.state == State::Running)?;
+        entity.state = State::Queued;
+        let (cap, virtual_time) = (entity.cap, entity.virtual_time);
+        if cap != 0 && self.is_parked(key, now) { None } else { Some((key.index(), virtual_time)) }
     }
 
     /// When [`Self::pick`] is due at the latest, as things are now. A wake may bring it forward: a vCPU that runs alone
     /// has no end of slice.
-    pub fn until_ns(&self) -> u64 {
+    #[inline]
+    pub fn until(&self) -> u64 {
         let unpark = self.parked.peek().map_or(u64::MAX, |(_, until)| until);
-        let Some(current) = self.current else { return unpark };
-        let entity = self.entity(current);
-        let slice = if self.queued.peek().is_none() { u64::MAX } else { self.picked_ns.saturating_add(SLICE_NS) };
-        let budget = if entity.cap == 0 { u64::MAX } else { self.since_ns.saturating_add(entity.budget_ns) };
+        let Some(entity) = self.current.and_then(|current| self.entities.get(current.index())) else { return unpark };
+        let slice =
+            if self.queued.peek().is_none() { u64::MAX } else { self.picked.saturating_add(self.ticks(SLICE_US)) };
+        let budget = if entity.cap == 0 { u64::MAX } else { self.since.saturating_add(entity.budget) };
         slice.min(budget).min(unpark)
     }
 }

@@ -9,25 +9,34 @@ use super::heap::IndexedHeap;
 use super::*;
 use crate::error::Errno;
 
+/// Here a tick is a nanosecond.
+const SLICE_NS: u64 = SLICE_US * 1000;
+
+fn new_queue() -> RunQueue {
+    let mut queue = RunQueue::new();
+    queue.set_clock(1000);
+    queue
+}
+
 fn key(slot: u8) -> VcpuKey {
     VcpuKey::new(Slot(slot), VcpuId(0))
 }
 
 /// Lets the runnable vCPUs run for `total` nanoseconds; returns how long each ran.
 fn run(queue: &mut RunQueue, from: u64, total: u64, count: u8) -> Vec<u64> {
-    let before: Vec<u64> = (0..count).map(|slot| queue.run_ns(key(slot))).collect();
+    let before: Vec<u64> = (0..count).map(|slot| queue.ran(key(slot))).collect();
     let mut now = from;
     while now < from + total {
         let decision = queue.pick(now);
-        now = decision.until_ns.min(now + SLICE_NS).min(from + total);
+        now = decision.until.min(now + SLICE_NS).min(from + total);
     }
     queue.charge(now);
-    (0..count).map(|slot| queue.run_ns(key(slot)) - before[usize::from(slot)]).collect()
+    (0..count).map(|slot| queue.ran(key(slot)) - before[usize::from(slot)]).collect()
 }
 
 #[test]
 fn spinning_domains_share_by_weight() {
-    let mut queue = RunQueue::new();
+    let mut queue = new_queue();
     for (slot, weight) in [(0, 256), (1, 512), (2, 1024)] {
         queue.add(key(slot), weight, 0);
         let _preempt = queue.wake(key(slot), 0);
@@ -41,7 +50,7 @@ fn spinning_domains_share_by_weight() {
 
 #[test]
 fn a_sleeper_preempts_a_spinner_at_once() {
-    let mut queue = RunQueue::new();
+    let mut queue = new_queue();
     for slot in 0..2 {
         queue.add(key(slot), 256, 0);
     }
@@ -54,39 +63,39 @@ fn a_sleeper_preempts_a_spinner_at_once() {
 #[test]
 fn napping_gains_nothing_over_spinning() {
     // One vCPU spins; the other wakes every 2 ms, runs for 1.9 ms, and wants the boost each time.
-    let mut queue = RunQueue::new();
+    let mut queue = new_queue();
     for slot in 0..2 {
         queue.add(key(slot), 256, 0);
         let _preempt = queue.wake(key(slot), 0);
     }
     let mut now = 0;
-    let mut napper_run_until = u64::MAX;
+    let mut napper_ran_until = u64::MAX;
     let mut napper_wakes = u64::MAX;
     while now < 4_000_000_000 {
         let decision = queue.pick(now);
-        if decision.run == Some(key(1)) && napper_run_until == u64::MAX {
-            napper_run_until = 1_900_000;
+        if decision.run == Some(key(1)) && napper_ran_until == u64::MAX {
+            napper_ran_until = 1_900_000;
         }
         let step = 100_000;
         now += step;
         if decision.run == Some(key(1)) {
-            napper_run_until -= step;
-            if napper_run_until == 0 {
-                queue.sleep(key(1), now);
-                (napper_run_until, napper_wakes) = (u64::MAX, now + step);
+            napper_ran_until -= step;
+            if napper_ran_until == 0 {
+                queue.sleep(key(1));
+                (napper_ran_until, napper_wakes) = (u64::MAX, now + step);
             }
         } else if now >= napper_wakes {
             napper_wakes = u64::MAX;
             let _preempt = queue.wake(key(1), now);
         }
     }
-    let (spinner, napper) = (queue.run_ns(key(0)), queue.run_ns(key(1)));
+    let (spinner, napper) = (queue.ran(key(0)), queue.ran(key(1)));
     assert!(napper <= spinner + 2 * SLICE_NS, "napper {napper}, spinner {spinner}");
 }
 
 #[test]
 fn e07_a_spinner_flooded_with_wakes_of_others_still_progresses() {
-    let mut queue = RunQueue::new();
+    let mut queue = new_queue();
     for slot in 0..2 {
         queue.add(key(slot), 256, 0);
     }
@@ -98,16 +107,16 @@ fn e07_a_spinner_flooded_with_wakes_of_others_still_progresses() {
         let picked = queue.pick(now).run;
         now += 10_000;
         if picked == Some(key(1)) {
-            queue.sleep(key(1), now);
+            queue.sleep(key(1));
         }
     }
     queue.charge(now);
-    assert!(queue.run_ns(key(0)) * 10 > now * 4, "{} of {now}", queue.run_ns(key(0)));
+    assert!(queue.ran(key(0)) * 10 > now * 4, "{} of {now}", queue.ran(key(0)));
 }
 
 #[test]
 fn a_cap_holds_on_an_idle_machine() {
-    let mut queue = RunQueue::new();
+    let mut queue = new_queue();
     queue.add(key(0), 256, 25);
     let _preempt = queue.wake(key(0), 0);
     let ran = run(&mut queue, 0, 4_000_000_000, 1);
@@ -116,55 +125,55 @@ fn a_cap_holds_on_an_idle_machine() {
 
 #[test]
 fn alone_there_is_no_end_of_slice() {
-    let mut queue = RunQueue::new();
+    let mut queue = new_queue();
     queue.add(key(3), 256, 0);
     let _preempt = queue.wake(key(3), 5);
-    assert_eq!(queue.pick(5), Decision { run: Some(key(3)), until_ns: u64::MAX });
-    queue.sleep(key(3), 6);
-    assert_eq!(queue.pick(6), Decision { run: None, until_ns: u64::MAX });
+    assert_eq!(queue.pick(5), Decision { run: Some(key(3)), until: u64::MAX });
+    queue.sleep(key(3));
+    assert_eq!(queue.pick(6), Decision { run: None, until: u64::MAX });
 }
 
 #[test]
 fn a_wake_ends_the_endless_slice() {
-    let mut queue = RunQueue::new();
+    let mut queue = new_queue();
     for slot in 0..2 {
         queue.add(key(slot), 256, 0);
     }
     let _preempt = queue.wake(key(0), 0);
-    assert_eq!(queue.pick(0).until_ns, u64::MAX);
+    assert_eq!(queue.pick(0).until, u64::MAX);
     let _preempt = queue.wake(key(1), 1_000);
-    assert_eq!(queue.until_ns(), SLICE_NS);
+    assert_eq!(queue.until(), SLICE_NS);
 }
 
 #[test]
 fn yielding_lets_the_other_run_and_comes_back() {
-    let mut queue = RunQueue::new();
+    let mut queue = new_queue();
     for slot in 0..2 {
         queue.add(key(slot), 256, 0);
         let _preempt = queue.wake(key(slot), 0);
     }
     let first = queue.pick(0).run;
-    queue.yield_now(1);
+    queue.yield_now();
     let second = queue.pick(1).run;
     assert_ne!(first, second);
-    queue.yield_now(2);
+    queue.yield_now();
     assert_eq!(queue.pick(2).run, first);
 }
 
 #[test]
 fn a_removed_vcpu_never_runs() {
-    let mut queue = RunQueue::new();
+    let mut queue = new_queue();
     queue.add(key(0), 256, 0);
     let _preempt = queue.wake(key(0), 0);
     assert_eq!(queue.pick(0).run, Some(key(0)));
-    queue.remove(key(0), 1);
+    assert_eq!(queue.remove(key(0), 1), 1);
     assert_eq!(queue.wake(key(0), 2), Preempt::No);
     assert_eq!(queue.pick(3).run, None);
 }
 
 #[test]
 fn virtual_time_survives_centuries() {
-    let mut queue = RunQueue::new();
+    let mut queue = new_queue();
     for slot in 0..2 {
         queue.add(key(slot), 1, 0);
         let _preempt = queue.wake(key(slot), 0);
@@ -174,7 +183,7 @@ fn virtual_time_survives_centuries() {
         now += 1 << 52;
         queue.pick(now);
     }
-    let (one, other) = (queue.run_ns(key(0)), queue.run_ns(key(1)));
+    let (one, other) = (queue.ran(key(0)), queue.ran(key(1)));
     assert!(one > 0 && other > 0 && one.abs_diff(other) <= 2 << 52, "{one} {other}");
 }
 
@@ -189,11 +198,11 @@ fn e09_any_deadline_is_acceptable() {
     for far in [now + 1, 1 << 63, u64::MAX] {
         assert_eq!(singleshot(now, far, 1), Ok(Alarm::At(far)));
         timers.set(key(1), TimerKind::Singleshot, far);
-        assert_eq!(timers.next_ns(), Some(far));
+        assert_eq!(timers.next(), Some(far));
         assert_eq!(timers.expire(now), None);
     }
     assert_eq!(timers.expire(u64::MAX), Some(Expired { vcpu: key(1), kind: TimerKind::Singleshot }));
-    assert_eq!(timers.next_ns(), None);
+    assert_eq!(timers.next(), None);
 }
 
 #[test]
@@ -238,7 +247,7 @@ proptest! {
 
     #[test]
     fn nobody_starves(naps in prop::collection::vec(1u64..20_000_000, 3), weights in prop::collection::vec(1u32..2000, 4)) {
-        let mut queue = RunQueue::new();
+        let mut queue = new_queue();
         for (slot, weight) in weights.iter().enumerate() {
             queue.add(key(slot as u8), *weight, 0);
             let _preempt = queue.wake(key(slot as u8), 0);
@@ -250,7 +259,7 @@ proptest! {
             now += 700_000;
             if let Some(run) = decision.run && run.slot().0 > 0 {
                 let slot = usize::from(run.slot().0);
-                queue.sleep(run, now);
+                queue.sleep(run);
                 asleep[slot] = Some(now + naps[slot - 1]);
             }
             for (slot, asleep) in asleep.iter_mut().enumerate() {
@@ -263,6 +272,6 @@ proptest! {
         queue.charge(now);
         let total: u32 = weights.iter().sum();
         let entitled = now / u64::from(total) * u64::from(weights[0]);
-        prop_assert!(queue.run_ns(key(0)) + 20 * SLICE_NS >= entitled);
+        prop_assert!(queue.ran(key(0)) + 20 * SLICE_NS >= entitled);
     }
 }

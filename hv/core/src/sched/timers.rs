@@ -1,4 +1,4 @@
-//! vCPU timers: absolute deadlines, so nothing is added and nothing overflows.
+//! vCPU timers: absolute deadlines in ticks, so nothing is added and nothing overflows.
 
 use super::heap::IndexedHeap;
 use super::{VCPU_KEYS, VcpuKey};
@@ -65,18 +65,19 @@ impl Timers {
     }
 
     /// Sets or moves a deadline.
-    pub fn set(&mut self, vcpu: VcpuKey, kind: TimerKind, deadline_ns: u64) {
-        self.heap.set(item(vcpu, kind), deadline_ns);
+    pub fn set(&mut self, vcpu: VcpuKey, kind: TimerKind, deadline: u64) {
+        self.heap.set(item(vcpu, kind), deadline);
     }
 
     /// Takes a deadline back, if there is one.
+    #[inline]
     pub fn cancel(&mut self, vcpu: VcpuKey, kind: TimerKind) {
         self.heap.remove(item(vcpu, kind));
     }
 
     /// The next deadline.
     #[inline]
-    pub fn next_ns(&self) -> Option<u64> {
+    pub fn next(&self) -> Option<u64> {
         self.heap.peek().map(|(_, deadline)| deadline)
     }
 

@@ -3,7 +3,7 @@
 mod build;
 mod info;
 
-use super::{Answer, Call, DomId, Errno, Gpa, Outcome, Structure, domain, system};
+use super::{Answer, Call, DomId, Errno, Gpa, Outcome, Structure, domain, system, user};
 use crate::{logging, pci, power};
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_DRIVER, FLAG_LOG};
 use xen_abi::platform as abi;
@@ -14,7 +14,7 @@ const LOG_CHUNK: usize = 1024;
 #[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     match call.command() {
-        abi::VERSION_QUERY if call.args()[1..3] == [0, 0] => return Ok(Answer::Done(u64::from(abi::VERSION))),
+        abi::VERSION_QUERY if call.args[1..3] == [0, 0] => return Ok(Answer::Done(u64::from(abi::VERSION))),
         abi::VERSION_QUERY => return Err(Errno::EINVAL),
         abi::CREATE_DOMAIN..=abi::REAPED => require(call, FLAG_CONTROL)?,
         abi::DEVICE_DESCRIBE..=abi::CONFIG_WRITE => require(call, FLAG_DRIVER)?,
@@ -44,7 +44,7 @@ pub fn serve(call: &Call) -> Outcome {
             in_out(call, |op: &mut abi::ConfigAccess| pci::config_read(call.caller, op).map(|value| op.value = value))
         }
         abi::CONFIG_WRITE => input(call, |op| pci::config_write(call.caller, &op)),
-        abi::READ_LOG => in_out(call, |op| read_log(call, op)),
+        abi::READ_LOG => in_out(call, |op| read_log(op)),
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -57,7 +57,7 @@ fn require(call: &Call, flag: u32) -> Result<(), Errno> {
 
 /// Fails unless the size of the command's structure is told exactly.
 fn check_size<T>(call: &Call) -> Result<(), Errno> {
-    if call.args()[2] == size_of::<T>() as u64 { Ok(()) } else { Err(Errno::EINVAL) }
+    if call.args[2] == size_of::<T>() as u64 { Ok(()) } else { Err(Errno::EINVAL) }
 }
 
 /// [`Call::input`] for a structure whose size is told.
@@ -86,13 +86,13 @@ fn domid(number: u32) -> Result<DomId, Errno> {
     u16::try_from(number).map(DomId).map_err(|_| Errno::ESRCH)
 }
 
-fn read_log(call: &Call, op: &mut abi::ReadLog) -> Result<(), Errno> {
+fn read_log(op: &mut abi::ReadLog) -> Result<(), Errno> {
     let mut text = [0; LOG_CHUNK];
     let room = usize::try_from(op.bytes).map_or(LOG_CHUNK, |bytes| bytes.min(LOG_CHUNK));
-    call.check_writable(Gpa(op.buffer), room)?;
+    user::check_writable(Gpa(op.buffer), room)?;
     let count = logging::read(&mut text[..room]);
     op.bytes = count as u64;
-    call.write_bytes(Gpa(op.buffer), &text[..count])
+    Ok(user::write_bytes(Gpa(op.buffer), &text[..count])?)
 }
 
 /// The end of everything. Comes back when the machine lacks the means.

@@ -123,6 +123,7 @@ fn domain(name: At<String>, section: Section<'_>) -> Domain {
         weight: value(section.number("weight", 1, 65535)).unwrap_or(256),
         cap: value(section.number("cap", 1, 100)).unwrap_or(0),
         autostart: section.boolean("autostart").is_none_or(|yes| yes.value),
+        observe: section.boolean("observe").is_some_and(|yes| yes.value),
         announces_ready: announces_ready(&section),
         event_channels: value(section.number("event-channels", 8, 4096)),
         grant_frames: value(section.number("grant-frames", 1, GRANT_TABLE_FRAMES_MAX as u32)),

@@ -471,5 +471,6 @@ fn flags(domain: &spec::Domain) -> Flags {
     };
     let driver = if domain.devices.is_empty() { 0 } else { raw::FLAG_DRIVER };
     let start = if domain.autostart { raw::FLAG_AUTOSTART } else { 0 };
-    Flags(role | driver | start)
+    let observe = if domain.observe { raw::FLAG_OBSERVE } else { 0 };
+    Flags(role | driver | start | observe)
 }

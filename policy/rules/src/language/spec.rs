@@ -86,6 +86,8 @@ pub struct Domain {
     pub cap: u32,
     /// `autostart`.
     pub autostart: bool,
+    /// `observe`.
+    pub observe: bool,
     /// `ready = "announced"`.
     pub announces_ready: bool,
     /// `event-channels`.

@@ -99,7 +99,8 @@ impl Reader<'_> {
             | raw::FLAG_STORE
             | raw::FLAG_CONSOLE
             | raw::FLAG_DRIVER
-            | raw::FLAG_AUTOSTART;
+            | raw::FLAG_AUTOSTART
+            | raw::FLAG_OBSERVE;
         if entry.flags & !known != 0 {
             return Err(TableError::Bad("domain flags"));
         }

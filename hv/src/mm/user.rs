@@ -1,0 +1,178 @@
+//! The running domain's memory, reached through its own page table: so by its own rights, at the cost of a few moves.
+//!
+//! Every access is an instruction that is allowed to fault. Each such run of instructions is in the list of `fixups`
+//! (see `hv.ld`); a page fault inside one goes on behind it, with RAX set ([`fixup`]). Addresses end below the window
+//! for device registers, so that no register is ever read or written here, and nothing of the hypervisor.
+
+use core::arch::asm;
+use core::mem::MaybeUninit;
+use hv_core::ids::{Gpa, PAGE_BYTES};
+use hv_core::space::Fault;
+use xen_abi::native::MMIO_WINDOW;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+unsafe extern "C" {
+    static fixups_start: [u64; 2];
+    static fixups_end: [u64; 2];
+}
+
+/// Where to go on after a page fault at `rip`: behind the run of instructions that may fault, if it is one.
+pub fn fixup(rip: u64) -> Option<u64> {
+    let (start, end) = (&raw const fixups_start, &raw const fixups_end);
+    let count = (end.addr() - start.addr()) / size_of::<[u64; 2]>();
+    // SAFETY: the linker script puts the list between these two symbols, in read-only memory.
+    let runs = unsafe { core::slice::from_raw_parts(start, count) };
+    runs.iter().find(|[from, to]| (*from..*to).contains(&rip)).map(|[_, to]| *to)
+}
+
+/// The address of `bytes` bytes that belong to the domain's part of the address space.
+#[inline(always)]
+fn within(at: Gpa, bytes: usize) -> Result<u64, Fault> {
+    // Sizes are small, so the sum does not wrap but for addresses that are refused anyway.
+    if at.0 <= MMIO_WINDOW - bytes as u64 { Ok(at.0) } else { Err(Fault) }
+}
+
+/// Copies a structure, whose size is a multiple of 4; false on a page fault.
+///
+/// # Safety
+/// The hypervisor's side belongs to the caller; the domain's is `within` its part of the address space.
+#[inline(always)]
+unsafe fn copy_words<const BYTES: usize>(from: *const u8, to: *mut u8) -> Result<(), Fault> {
+    const { assert!(BYTES.is_multiple_of(4)) }
+    let fault: u64;
+    // SAFETY: the caller's promise; a fault is fixed up; access to domain memory is closed again in any case.
+    unsafe {
+        asm!(
+            "xor eax, eax",
+            "stac",
+            "2:",
+            ".set at_byte, 0",
+            ".rept {words}",
+            "mov {word}, [{from} + at_byte]",
+            "mov [{to} + at_byte], {word}",
+            ".set at_byte, at_byte + 8",
+            ".endr",
+            ".rept {halves}",
+            "mov {word:e}, [{from} + at_byte]",
+            "mov [{to} + at_byte], {word:e}",
+            ".endr",
+            "3: clac",
+            ".pushsection .fixups, \"a\"",
+            ".quad 2b, 3b",
+            ".popsection",
+            words = const BYTES / 8, halves = const BYTES % 8 / 4,
+            from = in(reg) from, to = in(reg) to, word = out(reg) _, out("rax") fault,
+            options(nostack),
+        );
+    }
+    if fault == 0 { Ok(()) } else { Err(Fault) }
+}
+
+/// Copies a structure in.
+#[inline(always)]
+pub fn read<T: FromBytes>(from: Gpa) -> Result<T, Fault> {
+    let from = within(from, size_of::<T>())?;
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: `value` is ours; where the domain's bytes all arrived, any bytes are a `T`.
+    unsafe {
+        sized::<T>(from as *const u8, value.as_mut_ptr().cast())?;
+        Ok(value.assume_init())
+    }
+}
+
+/// Copies a structure out.
+#[inline(always)]
+pub fn write<T: IntoBytes + Immutable>(to: Gpa, value: &T) -> Result<(), Fault> {
+    let to = within(to, size_of::<T>())?;
+    // SAFETY: `value` is borrowed, has no padding, and the domain's side is its own.
+    unsafe { sized::<T>((&raw const *value).cast(), to as *mut u8) }
+}
+
+/// # Safety
+/// As [`copy_words`].
+#[inline(always)]
+unsafe fn sized<T>(from: *const u8, to: *mut u8) -> Result<(), Fault> {
+    // SAFETY: the caller's promise. The sizes are those of the structures of the hottest calls; all others go by bytes.
+    unsafe {
+        match size_of::<T>() {
+            4 => copy_words::<4>(from, to),
+            16 => copy_words::<16>(from, to),
+            24 => copy_words::<24>(from, to),
+            32 => copy_words::<32>(from, to),
+            40 => copy_words::<40>(from, to),
+            bytes => copy_bytes(from, to, bytes),
+        }
+    }
+}
+
+/// # Safety
+/// As [`copy_words`].
+#[inline(never)]
+unsafe fn copy_bytes(from: *const u8, to: *mut u8, bytes: usize) -> Result<(), Fault> {
+    let fault: u64;
+    // SAFETY: as in `copy_words`. The direction flag is clear.
+    unsafe {
+        asm!(
+            "xor eax, eax",
+            "stac",
+            "2: rep movsb",
+            "3: clac",
+            ".pushsection .fixups, \"a\"",
+            ".quad 2b, 3b",
+            ".popsection",
+            inout("rcx") bytes => _, inout("rsi") from => _, inout("rdi") to => _, out("rax") fault,
+            options(nostack),
+        );
+    }
+    if fault == 0 { Ok(()) } else { Err(Fault) }
+}
+
+/// Copies bytes in. On a fault, `into` may be half filled and must not be used.
+pub fn read_bytes(from: Gpa, into: &mut [u8]) -> Result<(), Fault> {
+    let from = within(from, into.len())?;
+    // SAFETY: `into` is borrowed exclusively.
+    unsafe { copy_bytes(from as *const u8, into.as_mut_ptr(), into.len()) }
+}
+
+/// Copies bytes out. On a fault some may have been written: where the domain could write itself.
+pub fn write_bytes(to: Gpa, bytes: &[u8]) -> Result<(), Fault> {
+    let to = within(to, bytes.len())?;
+    // SAFETY: `bytes` is borrowed.
+    unsafe { copy_bytes(bytes.as_ptr(), to as *mut u8, bytes.len()) }
+}
+
+/// Checks that `bytes` bytes could be written, before anything is done whose result has to be told.
+#[inline(always)]
+pub fn check_writable(to: Gpa, bytes: usize) -> Result<(), Fault> {
+    let start = within(to, bytes)?;
+    let end = start + bytes.max(1) as u64 - 1;
+    touch(start)?;
+    // A page each, and the last byte's.
+    let mut page = start | (PAGE_BYTES - 1);
+    while page < end {
+        touch((page + 1).min(end))?;
+        page += PAGE_BYTES;
+    }
+    Ok(())
+}
+
+/// Writes a byte as it is.
+#[inline(always)]
+fn touch(at: u64) -> Result<(), Fault> {
+    let fault: u64;
+    // SAFETY: `within` was asked; the write changes nothing, in one step, and a fault is fixed up.
+    unsafe {
+        asm!(
+            "xor eax, eax",
+            "stac",
+            "2: lock or byte ptr [{at}], 0",
+            "3: clac",
+            ".pushsection .fixups, \"a\"",
+            ".quad 2b, 3b",
+            ".popsection",
+            at = in(reg) at, out("rax") fault,
+            options(nostack),
+        );
+    }
+    if fault == 0 { Ok(()) } else { Err(Fault) }
+}

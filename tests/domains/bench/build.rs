@@ -1,0 +1,15 @@
+//! Links the domain as `domain.ld` lays it out, when it is built for the bare machine; but at another address, so that
+//! a trace of instructions tells it from the domains that serve it.
+
+use std::env;
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("none") {
+        let script =
+            format!("{}/../../../domains/runtime/domain.ld", env::var("CARGO_MANIFEST_DIR").expect("set by cargo"));
+        println!("cargo:rerun-if-changed={script}");
+        println!("cargo:rustc-link-arg-bins=-T{script}");
+        println!("cargo:rustc-link-arg-bins=--defsym=IMAGE_START=0x4000000");
+    }
+}

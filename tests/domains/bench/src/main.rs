@@ -1,0 +1,57 @@
+//! What `cargo xtask bench` runs: one domain measures, another serves it. `do=NAME` in its arguments says which.
+//!
+//! `docs/performance.md` says what each figure means; a figure is a line `BENCH name min median p99 mean n`.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+#[cfg(target_os = "none")]
+extern crate alloc;
+#[cfg(target_os = "none")]
+mod interrupts;
+#[cfg(target_os = "none")]
+mod link;
+#[cfg(target_os = "none")]
+mod paths;
+#[cfg(target_os = "none")]
+mod peer;
+#[cfg(target_os = "none")]
+mod primitives;
+#[cfg(target_os = "none")]
+mod samples;
+#[cfg(target_os = "none")]
+mod usage;
+
+#[cfg(target_os = "none")]
+mod domain {
+    use crate::samples::Report;
+    use crate::{interrupts, paths, peer, primitives};
+    use alloc::vec::Vec;
+    use runtime::{event, info, println};
+
+    runtime::entry!(main);
+
+    fn main() {
+        let what = info::argument("do").unwrap_or("rest");
+        let outcome = match what {
+            "primitives" => primitives::all(),
+            "interrupts" => interrupts::all(),
+            "disk" => paths::disk(),
+            "nic" => paths::nic(),
+            "peer" => peer::serve(),
+            "rest" => Ok(Vec::new()),
+            other => Err(alloc::format!("nothing is called {other}")),
+        };
+        match outcome {
+            Ok(reports) => {
+                reports.iter().for_each(Report::print);
+                println!("BENCH-END {what}");
+            }
+            Err(why) => println!("BENCH-FAILED {what}: {why}"),
+        }
+        loop {
+            event::wait(None).for_each(drop);
+        }
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+fn main() {}

@@ -1,0 +1,186 @@
+//! Whole paths: a block request and a packet, from the client to the device and back.
+
+use crate::samples::{Report, Samples, forever};
+use crate::usage::{Usage, Used};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+use frontends::block::{self, Direction, Disk, Outcome};
+use frontends::net::{self, Nic};
+use runtime::grant::GrantedPages;
+use runtime::store::{self, Store};
+use runtime::time::{Instant, now};
+use runtime::{DomId, event};
+
+/// Samples of each path.
+const SAMPLES: usize = 40;
+/// Requests or packets in a sample.
+const ITEMS: u64 = 320;
+
+fn soon() -> Instant {
+    now() + Duration::from_secs(60)
+}
+
+fn words(error: impl ToString) -> String {
+    error.to_string()
+}
+
+/// Who serves the first device of a kind.
+fn backend(kind: &str) -> Result<DomId, String> {
+    let id = Store::new().read_parsed(&format!("device/{kind}/0/backend-id")).map_err(words)?;
+    DomId::from_u32(id).ok_or(String::from("no back end"))
+}
+
+/// Runs `work`, which moves [`ITEMS`] items, again and again: what each costs the machine, and whose time that was.
+fn measure(
+    names: [&'static str; 3],
+    peer: DomId,
+    mut work: impl FnMut() -> Result<(), String>,
+) -> Result<[Report; 3], String> {
+    work()?;
+    while forever(names[0], ITEMS) {
+        work()?;
+    }
+    let mut samples = [const { Samples::new() }; 3];
+    for _ in 0..SAMPLES {
+        let before = Usage::read()?;
+        work()?;
+        let Used { all, own, peer } = Usage::read()?.since(&before, peer);
+        samples.iter_mut().zip([all, own, peer]).for_each(|(samples, ticks)| samples.add(ticks, ITEMS));
+    }
+    let [all, own, served] = samples;
+    Ok([all.report(names[0]), own.report(names[1]), served.report(names[2])])
+}
+
+/// A metric and the parts of it that ran while the client and the driver domain were current.
+macro_rules! split {
+    ($name:literal) => {
+        [$name, concat!($name, ".client"), concat!($name, ".driver")]
+    };
+}
+
+/// The disk.
+pub fn disk() -> Result<Vec<Report>, String> {
+    let mut opening = block::Opening::new(None);
+    let mut disk = loop {
+        match opening.step().map_err(words)? {
+            Ok(disk) => break disk,
+            Err(_) => drop(store::wait_event(Some(now() + Duration::from_millis(200)))),
+        }
+    };
+    let peer = backend("vbd")?;
+    event::mask_all_but(&[disk.port()]);
+    let pages = disk.buffer(16 * 16).map_err(words)?;
+    let (read, write) = (Direction::Read, Direction::Write);
+    let mut reports = Vec::new();
+    for (names, direction, depth, count) in [
+        (split!("block_read_4k_depth_1"), read, 1, 1),
+        (split!("block_read_4k_depth_16_each"), read, 16, 1),
+        (split!("block_read_64k_depth_16_each"), read, 16, 16),
+        (split!("block_write_4k_depth_1"), write, 1, 1),
+        (split!("block_write_4k_depth_16_each"), write, 16, 1),
+    ] {
+        let work = || transfer(&mut disk, direction, &pages, depth, count);
+        reports.extend(measure(names, peer, work)?);
+    }
+    Ok(reports)
+}
+
+/// Moves [`ITEMS`] requests of `count` pages, `depth` of them in flight.
+fn transfer(
+    disk: &mut Disk,
+    direction: Direction,
+    pages: &GrantedPages,
+    depth: usize,
+    count: usize,
+) -> Result<(), String> {
+    let (mut submitted, mut done) = (0, 0);
+    let limit = soon();
+    while done < ITEMS {
+        while submitted < ITEMS && submitted - done < depth as u64 {
+            let place = (submitted as usize % depth) * count;
+            let sector = submitted * 8 * count as u64;
+            disk.submit(direction, sector, pages, place..place + count).map_err(words)?;
+            submitted += 1;
+        }
+        disk.kick();
+        loop {
+            let mut came = false;
+            while let Some(completion) = disk.next_completion().map_err(words)? {
+                if completion.outcome != Outcome::Done {
+                    return Err(format!("a request failed: {:?}", completion.outcome));
+                }
+                (done, came) = (done + 1, true);
+            }
+            if came {
+                break;
+            }
+            if !event::take(disk.port()) {
+                runtime::hypercall::sched::block();
+            }
+            if now() > limit {
+                return Err(String::from("a request is not answered"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The network.
+pub fn nic() -> Result<Vec<Report>, String> {
+    let mut opening = net::Opening::new(None);
+    let mut nic = loop {
+        match opening.step().map_err(words)? {
+            Ok(nic) => break nic,
+            Err(_) => drop(store::wait_event(Some(now() + Duration::from_millis(200)))),
+        }
+    };
+    let peer = backend("vif")?;
+    event::mask_all_but(&[nic.port()]);
+    let frame = datagram(&nic)?;
+    let mut reports = Vec::new();
+    reports.extend(measure(split!("udp_out_1400_each"), peer, || send(&mut nic, &frame))?);
+    Ok(reports)
+}
+
+/// An Ethernet frame with a UDP datagram of 1,400 bytes to the gateway's discard port.
+fn datagram(nic: &Nic) -> Result<Vec<u8>, String> {
+    const BYTES: u16 = 1400;
+    let source: core::net::Ipv4Addr =
+        nic.configured_address().and_then(|text| text.parse().ok()).ok_or("no address")?;
+    let mut ip = [0u8; 20];
+    ip[0] = 0x45;
+    ip[2..4].copy_from_slice(&(20 + 8 + BYTES).to_be_bytes());
+    (ip[8], ip[9]) = (64, 17);
+    ip[12..16].copy_from_slice(&source.octets());
+    ip[16..20].copy_from_slice(&[10, 0, 2, 2]);
+    let sum: u32 = ip.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    ip[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
+    let udp = [&9u16.to_be_bytes()[..], &9u16.to_be_bytes(), &(8 + BYTES).to_be_bytes(), &[0, 0]].concat();
+    // The gateway of QEMU's user network has this address.
+    Ok([&[0x52, 0x55, 10, 0, 2, 2][..], &nic.mac(), &[8, 0], &ip, &udp, &[0x55; BYTES as usize]].concat())
+}
+
+/// Sends [`ITEMS`] frames and waits until all of them are taken.
+fn send(nic: &mut Nic, frame: &[u8]) -> Result<(), String> {
+    let (mut sent, limit) = (0, soon());
+    let room = nic.room();
+    while sent < ITEMS || nic.room() < room {
+        let before = sent;
+        // A batch as an application fills it: some frames, then the back end is told.
+        while sent < ITEMS && sent - before < 32 && nic.send(frame).map_err(words)? {
+            sent += 1;
+        }
+        nic.flush();
+        nic.collect_sent().map_err(words)?;
+        if sent == before && nic.room() < room && !event::take(nic.port()) {
+            runtime::hypercall::sched::block();
+        }
+        if now() > limit {
+            return Err(String::from("frames are not taken"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,242 @@
+//! The systems that are booted to be measured, and what they print.
+
+use super::{Measured, Results};
+use crate::scratch::Scratch;
+use anyhow::{Context, Result, anyhow, bail};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+use xtask::bundle::{self, Member};
+use xtask::machine::{Disk, MIB, Machine, Network};
+use xtask::{images, say};
+
+/// A system may take this long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const BASE: &str = r#"
+[domain.policy]
+role = "policy"
+memory = "16M"
+[domain.xenstore]
+role = "xenstore"
+memory = "16M"
+[domain.console]
+role = "console"
+memory = "16M"
+io-ports = ["0x3f8-0x3ff"]
+irqs = [4]
+"#;
+
+const PRIMITIVES: &str = r#"
+[domain.measure]
+image = "bench"
+memory = "4M"
+arguments = "do=primitives"
+[domain.peer]
+image = "bench"
+memory = "4M"
+arguments = "do=peer"
+channels = ["measure"]
+"#;
+
+const INTERRUPTS: &str = r#"
+[domain.measure]
+image = "bench"
+memory = "4M"
+arguments = "do=interrupts"
+io-ports = ["0x70-0x71"]
+irqs = [8]
+[domain.peer]
+image = "bench"
+memory = "4M"
+arguments = "do=peer"
+channels = ["measure"]
+"#;
+
+const DISK: &str = r#"
+[device.disk]
+vendor = 0x1af4
+device = 0x1042
+[domain.block]
+image = "block"
+memory = "16M"
+devices = ["disk"]
+[domain.block.export.all]
+disk = "disk"
+partition = "whole"
+[domain.measure]
+image = "bench"
+memory = "8M"
+arguments = "do=disk"
+observe = true
+disks = [{ from = "block", export = "all", device = "xvda" }]
+"#;
+
+const NIC: &str = r#"
+[device.nic]
+vendor = 0x1af4
+device = 0x1041
+[domain.net]
+image = "net"
+memory = "16M"
+devices = ["nic"]
+[domain.measure]
+image = "bench"
+memory = "8M"
+arguments = "do=nic"
+observe = true
+nics = [{ from = "net", mac = "00:16:3e:00:00:01", ip = "10.0.2.15" }]
+"#;
+
+/// Something to boot and measure.
+struct Setup {
+    name: &'static str,
+    /// What the policy has beside [`BASE`].
+    domains: &'static str,
+    /// What the machine has beside the usual.
+    machine: fn(&mut Machine, &Path) -> Result<()>,
+}
+
+const SETUPS: &[Setup] = &[
+    Setup { name: "primitives", domains: PRIMITIVES, machine: |_, _| Ok(()) },
+    Setup {
+        name: "interrupts",
+        domains: INTERRUPTS,
+        machine: |machine, _| {
+            // The PC's clock goes by instructions too.
+            machine.more.extend(["-rtc".to_owned(), "clock=vm".to_owned()]);
+            Ok(())
+        },
+    },
+    Setup {
+        name: "disk",
+        domains: DISK,
+        machine: |machine, folder| {
+            let image = folder.join("disk.img");
+            fs::File::create(&image)?.set_len(64 * MIB)?;
+            machine.disks.push(Disk { image, keep_writes: false });
+            Ok(())
+        },
+    },
+    Setup {
+        name: "nic",
+        domains: NIC,
+        machine: |machine, _| {
+            let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+            machine.network = Some(Network::User { port });
+            Ok(())
+        },
+    },
+];
+
+/// Boots each system whose name contains `filter`, and collects what they measure.
+pub fn measure(filter: &str) -> Result<Results> {
+    let programs = build()?;
+    let mut results = Results::new();
+    for setup in SETUPS.iter().filter(|setup| setup.name.contains(filter)) {
+        let start = Instant::now();
+        let mut system = System::boot(&programs, setup, setup.domains)?;
+        while let Some(line) = system.next_line().with_context(|| format!("measuring {}", setup.name))? {
+            if let Some((name, measured)) = parse(&line) {
+                results.insert(name, measured);
+            }
+        }
+        say("Measured", &format!("{} in {:.1} s", setup.name, start.elapsed().as_secs_f32()));
+    }
+    Ok(results)
+}
+
+/// Builds everything; answers the folder of the programs.
+pub fn build() -> Result<PathBuf> {
+    let packages: Vec<&str> = images::IMAGES.iter().copied().chain(["bench"]).collect();
+    images::build(&packages)
+}
+
+/// Boots the system that measures a metric, told to do nothing else for ever.
+pub fn boot_for(programs: &Path, metric: &str) -> Result<System> {
+    let name = match metric {
+        name if name.starts_with("block_") => "disk",
+        name if name.starts_with("udp_") => "nic",
+        _ => "primitives",
+    };
+    let setup = SETUPS.iter().find(|setup| setup.name == name).with_context(|| format!("nothing measures {metric}"))?;
+    System::boot(programs, setup, &setup.domains.replacen("\"do=", &format!("\"forever={metric} do="), 1))
+}
+
+/// A booted system, ended with us.
+pub struct System {
+    qemu: Child,
+    lines: Receiver<String>,
+    end: Instant,
+    seen: Vec<String>,
+    /// For files that live as long as the system.
+    pub folder: Scratch,
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        // Both fail only when it is gone already.
+        self.qemu.kill().ok();
+        self.qemu.wait().ok();
+    }
+}
+
+impl System {
+    fn boot(programs: &Path, setup: &Setup, domains: &str) -> Result<Self> {
+        let policy =
+            policy::load("bench.toml", &format!("{BASE}{domains}")).map_err(|errors| anyhow!("{errors}"))?;
+        let mut members = vec![Member { name: bundle::POLICY_TABLE.into(), data: policy.compile() }];
+        for name in policy.images() {
+            members.push(Member { name: name.to_string(), data: images::read(programs, name)? });
+        }
+        let folder = Scratch::new()?;
+        let file = folder.path.join("bundle.cpio");
+        fs::write(&file, bundle::write(&members)?)?;
+        let mut machine = Machine { memory: 2048 * MIB, instruction_clock: true, ..Machine::default() };
+        machine.qmp = Some(folder.path.join("qmp"));
+        (setup.machine)(&mut machine, &folder.path)?;
+        let mut command = machine.qemu(&programs.join(images::HYPERVISOR), &file)?;
+        let mut qemu = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start QEMU")?;
+        let output = qemu.stdout.take().context("QEMU has no output")?;
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { qemu, lines, end: Instant::now() + PATIENCE, seen: vec![], folder })
+    }
+
+    /// The next line of the console; `None`: all is measured.
+    pub fn next_line(&mut self) -> Result<Option<String>> {
+        match self.lines.recv_timeout(self.end.saturating_duration_since(Instant::now())) {
+            Ok(line) if line.contains("BENCH-END") => Ok(None),
+            Ok(line) if line.contains("BENCH-FAILED") => bail!("{line}"),
+            Ok(line) => {
+                self.seen.push(line.clone());
+                Ok(Some(line))
+            }
+            Err(RecvTimeoutError::Timeout) => bail!("no end within {PATIENCE:?}:\n{}", tail(&self.seen)),
+            Err(RecvTimeoutError::Disconnected) => bail!("QEMU ended early:\n{}", tail(&self.seen)),
+        }
+    }
+}
+
+fn tail(lines: &[String]) -> String {
+    lines.get(lines.len().saturating_sub(30)..).unwrap_or_default().join("\n")
+}
+
+/// Reads `... BENCH name min median p99 mean n`.
+fn parse(line: &str) -> Option<(String, Measured)> {
+    let (_, text) = line.split_once("BENCH ")?;
+    let mut words = text.split_whitespace();
+    let name = words.next()?.to_owned();
+    let mut number = || words.next()?.parse::<f64>().ok();
+    let (min, median, p99, mean) = (number()?, number()?, number()?, number()?);
+    Some((name, Measured { min, median, p99, mean, n: number()? as u64 }))
+}

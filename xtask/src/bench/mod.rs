@@ -1,0 +1,149 @@
+//! `cargo xtask bench`: what the primitives and the whole paths cost, in executed instructions.
+//!
+//! QEMU runs with its instruction clock, so that the time stamp counter counts instructions; the domain `bench` measures.
+//! `docs/performance.md` explains the figures and what they do not say.
+
+mod figures;
+mod machine;
+mod trace;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use figures::{FIGURES, Figure};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use xtask::say;
+
+/// Options of `bench`.
+#[derive(Args)]
+pub struct Options {
+    /// Write one JSON line a metric to this file: name, min, median, p99, mean, n.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Show what moved against an earlier `--json` file.
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
+    /// Instead of measuring, trace one metric, and show how many instructions each function executes for it.
+    #[arg(long, value_name = "METRIC")]
+    trace: Option<String>,
+    /// Only systems whose name contains this: primitives, disk, nic, device.
+    filter: Option<String>,
+}
+
+/// What was measured of one metric.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+struct Measured {
+    min: f64,
+    median: f64,
+    p99: f64,
+    mean: f64,
+    n: u64,
+}
+
+/// A JSON line.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Record {
+    name: String,
+    #[serde(flatten)]
+    measured: Measured,
+}
+
+type Results = BTreeMap<String, Measured>;
+
+/// Measures it all and prints the table.
+pub fn bench(options: &Options) -> Result<()> {
+    if let Some(metric) = &options.trace {
+        return trace::trace(metric);
+    }
+    let old = options.compare.as_deref().map(read).transpose()?;
+    let results = machine::measure(options.filter.as_deref().unwrap_or(""))?;
+    print(&results);
+    if let Some(old) = &old {
+        compare(old, &results);
+    }
+    if let Some(file) = &options.json {
+        write(file, &results)?;
+        say("Wrote", &file.display().to_string());
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<Results> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let records = text.lines().map(serde_json::from_str::<Record>).collect::<Result<Vec<_>, _>>();
+    let records = records.with_context(|| format!("{} was not written by `bench --json`", file.display()))?;
+    Ok(records.into_iter().map(|record| (record.name, record.measured)).collect())
+}
+
+fn write(file: &Path, results: &Results) -> Result<()> {
+    let mut text = String::new();
+    for (name, measured) in results {
+        text += &serde_json::to_string(&Record { name: name.clone(), measured: *measured })?;
+        text.push('\n');
+    }
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn number(value: Option<f64>) -> String {
+    match value {
+        None => "-".into(),
+        Some(value) if value >= 1000.0 => grouped(value.round() as u64),
+        Some(value) if value.fract() == 0.0 => format!("{value}"),
+        Some(value) => format!("{value:.1}"),
+    }
+}
+
+/// With a comma before each three digits.
+fn grouped(value: u64) -> String {
+    if value < 1000 { value.to_string() } else { format!("{},{:03}", grouped(value / 1000), value % 1000) }
+}
+
+fn print(results: &Results) {
+    println!(
+        "{:<34} {:>11} {:>11} {:>11} {:>9} | {:>11} {:>7} {:>7}",
+        "metric (executed instructions)", "min", "median", "p99", "at most", "Xen PV", "seL4", "NOVA"
+    );
+    let known = |name: &str| FIGURES.iter().find(|figure| figure.name == name);
+    let mut names: Vec<&str> = FIGURES.iter().map(|figure| figure.name).collect();
+    names.extend(results.keys().map(String::as_str).filter(|name| known(name).is_none()));
+    for name in names {
+        let Some(measured) = results.get(name) else { continue };
+        let figure = known(name).copied().unwrap_or(Figure::unknown());
+        let over = figure.limit.is_some_and(|limit| measured.median > limit);
+        println!(
+            "{:<34} {:>11} {:>11} {:>11} {:>9} | {:>11} {:>7} {:>7}{}",
+            name,
+            number(Some(measured.min)),
+            number(Some(measured.median)),
+            number(Some(measured.p99)),
+            number(figure.limit),
+            number(figure.xen),
+            number(figure.sel4),
+            number(figure.nova),
+            if over { "  OVER" } else { "" }
+        );
+    }
+}
+
+fn compare(old: &Results, new: &Results) {
+    println!("\nmoved (median):");
+    let mut moved = 0;
+    for (name, now) in new {
+        match old.get(name) {
+            Some(before) if before.median == now.median => {}
+            Some(before) => {
+                let percent = (now.median / before.median - 1.0) * 100.0;
+                println!("{name:<34} {:>11} -> {:>11} {percent:>+8.2} %", number(Some(before.median)), number(Some(now.median)));
+                moved += 1;
+            }
+            None => println!("{name:<34} {:>11} -> {:>11}", "new", number(Some(now.median))),
+        }
+    }
+    for name in old.keys().filter(|name| !new.contains_key(*name)) {
+        println!("{name:<34} is not measured any more");
+    }
+    if moved == 0 {
+        println!("nothing");
+    }
+}

@@ -1,0 +1,157 @@
+//! Where the instructions go: QEMU logs every one that it executes while a metric is measured over and over, and the
+//! program counters are turned into functions.
+
+use super::machine::{self, System};
+use anyhow::{Context, Result, bail};
+use elf::ElfBytes;
+use elf::endian::LittleEndian;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use xtask::images;
+
+/// Bytes of log to look at.
+const LOG_BYTES: u64 = 48 << 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The function that cuts the trace into pieces.
+const MARK: &str = "bench_mark";
+
+/// Functions by address.
+struct Symbols(BTreeMap<u64, String>);
+
+impl Symbols {
+    fn read(&mut self, file: &Path, program: &str) -> Result<()> {
+        let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let elf = ElfBytes::<LittleEndian>::minimal_parse(&bytes)?;
+        let Some((symbols, names)) = elf.symbol_table()? else { bail!("{} has no symbols", file.display()) };
+        for symbol in symbols.iter().filter(|symbol| symbol.st_shndx != 0 && symbol.st_value != 0) {
+            let name = names.get(symbol.st_name as usize).unwrap_or("");
+            if !name.is_empty() {
+                self.0.entry(symbol.st_value).or_insert(format!("{program}: {:#}", rustc_demangle::demangle(name)));
+            }
+        }
+        Ok(())
+    }
+
+    fn of(&self, address: u64) -> &str {
+        self.0.range(..=address).next_back().map_or("?", |(_, name)| name)
+    }
+}
+
+/// Traces a metric and prints the functions that it spends its instructions in.
+pub fn trace(metric: &str) -> Result<()> {
+    let programs = machine::build()?;
+    let mut system = machine::boot_for(&programs, metric)?;
+    let items = loop {
+        let line = system.next_line()?.with_context(|| format!("nothing measures {metric}"))?;
+        if let Some((_, rest)) = line.split_once("BENCH-FOREVER ") {
+            break rest.split_whitespace().nth(1).and_then(|items| items.parse::<u64>().ok()).unwrap_or(1);
+        }
+    };
+    let log = system.folder.path.join("trace.log");
+    record(&system, &log)?;
+    let mut symbols = Symbols(BTreeMap::new());
+    for image in [images::HYPERVISOR, "bench", if metric.starts_with("udp") { "net" } else { "block" }] {
+        symbols.read(&programs.join(image), image)?;
+    }
+    report(&log, &symbols, items)
+}
+
+/// Lets QEMU log for as long as it takes.
+fn record(system: &System, log: &Path) -> Result<()> {
+    let stream = UnixStream::connect(system.folder.path.join("qmp"))?;
+    let mut monitor = Monitor(BufReader::new(stream));
+    monitor.command(r#"{"execute":"qmp_capabilities"}"#)?;
+    for line in ["stop", "singlestep on", &format!("logfile {}", log.display()), "log exec,nochain", "cont"] {
+        monitor.person(line)?;
+    }
+    let end = Instant::now() + PATIENCE;
+    while fs::metadata(log).map_or(0, |meta| meta.len()) < LOG_BYTES {
+        if Instant::now() > end {
+            bail!("QEMU logged too little in {PATIENCE:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    monitor.person("stop")?;
+    monitor.person("log none")
+}
+
+/// QEMU's control socket.
+struct Monitor(BufReader<UnixStream>);
+
+impl Monitor {
+    fn command(&mut self, text: &str) -> Result<()> {
+        self.0.get_mut().write_all(text.as_bytes())?;
+        let mut line = String::new();
+        while self.0.read_line(&mut line)? > 0 && !line.contains("\"return\"") {
+            if line.contains("\"error\"") {
+                bail!("QEMU says {line}");
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
+    fn person(&mut self, command: &str) -> Result<()> {
+        let command = serde_json::json!({
+            "execute": "human-monitor-command", "arguments": { "command-line": command }
+        });
+        self.command(&command.to_string())
+    }
+}
+
+fn report(log: &Path, symbols: &Symbols, items: u64) -> Result<()> {
+    let mark = symbols.0.iter().find(|(_, name)| name.ends_with(MARK)).map(|(&address, _)| address);
+    let mark = mark.context("the measuring domain has no mark")?;
+    let (mut pieces, mut piece) = (0u64, BTreeMap::<u64, u64>::new());
+    let mut total = BTreeMap::<u64, u64>::new();
+    for line in BufReader::new(fs::File::open(log)?).lines() {
+        // Trace 0: 0x7f2a8c0 [0000000000000000/ffffffff80201234/0040c0b3/ff000001] name
+        let line = line?;
+        let Some(counter) = line.split('/').nth(1).and_then(|word| u64::from_str_radix(word, 16).ok()) else { continue };
+        if counter == mark {
+            // What is before the first mark is no whole piece.
+            if pieces > 0 {
+                for (address, count) in &piece {
+                    *total.entry(*address).or_default() += count;
+                }
+            }
+            pieces += 1;
+            piece.clear();
+        }
+        *piece.entry(counter).or_default() += 1;
+    }
+    if pieces < 2 {
+        bail!("the trace is too short");
+    }
+    let per_item = |count: u64| count as f64 / (pieces - 1) as f64 / items as f64;
+    let mut functions = BTreeMap::<&str, u64>::new();
+    for (&address, &count) in &total {
+        *functions.entry(symbols.of(address)).or_default() += count;
+    }
+    let mut rows: Vec<_> = functions.into_iter().collect();
+    rows.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    println!("{:>9}  function (of {} items)", "each", (pieces - 1) * items);
+    let mut programs = BTreeMap::<&str, u64>::new();
+    for (name, count) in &rows {
+        *programs.entry(name.split(':').next().unwrap_or("?")).or_default() += count;
+        if per_item(*count) >= 0.5 {
+            println!("{:>9.1}  {name}", per_item(*count));
+        }
+    }
+    println!();
+    for (program, count) in programs {
+        println!("{:>9.1}  in {program}", per_item(count));
+    }
+    println!("{:>9.1}  in all", per_item(rows.iter().map(|(_, count)| count).sum()));
+    if std::env::var_os("BULKHEAD_TRACE_ADDRESSES").is_some() {
+        println!();
+        for (address, count) in total {
+            println!("{address:x} {:.2} {}", per_item(count), symbols.of(address));
+        }
+    }
+    Ok(())
+}
