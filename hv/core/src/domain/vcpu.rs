@@ -15,9 +15,10 @@ pub struct Wake {
 }
 
 /// What a vCPU waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Wait {
     /// Nothing: it runs or could.
+    #[default]
     No,
     /// An unmasked pending port.
     Blocked,
@@ -43,7 +44,7 @@ impl Wait {
 }
 
 /// A virtual CPU.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Vcpu {
     /// What it waits for.
     pub wait: Wait,
@@ -51,8 +52,4 @@ pub struct Vcpu {
     pub continuation: Option<crate::grant::Continuation>,
     /// The pinned frame that holds its registered `VcpuInfo`.
     pub(crate) info_frame: Option<Mfn>,
-}
-
-impl Vcpu {
-    pub(crate) const NEW: Vcpu = Vcpu { wait: Wait::No, continuation: None, info_frame: None };
 }
