@@ -145,16 +145,11 @@ impl FrameTable {
     /// [`FrameError::NotOwned`], [`FrameError::TooManyPins`].
     #[inline]
     pub fn pin(&self, mfn: Mfn, owner: Slot) -> Result<(), FrameError> {
-        self.transition(mfn, |entry| {
-            if !entry.is_private_to(owner) {
-                return Err(FrameError::NotOwned);
-            }
-            if entry.pins() >= PINS_MAX {
-                return Err(FrameError::TooManyPins);
-            }
-            Ok(entry.one_pin_more())
+        self.change(mfn, |entry| match entry.is_private_to(owner) {
+            true if entry.pins() < PINS_MAX => Ok(entry.one_pin_more()),
+            true => Err(FrameError::TooManyPins),
+            false => Err(FrameError::NotOwned),
         })
-        .map(drop)
     }
 
     /// Drops a pin. The last one frees a frame whose owner let go of it before.
@@ -164,10 +159,9 @@ impl FrameTable {
     #[inline]
     pub fn unpin(&self, mfn: Mfn) -> Result<(), FrameError> {
         // Only private and leaving frames have pins; a free one's entry is a link.
-        self.let_go(mfn, |entry| match (entry.state(), entry.pins()) {
-            (State::Private | State::Leaving, 0) => Err(FrameError::NotPinned),
+        self.change(mfn, |entry| match (entry.state(), entry.pins()) {
             (State::Leaving, 1) => Ok(Entry::LIMBO),
-            (State::Private | State::Leaving, _) => Ok(entry.one_pin_less()),
+            (State::Private | State::Leaving, 1..) => Ok(entry.one_pin_less()),
             _ => Err(FrameError::NotPinned),
         })
     }
@@ -182,7 +176,7 @@ impl FrameTable {
         if page.kind != PageKind::Private {
             return Err(FrameError::NotOwned);
         }
-        self.let_go(page.mfn, |entry| match (entry.state(), entry.slot() == owner, entry.pins()) {
+        self.change(page.mfn, |entry| match (entry.state(), entry.slot() == owner, entry.pins()) {
             (State::Private, true, 0) => Ok(Entry::LIMBO),
             (State::Private, true, pins) => Ok(Entry::new(State::Leaving, owner, pins)),
             _ => Err(FrameError::NotOwned),
@@ -200,34 +194,29 @@ impl FrameTable {
 
     #[inline]
     fn get(&self, mfn: Mfn) -> Option<Entry> {
-        let entry = self.entries.get(usize::try_from(mfn.0).ok()?)?;
-        Some(Entry(entry.load(Ordering::Relaxed)))
+        Some(Entry(self.word(mfn)?.load(Ordering::Relaxed)))
+    }
+
+    #[inline]
+    fn word(&self, mfn: Mfn) -> Option<&AtomicU32> {
+        self.entries.get(usize::try_from(mfn.0).ok()?)
     }
 
     fn replace(&self, mfn: Mfn, old: Entry, new: Entry) -> Result<(), FrameError> {
-        self.let_go(mfn, |entry| if entry == old { Ok(new) } else { Err(FrameError::NotOwned) })
+        self.change(mfn, |entry| if entry == old { Ok(new) } else { Err(FrameError::NotOwned) })
     }
 
-    /// Changes an entry. A frame that is in limbo then goes to the free list.
+    /// Changes an entry in one step. A frame that is in limbo then goes to the free list. The loop ends: it repeats only
+    /// when another CPU changed this very entry, which needs locks that this CPU holds.
     #[inline]
-    fn let_go(&self, mfn: Mfn, to: impl Fn(Entry) -> Result<Entry, FrameError>) -> Result<(), FrameError> {
-        if self.transition(mfn, to)? == Entry::LIMBO {
-            self.free.push(self.entries, mfn.0 as u32);
-        }
-        Ok(())
-    }
-
-    /// Changes an entry in one step and returns the new one. The loop ends: it repeats only when another CPU changed
-    /// this very entry, which needs locks that this CPU holds.
-    #[inline]
-    fn transition(&self, mfn: Mfn, to: impl Fn(Entry) -> Result<Entry, FrameError>) -> Result<Entry, FrameError> {
-        let index = usize::try_from(mfn.0).map_err(|_| FrameError::NotOwned)?;
-        let word = self.entries.get(index).ok_or(FrameError::NotOwned)?;
+    fn change(&self, mfn: Mfn, to: impl Fn(Entry) -> Result<Entry, FrameError>) -> Result<(), FrameError> {
+        let word = self.word(mfn).ok_or(FrameError::NotOwned)?;
         let mut current = word.load(Ordering::Relaxed);
         loop {
             let new = to(Entry(current))?;
             match word.compare_exchange_weak(current, new.0, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Ok(new),
+                Ok(_) if new == Entry::LIMBO => return Ok(self.free.push(self.entries, mfn.0 as u32)),
+                Ok(_) => return Ok(()),
                 Err(found) => current = found,
             }
         }
