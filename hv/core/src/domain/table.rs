@@ -32,7 +32,6 @@ struct Names {
     serial: u32,
 }
 
-#[inline]
 fn split(occupant: u32) -> (DomId, Label) {
     (DomId(occupant as u16), Label((occupant >> 16) as u16))
 }
@@ -51,19 +50,16 @@ pub struct Pair<'a> {
 
 impl Pair<'_> {
     /// The caller.
-    #[inline]
     pub fn local(&mut self) -> &mut Domain {
         self.local
     }
 
     /// The two apart; `None` when they are the same.
-    #[inline]
     pub fn both(&mut self) -> (&mut Domain, Option<&mut Domain>) {
         (self.local, self.remote.as_deref_mut())
     }
 
     /// The other; the caller again when they are the same.
-    #[inline]
     pub fn remote(&mut self) -> &mut Domain {
         match &mut self.remote {
             Some(remote) => remote,
@@ -92,13 +88,11 @@ impl DomainTable {
         }
     }
 
-    #[inline]
     fn place(&self, id: DomId) -> Option<&Place> {
         self.places.get(usize::from(id.slot()?.0))
     }
 
     /// The label of a living or dying domain.
-    #[inline]
     pub fn label(&self, id: DomId) -> Option<Label> {
         let occupant = self.place(id)?.occupant.load(Ordering::Acquire);
         (occupant != VACANT && occupant as u16 == id.0).then_some(split(occupant).1)

@@ -32,7 +32,6 @@ pub enum Wait {
 
 impl Wait {
     /// Whether a port that became pending ends the wait.
-    #[inline]
     pub(crate) fn ends(self, port: Port, unmasked: bool) -> bool {
         match self {
             Wait::No | Wait::Timeout => false,

@@ -146,7 +146,7 @@ impl FrameTable {
     #[inline]
     pub fn pin(&self, mfn: Mfn, owner: Slot) -> Result<(), FrameError> {
         self.change(mfn, |entry| match entry.is_private_to(owner) {
-            true if entry.pins() < PINS_MAX => Ok(entry.one_pin_more()),
+            true if entry.pins() < PINS_MAX => Ok(Entry(entry.0.wrapping_add(1))),
             true => Err(FrameError::TooManyPins),
             false => Err(FrameError::NotOwned),
         })
@@ -161,7 +161,7 @@ impl FrameTable {
         // Only private and leaving frames have pins; a free one's entry is a link.
         self.change(mfn, |entry| match (entry.state(), entry.pins()) {
             (State::Leaving, 1) => Ok(Entry::LIMBO),
-            (State::Private | State::Leaving, 1..) => Ok(entry.one_pin_less()),
+            (State::Private | State::Leaving, 1..) => Ok(Entry(entry.0.wrapping_sub(1))),
             _ => Err(FrameError::NotPinned),
         })
     }
@@ -192,12 +192,10 @@ impl FrameTable {
         self.replace(mfn, purpose.entry(), Entry::LIMBO)
     }
 
-    #[inline]
     fn get(&self, mfn: Mfn) -> Option<Entry> {
         Some(Entry(self.word(mfn)?.load(Ordering::Relaxed)))
     }
 
-    #[inline]
     fn word(&self, mfn: Mfn) -> Option<&AtomicU32> {
         self.entries.get(usize::try_from(mfn.0).ok()?)
     }
