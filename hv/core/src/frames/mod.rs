@@ -80,25 +80,22 @@ impl FrameTable {
     /// Puts usable memory on the free list, at boot. Frames beyond the table's end and those that are not reserved
     /// (overlapping ranges of a bad memory map) are left alone.
     pub fn add_free(&self, frames: Range<Mfn>) {
-        for mfn in (frames.start.0..frames.end.0.min(self.end())).rev() {
-            if mfn < u64::from(NEXT_MAX) && self.replace(Mfn(mfn), Entry::RESERVED, Entry::LIMBO).is_ok() {
-                self.total.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+        self.add(frames, Entry::LIMBO);
     }
 
     /// Marks memory as the hypervisor's own, at boot, before [`Self::add_free`] could give it away.
     pub fn add_hypervisor(&self, frames: Range<Mfn>) {
-        for mfn in frames.start.0..frames.end.0.min(self.end()) {
-            if self.replace(Mfn(mfn), Entry::RESERVED, Purpose::Hypervisor.entry()).is_ok() {
-                self.total.fetch_add(1, Ordering::Relaxed);
-                self.hypervisor.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+        let added = self.add(frames, Purpose::Hypervisor.entry());
+        self.hypervisor.fetch_add(added, Ordering::Relaxed);
     }
 
-    fn end(&self) -> u64 {
-        self.entries.len() as u64
+    /// Makes `entry` of reserved frames, the last one first; tells how many.
+    fn add(&self, frames: Range<Mfn>, entry: Entry) -> u64 {
+        let end = frames.end.0.min(self.entries.len() as u64).min(NEXT_MAX.into());
+        let changed = |mfn: &u64| self.replace(Mfn(*mfn), Entry::RESERVED, entry).is_ok();
+        let added = (frames.start.0..end).rev().filter(changed).count() as u64;
+        self.total.fetch_add(added, Ordering::Relaxed);
+        added
     }
 
     /// Usable frames at boot, the hypervisor's included.
@@ -127,16 +124,6 @@ impl FrameTable {
         }
         self.replace(mfn, Entry::LIMBO, purpose.entry()).ok()?;
         Some(mfn)
-    }
-
-    /// The state of a frame; [`State::Reserved`] outside the table.
-    pub fn state(&self, mfn: Mfn) -> State {
-        self.get(mfn).map_or(State::Reserved, |entry| entry.state())
-    }
-
-    /// The pins on a frame.
-    pub fn pins(&self, mfn: Mfn) -> u32 {
-        self.get(mfn).map_or(0, |entry| entry.pins())
     }
 
     /// Holds on to a private frame of the domain in `owner`, so that it outlives its mapping there.
@@ -192,14 +179,6 @@ impl FrameTable {
         self.replace(mfn, purpose.entry(), Entry::LIMBO)
     }
 
-    fn get(&self, mfn: Mfn) -> Option<Entry> {
-        Some(Entry(self.word(mfn)?.load(Ordering::Relaxed)))
-    }
-
-    fn word(&self, mfn: Mfn) -> Option<&AtomicU32> {
-        self.entries.get(usize::try_from(mfn.0).ok()?)
-    }
-
     fn replace(&self, mfn: Mfn, old: Entry, new: Entry) -> Result<(), FrameError> {
         self.change(mfn, |entry| if entry == old { Ok(new) } else { Err(FrameError::NotOwned) })
     }
@@ -208,16 +187,20 @@ impl FrameTable {
     /// when another CPU changed this very entry, which needs locks that this CPU holds.
     #[inline]
     fn change(&self, mfn: Mfn, to: impl Fn(Entry) -> Result<Entry, FrameError>) -> Result<(), FrameError> {
-        let word = self.word(mfn).ok_or(FrameError::NotOwned)?;
+        let index = usize::try_from(mfn.0).map_err(|_| FrameError::NotOwned)?;
+        let word = self.entries.get(index).ok_or(FrameError::NotOwned)?;
         let mut current = word.load(Ordering::Relaxed);
-        loop {
+        let new = loop {
             let new = to(Entry(current))?;
             match word.compare_exchange_weak(current, new.0, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) if new == Entry::LIMBO => return Ok(self.free.push(self.entries, mfn.0 as u32)),
-                Ok(_) => return Ok(()),
+                Ok(_) => break new,
                 Err(found) => current = found,
             }
+        };
+        if new == Entry::LIMBO {
+            self.free.push(self.entries, mfn.0 as u32);
         }
+        Ok(())
     }
 }
 
