@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use super::table::{self, Domain, Run, Text};
 use super::{PolicyError, SealedPolicy};
+use crate::domain::VCPUS_MAX;
 use crate::fallible;
 
 /// Interrupt lines (GSIs) that the hypervisor handles.
@@ -11,8 +12,6 @@ const LINES: u32 = 256;
 const PORTS: u32 = 0x1_0000;
 /// Mappings that a handle can number.
 pub(crate) const GRANT_MAPS_MAX: u32 = 0xffff;
-/// vCPUs of a domain at most.
-const VCPUS_MAX: u32 = crate::domain::VCPUS_MAX as u32;
 /// 1 TiB: what the frame table can number.
 const MEMORY_PAGES_MAX: u64 = 1 << 28;
 
@@ -50,7 +49,7 @@ fn check_domain(policy: &SealedPolicy, index: usize, domain: &Domain) -> Result<
     let native_is_uniprocessor = domain.kind != table::KIND_NATIVE || domain.vcpus == 1;
     let within_limits = domain.kind <= table::KIND_PVH
         && (1..=MEMORY_PAGES_MAX).contains(&domain.memory_pages)
-        && (1..=VCPUS_MAX).contains(&domain.vcpus)
+        && (1..=VCPUS_MAX as u32).contains(&domain.vcpus)
         && native_is_uniprocessor
         && (1..=65535).contains(&domain.weight)
         && domain.cap <= 100

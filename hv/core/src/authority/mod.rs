@@ -70,11 +70,6 @@ impl SealedPolicy {
         core::str::from_utf8(name.unwrap_or_default()).unwrap_or_default()
     }
 
-    /// The label of a name.
-    pub fn find(&self, name: &str) -> Option<Label> {
-        (0..self.domains.len()).map(|index| Label(index as u16)).find(|&label| self.name(label) == name)
-    }
-
     /// The first label that has a flag (`FLAG_STORE`, `FLAG_CONSOLE`, `FLAG_LOG`).
     pub fn find_flag(&self, flag: u32) -> Option<Label> {
         let index = self.domains.iter().position(|domain| domain.flags & flag != 0)?;
@@ -106,14 +101,10 @@ impl SealedPolicy {
         self.domain(label).map_or(&[], |domain| self.run(domain.io_ports))
     }
 
-    /// The interrupt lines of a label.
-    pub fn irq_lines(&self, label: Label) -> &[table::Range] {
-        self.domain(label).map_or(&[], |domain| self.run(domain.irq_lines))
-    }
-
     /// Whether a label may use an interrupt line.
     pub fn may_use_line(&self, label: Label, line: u32) -> bool {
-        self.irq_lines(label).iter().any(|range| (range.first..=range.last).contains(&line))
+        let lines = self.domain(label).map_or(&[][..], |domain| self.run(domain.irq_lines));
+        lines.iter().any(|range| (range.first..=range.last).contains(&line))
     }
 
     fn run(&self, run: table::Run) -> &[table::Range] {
