@@ -200,19 +200,14 @@ impl Fault {
         Some(Self { source: Bdf(high as u16), attempt, address, reason })
     }
 
-    /// The reason in words.
+    /// The reason in words, for those that a device or its driver can cause.
     fn why(&self) -> &'static str {
         match self.reason {
-            0x1 => "the bus has no root entry",
             0x2 => "the device is in quarantine",
-            0x3 => "invalid context entry",
             0x4 => "address beyond the table",
             0x5 => "not mapped writable",
             0x6 => "not mapped readable",
-            0x7..=0xd => "invalid table entry",
-            0x20 => "reserved bit in the interrupt request",
-            0x21 => "interrupt index beyond the table",
-            0x22 => "no such interrupt entry",
+            0x20..=0x22 => "no such interrupt entry",
             0x25 => "interrupt without remapping",
             0x26 => "interrupt entry of another device",
             _ => "see VT-d 7.1.3",
