@@ -15,7 +15,9 @@ pub fn reserve<T>(vector: &mut Vec<T>, more: usize) -> Result<(), OutOfMemory> {
         return Ok(());
     }
     check()?;
-    vector.try_reserve(more).map_err(|_| OutOfMemory)
+    // The first room is made to measure: many vectors never grow.
+    let reserved = if vector.is_empty() { vector.try_reserve_exact(more) } else { vector.try_reserve(more) };
+    reserved.map_err(|_| OutOfMemory)
 }
 
 /// Appends an element.
