@@ -6,10 +6,7 @@
 pub fn soft_off_types(aml: &[u8]) -> Option<(u8, u8)> {
     const NAME_OP: u8 = 0x08;
     const PACKAGE_OP: u8 = 0x12;
-    let is_name = |window: &[u8]| {
-        matches!(window, [NAME_OP, b'_', b'S', b'5', b'_', PACKAGE_OP])
-            || matches!(window, [b'\\', b'_', b'S', b'5', b'_', PACKAGE_OP])
-    };
+    let is_name = |window: &[u8]| matches!(window, [NAME_OP | b'\\', b'_', b'S', b'5', b'_', PACKAGE_OP]);
     let at = aml.windows(6).position(is_name)?;
     let package = aml.get(at.checked_add(6)?..)?;
     // PkgLength: the top two bits of the first byte tell how many bytes follow it (ACPI 6.5, 20.2.4).
@@ -36,10 +33,8 @@ pub fn entries_are_sound(mut entries: &[u8], minimum: impl Fn(u8) -> u8) -> bool
         if *length < minimum(*kind).max(2) {
             return false;
         }
-        match entries.get(usize::from(*length)..) {
-            Some(rest) => entries = rest,
-            None => return false,
-        }
+        let Some(rest) = entries.get(usize::from(*length)..) else { return false };
+        entries = rest;
     }
     entries.is_empty()
 }

@@ -1,8 +1,6 @@
 //! The only way to allocate: everything may fail and says so. Under test, any chosen allocation can be made to fail.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::ops::{Deref, DerefMut};
 
 /// There is no memory for this.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,7 +15,9 @@ pub fn reserve<T>(vector: &mut Vec<T>, more: usize) -> Result<(), OutOfMemory> {
         return Ok(());
     }
     check()?;
-    vector.try_reserve(more).map_err(|_| OutOfMemory)
+    // The first room is made to measure: many vectors never grow.
+    let reserved = if vector.is_empty() { vector.try_reserve_exact(more) } else { vector.try_reserve(more) };
+    reserved.map_err(|_| OutOfMemory)
 }
 
 /// Appends an element.
@@ -39,50 +39,6 @@ pub fn filled<T: Clone>(count: usize, value: T) -> Result<Vec<T>, OutOfMemory> {
     reserve(&mut vector, count)?;
     vector.resize(count, value);
     Ok(vector)
-}
-
-/// A value on the heap.
-///
-/// `Box::try_new` is not stable: this is a boxed array of one, made from a vector whose reservation may fail.
-#[derive(Debug)]
-pub struct Boxed<T>(Box<[T; 1]>);
-
-impl<T> Boxed<T> {
-    /// Moves `value` to the heap.
-    ///
-    /// # Errors
-    /// The value, when there is no memory: it may own what must be given back.
-    pub fn new(value: T) -> Result<Self, T> {
-        let mut vector = Vec::new();
-        if check().is_err() || vector.try_reserve_exact(1).is_err() {
-            return Err(value);
-        }
-        vector.push(value);
-        Box::<[T; 1]>::try_from(vector).map(Self).map_err(|mut vector| vector.remove(0))
-    }
-
-    /// Moves the value out again.
-    pub fn into_inner(self) -> T {
-        let [value] = *self.0;
-        value
-    }
-}
-
-impl<T> Deref for Boxed<T> {
-    type Target = T;
-    #[inline]
-    fn deref(&self) -> &T {
-        let [value] = &*self.0;
-        value
-    }
-}
-
-impl<T> DerefMut for Boxed<T> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut T {
-        let [value] = &mut *self.0;
-        value
-    }
 }
 
 /// Called before each allocation of memory or frames.

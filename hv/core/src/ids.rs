@@ -66,13 +66,11 @@ impl DomId {
     pub const SELF: DomId = DomId(0x7ff0);
 
     /// The slot that this id is about, if a domain can have it at all.
-    #[inline]
     pub const fn slot(self) -> Option<Slot> {
         if self.0 < Self::FIRST_RESERVED { Some(Slot((self.0 as usize % SLOTS) as u8)) } else { None }
     }
 
     /// Resolves [`DomId::SELF`].
-    #[inline]
     pub fn or_self(self, caller: DomId) -> DomId {
         if self == Self::SELF { caller } else { self }
     }
@@ -80,7 +78,6 @@ impl DomId {
 
 impl Gfn {
     /// First byte.
-    #[inline]
     pub const fn base(self) -> Gpa {
         Gpa(self.0 << PAGE_SHIFT)
     }
@@ -88,13 +85,11 @@ impl Gfn {
 
 impl Mfn {
     /// First byte.
-    #[inline]
     pub const fn base(self) -> Hpa {
         Hpa(self.0 << PAGE_SHIFT)
     }
 
     /// The byte at `offset`; offsets beyond the frame wrap within it.
-    #[inline]
     pub const fn at(self, offset: u64) -> Hpa {
         Hpa((self.0 << PAGE_SHIFT) | (offset & (PAGE_BYTES - 1)))
     }
@@ -102,13 +97,11 @@ impl Mfn {
 
 impl Gpa {
     /// The page that holds this byte.
-    #[inline]
     pub const fn gfn(self) -> Gfn {
         Gfn(self.0 >> PAGE_SHIFT)
     }
 
     /// Offset in its page.
-    #[inline]
     pub const fn offset(self) -> u64 {
         self.0 & (PAGE_BYTES - 1)
     }
@@ -116,13 +109,11 @@ impl Gpa {
 
 impl Hpa {
     /// The frame that holds this byte.
-    #[inline]
     pub const fn mfn(self) -> Mfn {
         Mfn(self.0 >> PAGE_SHIFT)
     }
 
     /// Offset in its frame.
-    #[inline]
     pub const fn offset(self) -> u64 {
         self.0 & (PAGE_BYTES - 1)
     }

@@ -12,7 +12,6 @@ macro_rules! operations {
         impl TryFrom<u64> for $name {
             type Error = $crate::error::Errno;
 
-            #[inline]
             fn try_from(command: u64) -> Result<Self, Self::Error> {
                 match command {
                     $($number => Ok(Self::$op),)*

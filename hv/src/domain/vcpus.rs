@@ -5,16 +5,18 @@
 
 use crate::cpu::descriptors::{NO_PORTS, PortBitmap};
 use crate::traps::Frame;
+use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use hv_core::authority::table::Range;
-use hv_core::fallible::{Boxed, OutOfMemory};
+use hv_core::fallible::{self, OutOfMemory};
 use hv_core::ids::{DomId, Hpa, SLOTS, Slot};
 use spin::Mutex;
 
 struct Place {
     frame: UnsafeCell<Frame>,
-    ports: Mutex<Option<Boxed<PortBitmap>>>,
+    /// One, or none for a domain without ports.
+    ports: Mutex<Vec<PortBitmap>>,
     domain: AtomicU16,
     progress: AtomicU32,
     root: AtomicU64,
@@ -28,7 +30,7 @@ unsafe impl Sync for Place {}
 static PLACES: [Place; SLOTS] = [const {
     Place {
         frame: UnsafeCell::new(Frame::start(0, 0, 0)),
-        ports: Mutex::new(None),
+        ports: Mutex::new(Vec::new()),
         domain: AtomicU16::new(0),
         progress: AtomicU32::new(0),
         root: AtomicU64::new(0),
@@ -61,29 +63,25 @@ pub fn has_entry(slot: Slot) -> bool {
 
 /// Sets the I/O ports of a new domain. `Err`: no memory.
 pub fn set_ports(slot: Slot, ranges: &[Range]) -> Result<(), OutOfMemory> {
-    let bitmap = if ranges.is_empty() {
-        None
-    } else {
-        let mut bitmap = Boxed::new(NO_PORTS).map_err(|_| OutOfMemory)?;
-        for port in ranges.iter().flat_map(|range| range.first..=range.last) {
-            if let Some(byte) = bitmap.get_mut(port as usize / 8).filter(|_| port <= 0xffff) {
-                *byte &= !(1 << (port % 8));
-            }
+    let mut bitmaps = fallible::filled(ranges.len().min(1), NO_PORTS)?;
+    for port in ranges.iter().flat_map(|range| range.first..=range.last) {
+        let bitmap = bitmaps.first_mut().filter(|_| port <= 0xffff);
+        if let Some(byte) = bitmap.and_then(|bitmap| bitmap.get_mut(port as usize / 8)) {
+            *byte &= !(1 << (port % 8));
         }
-        Some(bitmap)
-    };
-    *place(slot).ports.lock() = bitmap;
+    }
+    *place(slot).ports.lock() = bitmaps;
     Ok(())
 }
 
 /// Loads a domain's I/O ports into this CPU's task state segment.
 pub fn load_ports(slot: Slot, into: &mut crate::cpu::descriptors::Descriptors) {
-    into.set_ports(place(slot).ports.lock().as_deref());
+    into.set_ports(place(slot).ports.lock().first());
 }
 
 /// Forgets what an earlier domain left in a slot.
 pub fn clear(slot: Slot) {
-    *place(slot).ports.lock() = None;
+    *place(slot).ports.lock() = Vec::new();
     swap_progress(slot, 0);
 }
 

@@ -17,7 +17,7 @@ use crate::system::system;
 use alloc::vec::Vec;
 use hv_core::ids::{DomId, Gfn, Hpa};
 use hv_core::iommu::vtd::{
-    BLOCKED, Command, IommuDomainId, Trigger, context_entry, interrupt_entry, plain_message, root_entry,
+    BLOCKED, Command, ExtendedCapabilities, IommuDomainId, Trigger, context_entry, interrupt_entry, plain_message, root_entry,
 };
 use hv_core::pci::Bdf;
 use hv_core::space::VtdFormat;
@@ -109,8 +109,8 @@ fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), Failure> {
     for info in &dmar.units {
         let address = PhysAddr::try_new(info.registers).map_err(|_| "the IOMMU has no sane address")?;
         let unit = Unit::new(address, page()?, page()?)?;
-        coherent &= unit.extended.coherent();
-        interrupts &= unit.extended.interrupt_remapping();
+        coherent &= unit.extended.contains(ExtendedCapabilities::COHERENT);
+        interrupts &= unit.extended.contains(ExtendedCapabilities::INTERRUPT_REMAPPING);
         units.push(unit);
     }
     let version = units.first().ok_or("no remapping units")?.version();

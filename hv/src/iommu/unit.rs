@@ -79,14 +79,15 @@ impl Unit {
     pub fn new(address: PhysAddr, queue: TablePage, status: TablePage) -> Result<Self, Failure> {
         // SAFETY: the DMAR table says that a remapping unit's registers are there.
         let registers = unsafe { Registers::map(address, REGISTER_BYTES) }.map_err(|_| NO_MEMORY)?;
-        let capabilities = Capabilities(registers.read64(register::CAPABILITIES));
-        let extended = ExtendedCapabilities(registers.read64(register::EXTENDED_CAPABILITIES));
+        let capabilities = Capabilities::from_bits_retain(registers.read64(register::CAPABILITIES));
+        let extended = registers.read64(register::EXTENDED_CAPABILITIES);
+        let extended = ExtendedCapabilities::from_bits_retain(extended);
         let needed = [
-            (capabilities.has_four_levels(), "the IOMMU lacks 48-bit addresses (QEMU: aw-bits=48)"),
+            (capabilities.contains(Capabilities::FOUR_LEVELS), "the IOMMU lacks 48-bit addresses (QEMU: aw-bits=48)"),
             (capabilities.domains() > SLOTS as u32, "the IOMMU lacks enough domain ids"),
-            (capabilities.page_selective(), "the IOMMU lacks page-selective invalidation"),
-            (!capabilities.needs_write_buffer_flush(), "the IOMMU has write buffers, as only the first ones had"),
-            (extended.queued_invalidation(), "the IOMMU lacks queued invalidation"),
+            (capabilities.contains(Capabilities::PAGE_SELECTIVE), "the IOMMU lacks page-selective invalidation"),
+            (!capabilities.contains(Capabilities::NEEDS_WRITE_BUFFER_FLUSH), "the IOMMU has write buffers, as the first had"),
+            (extended.contains(ExtendedCapabilities::QUEUED_INVALIDATION), "the IOMMU lacks queued invalidation"),
         ];
         if let Some((_, lack)) = needed.iter().find(|(there, _)| !there) {
             return Err(lack);

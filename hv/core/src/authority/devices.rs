@@ -46,19 +46,15 @@ impl SealedPolicy {
         let Some(selector) = self.devices.get(index) else {
             return Resolution::Missing { optional: true };
         };
-        let mut found: Option<&Function> = None;
-        for function in functions.filter(|function| matches(selector, function)) {
-            if let Some(first) = found {
-                return Resolution::Ambiguous(first.bdf, function.bdf);
-            }
-            found = Some(function);
-        }
-        let Some(function) = found else {
+        let mut found = functions.filter(|function| matches(selector, function));
+        let Some(function) = found.next() else {
             return Resolution::Missing { optional: selector.optional != 0 };
         };
-        let rival =
-            self.devices.iter().enumerate().find(|(other, device)| *other != index && matches(device, function));
-        match rival {
+        if let Some(second) = found.next() {
+            return Resolution::Ambiguous(function.bdf, second.bdf);
+        }
+        let mut others = self.devices.iter().enumerate().filter(|(other, _)| *other != index);
+        match others.find(|(_, device)| matches(device, function)) {
             Some((rival, _)) => Resolution::Contested(function.bdf, rival),
             None => Resolution::One(function.bdf),
         }

@@ -18,7 +18,8 @@ pub use xen_abi::policy_table as table;
 use crate::ids::Label;
 
 /// Which labels may reach which: a row a label, one bit a label.
-type Matrix = Vec<[u64; 2]>;
+type Matrix = Vec<u128>;
+const _: () = assert!(table::DOMAINS_MAX <= u128::BITS);
 
 /// The policy in force.
 #[derive(Debug)]
@@ -42,7 +43,6 @@ impl SealedPolicy {
     }
 
     /// A label's entry.
-    #[inline]
     pub fn domain(&self, label: Label) -> Option<&table::Domain> {
         self.domains.get(usize::from(label.0))
     }
@@ -66,14 +66,8 @@ impl SealedPolicy {
 
     /// A label's name; empty for a label that is none.
     pub fn name(&self, label: Label) -> &str {
-        let bytes = self.domain(label).map_or(&[][..], |domain| &domain.name);
-        let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-        core::str::from_utf8(bytes.get(..end).unwrap_or_default()).unwrap_or_default()
-    }
-
-    /// The label of a name.
-    pub fn find(&self, name: &str) -> Option<Label> {
-        (0..self.domains.len()).map(|index| Label(index as u16)).find(|&label| self.name(label) == name)
+        let name = self.domain(label).and_then(|domain| domain.name.split(|&byte| byte == 0).next());
+        core::str::from_utf8(name.unwrap_or_default()).unwrap_or_default()
     }
 
     /// The first label that has a flag (`FLAG_STORE`, `FLAG_CONSOLE`, `FLAG_LOG`).
@@ -83,7 +77,6 @@ impl SealedPolicy {
     }
 
     /// Whether a label has a flag (`FLAG_*`).
-    #[inline]
     pub fn has_flag(&self, label: Label, flag: u32) -> bool {
         self.domain(label).is_some_and(|domain| domain.flags & flag != 0)
     }
@@ -94,13 +87,11 @@ impl SealedPolicy {
     }
 
     /// Whether `mapper` may map and copy what `grantor` grants to it. A label may use its own grants.
-    #[inline]
     pub fn may_share(&self, mapper: Label, grantor: Label) -> bool {
         mapper == grantor || bit(&self.grants, mapper, grantor)
     }
 
     /// Whether two labels may connect event channels. A label may with itself.
-    #[inline]
     pub fn may_event(&self, one: Label, other: Label) -> bool {
         one == other || bit(&self.events, one, other)
     }
@@ -110,14 +101,10 @@ impl SealedPolicy {
         self.domain(label).map_or(&[], |domain| self.run(domain.io_ports))
     }
 
-    /// The interrupt lines of a label.
-    pub fn irq_lines(&self, label: Label) -> &[table::Range] {
-        self.domain(label).map_or(&[], |domain| self.run(domain.irq_lines))
-    }
-
     /// Whether a label may use an interrupt line.
     pub fn may_use_line(&self, label: Label, line: u32) -> bool {
-        self.irq_lines(label).iter().any(|range| (range.first..=range.last).contains(&line))
+        let lines = self.domain(label).map_or(&[][..], |domain| self.run(domain.irq_lines));
+        lines.iter().any(|range| (range.first..=range.last).contains(&line))
     }
 
     fn run(&self, run: table::Run) -> &[table::Range] {
@@ -126,10 +113,9 @@ impl SealedPolicy {
     }
 }
 
-#[inline]
 fn bit(matrix: &Matrix, row: Label, column: Label) -> bool {
-    let word = matrix.get(usize::from(row.0)).and_then(|row| row.get(usize::from(column.0 / 64)));
-    word.is_some_and(|word| word.wrapping_shr(u32::from(column.0)) & 1 != 0)
+    let from_column = matrix.get(usize::from(row.0)).and_then(|row| row.checked_shr(column.0.into()));
+    from_column.is_some_and(|bits| bits & 1 != 0)
 }
 
 #[cfg(test)]

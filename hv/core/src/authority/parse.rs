@@ -92,8 +92,8 @@ impl SealedPolicy {
         text.extend_from_slice(rest);
         let mut policy = SealedPolicy {
             flags: header.flags,
-            grants: fallible::filled(domains.len(), [0; 2])?,
-            events: fallible::filled(domains.len(), [0; 2])?,
+            grants: fallible::filled(domains.len(), 0)?,
+            events: fallible::filled(domains.len(), 0)?,
             domains,
             devices,
             links,
@@ -119,8 +119,8 @@ impl SealedPolicy {
 }
 
 fn set(matrix: &mut super::Matrix, row: u32, column: u32) {
-    if let Some(word) = matrix.get_mut(row as usize).and_then(|row| row.get_mut((column / 64) as usize)) {
-        *word |= 1u64.wrapping_shl(column);
+    if let Some(row) = matrix.get_mut(row as usize) {
+        *row |= 1u128.checked_shl(column).unwrap_or(0);
     }
 }
 

@@ -40,8 +40,7 @@ fn a_good_table_answers_questions() {
     let policy = table.policy();
     assert_eq!(policy.labels(), 3);
     assert_eq!(policy.name(Label(1)), "d1");
-    assert_eq!(policy.find("d2"), Some(Label(2)));
-    assert_eq!(policy.find("d3"), None);
+    assert_eq!((policy.name(Label(2)), policy.name(Label(3))), ("d2", ""));
     assert_eq!(policy.text(policy.domain(Label(0)).unwrap().image), "images/d0");
     assert_eq!(policy.find_flag(table::FLAG_STORE), Some(Label(2)));
     let [ports] = policy.io_ports(Label(2)) else { panic!("one range") };

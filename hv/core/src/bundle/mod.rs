@@ -74,28 +74,28 @@ impl<'a> Bundle<'a> {
     /// [`BundleError`].
     pub fn new(archive: &'a [u8]) -> Result<Self, BundleError> {
         let bundle = Self { archive };
-        let mut walk = Walk { archive, at: 0 };
-        let mut files = 0;
+        let (mut offset, mut files) = (0, 0);
         loop {
-            let offset = walk.at;
             let fail = |fault| BundleError { offset, fault };
-            let Some(file) = walk.step().map_err(fail)? else {
-                return Ok(bundle);
-            };
+            let Some((file, next)) = bundle.file_at(offset).map_err(fail)? else { return Ok(bundle) };
             if files == FILES_MAX {
                 return Err(fail(BundleFault::TooMany));
             }
             if bundle.files().take(files).any(|earlier| earlier.name == file.name) {
                 return Err(fail(BundleFault::Duplicate));
             }
-            files = files.saturating_add(1);
+            (offset, files) = (next, files.saturating_add(1));
         }
     }
 
     /// The files in order.
     pub fn files(&self) -> impl Iterator<Item = File<'a>> + use<'a> {
-        let mut walk = Walk { archive: self.archive, at: 0 };
-        core::iter::from_fn(move || walk.step().ok().flatten())
+        let (bundle, mut at) = (*self, 0);
+        core::iter::from_fn(move || {
+            let (file, next) = bundle.file_at(at).ok().flatten()?;
+            at = next;
+            Some(file)
+        })
     }
 
     /// The file of this name.
@@ -107,17 +107,10 @@ impl<'a> Bundle<'a> {
     pub fn archive(&self) -> &'a [u8] {
         self.archive
     }
-}
 
-struct Walk<'a> {
-    archive: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Walk<'a> {
-    /// The next file, or `None` at the trailer.
-    fn step(&mut self) -> Result<Option<File<'a>>, BundleFault> {
-        let header = self.slice(self.at, HEADER_BYTES)?;
+    /// The file whose entry begins at `at`, and where the next one does; `None` at the trailer.
+    fn file_at(&self, at: usize) -> Result<Option<(File<'a>, usize)>, BundleFault> {
+        let header = self.slice(at, HEADER_BYTES)?;
         if !header.starts_with(b"070701") {
             return Err(BundleFault::Magic);
         }
@@ -126,20 +119,17 @@ impl<'a> Walk<'a> {
         if !(2..=NAME_BYTES_MAX).contains(&name_bytes) {
             return Err(BundleFault::Name);
         }
-        let name_at = self.at.saturating_add(HEADER_BYTES);
+        let name_at = at.saturating_add(HEADER_BYTES);
         let name = self.slice(name_at, name_bytes)?;
-        let (last, name) = name.split_last().ok_or(BundleFault::Name)?;
-        if *last != 0 || name.contains(&0) {
-            return Err(BundleFault::Name);
-        }
+        let name = name.strip_suffix(&[0]).filter(|name| !name.contains(&0)).ok_or(BundleFault::Name)?;
         if name == TRAILER {
             return Ok(None);
         }
         let name = core::str::from_utf8(name).map_err(|_| BundleFault::Name)?;
         let offset = align(name_at.saturating_add(name_bytes));
         let bytes = self.slice(offset, file_bytes)?;
-        self.at = align(offset.saturating_add(file_bytes));
-        Ok(Some(File { name: name.strip_prefix("./").unwrap_or(name), offset, bytes }))
+        let name = name.strip_prefix("./").unwrap_or(name);
+        Ok(Some((File { name, offset, bytes }, align(offset.saturating_add(file_bytes)))))
     }
 
     fn slice(&self, at: usize, bytes: usize) -> Result<&'a [u8], BundleFault> {

@@ -1,15 +1,17 @@
 //! Making an empty domain for a label of the policy. All or nothing: a failure at any step leaves no trace.
 
+use alloc::vec::Vec;
+
 use super::destroy::Stage;
 use super::table::Reservation;
-use super::{Account, Death, Domain, Env, Life, VCPUS_MAX, Vcpu};
+use super::{Account, Death, Domain, Env, Life};
 use crate::authority::table as policy_table;
 use crate::error::Errno;
 use crate::events::{EventChannels, SharedInfoPage};
-use crate::fallible::Boxed;
+use crate::fallible;
 use crate::frames::Purpose;
 use crate::grant::GrantTable;
-use crate::ids::{DomId, Label, Mfn};
+use crate::ids::{DomId, Label};
 use crate::machine::Machine;
 use crate::space::{AddressSpace, VtdFormat};
 
@@ -37,22 +39,9 @@ pub fn create<M: Machine>(env: &Env<'_, M>, label: Label, iommu: Option<VtdForma
         return Err(Errno::EEXIST);
     }
     let reservation = env.domains.reserve(label).ok_or(Errno::ENOSPC)?;
-    let (id, slot) = (reservation.id, reservation.slot);
-    let purpose = Purpose::Shared(slot);
-    let shared_info = env.frames.allocate(purpose, env.machine).ok_or(Errno::ENOMEM);
-    let built = shared_info.and_then(|shared_info| {
-        build(env, label, entry, reservation, iommu, shared_info).inspect_err(|_| {
-            let freed = env.frames.free_unmapped(shared_info, purpose);
-            debug_assert!(freed.is_ok(), "allocated a moment ago");
-        })
-    });
-    match built {
-        Ok(domain) => env.domains.publish(domain),
-        Err(error) => {
-            env.domains.give_back(slot);
-            return Err(error);
-        }
-    }
+    let id = reservation.id;
+    let domain = build(env, label, entry, reservation, iommu).inspect_err(|_| env.domains.give_back(id))?;
+    env.domains.publish(id, label, domain);
     Ok(id)
 }
 
@@ -62,18 +51,23 @@ fn build<M: Machine>(
     entry: &policy_table::Domain,
     reservation: Reservation,
     iommu: Option<VtdFormat>,
-    shared_info: Mfn,
-) -> Result<Boxed<Domain>, Errno> {
+) -> Result<Vec<Domain>, Errno> {
     let Reservation { id, slot, serial } = reservation;
-    let events = EventChannels::new(entry.ports_max, SharedInfoPage::new(shared_info))?;
-    let grants = GrantTable::new(entry.grant_frames_max, entry.grant_maps_max);
+    let mut place = Vec::new();
+    fallible::reserve(&mut place, 1)?;
     let mut vcpus = heapless::Vec::new();
-    for _ in 0..entry.vcpus.clamp(1, VCPUS_MAX as u32) {
-        vcpus.push(Vcpu::NEW).map_err(|_| Errno::EINVAL)?;
-    }
+    vcpus.resize_default(entry.vcpus as usize).map_err(|_| Errno::EINVAL)?;
     let spaces = if iommu.is_some() { 2 } else { 1 };
-    let space = AddressSpace::new(env, id, slot, tables_max(entry, spaces), iommu)?;
-    let domain = Domain {
+    let shared_info = env.frames.allocate(Purpose::Shared(slot), env.machine).ok_or(Errno::ENOMEM)?;
+    let parts = || -> Result<_, Errno> {
+        let events = EventChannels::new(entry.ports_max, SharedInfoPage::new(shared_info))?;
+        Ok((events, AddressSpace::new(env, id, slot, tables_max(entry, spaces), iommu)?))
+    };
+    let (events, space) = parts().inspect_err(|_| {
+        let freed = env.frames.free_unmapped(shared_info, Purpose::Shared(slot));
+        debug_assert!(freed.is_ok(), "allocated a moment ago");
+    })?;
+    place.push(Domain {
         id,
         slot,
         serial,
@@ -83,13 +77,10 @@ fn build<M: Machine>(
         death: Death::default(),
         space,
         events,
-        grants,
+        grants: GrantTable::new(entry.grant_frames_max, entry.grant_maps_max),
         vcpus,
         account: Account { pages_max: entry.memory_pages, ..Account::default() },
         ending: Stage::Devices,
-    };
-    Boxed::new(domain).map_err(|domain| {
-        domain.space.discard_empty(env.frames);
-        Errno::ENOMEM
-    })
+    });
+    Ok(place)
 }

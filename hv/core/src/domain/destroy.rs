@@ -66,24 +66,7 @@ pub fn destroy_slice<M: Machine>(
         // `Gone` marks that the stage is taken out: a second caller meanwhile finds nothing to do.
         dying.then(|| core::mem::replace(&mut domain.ending, Stage::Gone)).ok_or(Errno::EINVAL)
     })??;
-    if matches!(stage, Stage::Gone) {
-        return Ok(Progress::More);
-    }
-    advance(env, dom, &mut stage, devices)?;
-    if matches!(stage, Stage::Gone) {
-        return finish(env, dom);
-    }
-    env.domains.with(dom, |domain| domain.ending = stage)?;
-    Ok(Progress::More)
-}
-
-fn advance<M: Machine>(
-    env: &Env<'_, M>,
-    dom: DomId,
-    stage: &mut Stage,
-    devices: &mut impl DeviceRelease,
-) -> Result<(), Errno> {
-    let (progress, next) = match stage {
+    let (progress, next) = match &mut stage {
         Stage::Devices => (devices.release_devices(dom), Stage::Ports { next: 0 }),
         Stage::Ports { next } => {
             (events::close_slice(env, dom, next, PORTS_PER_SLICE, |_| ())?, Stage::Mappings { next: 0 })
@@ -92,12 +75,16 @@ fn advance<M: Machine>(
             (grant::unmap_slice(env, dom, next, MAPPINGS_PER_SLICE)?, Stage::Memory(Teardown::default()))
         }
         Stage::Memory(teardown) => (env.domains.with(dom, |domain| tear_down(env, domain, teardown))?, Stage::Gone),
-        Stage::Gone => return Ok(()),
+        Stage::Gone => return Ok(Progress::More),
     };
     if progress == Progress::Done {
-        *stage = next;
+        stage = next;
     }
-    Ok(())
+    if matches!(stage, Stage::Gone) {
+        return finish(env, dom);
+    }
+    env.domains.with(dom, |domain| domain.ending = stage)?;
+    Ok(Progress::More)
 }
 
 fn tear_down<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, teardown: &mut Teardown) -> Progress {
@@ -118,13 +105,11 @@ fn tear_down<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, teardown: &mut T
 }
 
 fn finish<M: Machine>(env: &Env<'_, M>, dom: DomId) -> Result<Progress, Errno> {
-    let mut domain = env.domains.withdraw(dom).ok_or(Errno::ESRCH)?.into_inner();
-    let purpose = Purpose::Shared(domain.slot);
-    let shared_info = domain.events.shared.frame();
-    let freed = env.frames.free_unmapped(shared_info, purpose);
+    let mut domain = env.domains.withdraw(dom).ok_or(Errno::ESRCH)?;
+    let freed = env.frames.free_unmapped(domain.events.shared.frame(), Purpose::Shared(domain.slot));
     debug_assert!(freed.is_ok(), "the shared info page was something else");
     domain.grants.free_frames(domain.slot, env.frames);
     domain.space.discard_empty(env.frames);
-    env.domains.give_back(domain.slot);
+    env.domains.give_back(dom);
     Ok(Progress::Done)
 }

@@ -5,7 +5,7 @@ use crate::error::Errno;
 use crate::frames::Purpose;
 use crate::ids::{DomId, Gfn, Mfn};
 use crate::machine::Machine;
-use crate::space::{MapError, Page, PageKind, Rights};
+use crate::space::{Page, PageKind, Rights};
 
 /// Gives a zeroed frame to a domain at `gfn`. For the builder (building domains) and `XENMEM_populate_physmap`
 /// (the domain itself): who may is the caller's check.
@@ -60,8 +60,7 @@ pub fn remove_page<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn) 
 /// # Errors
 /// `EEXIST`, `EINVAL`, `ENOMEM` as [`populate`].
 pub fn add_shared_info<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn) -> Result<(), Errno> {
-    let mfn = domain.events.shared.frame();
-    Ok(map_shared(env, domain, gfn, mfn)?)
+    map_shared(env, domain, gfn, domain.events.shared.frame())
 }
 
 /// `XENMAPSPACE_grant_table`: shows the domain frame `index` of its grant table at `gfn`, growing the table to it.
@@ -73,11 +72,11 @@ pub fn add_grant_frame<M: Machine>(env: &Env<'_, M>, dom: DomId, index: u32, gfn
         let frames = index.checked_add(1).ok_or(Errno::EINVAL)?;
         domain.grow_grants(env, frames)?;
         let mfn = domain.grants.frame(index).ok_or(Errno::EINVAL)?;
-        Ok(map_shared(env, domain, gfn, mfn)?)
+        map_shared(env, domain, gfn, mfn)
     })?
 }
 
-fn map_shared<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn, mfn: Mfn) -> Result<(), MapError> {
+fn map_shared<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn, mfn: Mfn) -> Result<(), Errno> {
     let page = Page { mfn, rights: Rights::ReadWrite, kind: PageKind::Shared };
-    domain.space.map(env, gfn, page)
+    Ok(domain.space.map(env, gfn, page)?)
 }

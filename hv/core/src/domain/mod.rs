@@ -31,7 +31,7 @@ pub const VCPUS_MAX: usize = 4;
 /// Bytes of the text that says why a domain died.
 pub const WHY_BYTES: usize = 128;
 
-/// What operations work on. Cheap to copy: four references.
+/// What operations work on.
 pub struct Env<'a, M> {
     /// Memory and translation caches.
     pub machine: &'a M,
@@ -42,14 +42,6 @@ pub struct Env<'a, M> {
     /// What is allowed.
     pub policy: &'a SealedPolicy,
 }
-
-impl<M> Clone for Env<'_, M> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<M> Copy for Env<'_, M> {}
 
 /// Where a domain is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,18 +68,16 @@ pub struct Death {
 impl Death {
     /// A reason with words for a person.
     pub fn new(reason: u32, why: core::fmt::Arguments<'_>) -> Self {
-        let mut text = Text(heapless::String::new());
-        let _cut_if_too_long = core::fmt::write(&mut text, why);
-        Self { reason, why: text.0 }
+        let mut death = Self { reason, ..Self::default() };
+        let _cut_if_too_long = core::fmt::write(&mut death, why);
+        death
     }
 }
 
-/// Keeps what fits.
-struct Text(heapless::String<WHY_BYTES>);
-
-impl core::fmt::Write for Text {
+/// More words; keeps what fits.
+impl core::fmt::Write for Death {
     fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        text.chars().try_for_each(|char| self.0.push(char).map_err(|_| core::fmt::Error))
+        text.chars().try_for_each(|char| self.why.push(char).map_err(|_| core::fmt::Error))
     }
 }
 
@@ -129,25 +119,21 @@ pub struct Domain {
 
 impl Domain {
     /// Its id.
-    #[inline]
     pub fn id(&self) -> DomId {
         self.id
     }
 
     /// Its slot: frames say by it whose they are.
-    #[inline]
     pub fn slot(&self) -> Slot {
         self.slot
     }
 
     /// A number that no other domain has or had.
-    #[inline]
     pub fn serial(&self) -> u32 {
         self.serial
     }
 
     /// Its entry in the policy.
-    #[inline]
     pub fn label(&self) -> Label {
         self.label
     }
@@ -158,19 +144,16 @@ impl Domain {
     }
 
     /// Where it is in its life.
-    #[inline]
     pub fn life(&self) -> Life {
         self.life
     }
 
     /// Whether its builder still has access to it.
-    #[inline]
     pub fn is_building(&self) -> bool {
         self.life == Life::Building
     }
 
     /// Whether it has ended.
-    #[inline]
     pub fn is_dying(&self) -> bool {
         self.life == Life::Dying
     }
@@ -211,7 +194,6 @@ impl Domain {
     }
 
     /// A vCPU.
-    #[inline]
     pub fn vcpu(&mut self, vcpu: VcpuId) -> Option<&mut Vcpu> {
         self.vcpus.get_mut(usize::from(vcpu.0))
     }
@@ -299,17 +281,14 @@ pub fn register_vcpu_info<M: Machine>(
     let offset = u64::from(offset);
     env.domains.with(caller, |domain| {
         let id = domain.vcpu_id(vcpu).ok_or(Errno::ENOENT)?;
-        let misplaced = offset % 8 != 0 || offset > PAGE_BYTES.wrapping_sub(bytes);
-        let moved = domain.vcpu(id).is_none_or(|vcpu| vcpu.info_frame.is_some());
-        if misplaced || moved {
+        let vcpu = domain.vcpus.get_mut(usize::from(id.0)).ok_or(Errno::ENOENT)?;
+        if vcpu.info_frame.is_some() || offset % 8 != 0 || offset > PAGE_BYTES.wrapping_sub(bytes) {
             return Err(Errno::EINVAL);
         }
         let mfn = domain.space.private(gfn, Access::Write, env.machine).ok_or(Errno::EINVAL)?;
         env.frames.pin(mfn, domain.slot).map_err(|_| Errno::EINVAL)?;
         domain.events.shared.move_vcpu_info(id, mfn.at(offset), env.machine);
-        if let Some(vcpu) = domain.vcpu(id) {
-            vcpu.info_frame = Some(mfn);
-        }
+        vcpu.info_frame = Some(mfn);
         Ok(())
     })?
 }

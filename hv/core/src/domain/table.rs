@@ -4,41 +4,34 @@
 //! creations at the earliest; what must not mistake even then (grant mappings) remembers the domain's serial number
 //! too. Slot 0 is the policy domain's alone.
 
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use heapless::Deque;
 use spin::mutex::TicketMutex;
 
 use super::Domain;
 use crate::error::Errno;
-use crate::fallible::Boxed;
 use crate::ids::{DomId, Label, SLOTS, Slot};
 
-/// log2 of [`SLOTS`].
-const SLOT_BITS: u32 = SLOTS.trailing_zeros();
 const VACANT: u32 = u32::MAX;
 
 struct Place {
     /// id | label << 16 of the domain here, or [`VACANT`]: to turn away wrong ids without the lock.
     occupant: AtomicU32,
-    domain: TicketMutex<Option<Boxed<Domain>>>,
+    /// At most one: on the heap, where its place can be reserved before anything else is taken.
+    domain: TicketMutex<Vec<Domain>>,
 }
 
-/// A slot's past, and whether it is in use.
-#[derive(Clone, Copy)]
-struct SlotUse {
-    taken: bool,
-    /// Upper part of its next domain's id.
-    generation: u8,
-    /// The serial number that was due when the slot was given back.
-    free_since: u32,
+/// What the next domains are called.
+struct Names {
+    /// The policy domain's next id, unless it has one.
+    policy: Option<DomId>,
+    /// The next ids of the other free slots, the longest unused one first.
+    others: Deque<DomId, SLOTS>,
+    serial: u32,
 }
 
-struct Slots {
-    uses: [SlotUse; SLOTS],
-    next_serial: u32,
-}
-
-#[inline]
 fn split(occupant: u32) -> (DomId, Label) {
     (DomId(occupant as u16), Label((occupant >> 16) as u16))
 }
@@ -46,7 +39,7 @@ fn split(occupant: u32) -> (DomId, Label) {
 /// All domains.
 pub struct DomainTable {
     places: [Place; SLOTS],
-    slots: TicketMutex<Slots>,
+    names: TicketMutex<Names>,
 }
 
 /// One or two locked domains: the caller and another, or the caller and itself.
@@ -57,19 +50,16 @@ pub struct Pair<'a> {
 
 impl Pair<'_> {
     /// The caller.
-    #[inline]
     pub fn local(&mut self) -> &mut Domain {
         self.local
     }
 
     /// The two apart; `None` when they are the same.
-    #[inline]
     pub fn both(&mut self) -> (&mut Domain, Option<&mut Domain>) {
         (self.local, self.remote.as_deref_mut())
     }
 
     /// The other; the caller again when they are the same.
-    #[inline]
     pub fn remote(&mut self) -> &mut Domain {
         match &mut self.remote {
             Some(remote) => remote,
@@ -89,23 +79,20 @@ pub(crate) struct Reservation {
 
 impl DomainTable {
     /// No domains.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
+        let mut others = Deque::new();
+        others.extend((1..SLOTS as u16).map(DomId));
         Self {
-            places: [const { Place { occupant: AtomicU32::new(VACANT), domain: TicketMutex::new(None) } }; SLOTS],
-            slots: TicketMutex::new(Slots {
-                uses: [SlotUse { taken: false, generation: 0, free_since: 0 }; SLOTS],
-                next_serial: 0,
-            }),
+            places: [const { Place { occupant: AtomicU32::new(VACANT), domain: TicketMutex::new(Vec::new()) } }; SLOTS],
+            names: TicketMutex::new(Names { policy: Some(DomId::POLICY), others, serial: 0 }),
         }
     }
 
-    #[inline]
     fn place(&self, id: DomId) -> Option<&Place> {
         self.places.get(usize::from(id.slot()?.0))
     }
 
     /// The label of a living or dying domain.
-    #[inline]
     pub fn label(&self, id: DomId) -> Option<Label> {
         let occupant = self.place(id)?.occupant.load(Ordering::Acquire);
         (occupant != VACANT && occupant as u16 == id.0).then_some(split(occupant).1)
@@ -118,7 +105,7 @@ impl DomainTable {
     #[inline]
     pub fn with<R>(&self, id: DomId, action: impl FnOnce(&mut Domain) -> R) -> Result<R, Errno> {
         let mut domain = self.place(id).ok_or(Errno::ESRCH)?.domain.lock();
-        match domain.as_deref_mut() {
+        match domain.first_mut() {
             Some(domain) if domain.id() == id => Ok(action(domain)),
             _ => Err(Errno::ESRCH),
         }
@@ -151,7 +138,7 @@ impl DomainTable {
             let there = there.domain.lock();
             (here.domain.lock(), there)
         };
-        match (here.as_deref_mut(), there.as_deref_mut()) {
+        match (here.first_mut(), there.first_mut()) {
             (Some(here), Some(there)) if here.id() == local && there.id() == remote => {
                 Ok(action(&mut Pair { local: here, remote: Some(there) }))
             }
@@ -176,46 +163,40 @@ impl DomainTable {
 
     /// Takes a slot for a new domain: slot 0 for label 0, the longest unused one for others.
     pub(crate) fn reserve(&self, label: Label) -> Option<Reservation> {
-        let mut slots = self.slots.lock();
-        let serial = slots.next_serial;
-        let allowed = if label == Label(0) { 0..1 } else { 1..SLOTS };
-        let free = slots.uses.get_mut(allowed.clone())?.iter_mut().zip(allowed).filter(|(slot, _)| !slot.taken);
-        let (slot, index) = free.min_by_key(|(slot, _)| slot.free_since)?;
-        slot.taken = true;
-        let id = DomId(u16::from(slot.generation) << SLOT_BITS | index as u16);
-        slots.next_serial = serial.wrapping_add(1);
-        Some(Reservation { id, slot: Slot(index as u8), serial })
+        let mut names = self.names.lock();
+        let id = if label == Label(0) { names.policy.take()? } else { names.others.pop_front()? };
+        let serial = names.serial;
+        names.serial = serial.wrapping_add(1);
+        Some(Reservation { id, slot: id.slot()?, serial })
     }
 
-    /// Gives back a slot; its next domain has another id.
-    pub(crate) fn give_back(&self, slot: Slot) {
-        let mut slots = self.slots.lock();
-        let free_since = slots.next_serial;
-        if let Some(slot_use) = slots.uses.get_mut(usize::from(slot.0)) {
-            let next = slot_use.generation.wrapping_add(1);
-            let id = u32::from(next) << SLOT_BITS | u32::from(slot.0);
-            let generation = if id < u32::from(DomId::FIRST_RESERVED) { next } else { 0 };
-            *slot_use = SlotUse { taken: false, generation, free_since };
+    /// Gives back an id and its slot, whose next domain has another id.
+    pub(crate) fn give_back(&self, id: DomId) {
+        let next = DomId(id.0.wrapping_add(SLOTS as u16));
+        let next = if next.0 < DomId::FIRST_RESERVED { next } else { DomId(id.0 % SLOTS as u16) };
+        let mut names = self.names.lock();
+        if next.slot() == DomId::POLICY.slot() {
+            names.policy = Some(next);
+        } else {
+            // There is room for every slot.
+            let _ = names.others.push_back(next);
         }
     }
 
-    /// Makes a domain findable.
-    pub(crate) fn publish(&self, domain: Boxed<Domain>) {
-        let (id, label) = (domain.id(), domain.label());
+    /// Makes a domain findable, the only element of `domain`.
+    pub(crate) fn publish(&self, id: DomId, label: Label, domain: Vec<Domain>) {
         if let Some(place) = self.place(id) {
-            *place.domain.lock() = Some(domain);
+            *place.domain.lock() = domain;
             place.occupant.store(u32::from(id.0) | u32::from(label.0) << 16, Ordering::Release);
         }
     }
 
     /// Takes a domain out; nobody can find it any more.
-    pub(crate) fn withdraw(&self, id: DomId) -> Option<Boxed<Domain>> {
+    pub(crate) fn withdraw(&self, id: DomId) -> Option<Domain> {
         let place = self.place(id)?;
         let mut domain = place.domain.lock();
-        if domain.as_ref().is_none_or(|domain| domain.id() != id) {
-            return None;
-        }
+        domain.first().filter(|domain| domain.id() == id)?;
         place.occupant.store(VACANT, Ordering::Release);
-        domain.take()
+        core::mem::take(&mut *domain).pop()
     }
 }

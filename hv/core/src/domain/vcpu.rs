@@ -15,9 +15,10 @@ pub struct Wake {
 }
 
 /// What a vCPU waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Wait {
     /// Nothing: it runs or could.
+    #[default]
     No,
     /// An unmasked pending port.
     Blocked,
@@ -31,7 +32,6 @@ pub enum Wait {
 
 impl Wait {
     /// Whether a port that became pending ends the wait.
-    #[inline]
     pub(crate) fn ends(self, port: Port, unmasked: bool) -> bool {
         match self {
             Wait::No | Wait::Timeout => false,
@@ -43,7 +43,7 @@ impl Wait {
 }
 
 /// A virtual CPU.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Vcpu {
     /// What it waits for.
     pub wait: Wait,
@@ -51,8 +51,4 @@ pub struct Vcpu {
     pub continuation: Option<crate::grant::Continuation>,
     /// The pinned frame that holds its registered `VcpuInfo`.
     pub(crate) info_frame: Option<Mfn>,
-}
-
-impl Vcpu {
-    pub(crate) const NEW: Vcpu = Vcpu { wait: Wait::No, continuation: None, info_frame: None };
 }

@@ -1,4 +1,4 @@
-//! One word of the frame table: `state` in bits 28-31; then either owner slot (16-23) and pins (0-15), or, for a free
+//! One word of the frame table: `state` in bits 28-31; then either owner slot (16-23) and pins (0-15, so that plus one is one pin more), or, for a free
 //! frame, the next free frame's number (0-27).
 
 use crate::ids::Slot;
@@ -41,7 +41,6 @@ impl Entry {
     pub const RESERVED: Entry = Entry::new(State::Reserved, Slot(0), 0);
     pub const LIMBO: Entry = Entry::new(State::Limbo, Slot(0), 0);
 
-    #[inline]
     pub const fn new(state: State, slot: Slot, pins: u32) -> Self {
         Self((state as u32) << STATE_SHIFT | (slot.0 as u32) << SLOT_SHIFT | (pins & PINS_MAX))
     }
@@ -50,7 +49,6 @@ impl Entry {
         Self((State::Free as u32) << STATE_SHIFT | (next & NEXT_MAX))
     }
 
-    #[inline]
     pub const fn state(self) -> State {
         match self.0 >> STATE_SHIFT {
             1 => State::Free,
@@ -64,32 +62,17 @@ impl Entry {
         }
     }
 
-    #[inline]
     pub const fn slot(self) -> Slot {
         Slot((self.0 >> SLOT_SHIFT) as u8)
     }
 
     /// Whether it is a domain's own memory. One comparison: state and owner are side by side.
-    #[inline]
     pub const fn is_private_to(self, slot: Slot) -> bool {
         self.0 >> SLOT_SHIFT == Entry::new(State::Private, slot, 0).0 >> SLOT_SHIFT
     }
 
-    #[inline]
     pub const fn pins(self) -> u32 {
         self.0 & PINS_MAX
-    }
-
-    /// For entries with less than [`PINS_MAX`] pins.
-    #[inline]
-    pub const fn one_pin_more(self) -> Self {
-        Self(self.0.wrapping_add(1))
-    }
-
-    /// For entries with a pin.
-    #[inline]
-    pub const fn one_pin_less(self) -> Self {
-        Self(self.0.wrapping_sub(1))
     }
 
     pub const fn next(self) -> u32 {

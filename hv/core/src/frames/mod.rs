@@ -80,25 +80,22 @@ impl FrameTable {
     /// Puts usable memory on the free list, at boot. Frames beyond the table's end and those that are not reserved
     /// (overlapping ranges of a bad memory map) are left alone.
     pub fn add_free(&self, frames: Range<Mfn>) {
-        for mfn in (frames.start.0..frames.end.0.min(self.end())).rev() {
-            if mfn < u64::from(NEXT_MAX) && self.replace(Mfn(mfn), Entry::RESERVED, Entry::LIMBO).is_ok() {
-                self.total.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+        self.add(frames, Entry::LIMBO);
     }
 
     /// Marks memory as the hypervisor's own, at boot, before [`Self::add_free`] could give it away.
     pub fn add_hypervisor(&self, frames: Range<Mfn>) {
-        for mfn in frames.start.0..frames.end.0.min(self.end()) {
-            if self.replace(Mfn(mfn), Entry::RESERVED, Purpose::Hypervisor.entry()).is_ok() {
-                self.total.fetch_add(1, Ordering::Relaxed);
-                self.hypervisor.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+        let added = self.add(frames, Purpose::Hypervisor.entry());
+        self.hypervisor.fetch_add(added, Ordering::Relaxed);
     }
 
-    fn end(&self) -> u64 {
-        self.entries.len() as u64
+    /// Makes `entry` of reserved frames, the last one first; tells how many.
+    fn add(&self, frames: Range<Mfn>, entry: Entry) -> u64 {
+        let end = frames.end.0.min(self.entries.len() as u64).min(NEXT_MAX.into());
+        let changed = |mfn: &u64| self.replace(Mfn(*mfn), Entry::RESERVED, entry).is_ok();
+        let added = (frames.start.0..end).rev().filter(changed).count() as u64;
+        self.total.fetch_add(added, Ordering::Relaxed);
+        added
     }
 
     /// Usable frames at boot, the hypervisor's included.
@@ -129,32 +126,17 @@ impl FrameTable {
         Some(mfn)
     }
 
-    /// The state of a frame; [`State::Reserved`] outside the table.
-    pub fn state(&self, mfn: Mfn) -> State {
-        self.get(mfn).map_or(State::Reserved, |entry| entry.state())
-    }
-
-    /// The pins on a frame.
-    pub fn pins(&self, mfn: Mfn) -> u32 {
-        self.get(mfn).map_or(0, |entry| entry.pins())
-    }
-
     /// Holds on to a private frame of the domain in `owner`, so that it outlives its mapping there.
     ///
     /// # Errors
     /// [`FrameError::NotOwned`], [`FrameError::TooManyPins`].
     #[inline]
     pub fn pin(&self, mfn: Mfn, owner: Slot) -> Result<(), FrameError> {
-        self.transition(mfn, |entry| {
-            if !entry.is_private_to(owner) {
-                return Err(FrameError::NotOwned);
-            }
-            if entry.pins() >= PINS_MAX {
-                return Err(FrameError::TooManyPins);
-            }
-            Ok(entry.one_pin_more())
+        self.change(mfn, |entry| match entry.is_private_to(owner) {
+            true if entry.pins() < PINS_MAX => Ok(Entry(entry.0.wrapping_add(1))),
+            true => Err(FrameError::TooManyPins),
+            false => Err(FrameError::NotOwned),
         })
-        .map(drop)
     }
 
     /// Drops a pin. The last one frees a frame whose owner let go of it before.
@@ -164,10 +146,9 @@ impl FrameTable {
     #[inline]
     pub fn unpin(&self, mfn: Mfn) -> Result<(), FrameError> {
         // Only private and leaving frames have pins; a free one's entry is a link.
-        self.let_go(mfn, |entry| match (entry.state(), entry.pins()) {
-            (State::Private | State::Leaving, 0) => Err(FrameError::NotPinned),
+        self.change(mfn, |entry| match (entry.state(), entry.pins()) {
             (State::Leaving, 1) => Ok(Entry::LIMBO),
-            (State::Private | State::Leaving, _) => Ok(entry.one_pin_less()),
+            (State::Private | State::Leaving, 1..) => Ok(Entry(entry.0.wrapping_sub(1))),
             _ => Err(FrameError::NotPinned),
         })
     }
@@ -182,7 +163,7 @@ impl FrameTable {
         if page.kind != PageKind::Private {
             return Err(FrameError::NotOwned);
         }
-        self.let_go(page.mfn, |entry| match (entry.state(), entry.slot() == owner, entry.pins()) {
+        self.change(page.mfn, |entry| match (entry.state(), entry.slot() == owner, entry.pins()) {
             (State::Private, true, 0) => Ok(Entry::LIMBO),
             (State::Private, true, pins) => Ok(Entry::new(State::Leaving, owner, pins)),
             _ => Err(FrameError::NotOwned),
@@ -198,39 +179,28 @@ impl FrameTable {
         self.replace(mfn, purpose.entry(), Entry::LIMBO)
     }
 
-    #[inline]
-    fn get(&self, mfn: Mfn) -> Option<Entry> {
-        let entry = self.entries.get(usize::try_from(mfn.0).ok()?)?;
-        Some(Entry(entry.load(Ordering::Relaxed)))
-    }
-
     fn replace(&self, mfn: Mfn, old: Entry, new: Entry) -> Result<(), FrameError> {
-        self.let_go(mfn, |entry| if entry == old { Ok(new) } else { Err(FrameError::NotOwned) })
+        self.change(mfn, |entry| if entry == old { Ok(new) } else { Err(FrameError::NotOwned) })
     }
 
-    /// Changes an entry. A frame that is in limbo then goes to the free list.
+    /// Changes an entry in one step. A frame that is in limbo then goes to the free list. The loop ends: it repeats only
+    /// when another CPU changed this very entry, which needs locks that this CPU holds.
     #[inline]
-    fn let_go(&self, mfn: Mfn, to: impl Fn(Entry) -> Result<Entry, FrameError>) -> Result<(), FrameError> {
-        if self.transition(mfn, to)? == Entry::LIMBO {
-            self.free.push(self.entries, mfn.0 as u32);
-        }
-        Ok(())
-    }
-
-    /// Changes an entry in one step and returns the new one. The loop ends: it repeats only when another CPU changed
-    /// this very entry, which needs locks that this CPU holds.
-    #[inline]
-    fn transition(&self, mfn: Mfn, to: impl Fn(Entry) -> Result<Entry, FrameError>) -> Result<Entry, FrameError> {
+    fn change(&self, mfn: Mfn, to: impl Fn(Entry) -> Result<Entry, FrameError>) -> Result<(), FrameError> {
         let index = usize::try_from(mfn.0).map_err(|_| FrameError::NotOwned)?;
         let word = self.entries.get(index).ok_or(FrameError::NotOwned)?;
         let mut current = word.load(Ordering::Relaxed);
-        loop {
+        let new = loop {
             let new = to(Entry(current))?;
             match word.compare_exchange_weak(current, new.0, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => return Ok(new),
+                Ok(_) => break new,
                 Err(found) => current = found,
             }
+        };
+        if new == Entry::LIMBO {
+            self.free.push(self.entries, mfn.0 as u32);
         }
+        Ok(())
     }
 }
 

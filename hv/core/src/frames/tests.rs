@@ -7,6 +7,23 @@ use proptest::prelude::*;
 use super::*;
 use crate::testing::{TestMachine, frame_table};
 
+impl FrameTable {
+    fn get(&self, mfn: Mfn) -> Option<Entry> {
+        let entry = self.entries.get(usize::try_from(mfn.0).ok()?)?;
+        Some(Entry(entry.load(Ordering::Relaxed)))
+    }
+
+    /// The state of a frame; [`State::Reserved`] outside the table.
+    pub fn state(&self, mfn: Mfn) -> State {
+        self.get(mfn).map_or(State::Reserved, |entry| entry.state())
+    }
+
+    /// The pins on a frame.
+    pub fn pins(&self, mfn: Mfn) -> u32 {
+        self.get(mfn).map_or(0, |entry| entry.pins())
+    }
+}
+
 const OWNER: Slot = Slot(5);
 
 fn flushed(mfn: Mfn) -> Flushed {

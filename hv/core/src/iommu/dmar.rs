@@ -47,17 +47,16 @@ pub struct Scope {
     /// Where the path starts.
     pub start_bus: u8,
     /// Device and function of each step.
-    pub path: Vec<(u8, u8), PATH_MAX>,
+    pub path: Vec<[u8; 2], PATH_MAX>,
 }
 
 impl Scope {
     /// The function it names; `secondary_bus` tells the bus behind a bridge, `None` when that is no bridge.
     pub fn resolve(&self, mut secondary_bus: impl FnMut(Bdf) -> Option<u8>) -> Option<Bdf> {
-        let ((device, function), bridges) = self.path.split_last()?;
-        let bus = bridges
-            .iter()
-            .try_fold(self.start_bus, |bus, (device, function)| secondary_bus(Bdf::new(bus, *device, *function)))?;
-        Some(Bdf::new(bus, *device, *function))
+        let (&[device, function], bridges) = self.path.split_last()?;
+        let behind = |bus, &[device, function]: &[u8; 2]| secondary_bus(Bdf::new(bus, device, function));
+        let bus = bridges.iter().try_fold(self.start_bus, behind)?;
+        Some(Bdf::new(bus, device, function))
     }
 }
 
@@ -103,14 +102,6 @@ struct Head {
     reserved: [u8; 10],
 }
 
-/// The head of each remapping structure (VT-d 8.2).
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct StructureHead {
-    kind: le::U16,
-    length: le::U16,
-}
-
 /// DRHD behind its head (VT-d 8.3).
 #[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -121,22 +112,12 @@ struct RawUnit {
     base: le::U64,
 }
 
-/// A device scope without its path (VT-d 8.3.1).
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawScope {
-    kind: u8,
-    length: u8,
-    flags: le::U16,
-    enumeration_id: u8,
-    start_bus: u8,
-}
-
 const HEAD_BYTES: usize = size_of::<Head>();
-const STRUCTURE_HEAD_BYTES: usize = size_of::<StructureHead>();
-const SCOPE_HEAD_BYTES: usize = size_of::<RawScope>();
-const _: () = assert!(HEAD_BYTES == 48 && SCOPE_HEAD_BYTES == 6);
-const _: () = assert!(size_of::<RawUnit>() == 12);
+/// The head of each remapping structure (VT-d 8.2): kind and length, 16 bits each.
+const STRUCTURE_HEAD_BYTES: usize = 4;
+/// A device scope without its path (VT-d 8.3.1): kind, length, two bytes of flags, enumeration id, start bus.
+const SCOPE_HEAD_BYTES: usize = 6;
+const _: () = assert!(HEAD_BYTES == 48 && size_of::<RawUnit>() == 12);
 /// RMRR behind its head (VT-d 8.4): reserved, segment, base, limit.
 const REGION_BYTES: usize = 20;
 
@@ -153,9 +134,8 @@ impl Dmar {
             return Err(SIGNATURE);
         }
         let end = usize::try_from(head.length.get()).unwrap_or(usize::MAX);
-        let bytes = bytes.get(..end).ok_or(TRUNCATED)?;
+        let mut rest = bytes.get(HEAD_BYTES..end).ok_or(TRUNCATED)?;
         let mut dmar = Self { interrupt_remapping: head.flags & FLAG_INTERRUPT_REMAPPING != 0, ..Self::default() };
-        let mut rest = bytes.get(HEAD_BYTES..).ok_or(TRUNCATED)?;
         while !rest.is_empty() {
             rest = dmar.structure(rest)?;
         }
@@ -164,14 +144,10 @@ impl Dmar {
 
     /// Reads the structure at the beginning of `rest`; returns what follows it.
     fn structure<'a>(&mut self, rest: &'a [u8]) -> Result<&'a [u8], DmarError> {
-        let (head, _) = StructureHead::ref_from_prefix(rest).map_err(|_| TRUNCATED)?;
-        let length = usize::from(head.length.get());
-        if length < STRUCTURE_HEAD_BYTES {
-            return Err(SHORT);
-        }
-        let (structure, behind) = rest.split_at_checked(length).ok_or(TRUNCATED)?;
+        let ([kind, length], _) = <[le::U16; 2]>::ref_from_prefix(rest).map_err(|_| TRUNCATED)?;
+        let (structure, behind) = rest.split_at_checked(length.get().into()).ok_or(TRUNCATED)?;
         let body = structure.get(STRUCTURE_HEAD_BYTES..).ok_or(SHORT)?;
-        match head.kind.get() {
+        match kind.get() {
             KIND_DRHD => {
                 let (raw, scopes) = RawUnit::ref_from_prefix(body).map_err(|_| SHORT)?;
                 if raw.segment.get() != 0 {
@@ -189,25 +165,21 @@ impl Dmar {
 
     fn scopes(&mut self, mut rest: &[u8], of: ScopeOf) -> Result<(), DmarError> {
         while !rest.is_empty() {
-            let (raw, _) = RawScope::ref_from_prefix(rest).map_err(|_| SHORT)?;
-            let length = usize::from(raw.length);
-            let path = rest.get(SCOPE_HEAD_BYTES..length).ok_or(SHORT)?;
-            let (steps, _) = path.as_chunks::<2>();
+            let &[kind, length, _, _, enumeration_id, start_bus, ..] = rest else { return Err(SHORT) };
+            let (scope, behind) = rest.split_at_checked(length.into()).ok_or(SHORT)?;
+            let (steps, _) = scope.get(SCOPE_HEAD_BYTES..).ok_or(SHORT)?.as_chunks::<2>();
             if steps.is_empty() {
                 return Err(SHORT);
             }
-            let kind = match raw.kind {
+            let kind = match kind {
                 1 => ScopeKind::Endpoint,
                 2 => ScopeKind::Bridge,
-                3 => ScopeKind::IoApic(raw.enumeration_id),
+                3 => ScopeKind::IoApic(enumeration_id),
                 _ => ScopeKind::Other,
             };
-            let mut scope = Scope { of, kind, start_bus: raw.start_bus, path: Vec::new() };
-            for [device, function] in steps {
-                scope.path.push((*device, *function)).map_err(|_| TOO_MANY)?;
-            }
-            self.scopes.push(scope).map_err(|_| TOO_MANY)?;
-            rest = rest.get(length..).ok_or(SHORT)?;
+            let path = Vec::from_slice(steps).map_err(|_| TOO_MANY)?;
+            self.scopes.push(Scope { of, kind, start_bus, path }).map_err(|_| TOO_MANY)?;
+            rest = behind;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //! Pure bit formats; `hv` owns the registers and the memory. Legacy mode (VT-d 9.1, 9.3), 4-level second-stage tables.
 
 use crate::pci::Bdf;
+use bitflags::bitflags;
 use core::fmt;
 
 /// An IOMMU domain id: the tag of cached translations, one for each address space. Never 0 (VT-d 6.1: reserved when
@@ -10,60 +11,44 @@ use core::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IommuDomainId(pub u16);
 
-/// Capability register (VT-d 11.4.2).
-#[derive(Clone, Copy, Debug)]
-pub struct Capabilities(pub u64);
+bitflags! {
+    /// Capability register (VT-d 11.4.2).
+    #[derive(Clone, Copy, Debug)]
+    pub struct Capabilities: u64 {
+        /// The unit's write buffer must be flushed by command before it sees what was written.
+        const NEEDS_WRITE_BUFFER_FLUSH = 1 << 4;
+        /// 4-level tables, 48-bit addresses (SAGAW bit 2).
+        const FOUR_LEVELS = 1 << 10;
+        /// Translations can be invalidated page by page.
+        const PAGE_SELECTIVE = 1 << 39;
+    }
+
+    /// Extended capability register (VT-d 11.4.3).
+    #[derive(Clone, Copy, Debug)]
+    pub struct ExtendedCapabilities: u64 {
+        /// Table walks snoop the CPU's caches; otherwise each entry must be written back.
+        const COHERENT = 1;
+        /// Queued invalidation.
+        const QUEUED_INVALIDATION = 1 << 1;
+        /// Interrupt remapping.
+        const INTERRUPT_REMAPPING = 1 << 3;
+    }
+}
 
 impl Capabilities {
     /// Domain ids that the unit can tell apart.
     pub fn domains(self) -> u32 {
-        1 << (4 + 2 * (self.0 as u32 & 7).min(6))
-    }
-
-    /// The unit's write buffer must be flushed by command before it sees what was written.
-    pub fn needs_write_buffer_flush(self) -> bool {
-        self.0 >> 4 & 1 != 0
-    }
-
-    /// 4-level tables, 48-bit addresses (SAGAW bit 2).
-    pub fn has_four_levels(self) -> bool {
-        self.0 >> 10 & 1 != 0
+        1 << (4 + 2 * (self.bits() as u32 & 7).min(6))
     }
 
     /// Register offset of the fault records.
     pub fn fault_records_offset(self) -> usize {
-        (self.0 >> 24 & 0x3ff) as usize * 16
+        (self.bits() >> 24 & 0x3ff) as usize * 16
     }
 
     /// Number of fault records.
     pub fn fault_records(self) -> usize {
-        (self.0 >> 40 & 0xff) as usize + 1
-    }
-
-    /// Translations can be invalidated page by page.
-    pub fn page_selective(self) -> bool {
-        self.0 >> 39 & 1 != 0
-    }
-}
-
-/// Extended capability register (VT-d 11.4.3).
-#[derive(Clone, Copy, Debug)]
-pub struct ExtendedCapabilities(pub u64);
-
-impl ExtendedCapabilities {
-    /// Table walks snoop the CPU's caches; otherwise each entry must be written back.
-    pub fn coherent(self) -> bool {
-        self.0 & 1 != 0
-    }
-
-    /// Queued invalidation.
-    pub fn queued_invalidation(self) -> bool {
-        self.0 >> 1 & 1 != 0
-    }
-
-    /// Interrupt remapping.
-    pub fn interrupt_remapping(self) -> bool {
-        self.0 >> 3 & 1 != 0
+        (self.bits() >> 40 & 0xff) as usize + 1
     }
 }
 
@@ -124,13 +109,13 @@ impl Command {
 /// Drain reads and writes (both bits are ignored by a unit that cannot).
 const DRAIN: u64 = 1 << 6 | 1 << 7;
 
-/// How an interrupt line or message is signalled.
+/// How an interrupt line or message is signalled, as table entries encode it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// Once for each event.
-    Edge,
+    Edge = 0,
     /// For as long as the line is active.
-    Level,
+    Level = 1,
 }
 
 /// Interrupt remapping table entry (VT-d 9.10): deliver `vector` to the CPU with local APIC id `cpu`, if and only if
@@ -138,11 +123,7 @@ pub enum Trigger {
 pub const fn interrupt_entry(vector: u8, cpu: u8, trigger: Trigger, source: Bdf) -> [u64; 2] {
     const PRESENT: u64 = 1;
     const VERIFY_WHOLE_ID: u64 = 0b01 << 18;
-    let level = match trigger {
-        Trigger::Edge => 0,
-        Trigger::Level => 1 << 4,
-    };
-    [PRESENT | level | (vector as u64) << 16 | (cpu as u64) << 40, VERIFY_WHOLE_ID | source.0 as u64]
+    [PRESENT | (trigger as u64) << 4 | (vector as u64) << 16 | (cpu as u64) << 40, VERIFY_WHOLE_ID | source.0 as u64]
 }
 
 /// Address and data of a message in remappable format (VT-d 5.1.2.2) for the table entry `index`.
@@ -165,13 +146,13 @@ pub enum Route {
     Plain(u8),
 }
 
-/// Electrical polarity of an interrupt line.
+/// Electrical polarity of an interrupt line, as redirection entries encode it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Polarity {
     /// Active high.
-    High,
+    High = 0,
     /// Active low.
-    Low,
+    Low = 1,
 }
 
 /// Mask bit of a redirection entry.
@@ -184,15 +165,7 @@ pub const fn redirection_entry(vector: u8, route: Route, trigger: Trigger, polar
         Route::Remapped(index) => (index as u64 & 0x7fff) << 49 | 1 << 48 | (index as u64 >> 15) << 11,
         Route::Plain(cpu) => (cpu as u64) << 56,
     };
-    let low = match polarity {
-        Polarity::High => 0,
-        Polarity::Low => 1 << 13,
-    };
-    let level = match trigger {
-        Trigger::Edge => 0,
-        Trigger::Level => 1 << 15,
-    };
-    destination | low | level | REDIRECTION_MASKED | vector as u64
+    destination | REDIRECTION_MASKED | (trigger as u64) << 15 | (polarity as u64) << 13 | vector as u64
 }
 
 /// A fault record (VT-d 11.4.15).
@@ -227,19 +200,14 @@ impl Fault {
         Some(Self { source: Bdf(high as u16), attempt, address, reason })
     }
 
-    /// The reason in words.
+    /// The reason in words, for those that a device or its driver can cause.
     fn why(&self) -> &'static str {
         match self.reason {
-            0x1 => "the bus has no root entry",
             0x2 => "the device is in quarantine",
-            0x3 => "invalid context entry",
             0x4 => "address beyond the table",
             0x5 => "not mapped writable",
             0x6 => "not mapped readable",
-            0x7..=0xd => "invalid table entry",
-            0x20 => "reserved bit in the interrupt request",
-            0x21 => "interrupt index beyond the table",
-            0x22 => "no such interrupt entry",
+            0x20..=0x22 => "no such interrupt entry",
             0x25 => "interrupt without remapping",
             0x26 => "interrupt entry of another device",
             _ => "see VT-d 7.1.3",
@@ -301,12 +269,14 @@ mod tests {
     #[test]
     fn qemus_capabilities_are_understood() {
         // As read from QEMU 7.2 with aw-bits=48.
-        let cap = Capabilities(0x00d2_008c_222f_0686);
-        assert!(cap.has_four_levels());
+        let cap = Capabilities::from_bits_retain(0x00d2_008c_222f_0686);
+        assert!(cap.contains(Capabilities::FOUR_LEVELS | Capabilities::PAGE_SELECTIVE));
+        assert!(!cap.contains(Capabilities::NEEDS_WRITE_BUFFER_FLUSH));
         assert_eq!((cap.fault_records(), cap.fault_records_offset()), (1, 0x220));
         assert_eq!(cap.domains(), 65536);
-        let extended = ExtendedCapabilities(0xf00f4a);
-        assert!(extended.queued_invalidation() && extended.interrupt_remapping() && !extended.coherent());
+        let extended = ExtendedCapabilities::from_bits_retain(0xf00f4a);
+        let there = ExtendedCapabilities::QUEUED_INVALIDATION | ExtendedCapabilities::INTERRUPT_REMAPPING;
+        assert!(extended.contains(there) && !extended.contains(ExtendedCapabilities::COHERENT));
     }
 
     #[test]

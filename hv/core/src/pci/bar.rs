@@ -48,23 +48,15 @@ pub fn is_64_bit(register: u32, slot: usize) -> bool {
 impl Probe {
     /// The BAR, or `None` when it is not implemented or does not make sense.
     pub fn decode(self) -> Option<Bar> {
-        let (kind, base, size_mask) = if self.original & 1 != 0 {
-            // The upper half of an I/O BAR may be hard-wired to zero.
-            let ones = self.ones & !0b11;
-            if ones == 0 {
-                return None;
-            }
-            (BarKind::Ports, u64::from(self.original & !0b11), u64::from(ones | 0xffff_0000) | !0xffff_ffff)
-        } else {
-            let low = (u64::from(self.original & !0xf), u64::from(self.ones & !0xf));
-            match self.upper {
-                Some((before, after)) => {
-                    (BarKind::Memory, low.0 | u64::from(before) << 32, low.1 | u64::from(after) << 32)
-                }
-                None if low.1 == 0 => return None,
-                None => (BarKind::Memory, low.0, low.1 | !0xffff_ffff),
-            }
-        };
+        // The upper half of an I/O BAR may be hard-wired to zero.
+        let (kind, flags, hard_wired) =
+            if self.original & 1 != 0 { (BarKind::Ports, 0b11, 0xffff_0000) } else { (BarKind::Memory, 0xf, 0) };
+        if self.ones & !flags == 0 && self.upper.is_none() {
+            return None;
+        }
+        let (upper, upper_ones) = self.upper.unwrap_or((0, !0));
+        let base = u64::from(upper) << 32 | u64::from(self.original & !flags);
+        let size_mask = u64::from(upper_ones) << 32 | u64::from(self.ones & !flags | hard_wired);
         let bytes = (!size_mask).checked_add(1)?;
         let sound = size_mask != 0 && bytes.is_power_of_two() && base.checked_add(bytes).is_some();
         sound.then_some(Bar { kind, base, bytes })
