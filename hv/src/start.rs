@@ -8,12 +8,11 @@ use spin::Once;
 /// ACPI's power management timer where the firmware does not say (QEMU, most PCs).
 const PM_TIMER_PORT: u16 = 0x608;
 
-static INFO: Once<BootInfo> = Once::new();
-static PLAN: Once<mm::Plan> = Once::new();
+static BOOT: Once<(BootInfo, mm::Plan)> = Once::new();
 
 /// What the boot loader told.
 pub fn boot_info() -> Option<&'static BootInfo> {
-    INFO.get()
+    BOOT.get().map(|(info, _)| info)
 }
 
 /// The first Rust code, on the boot stack and the boot tables. `eax` and `information` are the boot loader's EAX, EBX.
@@ -29,7 +28,6 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
     let Some(info) = BootInfo::read(eax, information) else {
         fail("boot loader", format_args!("neither PVH nor Multiboot2"), "use QEMU -kernel, or GRUB's multiboot2");
     };
-    let info = INFO.call_once(|| info);
     if info.option("debug-exit").is_some() {
         power::enable_debug_exit();
     }
@@ -39,7 +37,8 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
     // NX must be on before the final tables, which use it.
     cpu::init_control(&features);
     legacy::silence();
-    PLAN.call_once(|| mm::init(info).unwrap_or_else(|bytes| no_memory(bytes)));
+    let plan = mm::init(&info).unwrap_or_else(|bytes| no_memory(bytes));
+    BOOT.call_once(|| (info, plan));
     let stack = PerCpu::install()
         .unwrap_or_else(|why| fail("cpu", format_args!("no page tables left: {why:?}"), "report this"));
     cpu::init_syscall(traps::entry::syscall());
@@ -54,7 +53,7 @@ fn no_memory(bytes: u64) -> ! {
 /// Start-up goes on with the final tables and stack.
 extern "C" fn on_final_stack() -> ! {
     let features = Features::read();
-    let (Some(info), Some(plan)) = (boot_info(), PLAN.get()) else { power::halt() };
+    let Some((info, plan)) = BOOT.get() else { power::halt() };
     log::info!("Bulkhead {}", env!("CARGO_PKG_VERSION"));
     fact("boot loader", Finding::Ok, format_args!("{}, command line \"{}\"", info.protocol, info.command_line));
     cpu::report(&features);

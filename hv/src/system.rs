@@ -12,6 +12,7 @@ use hv_core::domain::{DomainTable, Env};
 use hv_core::ids::{Hpa, Mfn};
 use hv_core::{authority::SealedPolicy, frames::FrameTable};
 use spin::Once;
+use x86_64::PhysAddr;
 
 /// Name of the compiled policy in the bundle.
 pub const POLICY_FILE: &str = "policy.table";
@@ -56,7 +57,7 @@ pub fn init(info: &BootInfo, plan: &Plan) {
     let frames = make_frames(plan);
     let (ram, free, heap) = (plan.ram_bytes >> 20, frames.free() >> 8, mm::heap_free() >> 10);
     fact("memory", Finding::Ok, format_args!("{ram} MiB, {free} MiB free for domains, {heap} KiB heap"));
-    let (archive, bundle_start) = bundle_bytes(info);
+    let (archive, bundle_start) = bundle_bytes(info, plan);
     let bundle = Bundle::new(archive).unwrap_or_else(|why| fail("bundle", format_args!("{why}"), REMEDY));
     fact("bundle", Finding::Ok, format_args!("{} files, {} KiB", bundle.files().count(), archive.len() >> 10));
     let Some(policy_file) = bundle.find(POLICY_FILE) else {
@@ -86,16 +87,17 @@ fn make_frames(plan: &Plan) -> FrameTable {
 }
 
 /// The boot loader's module, in the direct map.
-fn bundle_bytes(info: &BootInfo) -> (&'static [u8], Hpa) {
+fn bundle_bytes(info: &BootInfo, plan: &Plan) -> (&'static [u8], Hpa) {
     const REMEDY: &str = "give QEMU -initrd BUNDLE, or GRUB module2 BUNDLE";
-    let Some((start, bytes)) = info.bundle else { fail("bundle", format_args!("the boot loader gave none"), REMEDY) };
-    let end = start.as_u64().saturating_add(bytes);
-    let in_ram = info.regions.iter().any(|run| run.start <= start.as_u64() && end <= run.end);
-    if !in_ram || !start.is_aligned(mm::layout::PAGE) {
-        fail("bundle", format_args!("at {start:#x}, {bytes} bytes: not in RAM or not on a page"), REMEDY);
+    let Some(Region { start, end }) = info.bundle else {
+        fail("bundle", format_args!("the boot loader gave none"), REMEDY);
+    };
+    let in_ram = plan.ram.iter().any(|run| run.start <= start && end <= run.end);
+    if !in_ram || !start.is_multiple_of(mm::layout::PAGE) {
+        fail("bundle", format_args!("at {start:#x} to {end:#x}: not in RAM or not on a page"), REMEDY);
     }
     // SAFETY: the run is RAM, shown by the direct map, and was reserved in the plan: it never becomes a frame of
     // anyone, and domains can map it read-only at most, so it does not change.
-    let archive = unsafe { core::slice::from_raw_parts(mm::direct(start).as_ptr(), bytes as usize) };
-    (archive, Hpa(start.as_u64()))
+    let archive = unsafe { core::slice::from_raw_parts(mm::direct(PhysAddr::new(start)).as_ptr(), (end - start) as usize) };
+    (archive, Hpa(start))
 }

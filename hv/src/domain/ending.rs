@@ -55,9 +55,7 @@ pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
         logging::set_serial_owner(SerialOwner::Hypervisor);
     }
     // What the teardown walks must be the domain's own.
-    for index in mm::UPPER_HALF {
-        system.machine.store_u64(root.at(index as u64 * 8), 0);
-    }
+    system.machine.write(root.at(mm::UPPER_HALF as u64), &[0; mm::UPPER_HALF]);
     vcpus::clear(slot);
     if domain == DomId::POLICY {
         log::error!("the policy domain has ended: what runs goes on, nothing can be started or mended any more");

@@ -28,9 +28,8 @@ pub fn create(label: Label) -> Result<DomId, Errno> {
         domain.space.allow_tables(pci::tables_of(label));
         (domain.slot(), domain.space.cpu_root(), domain.events.shared.vcpu_info(VcpuId(0)))
     })?;
-    for index in mm::UPPER_HALF {
-        system.machine.store_u64(root.at(index as u64 * 8), mm::upper_half_entry(index));
-    }
+    let hypervisor_root = Hpa(mm::hypervisor_root().as_u64()).mfn();
+    system.machine.copy(hypervisor_root.at(mm::UPPER_HALF as u64), root.at(mm::UPPER_HALF as u64), mm::UPPER_HALF);
     write_clock(info);
     vcpus::occupy(slot, id, root.base());
     if vcpus::set_ports(slot, system.policy.io_ports(label)).is_err() {

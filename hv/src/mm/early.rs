@@ -21,10 +21,14 @@ const HEAP_SHARE: u64 = 64;
 /// Bytes of a frame's entry in the frame table, which lies in the heap.
 const FRAME_ENTRY: u64 = 4;
 
+type Runs = Vec<Region, REGIONS_MAX>;
+
 /// Physical memory as it was divided up.
 pub struct Plan {
+    /// RAM in whole pages, but the image: what the direct map shows.
+    pub ram: Runs,
     /// RAM that may become frames.
-    pub usable: Vec<Region, REGIONS_MAX>,
+    pub usable: Runs,
     /// Bytes of RAM in all.
     pub ram_bytes: u64,
     /// One past the highest RAM address.
@@ -40,19 +44,19 @@ pub struct Plan {
 impl Plan {
     /// Divides memory up. `Err`: no free run of RAM below 4 GiB holds the pool, which has that many bytes.
     pub fn new(info: &BootInfo) -> Result<Self, u64> {
-        let mut usable = Vec::new();
+        let mut ram = Runs::new();
         let (mut ram_bytes, mut ram_end) = (0, 0);
         for region in &info.regions {
             ram_bytes += region.end - region.start;
             ram_end = ram_end.max(region.end);
-            add(&mut usable, Region { start: page_up(region.start.max(LOW_MEMORY)), end: page_down(region.end) });
+            add(&mut ram, Region { start: page_up(region.start), end: page_down(region.end) });
         }
-        let layout::Image { start, end, .. } = layout::image();
-        let image = Region { start, end };
-        reserve(&mut usable, image);
-        for (start, bytes) in info.bundle.into_iter().chain(info.loader) {
-            let (start, end) = (start.as_u64(), start.as_u64().saturating_add(bytes));
-            reserve(&mut usable, Region { start: page_down(start), end: page_up(end) });
+        let image = layout::image();
+        reserve(&mut ram, image);
+        let mut usable = ram.clone();
+        reserve(&mut usable, Region { start: 0, end: LOW_MEMORY });
+        for run in info.bundle.iter().chain(&info.loader) {
+            reserve(&mut usable, Region { start: page_down(run.start), end: page_up(run.end) });
         }
         let table_bytes = TABLE_SPARE + (ram_bytes / LARGE_PAGE / 512 + 2 * REGIONS_MAX as u64) * PAGE;
         let heap_bytes = page_up(HEAP_BASE_BYTES + ram_bytes / HEAP_SHARE + ram_end / PAGE * FRAME_ENTRY);
@@ -63,19 +67,19 @@ impl Plan {
         reserve(&mut usable, pool);
         let tables = Region { start, end: start + table_bytes };
         let heap = Region { start: tables.end, end: pool.end };
-        Ok(Self { usable, ram_bytes, ram_end, own: [image, pool], tables, heap })
+        Ok(Self { ram, usable, ram_bytes, ram_end, own: [image, pool], tables, heap })
     }
 }
 
 /// Adds a run. An empty one is none; one that does not fit in the list is given up.
-fn add(usable: &mut Vec<Region, REGIONS_MAX>, run: Region) {
+fn add(usable: &mut Runs, run: Region) {
     if run.start < run.end {
         let _ = usable.push(run);
     }
 }
 
 /// Takes a range out of the usable runs. It may overlap any number of them.
-fn reserve(usable: &mut Vec<Region, REGIONS_MAX>, range: Region) {
+fn reserve(usable: &mut Runs, range: Region) {
     for run in core::mem::take(usable) {
         add(usable, Region { start: run.start, end: run.end.min(range.start) });
         add(usable, Region { start: run.start.max(range.end), end: run.end });

@@ -8,6 +8,7 @@
 //! | [`STACK_BASE`]          | stacks, each with unmapped pages around it                      |
 //! | [`KERNEL_BASE`] + 2 MiB | the image: text, read-only data, data                           |
 
+use crate::boot::info::Region;
 use x86_64::{PhysAddr, VirtAddr};
 
 /// Where physical address 0 appears.
@@ -35,33 +36,15 @@ unsafe extern "C" {
     static image_end: u8;
 }
 
-/// Where the image lies; each part ends where the next begins. All page aligned.
-pub struct Image {
-    /// First physical byte.
-    pub start: u64,
-    /// One past the last physical byte.
-    pub end: u64,
-    /// Executable.
-    pub text: VirtAddr,
-    /// Read-only.
-    pub rodata: VirtAddr,
-    /// Read-write.
-    pub data: VirtAddr,
-    /// One past the last byte.
-    pub data_end: VirtAddr,
+/// The image in physical memory.
+pub fn image() -> Region {
+    // The symbols are addresses only; nothing is read through them.
+    Region { start: &raw const image_start as u64, end: &raw const image_end as u64 }
 }
 
-/// Where the image lies.
-pub fn image() -> Image {
-    // The symbols are addresses only; nothing is read through them.
-    Image {
-        start: &raw const image_start as u64,
-        end: &raw const image_end as u64,
-        text: VirtAddr::from_ptr(&raw const text_start),
-        rodata: VirtAddr::from_ptr(&raw const text_end),
-        data: VirtAddr::from_ptr(&raw const rodata_end),
-        data_end: VirtAddr::from_ptr(&raw const data_end),
-    }
+/// Where the image's parts begin: text, read-only data, data; and where the last one ends. All page aligned.
+pub fn image_parts() -> [VirtAddr; 4] {
+    [&raw const text_start, &raw const text_end, &raw const rodata_end, &raw const data_end].map(VirtAddr::from_ptr)
 }
 
 /// The direct map's address of RAM at `address`.

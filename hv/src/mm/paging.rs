@@ -5,16 +5,16 @@
 //! only executable range and nothing else maps its frames.
 
 use super::Plan;
-use super::layout::{self, DEVICE_BASE, DIRECT_MAP_BYTES, Image, LARGE_PAGE, PAGE, direct, page_down, page_up};
-use crate::boot::info::{BootInfo, Region};
-use spin::{Mutex, Once};
+use super::layout::{self, DEVICE_BASE, LARGE_PAGE, PAGE, direct, page_down, page_up};
+use crate::boot::info::Region;
+use spin::Mutex;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::page_table::PageTableFlags as Flags;
 use x86_64::structures::paging::{PageTable, PhysFrame};
 use x86_64::{PhysAddr, VirtAddr};
 
-/// Top-level entries that belong to the hypervisor.
-pub const UPPER_HALF: core::ops::Range<usize> = 256..512;
+/// Where the hypervisor's entries begin in a top-level table, in bytes; there are as many bytes of them.
+pub const UPPER_HALF: usize = PAGE as usize / 2;
 
 /// What one top-level entry maps; the device and stack regions have one each.
 const REGION_BYTES: u64 = 1 << 39;
@@ -22,8 +22,13 @@ const REGION_BYTES: u64 = 1 << 39;
 const READ_ONLY: Flags = Flags::NO_EXECUTE;
 const DATA: Flags = Flags::WRITABLE.union(Flags::NO_EXECUTE);
 
-static TABLES: Mutex<Option<Tables>> = Mutex::new(None);
-static ROOT: Once<PhysAddr> = Once::new();
+/// Before [`init`], there is nothing to make tables of.
+static TABLES: Mutex<Tables> = Mutex::new(Tables {
+    root: PhysAddr::zero(),
+    pool: Region { start: 0, end: 0 },
+    next_device: VirtAddr::new_truncate(DEVICE_BASE),
+    next_stack: VirtAddr::new_truncate(layout::STACK_BASE),
+});
 
 /// The tables and what they grow from.
 struct Tables {
@@ -91,59 +96,41 @@ impl Tables {
         Ok(())
     }
 
-    fn map_image(&mut self) -> Result<(), MapError> {
-        let Image { text, rodata, data, data_end, .. } = layout::image();
-        for (start, end, flags) in [(text, rodata, Flags::empty()), (rodata, data, READ_ONLY), (data, data_end, DATA)] {
+    /// The top-level table: first the entries of the regions that grow later, so that domains' copies of them never
+    /// grow stale, then all RAM but the image, then the image.
+    fn fill(&mut self, ram: &[Region]) -> Result<(), MapError> {
+        self.root = self.take_page()?;
+        for region in [self.next_device, self.next_stack] {
+            let (root, next) = (self.root, self.take_page()?);
+            self.table(root)[region.p4_index()].set_addr(next, Flags::PRESENT | Flags::WRITABLE);
+        }
+        for run in ram {
+            let frame = PhysAddr::new(run.start);
+            self.map_range(direct(frame), frame, run.end - run.start, DATA)?;
+        }
+        let [text, rodata, data, end] = layout::image_parts();
+        for (start, end, flags) in [(text, rodata, Flags::empty()), (rodata, data, READ_ONLY), (data, end, DATA)] {
             let frame = PhysAddr::new(start.as_u64() - layout::KERNEL_BASE);
             self.map_range(start, frame, end - start, flags)?;
         }
         Ok(())
     }
-
-    /// Maps all RAM but the image.
-    fn map_ram(&mut self, info: &BootInfo) -> Result<(), MapError> {
-        let hole = layout::image();
-        for region in &info.regions {
-            let (start, end) = (page_up(region.start), page_down(region.end.min(DIRECT_MAP_BYTES)));
-            for (from, to) in [(start, end.min(hole.start)), (start.max(hole.end), end)] {
-                let frame = PhysAddr::new(from);
-                self.map_range(direct(frame), frame, to.saturating_sub(from), DATA)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The top-level table, with the entries of the regions that grow later: domains' copies of them never grow stale.
-    fn fill(&mut self, info: &BootInfo) -> Result<(), MapError> {
-        self.root = self.take_page()?;
-        for region in [DEVICE_BASE, layout::STACK_BASE] {
-            let (root, next) = (self.root, self.take_page()?);
-            self.table(root)[VirtAddr::new(region).p4_index()].set_addr(next, Flags::PRESENT | Flags::WRITABLE);
-        }
-        self.map_ram(info)?;
-        self.map_image()
-    }
 }
 
 /// Makes the final tables and switches to them. What runs now, boot stack included, lies in the image.
-pub(super) fn init(plan: &Plan, info: &BootInfo) {
-    let mut tables = Tables {
-        root: PhysAddr::zero(),
-        pool: plan.tables,
-        next_device: VirtAddr::new(DEVICE_BASE),
-        next_stack: VirtAddr::new(layout::STACK_BASE),
-    };
-    if let Err(error) = tables.fill(info) {
+pub(super) fn init(plan: &Plan) {
+    let mut tables = TABLES.lock();
+    tables.pool = plan.tables;
+    if let Err(error) = tables.fill(&plan.ram) {
         crate::boot::report::fail("page tables", format_args!("{error:?}"), "report this: the table pool is too small");
     }
-    ROOT.call_once(|| tables.root);
     load_root(tables.root);
-    *TABLES.lock() = Some(tables);
 }
 
-/// The hypervisor's own top-level table: the upper half and an empty lower half.
+/// The hypervisor's own top-level table: the upper half and an empty lower half. The upper half's entries are never
+/// written again after [`init`].
 pub fn hypervisor_root() -> PhysAddr {
-    ROOT.get().copied().unwrap_or(PhysAddr::zero())
+    TABLES.lock().root
 }
 
 /// Loads a top-level table.
@@ -169,8 +156,7 @@ fn map_window(start: PhysAddr, bytes: u64, flags: Flags) -> Result<DeviceMapping
     }
     let first = page_down(start.as_u64());
     let length = page_up(end) - first;
-    let mut guard = TABLES.lock();
-    let tables = guard.as_mut().ok_or(MapError::OutOfTables)?;
+    let mut tables = TABLES.lock();
     // Aligned alike modulo a large page, and a page apart from its neighbour.
     let base = tables.next_device.align_up(LARGE_PAGE) + first % LARGE_PAGE;
     if length > REGION_BYTES || base - VirtAddr::new(DEVICE_BASE) > REGION_BYTES - length {
@@ -194,8 +180,7 @@ pub fn map_firmware(start: PhysAddr, bytes: u64) -> Result<DeviceMapping, MapErr
 /// Maps `pages` fresh frames as a stack that stays; answers its top. The page on either side is unmapped: an overflow is
 /// a page fault (then a double fault on a stack of its own), never silent damage.
 pub fn map_stack(pages: u64) -> Result<VirtAddr, MapError> {
-    let mut guard = TABLES.lock();
-    let tables = guard.as_mut().ok_or(MapError::OutOfTables)?;
+    let mut tables = TABLES.lock();
     let base = tables.next_stack + PAGE;
     for index in 0..pages {
         let frame = tables.take_page()?;
@@ -203,15 +188,4 @@ pub fn map_stack(pages: u64) -> Result<VirtAddr, MapError> {
     }
     tables.next_stack = base + pages * PAGE;
     Ok(tables.next_stack)
-}
-
-/// The hypervisor's top-level entry `index`, for a domain's top-level table. Answers 0 outside the upper half.
-pub fn upper_half_entry(index: usize) -> u64 {
-    if !UPPER_HALF.contains(&index) {
-        return 0;
-    }
-    let entry = direct(hypervisor_root()).as_ptr::<u64>().wrapping_add(index);
-    // SAFETY: the root table is a page of the pool, shown by the direct map; `index` is below 512. The upper half's
-    // entries are never written again after `init`.
-    unsafe { entry.read_volatile() }
 }

@@ -4,6 +4,7 @@ use super::Frame;
 use crate::{mm::layout, serial::Serial};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::{fmt::Write, panic::PanicInfo};
+use x86_64::VirtAddr;
 use x86_64::registers::control::{Cr2, Cr3};
 
 /// Words of stack shown.
@@ -49,7 +50,7 @@ pub extern "C" fn exception(frame: &Frame) -> ! {
 
 /// Shows the words at `rsp`, those that look like return addresses with a mark. Stays inside the stack region.
 fn stack(rsp: u64) {
-    let (text, rodata) = (layout::image().text.as_u64(), layout::image().rodata.as_u64());
+    let [text, rodata, ..] = layout::image_parts().map(VirtAddr::as_u64);
     if !(layout::STACK_BASE..layout::STACK_BASE + (1 << 39)).contains(&rsp) || !rsp.is_multiple_of(8) {
         let _ = writeln!(Serial, " not on a stack of the hypervisor");
         return;
