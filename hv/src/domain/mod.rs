@@ -14,8 +14,7 @@ pub use schedule::{current_waits, resume, set_deadline, timer, usage, wake, yiel
 use crate::traps::{Frame, reason};
 use crate::{cpu::percpu, system::system};
 use hv_core::ids::{DomId, Slot, VcpuId};
-use hv_core::{domain::Death, events};
-use xen_abi::sched::SHUTDOWN_CRASH;
+use hv_core::events;
 
 /// A domain that a CPU runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +42,7 @@ pub fn current() -> Option<Current> {
 
 /// An exception of the current domain: it ends.
 pub fn exception(frame: &Frame, fault_address: u64) {
-    end_current(Death::new(SHUTDOWN_CRASH, format_args!("{}", reason::exception(frame, fault_address))));
+    end_current(reason::exception(frame, fault_address));
 }
 
 /// Remembers how far the current domain's multicall has come; answers what was remembered.
