@@ -1,6 +1,5 @@
 //! What the CPU has, by CPUID, never by probing.
 
-use heapless::String;
 use raw_cpuid::CpuId;
 
 /// The features that the hypervisor chooses by.
@@ -44,13 +43,5 @@ impl Features {
             invariant_tsc: cpuid.get_advanced_power_mgmt_info().is_some_and(|leaf| leaf.has_invariant_tsc()),
             tsc_khz: cpuid.get_tsc_info().and_then(|leaf| leaf.tsc_frequency()).map(|hertz| hertz / 1000),
         }
-    }
-
-    /// The CPU's name.
-    pub fn brand(&self) -> String<48> {
-        let brand = CpuId::new().get_processor_brand_string();
-        let text = brand.as_ref().map_or("unknown", |brand| brand.as_str().trim());
-        // A name has 48 bytes at most.
-        String::try_from(text).unwrap_or_default()
     }
 }
