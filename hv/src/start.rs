@@ -69,12 +69,9 @@ extern "C" fn on_final_stack() -> ! {
 
 /// Starts the APIC and the clock.
 fn start_clock(features: &Features, pm_timer: u16) {
-    if let Err(why) = apic::init(features) {
-        fail("apic", format_args!("cannot map it: {why:?}"), "report this");
-    }
-    let Some(rates) = time::calibrate(pm_timer) else {
-        fail("clock", format_args!("the ACPI timer does not count"), "enable ACPI");
-    };
+    apic::init(features).unwrap_or_else(|why| fail("apic", format_args!("cannot map it: {why:?}"), "report this"));
+    let rates = time::calibrate(pm_timer)
+        .unwrap_or_else(|| fail("clock", format_args!("the ACPI timer does not count"), "enable ACPI"));
     time::set_khz(features.tsc_khz.unwrap_or(rates.tsc_khz));
     apic::enable_timer(features, rates.apic_khz);
     let source = if features.tsc_khz.is_some() { "CPUID" } else { "the ACPI timer" };

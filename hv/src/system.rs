@@ -77,7 +77,7 @@ fn make_frames(plan: &Plan) -> FrameTable {
     storage.resize_with(entries as usize, || AtomicU32::new(0));
     let frames = FrameTable::new(Box::leak(storage.into_boxed_slice()));
     let range = |run: &Region| Hpa(run.start).mfn()..Hpa(run.end).mfn();
-    for run in &plan.own {
+    for run in [&plan.image, &plan.heap] {
         frames.add_hypervisor(range(run));
     }
     for run in &plan.usable {

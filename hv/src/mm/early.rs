@@ -1,8 +1,7 @@
-//! Physical memory at boot: what of it is RAM, what is taken, and where the hypervisor's own pool lies.
+//! Physical memory at boot: what of it is RAM, what is taken, and where the hypervisor's heap lies.
 //!
-//! The pool is one contiguous run of RAM below 4 GiB (the early tables show no more). Its first part feeds the
-//! hypervisor's page tables, the rest is the heap. What neither the image, the bundle nor the pool takes becomes the
-//! frames that domains are made of.
+//! The heap is one contiguous run of RAM below 4 GiB (the early tables show no more). What neither the image, the bundle
+//! nor the heap takes becomes the frames that domains are made of.
 
 use super::layout::{self, LARGE_PAGE, PAGE, page_down, page_up};
 use crate::boot::info::{BootInfo, REGIONS_MAX, Region};
@@ -10,9 +9,9 @@ use heapless::Vec;
 
 /// Memory below this is left alone: firmware data, boot loader structures, start-up code of more CPUs.
 const LOW_MEMORY: u64 = 0x10_0000;
-/// Physical addresses that the pool must lie below.
-const POOL_LIMIT: u64 = 4 << 30;
-/// Page tables beyond what the direct map needs: devices, stacks.
+/// Physical addresses that the heap must lie below.
+const HEAP_LIMIT: u64 = 4 << 30;
+/// Heap for page tables beyond what the direct map needs: devices, stacks. And for the stacks.
 const TABLE_SPARE: u64 = 128 * PAGE;
 /// Heap that the domains' own structures need at least.
 const HEAP_BASE_BYTES: u64 = 12 << 20;
@@ -33,16 +32,14 @@ pub struct Plan {
     pub ram_bytes: u64,
     /// One past the highest RAM address.
     pub ram_end: u64,
-    /// The hypervisor's own memory: the image and the pool.
-    pub own: [Region; 2],
-    /// The pool's part for page tables.
-    pub(super) tables: Region,
-    /// The pool's part for the heap.
-    pub(super) heap: Region,
+    /// The hypervisor's image.
+    pub image: Region,
+    /// The hypervisor's heap.
+    pub heap: Region,
 }
 
 impl Plan {
-    /// Divides memory up. `Err`: no free run of RAM below 4 GiB holds the pool, which has that many bytes.
+    /// Divides memory up. `Err`: no free run of RAM below 4 GiB holds the heap, which has that many bytes.
     pub fn new(info: &BootInfo) -> Result<Self, u64> {
         let mut ram = Runs::new();
         let (mut ram_bytes, mut ram_end) = (0, 0);
@@ -58,16 +55,13 @@ impl Plan {
         for run in info.bundle.iter().chain(&info.loader) {
             reserve(&mut usable, Region { start: page_down(run.start), end: page_up(run.end) });
         }
-        let table_bytes = TABLE_SPARE + (ram_bytes / LARGE_PAGE / 512 + 2 * REGIONS_MAX as u64) * PAGE;
-        let heap_bytes = page_up(HEAP_BASE_BYTES + ram_bytes / HEAP_SHARE + ram_end / PAGE * FRAME_ENTRY);
-        let wanted = table_bytes + heap_bytes;
-        let holds_pool = |run: &&Region| run.end.min(POOL_LIMIT).saturating_sub(run.start) >= wanted;
-        let start = usable.iter().find(holds_pool).ok_or(wanted)?.start;
-        let pool = Region { start, end: start + wanted };
-        reserve(&mut usable, pool);
-        let tables = Region { start, end: start + table_bytes };
-        let heap = Region { start: tables.end, end: pool.end };
-        Ok(Self { ram, usable, ram_bytes, ram_end, own: [image, pool], tables, heap })
+        let tables = TABLE_SPARE + (ram_bytes / LARGE_PAGE / 512 + 2 * REGIONS_MAX as u64) * PAGE;
+        let wanted = page_up(HEAP_BASE_BYTES + ram_bytes / HEAP_SHARE + ram_end / PAGE * FRAME_ENTRY + tables);
+        let holds_heap = |run: &&Region| run.end.min(HEAP_LIMIT).saturating_sub(run.start) >= wanted;
+        let start = usable.iter().find(holds_heap).ok_or(wanted)?.start;
+        let heap = Region { start, end: start + wanted };
+        reserve(&mut usable, heap);
+        Ok(Self { ram, usable, ram_bytes, ram_end, image, heap })
     }
 }
 

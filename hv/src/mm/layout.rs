@@ -33,13 +33,12 @@ unsafe extern "C" {
     static text_end: u8;
     static rodata_end: u8;
     static data_end: u8;
-    static image_end: u8;
 }
 
 /// The image in physical memory.
 pub fn image() -> Region {
     // The symbols are addresses only; nothing is read through them.
-    Region { start: &raw const image_start as u64, end: &raw const image_end as u64 }
+    Region { start: &raw const image_start as u64, end: &raw const data_end as u64 - KERNEL_BASE }
 }
 
 /// Where the image's parts begin: text, read-only data, data; and where the last one ends. All page aligned.

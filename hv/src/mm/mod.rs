@@ -16,7 +16,7 @@ use crate::boot::info::BootInfo;
 /// Lays out physical memory, makes the final page tables and the heap. `Err`: that many bytes of free RAM are missing.
 pub fn init(info: &BootInfo) -> Result<Plan, u64> {
     let plan = Plan::new(info)?;
-    paging::init(&plan);
     heap::init(&plan);
+    paging::init(&plan);
     Ok(plan)
 }

@@ -6,8 +6,9 @@
 
 use super::Plan;
 use super::layout::{self, DEVICE_BASE, LARGE_PAGE, PAGE, direct, page_down, page_up};
-use crate::boot::info::Region;
-use spin::Mutex;
+use crate::boot::{info::Region, report::fail};
+use hv_core::fallible;
+use spin::{Mutex, MutexGuard, Once};
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::page_table::PageTableFlags as Flags;
 use x86_64::structures::paging::{PageTable, PhysFrame};
@@ -22,18 +23,11 @@ const REGION_BYTES: u64 = 1 << 39;
 const READ_ONLY: Flags = Flags::NO_EXECUTE;
 const DATA: Flags = Flags::WRITABLE.union(Flags::NO_EXECUTE);
 
-/// Before [`init`], there is nothing to make tables of.
-static TABLES: Mutex<Tables> = Mutex::new(Tables {
-    root: PhysAddr::zero(),
-    pool: Region { start: 0, end: 0 },
-    next_device: VirtAddr::new_truncate(DEVICE_BASE),
-    next_stack: VirtAddr::new_truncate(layout::STACK_BASE),
-});
+static TABLES: Once<Mutex<Tables>> = Once::new();
 
-/// The tables and what they grow from.
+/// The tables, and where the regions that grow have come to.
 struct Tables {
     root: PhysAddr,
-    pool: Region,
     next_device: VirtAddr,
     next_stack: VirtAddr,
 }
@@ -41,29 +35,23 @@ struct Tables {
 /// Why a mapping cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapError {
-    /// The pool for page tables is used up.
+    /// There is no memory, or no address space, for more.
     OutOfTables,
     /// The range is empty or wraps around.
     BadRange,
 }
 
-impl Tables {
-    fn take_page(&mut self) -> Result<PhysAddr, MapError> {
-        if self.pool.start >= self.pool.end {
-            return Err(MapError::OutOfTables);
-        }
-        let page = PhysAddr::new(self.pool.start);
-        self.pool.start += PAGE;
-        // SAFETY: the page comes from the pool that was reserved for tables, the direct map shows it, and nothing
-        // refers to it yet.
-        unsafe { direct(page).as_mut_ptr::<[u8; PAGE as usize]>().write_bytes(0, 1) };
-        Ok(page)
-    }
+/// A zeroed page that stays, for a table or a stack.
+fn take_page() -> Result<PhysAddr, MapError> {
+    let page = fallible::filled(1, PageTable::new()).map_err(|_| MapError::OutOfTables)?.leak();
+    Ok(PhysAddr::new(VirtAddr::from_ptr(page.as_ptr()) - VirtAddr::new(layout::DIRECT_MAP)))
+}
 
+impl Tables {
     /// The table at `at`, which must be one of ours.
     fn table(&mut self, at: PhysAddr) -> &mut PageTable {
-        // SAFETY: every address passed here is the root or was read from an entry that `map` made, so it is a page of
-        // the pool, initialised, and reached only through `&mut self`. (The processor sets accessed bits in it; the
+        // SAFETY: every address passed here is the root or was read from an entry that `map` made, so it is from
+        // `take_page`, a table, and reached only through `&mut self`. (The processor sets accessed bits in it; the
         // entries are plain words to us and a lost accessed bit is harmless.)
         unsafe { &mut *direct(at).as_mut_ptr::<PageTable>() }
     }
@@ -75,7 +63,7 @@ impl Tables {
         let mut table = self.root;
         for index in &indices[..depth] {
             if self.table(table)[*index].is_unused() {
-                let next = self.take_page()?;
+                let next = take_page()?;
                 self.table(table)[*index].set_addr(next, Flags::PRESENT | Flags::WRITABLE);
             }
             table = self.table(table)[*index].addr();
@@ -96,41 +84,44 @@ impl Tables {
         Ok(())
     }
 
-    /// The top-level table: first the entries of the regions that grow later, so that domains' copies of them never
-    /// grow stale, then all RAM but the image, then the image.
-    fn fill(&mut self, ram: &[Region]) -> Result<(), MapError> {
-        self.root = self.take_page()?;
-        for region in [self.next_device, self.next_stack] {
-            let (root, next) = (self.root, self.take_page()?);
-            self.table(root)[region.p4_index()].set_addr(next, Flags::PRESENT | Flags::WRITABLE);
+    /// Makes the top-level table: first the entries of the regions that grow later, so that domains' copies of them
+    /// never grow stale, then all RAM but the image, then the image.
+    fn new(ram: &[Region]) -> Result<Self, MapError> {
+        let (next_device, next_stack) = (VirtAddr::new(DEVICE_BASE), VirtAddr::new(layout::STACK_BASE));
+        let mut tables = Self { root: take_page()?, next_device, next_stack };
+        for region in [next_device, next_stack] {
+            let (root, next) = (tables.root, take_page()?);
+            tables.table(root)[region.p4_index()].set_addr(next, Flags::PRESENT | Flags::WRITABLE);
         }
         for run in ram {
             let frame = PhysAddr::new(run.start);
-            self.map_range(direct(frame), frame, run.end - run.start, DATA)?;
+            tables.map_range(direct(frame), frame, run.end - run.start, DATA)?;
         }
         let [text, rodata, data, end] = layout::image_parts();
         for (start, end, flags) in [(text, rodata, Flags::empty()), (rodata, data, READ_ONLY), (data, end, DATA)] {
             let frame = PhysAddr::new(start.as_u64() - layout::KERNEL_BASE);
-            self.map_range(start, frame, end - start, flags)?;
+            tables.map_range(start, frame, end - start, flags)?;
         }
-        Ok(())
+        Ok(tables)
     }
 }
 
 /// Makes the final tables and switches to them. What runs now, boot stack included, lies in the image.
 pub(super) fn init(plan: &Plan) {
-    let mut tables = TABLES.lock();
-    tables.pool = plan.tables;
-    if let Err(error) = tables.fill(&plan.ram) {
-        crate::boot::report::fail("page tables", format_args!("{error:?}"), "report this: the table pool is too small");
-    }
+    let tables = Tables::new(&plan.ram)
+        .unwrap_or_else(|why| fail("page tables", format_args!("{why:?}"), "report this: the heap is too small"));
     load_root(tables.root);
+    TABLES.call_once(|| Mutex::new(tables));
+}
+
+fn tables() -> Result<MutexGuard<'static, Tables>, MapError> {
+    TABLES.get().map(Mutex::lock).ok_or(MapError::OutOfTables)
 }
 
 /// The hypervisor's own top-level table: the upper half and an empty lower half. The upper half's entries are never
 /// written again after [`init`].
 pub fn hypervisor_root() -> PhysAddr {
-    TABLES.lock().root
+    tables().map_or(PhysAddr::zero(), |tables| tables.root)
 }
 
 /// Loads a top-level table.
@@ -156,7 +147,7 @@ fn map_window(start: PhysAddr, bytes: u64, flags: Flags) -> Result<DeviceMapping
     }
     let first = page_down(start.as_u64());
     let length = page_up(end) - first;
-    let mut tables = TABLES.lock();
+    let mut tables = tables()?;
     // Aligned alike modulo a large page, and a page apart from its neighbour.
     let base = tables.next_device.align_up(LARGE_PAGE) + first % LARGE_PAGE;
     if length > REGION_BYTES || base - VirtAddr::new(DEVICE_BASE) > REGION_BYTES - length {
@@ -180,11 +171,10 @@ pub fn map_firmware(start: PhysAddr, bytes: u64) -> Result<DeviceMapping, MapErr
 /// Maps `pages` fresh frames as a stack that stays; answers its top. The page on either side is unmapped: an overflow is
 /// a page fault (then a double fault on a stack of its own), never silent damage.
 pub fn map_stack(pages: u64) -> Result<VirtAddr, MapError> {
-    let mut tables = TABLES.lock();
+    let mut tables = tables()?;
     let base = tables.next_stack + PAGE;
     for index in 0..pages {
-        let frame = tables.take_page()?;
-        tables.map(base + index * PAGE, frame, DATA)?;
+        tables.map(base + index * PAGE, take_page()?, DATA)?;
     }
     tables.next_stack = base + pages * PAGE;
     Ok(tables.next_stack)
