@@ -67,18 +67,6 @@ impl Two {
 }
 
 #[test]
-fn e01_left_out_operations_are_refused() {
-    let left_out =
-        [abi::EVTCHNOP_INIT_CONTROL, abi::EVTCHNOP_EXPAND_ARRAY, abi::EVTCHNOP_SET_PRIORITY, 14, 15, u64::MAX];
-    for command in left_out {
-        assert_eq!(EvtchnOp::try_from(command), Err(Errno::ENOSYS), "{command}");
-    }
-    for command in 0..=abi::EVTCHNOP_RESET {
-        assert!(EvtchnOp::try_from(command).is_ok(), "{command}");
-    }
-}
-
-#[test]
 fn a_send_makes_the_other_end_pending_and_wakes_it() {
     let it = two();
     let (near, far) = it.connect();
