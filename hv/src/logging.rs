@@ -74,18 +74,14 @@ pub fn init() {
     log::set_max_level(LevelFilter::Info);
 }
 
-/// Who writes to the serial line.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum SerialOwner {
-    /// The hypervisor itself: the line is polled.
-    Hypervisor,
-    /// The console domain, from the ring.
-    Console,
+/// Leaves the serial line to the console domain, which writes what it reads from the ring.
+pub fn give_serial_away() {
+    OWN_SERIAL.store(false, Ordering::Relaxed);
 }
 
-/// Hands the serial line over, or takes it back.
-pub fn set_serial_owner(owner: SerialOwner) {
-    OWN_SERIAL.store(owner == SerialOwner::Hypervisor, Ordering::Relaxed);
+/// The hypervisor writes to the serial line itself again.
+pub fn take_serial_back() {
+    OWN_SERIAL.store(true, Ordering::Relaxed);
 }
 
 /// Whether lines came since this was asked last.

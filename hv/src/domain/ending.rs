@@ -1,12 +1,11 @@
 //! The end of domains: at once for the domain, in bounded slices for what it had.
 
 use super::{current, raise_for_flag, schedule, vcpus};
-use crate::logging::{self, SerialOwner};
 use crate::system::system;
-use crate::{irq, mm, pci};
+use crate::{irq, logging, mm, pci};
 use heapless::Deque;
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_LOG};
-use hv_core::domain::{Death, DeviceRelease, begin_destroy, destroy_slice};
+use hv_core::domain::{Death, begin_destroy, destroy_slice};
 use hv_core::ids::{DomId, SLOTS};
 use hv_core::{error::Errno, machine::MachineMemory, space::Progress};
 use spin::Mutex;
@@ -16,14 +15,10 @@ use xen_abi::{sched::SHUTDOWN_POWEROFF, xen::VIRQ_DOM_EXC};
 static DYING: Mutex<Deque<DomId, SLOTS>> = Mutex::new(Deque::new());
 
 /// Takes a dying domain's devices and interrupts.
-struct Devices;
-
-impl DeviceRelease for Devices {
-    fn release_devices(&mut self, domain: DomId) -> Progress {
-        irq::release(domain);
-        pci::release(domain);
-        Progress::Done
-    }
+fn release_devices(domain: DomId) -> Progress {
+    irq::release(domain);
+    pci::release(domain);
+    Progress::Done
 }
 
 /// Ends the current domain; it does not come back from its trap.
@@ -52,7 +47,7 @@ pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
     schedule::dismiss(slot);
     schedule::forget_deadlines(slot);
     if system.policy.has_flag(label, FLAG_LOG) {
-        logging::set_serial_owner(SerialOwner::Hypervisor);
+        logging::take_serial_back();
     }
     // What the teardown walks must be the domain's own.
     system.machine.write(root.at(mm::UPPER_HALF as u64), &[0; mm::UPPER_HALF]);
@@ -69,15 +64,12 @@ pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
 /// Returns a bounded part of what one dying domain had. Answers whether there is more to do.
 pub fn slice() -> bool {
     let Some(domain) = DYING.lock().pop_front() else { return false };
-    match destroy_slice(&system().env(), domain, &mut Devices) {
-        Ok(Progress::More) => {
-            // It was in the queue just now.
-            let _ = DYING.lock().push_back(domain);
-        }
-        Ok(Progress::Done) | Err(_) => {
-            log::debug!("domain {domain} is gone; {} frames free", system().frames.free());
-            raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
-        }
+    if destroy_slice(&system().env(), domain, release_devices) == Ok(Progress::More) {
+        // It was in the queue just now.
+        let _ = DYING.lock().push_back(domain);
+    } else {
+        log::debug!("domain {domain} is gone; {} frames free", system().frames.free());
+        raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
     }
     !DYING.lock().is_empty()
 }

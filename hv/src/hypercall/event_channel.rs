@@ -1,8 +1,7 @@
 //! `event_channel_op` (Xen public `event_channel.h`, 2-level interface): copying in, `hv_core::events`, copying out.
 
 use super::{Call, DomId, Errno, OK, Outcome, wake};
-use crate::irq;
-use crate::logging::{SerialOwner, set_serial_owner};
+use crate::{irq, logging};
 use hv_core::events::{self, Binding, Channel};
 use hv_core::ids::{Pirq, Port};
 use hv_core::space::Progress;
@@ -41,7 +40,7 @@ fn serve_other(call: &Call, command: u64) -> Outcome {
         abi::EVTCHNOP_BIND_VIRQ => call.in_out(|op: &mut abi::EvtchnBindVirq| {
             op.port = events::bind_virq(env, caller, op.virq, op.vcpu)?.0;
             if op.virq == VIRQ_CON_RING {
-                set_serial_owner(SerialOwner::Console);
+                logging::give_serial_away();
             }
             Ok(())
         }),
@@ -98,7 +97,7 @@ fn reset(call: &Call) -> Outcome {
 pub fn closed(dom: DomId, binding: Binding) {
     match binding {
         Binding::Pirq(pirq) => irq::unbound(dom, Pirq(u32::from(pirq))),
-        Binding::Virq(virq) if u32::from(virq) == VIRQ_CON_RING => set_serial_owner(SerialOwner::Hypervisor),
+        Binding::Virq(virq) if u32::from(virq) == VIRQ_CON_RING => logging::take_serial_back(),
         _ => {}
     }
 }
