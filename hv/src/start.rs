@@ -8,11 +8,11 @@ use spin::Once;
 /// ACPI's power management timer where the firmware does not say (QEMU, most PCs).
 const PM_TIMER_PORT: u16 = 0x608;
 
-static BOOT: Once<(BootInfo, mm::Plan)> = Once::new();
+static BOOT: Once<(Features, BootInfo, mm::Plan)> = Once::new();
 
 /// What the boot loader told.
 pub fn boot_info() -> Option<&'static BootInfo> {
-    BOOT.get().map(|(info, _)| info)
+    BOOT.get().map(|(_, info, _)| info)
 }
 
 /// The first Rust code, on the boot stack and the boot tables. `eax` and `information` are the boot loader's EAX, EBX.
@@ -21,10 +21,8 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
     time::init_early();
     serial::init();
     logging::init();
-    let features = Features::read();
-    if !features.nx || !features.syscall {
-        fail("cpu", format_args!("it lacks NX or SYSCALL"), "use a CPU made after 2005");
-    }
+    let features = Features::read()
+        .unwrap_or_else(|| fail("cpu", format_args!("it lacks NX or SYSCALL"), "use a CPU made after 2005"));
     let Some(info) = BootInfo::read(eax, information) else {
         fail("boot loader", format_args!("neither PVH nor Multiboot2"), "use QEMU -kernel, or GRUB's multiboot2");
     };
@@ -38,7 +36,7 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
     cpu::init_control(&features);
     legacy::silence();
     let plan = mm::init(&info).unwrap_or_else(|bytes| no_memory(bytes));
-    BOOT.call_once(|| (info, plan));
+    BOOT.call_once(|| (features, info, plan));
     let stack = PerCpu::install()
         .unwrap_or_else(|why| fail("cpu", format_args!("no page tables left: {why:?}"), "report this"));
     cpu::init_syscall(traps::entry::syscall());
@@ -52,13 +50,12 @@ fn no_memory(bytes: u64) -> ! {
 
 /// Start-up goes on with the final tables and stack.
 extern "C" fn on_final_stack() -> ! {
-    let features = Features::read();
-    let Some((info, plan)) = BOOT.get() else { power::halt() };
+    let Some((features, info, plan)) = BOOT.get() else { power::halt() };
     log::info!("Bulkhead {}", env!("CARGO_PKG_VERSION"));
     fact("boot loader", Finding::Ok, format_args!("{}, command line \"{}\"", info.protocol, info.command_line));
-    cpu::report(&features);
+    cpu::report(features);
     let facts = acpi::init(info.rsdp);
-    start_clock(&features, facts.pm_timer.unwrap_or(PM_TIMER_PORT));
+    start_clock(features, facts.pm_timer.unwrap_or(PM_TIMER_PORT));
     system::init(info, plan);
     pci::init(facts);
     iommu::init(facts);

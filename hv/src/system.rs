@@ -5,11 +5,10 @@ use crate::boot::report::{Finding, fact, fail};
 use crate::machine::Bare;
 use crate::mm::{self, Plan};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 use hv_core::bundle::{Bundle, File};
 use hv_core::domain::{DomainTable, Env};
-use hv_core::ids::{Hpa, Mfn};
+use hv_core::ids::Hpa;
 use hv_core::{authority::SealedPolicy, frames::FrameTable};
 use spin::Once;
 use x86_64::PhysAddr;
@@ -55,7 +54,7 @@ pub fn system() -> &'static System {
 /// Makes the frame table, reads the bundle and seals the policy. Each failure ends the boot with its reason.
 pub fn init(info: &BootInfo, plan: &Plan) {
     let frames = make_frames(plan);
-    let (ram, free, heap) = (plan.ram_bytes >> 20, frames.free() >> 8, mm::heap_free() >> 10);
+    let (ram, free, heap) = (plan.ram_bytes >> 20, frames.free() >> 8, (plan.heap.end - plan.heap.start) >> 10);
     fact("memory", Finding::Ok, format_args!("{ram} MiB, {free} MiB free for domains, {heap} KiB heap"));
     let (archive, bundle_start) = bundle_bytes(info, plan);
     let bundle = Bundle::new(archive).unwrap_or_else(|why| fail("bundle", format_args!("{why}"), REMEDY));
@@ -72,10 +71,8 @@ pub fn init(info: &BootInfo, plan: &Plan) {
 }
 
 fn make_frames(plan: &Plan) -> FrameTable {
-    let entries = Mfn(plan.ram_end.div_ceil(mm::layout::PAGE)).0;
-    let mut storage = Vec::new();
-    storage.resize_with(entries as usize, || AtomicU32::new(0));
-    let frames = FrameTable::new(Box::leak(storage.into_boxed_slice()));
+    let entries = (0..plan.ram_end.div_ceil(mm::layout::PAGE)).map(|_| AtomicU32::new(0));
+    let frames = FrameTable::new(Box::leak(entries.collect::<Box<[_]>>()));
     let range = |run: &Region| Hpa(run.start).mfn()..Hpa(run.end).mfn();
     for run in [&plan.image, &plan.heap] {
         frames.add_hypervisor(range(run));

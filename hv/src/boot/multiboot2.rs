@@ -9,6 +9,8 @@ const TAG_MODULE: u32 = 3;
 const TAG_MEMORY_MAP: u32 = 6;
 const TAG_ACPI_OLD: u32 = 14;
 const TAG_ACPI_NEW: u32 = 15;
+/// Bytes of a memory map entry at least.
+const ENTRY_BYTES: u64 = 24;
 
 /// Copies the tags that matter.
 pub fn read_info(base: u64) -> Option<BootInfo> {
@@ -27,7 +29,12 @@ pub fn read_info(base: u64) -> Option<BootInfo> {
                 let [start, end] = read::<[u32; 2]>(tag + 8)?.map(u64::from);
                 info.bundle = Some(Region { start, end: end.max(start) });
             }
-            TAG_MEMORY_MAP => read_memory_map(&mut info, tag, bytes)?,
+            TAG_MEMORY_MAP => {
+                let size = read::<u32>(tag + 8)?.max(ENTRY_BYTES as u32);
+                for entry in (tag + 16..=tag + bytes.saturating_sub(ENTRY_BYTES)).step_by(size as usize) {
+                    info.add_memory(entry)?;
+                }
+            }
             // The tag holds a copy of the root pointer.
             TAG_ACPI_OLD if info.rsdp.is_none() => info.rsdp = Some(PhysAddr::new(tag + 8)),
             TAG_ACPI_NEW => info.rsdp = Some(PhysAddr::new(tag + 8)),
@@ -36,14 +43,4 @@ pub fn read_info(base: u64) -> Option<BootInfo> {
         tag += bytes.max(8).next_multiple_of(8);
     }
     Some(info)
-}
-
-fn read_memory_map(info: &mut BootInfo, tag: u64, bytes: u64) -> Option<()> {
-    let size = u64::from(read::<u32>(tag + 8)?).max(24);
-    let mut entry = tag + 16;
-    while entry + 24 <= tag + bytes {
-        info.add_memory(entry)?;
-        entry += size;
-    }
-    Some(())
 }

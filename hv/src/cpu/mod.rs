@@ -70,7 +70,7 @@ pub fn init_syscall(entry: VirtAddr) {
 pub fn report(features: &Features) {
     let brand = CpuId::new().get_processor_brand_string();
     fact("cpu", Finding::Ok, format_args!("{}", brand.as_ref().map_or("unknown", |brand| brand.as_str().trim())));
-    fact("nx", Finding::of(features.nx), format_args!("data is never executable"));
+    fact("nx", Finding::Ok, format_args!("data is never executable"));
     fact("smep", Finding::of(features.smep), format_args!("the hypervisor cannot execute domain memory"));
     fact("smap", Finding::of(features.smap), format_args!("the hypervisor cannot touch domain memory by accident"));
     fact("umip", Finding::of(features.umip), format_args!("ring 3 cannot read descriptor table addresses"));

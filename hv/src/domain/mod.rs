@@ -7,7 +7,7 @@ mod schedule;
 mod vcpus;
 
 pub use ending::{end, end_current};
-pub use native::{create, pause, set_entry, unpause};
+pub use native::{create, pause, set_entry, unpause, with_building};
 pub use policy::start;
 pub use schedule::{current_waits, resume, set_deadline, timer, usage, wake, yield_now};
 

@@ -5,7 +5,7 @@ use crate::{iommu, mm, pci, time};
 use crate::{system::system, traps::Frame};
 use core::mem::offset_of;
 use hv_core::authority::table::{FLAG_DRIVER, KIND_NATIVE};
-use hv_core::domain::{self, Wait};
+use hv_core::domain::{self, Domain, Wait};
 use hv_core::ids::{DomId, Hpa, Label, VcpuId};
 use hv_core::{error::Errno, machine::MachineMemory};
 use xen_abi::native::ADDRESS_LIMIT;
@@ -62,13 +62,18 @@ pub fn set_entry(id: DomId, rip: u64, rsp: u64, argument: u64) -> Result<(), Err
     if rip == 0 || rip >= ADDRESS_LIMIT || rsp > ADDRESS_LIMIT {
         return Err(Errno::EINVAL);
     }
-    system().domains.with(id, |domain| {
-        if !domain.is_building() {
-            return Err(Errno::EPERM);
-        }
+    with_building(id, |domain| {
         vcpus::set_frame(domain.slot(), Frame::start(rip, rsp, argument));
         Ok(())
-    })?
+    })
+}
+
+/// Acts on a domain that is being built.
+///
+/// # Errors
+/// `EPERM`: it is not. `ESRCH`. Else as `act`.
+pub fn with_building(id: DomId, act: impl FnOnce(&mut Domain) -> Result<(), Errno>) -> Result<(), Errno> {
+    system().domains.with(id, |domain| if domain.is_building() { act(domain) } else { Err(Errno::EPERM) })?
 }
 
 /// Seals a domain that is being built and lets it run, or resumes a paused one.

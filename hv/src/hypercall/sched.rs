@@ -22,10 +22,7 @@ pub fn serve(call: &Call) -> Outcome {
         }
         abi::SCHEDOP_BLOCK => block(call),
         abi::SCHEDOP_POLL => poll(call),
-        abi::SCHEDOP_SHUTDOWN => {
-            let op: abi::SchedShutdown = call.read(call.structure())?;
-            shutdown(op.reason)
-        }
+        abi::SCHEDOP_SHUTDOWN => shutdown(call.read(call.structure())?),
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -78,8 +75,8 @@ fn rearm(caller: DomId) {
     }
 }
 
-fn shutdown(reason: u32) -> Outcome {
-    let why = match reason {
+fn shutdown(op: abi::SchedShutdown) -> Outcome {
+    let why = match op.reason {
         abi::SHUTDOWN_POWEROFF => "power off",
         abi::SHUTDOWN_REBOOT => "restart",
         abi::SHUTDOWN_CRASH => "crashed",
@@ -87,6 +84,6 @@ fn shutdown(reason: u32) -> Outcome {
         // A domain that cannot be resumed does not suspend.
         _ => return Err(Errno::EINVAL),
     };
-    domain::end_current(Death::new(reason, format_args!("shutdown: {why}")));
+    domain::end_current(Death::new(op.reason, format_args!("shutdown: {why}")));
     Ok(Answer::Ended)
 }

@@ -6,7 +6,6 @@ pub mod layout;
 mod paging;
 
 pub use early::Plan;
-pub use heap::free_bytes as heap_free;
 pub use layout::direct;
 pub use paging::{DeviceMapping, MapError, UPPER_HALF, hypervisor_root, load_root};
 pub use paging::{map_device, map_firmware, map_stack};
