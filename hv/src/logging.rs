@@ -29,10 +29,7 @@ impl Write for Sink {
             // There is room now.
             let _ = ring.push_back(byte);
         }
-        if OWN_SERIAL.load(Ordering::Relaxed) {
-            return crate::serial::Serial.write_str(text);
-        }
-        Ok(())
+        if OWN_SERIAL.load(Ordering::Relaxed) { crate::serial::Serial.write_str(text) } else { Ok(()) }
     }
 }
 

@@ -23,9 +23,9 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
     logging::init();
     let features = Features::read()
         .unwrap_or_else(|| fail("cpu", format_args!("it lacks NX or SYSCALL"), "use a CPU made after 2005"));
-    let Some(info) = BootInfo::read(eax, information) else {
-        fail("boot loader", format_args!("neither PVH nor Multiboot2"), "use QEMU -kernel, or GRUB's multiboot2");
-    };
+    let info = BootInfo::read(eax, information).unwrap_or_else(|| {
+        fail("boot loader", format_args!("neither PVH nor Multiboot2"), "use QEMU -kernel, or GRUB's multiboot2")
+    });
     if info.option("debug-exit").is_some() {
         power::enable_debug_exit();
     }
@@ -35,17 +35,15 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
     // NX must be on before the final tables, which use it.
     cpu::init_control(&features);
     legacy::silence();
-    let plan = mm::init(&info).unwrap_or_else(|bytes| no_memory(bytes));
+    let plan = mm::init(&info).unwrap_or_else(|bytes| {
+        let what = format_args!("no {} MiB of free contiguous RAM between 1 MiB and 4 GiB", bytes >> 20);
+        fail("memory", what, "give the machine more memory (-m 512M)")
+    });
     BOOT.call_once(|| (features, info, plan));
     let stack = PerCpu::install()
         .unwrap_or_else(|why| fail("cpu", format_args!("no page tables left: {why:?}"), "report this"));
     cpu::init_syscall(traps::entry::syscall());
     traps::entry::switch_stack(stack, on_final_stack)
-}
-
-fn no_memory(bytes: u64) -> ! {
-    let what = format_args!("no {} MiB of free contiguous RAM between 1 MiB and 4 GiB", bytes >> 20);
-    fail("memory", what, "give the machine more memory (-m 512M)")
 }
 
 /// Start-up goes on with the final tables and stack.

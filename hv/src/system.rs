@@ -59,9 +59,8 @@ pub fn init(info: &BootInfo, plan: &Plan) {
     let (archive, bundle_start) = bundle_bytes(info, plan);
     let bundle = Bundle::new(archive).unwrap_or_else(|why| fail("bundle", format_args!("{why}"), REMEDY));
     fact("bundle", Finding::Ok, format_args!("{} files, {} KiB", bundle.files().count(), archive.len() >> 10));
-    let Some(policy_file) = bundle.find(POLICY_FILE) else {
-        fail("policy", format_args!("no file {POLICY_FILE} in the bundle"), REMEDY);
-    };
+    let file = bundle.find(POLICY_FILE);
+    let policy_file = file.unwrap_or_else(|| fail("policy", format_args!("no file {POLICY_FILE} in the bundle"), REMEDY));
     let policy = SealedPolicy::parse(policy_file.bytes);
     let policy = policy.unwrap_or_else(|why| fail("policy", format_args!("{why}"), REMEDY));
     let (labels, links) = (policy.labels(), policy.links().len());
@@ -86,9 +85,8 @@ fn make_frames(plan: &Plan) -> FrameTable {
 /// The boot loader's module, in the direct map.
 fn bundle_bytes(info: &BootInfo, plan: &Plan) -> (&'static [u8], Hpa) {
     const REMEDY: &str = "give QEMU -initrd BUNDLE, or GRUB module2 BUNDLE";
-    let Some(Region { start, end }) = info.bundle else {
-        fail("bundle", format_args!("the boot loader gave none"), REMEDY);
-    };
+    let bundle = info.bundle.clone();
+    let Region { start, end } = bundle.unwrap_or_else(|| fail("bundle", format_args!("the boot loader gave none"), REMEDY));
     let in_ram = plan.ram.iter().any(|run| run.start <= start && end <= run.end);
     if !in_ram || !start.is_multiple_of(mm::layout::PAGE) {
         fail("bundle", format_args!("at {start:#x} to {end:#x}: not in RAM or not on a page"), REMEDY);

@@ -30,11 +30,8 @@ multiboot2_header:
 multiboot2_header_end:
     .popsection
 
-    .pushsection .bss.boot_stack, "aw", @nobits
-    .balign 16
-    .skip 256 * 1024
-boot_stack_top:
-    .popsection
+    .local boot_stack
+    .comm boot_stack, 256 * 1024, 16
 
     .pushsection .boot.rodata, "a", @progbits
     .balign 8
@@ -100,7 +97,7 @@ boot_stop:
 
     .code64
 boot_long_mode:                     # the other segments are loaded by cpu::descriptors
-    movq $boot_stack_top, %rsp
+    movq $boot_stack + 256 * 1024, %rsp
     movl %ebp, %edi
     xorl %ebp, %ebp
     movabsq $hv_main, %rax

@@ -10,20 +10,12 @@ use zerocopy::FromBytes;
 pub const REGIONS_MAX: usize = 64;
 /// Command line bytes at most.
 pub const COMMAND_LINE_MAX: usize = 512;
-/// The early tables show physical memory up to here; what the boot loader hands over must lie below.
-const EARLY_LIMIT: u64 = 4 << 30;
 
 /// Type of RAM in the firmware's memory map.
 const TYPE_RAM: u32 = 1;
 
 /// A run of physical memory.
-#[derive(Clone, Copy, Debug)]
-pub struct Region {
-    /// First byte.
-    pub start: u64,
-    /// One past the last byte.
-    pub end: u64,
-}
+pub type Region = core::ops::Range<u64>;
 
 /// The boot loader's information.
 #[derive(Default)]
@@ -60,7 +52,7 @@ impl BootInfo {
         let end = start.saturating_add(bytes).min(layout::DIRECT_MAP_BYTES);
         if kind as u32 == TYPE_RAM && start < end {
             // A map with more regions than we keep costs RAM, not safety.
-            let _ = self.regions.push(Region { start, end });
+            let _ = self.regions.push(start..end);
         }
         Some(())
     }
@@ -82,7 +74,7 @@ impl BootInfo {
 
 /// Reads physical memory during boot.
 pub(super) fn read<T: FromBytes>(address: u64) -> Option<T> {
-    if address > EARLY_LIMIT - size_of::<T>() as u64 {
+    if address > layout::EARLY_LIMIT - size_of::<T>() as u64 {
         return None;
     }
     let pointer = layout::direct(PhysAddr::new(address)).as_ptr::<T>();

@@ -1,6 +1,6 @@
 //! Multiboot2 boot information: specification 2.0, section 3.6.
 
-use super::info::{BootInfo, Region, read};
+use super::info::{BootInfo, read};
 use x86_64::PhysAddr;
 
 const TAG_END: u32 = 0;
@@ -17,7 +17,7 @@ pub fn read_info(base: u64) -> Option<BootInfo> {
     let mut info = BootInfo { protocol: "Multiboot2", ..BootInfo::default() };
     let end = base + u64::from(read::<u32>(base)?);
     // The ACPI tags, which are read later, are copies inside of it.
-    info.loader = Some(Region { start: base, end });
+    info.loader = Some(base..end);
     let mut tag = base + 8;
     while tag + 8 <= end {
         let [kind, bytes]: [u32; 2] = read(tag)?;
@@ -27,7 +27,7 @@ pub fn read_info(base: u64) -> Option<BootInfo> {
             TAG_COMMAND_LINE => info.set_command_line(tag + 8),
             TAG_MODULE if info.bundle.is_none() => {
                 let [start, end] = read::<[u32; 2]>(tag + 8)?.map(u64::from);
-                info.bundle = Some(Region { start, end: end.max(start) });
+                info.bundle = Some(start..end.max(start));
             }
             TAG_MEMORY_MAP => {
                 let size = read::<u32>(tag + 8)?.max(ENTRY_BYTES as u32);

@@ -1,6 +1,6 @@
 //! The PVH boot protocol's information: Xen public `arch-x86/hvm/start_info.h`, `hvm_start_info`.
 
-use super::info::{BootInfo, Region, read};
+use super::info::{BootInfo, read};
 use x86_64::PhysAddr;
 
 /// `hvm_start_info.magic`.
@@ -16,7 +16,7 @@ pub fn read_info(base: u64) -> Option<BootInfo> {
     let [_, modules, list, command_line, rsdp, table, entries]: [u64; 7] = read(base)?;
     if modules >> 32 > 0 {
         let [start, bytes]: [u64; 2] = read(list)?;
-        info.bundle = Some(Region { start, end: start.saturating_add(bytes) });
+        info.bundle = Some(start..start.saturating_add(bytes));
     }
     if command_line != 0 {
         info.set_command_line(command_line);

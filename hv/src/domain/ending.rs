@@ -1,8 +1,7 @@
 //! The end of domains: at once for the domain, in bounded slices for what it had.
 
 use super::{current, raise_for_flag, schedule, vcpus};
-use crate::system::system;
-use crate::{irq, logging, mm, pci};
+use crate::{irq, logging, mm, pci, system::system};
 use heapless::Deque;
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use hv_core::domain::{Death, begin_destroy, destroy_slice};

@@ -1,8 +1,7 @@
 //! Native domains: made, sealed, paused.
 
 use super::{schedule, vcpus};
-use crate::{iommu, mm, pci, time};
-use crate::{system::system, traps::Frame};
+use crate::{iommu, mm, pci, system::system, time, traps::Frame};
 use core::mem::offset_of;
 use hv_core::authority::table::{FLAG_DRIVER, KIND_NATIVE};
 use hv_core::domain::{self, Domain, Wait};
@@ -46,7 +45,6 @@ fn write_clock(info: Hpa) {
     let clock = VcpuTimeInfo {
         version: 2,
         tsc_timestamp: scale.boot_tsc,
-        system_time: 0,
         tsc_to_system_mul: scale.multiplier,
         tsc_shift: scale.shift as i8,
         ..VcpuTimeInfo::default()

@@ -39,13 +39,10 @@ fn block(call: &Call) -> Outcome {
 
 fn poll(call: &Call) -> Outcome {
     let op: abi::SchedPoll = call.read(call.structure())?;
-    let count = op.nr_ports as usize;
-    if count > POLL_PORTS_MAX {
-        return Err(Errno::EINVAL);
-    }
     let mut numbers = [0u32; POLL_PORTS_MAX];
-    call.read_bytes(Gpa(op.ports), numbers[..count].as_mut_bytes())?;
-    let ports: Vec<Port, POLL_PORTS_MAX> = numbers[..count].iter().map(|number| Port(*number)).collect();
+    let numbers = numbers.get_mut(..op.nr_ports as usize).ok_or(Errno::EINVAL)?;
+    call.read_bytes(Gpa(op.ports), numbers.as_mut_bytes())?;
+    let ports: Vec<Port, POLL_PORTS_MAX> = numbers.iter().map(|number| Port(*number)).collect();
     rearm(call.caller);
     let system = system();
     if !system.domains.with(call.caller, |domain| domain.poll(VcpuId(0), &ports, &system.machine))?? {

@@ -3,14 +3,12 @@
 //! The heap is one contiguous run of RAM below 4 GiB (the early tables show no more). What neither the image, the bundle
 //! nor the heap takes becomes the frames that domains are made of.
 
-use super::layout::{self, LARGE_PAGE, PAGE, page_down, page_up};
+use super::layout::{self, EARLY_LIMIT, LARGE_PAGE, PAGE, page_down, page_up};
 use crate::boot::info::{BootInfo, REGIONS_MAX, Region};
 use heapless::Vec;
 
 /// Memory below this is left alone: firmware data, boot loader structures, start-up code of more CPUs.
 const LOW_MEMORY: u64 = 0x10_0000;
-/// Physical addresses that the heap must lie below.
-const HEAP_LIMIT: u64 = 4 << 30;
 /// Heap for page tables beyond what the direct map needs: devices, stacks. And for the stacks.
 const TABLE_SPARE: u64 = 128 * PAGE;
 /// Heap that the domains' own structures need at least.
@@ -46,36 +44,36 @@ impl Plan {
         for region in &info.regions {
             ram_bytes += region.end - region.start;
             ram_end = ram_end.max(region.end);
-            add(&mut ram, Region { start: page_up(region.start), end: page_down(region.end) });
+            add(&mut ram, page_up(region.start)..page_down(region.end));
         }
         let image = layout::image();
-        reserve(&mut ram, image);
+        reserve(&mut ram, &image);
         let mut usable = ram.clone();
-        reserve(&mut usable, Region { start: 0, end: LOW_MEMORY });
+        reserve(&mut usable, &(0..LOW_MEMORY));
         for run in info.bundle.iter().chain(&info.loader) {
-            reserve(&mut usable, Region { start: page_down(run.start), end: page_up(run.end) });
+            reserve(&mut usable, &(page_down(run.start)..page_up(run.end)));
         }
         let tables = TABLE_SPARE + (ram_bytes / LARGE_PAGE / 512 + 2 * REGIONS_MAX as u64) * PAGE;
         let wanted = page_up(HEAP_BASE_BYTES + ram_bytes / HEAP_SHARE + ram_end / PAGE * FRAME_ENTRY + tables);
-        let holds_heap = |run: &&Region| run.end.min(HEAP_LIMIT).saturating_sub(run.start) >= wanted;
+        let holds_heap = |run: &&Region| run.end.min(EARLY_LIMIT).saturating_sub(run.start) >= wanted;
         let start = usable.iter().find(holds_heap).ok_or(wanted)?.start;
-        let heap = Region { start, end: start + wanted };
-        reserve(&mut usable, heap);
+        let heap = start..start + wanted;
+        reserve(&mut usable, &heap);
         Ok(Self { ram, usable, ram_bytes, ram_end, image, heap })
     }
 }
 
 /// Adds a run. An empty one is none; one that does not fit in the list is given up.
 fn add(usable: &mut Runs, run: Region) {
-    if run.start < run.end {
+    if !run.is_empty() {
         let _ = usable.push(run);
     }
 }
 
 /// Takes a range out of the usable runs. It may overlap any number of them.
-fn reserve(usable: &mut Runs, range: Region) {
+fn reserve(usable: &mut Runs, range: &Region) {
     for run in core::mem::take(usable) {
-        add(usable, Region { start: run.start, end: run.end.min(range.start) });
-        add(usable, Region { start: run.start.max(range.end), end: run.end });
+        add(usable, run.start..run.end.min(range.start));
+        add(usable, run.start.max(range.end)..run.end);
     }
 }

@@ -15,6 +15,8 @@ use x86_64::{PhysAddr, VirtAddr};
 pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
 /// One past the highest physical address that the direct map can show (64 TiB).
 pub const DIRECT_MAP_BYTES: u64 = 0x4000_0000_0000;
+/// The early tables show physical memory up to here: what the boot loader hands over, and the heap, must lie below.
+pub const EARLY_LIMIT: u64 = 4 << 30;
 /// First address for device mappings.
 pub const DEVICE_BASE: u64 = 0xffff_c000_0000_0000;
 /// First address for stacks.
@@ -38,7 +40,7 @@ unsafe extern "C" {
 /// The image in physical memory.
 pub fn image() -> Region {
     // The symbols are addresses only; nothing is read through them.
-    Region { start: &raw const image_start as u64, end: &raw const data_end as u64 - KERNEL_BASE }
+    &raw const image_start as u64..&raw const data_end as u64 - KERNEL_BASE
 }
 
 /// Where the image's parts begin: text, read-only data, data; and where the last one ends. All page aligned.

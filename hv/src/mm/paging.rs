@@ -62,11 +62,11 @@ impl Tables {
         let depth = if flags.contains(Flags::HUGE_PAGE) { 2 } else { 3 };
         let mut table = self.root;
         for index in &indices[..depth] {
-            if self.table(table)[*index].is_unused() {
-                let next = take_page()?;
-                self.table(table)[*index].set_addr(next, Flags::PRESENT | Flags::WRITABLE);
+            let entry = &mut self.table(table)[*index];
+            if entry.is_unused() {
+                entry.set_addr(take_page()?, Flags::PRESENT | Flags::WRITABLE);
             }
-            table = self.table(table)[*index].addr();
+            table = entry.addr();
         }
         self.table(table)[indices[depth]].set_addr(frame, flags | Flags::GLOBAL | Flags::PRESENT);
         Ok(())
@@ -90,8 +90,8 @@ impl Tables {
         let (next_device, next_stack) = (VirtAddr::new(DEVICE_BASE), VirtAddr::new(layout::STACK_BASE));
         let mut tables = Self { root: take_page()?, next_device, next_stack };
         for region in [next_device, next_stack] {
-            let (root, next) = (tables.root, take_page()?);
-            tables.table(root)[region.p4_index()].set_addr(next, Flags::PRESENT | Flags::WRITABLE);
+            let entry = &mut tables.table(tables.root)[region.p4_index()];
+            entry.set_addr(take_page()?, Flags::PRESENT | Flags::WRITABLE);
         }
         for run in ram {
             let frame = PhysAddr::new(run.start);

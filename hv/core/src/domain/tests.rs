@@ -6,7 +6,7 @@ use super::*;
 use crate::error::Errno;
 use crate::ids::{Gfn, Mfn, SLOTS};
 use crate::space::{Page, PageKind, Progress, Rights};
-use crate::testing::{FRAMES, NoDevices, OWN, TableBuilder, World};
+use crate::testing::{FRAMES, OWN, TableBuilder, World, no_devices};
 
 #[test]
 fn a_domain_is_built_runs_pauses_and_ends() {

@@ -1,7 +1,6 @@
 //! Event channels: every error, the bits, the waits.
 
 use proptest::prelude::*;
-use xen_abi::event_channel as abi;
 use xen_abi::xen::{NR_VIRQS, VIRQ_CON_RING, VIRQ_CONSOLE, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER};
 
 use super::*;

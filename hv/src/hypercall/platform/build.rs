@@ -68,10 +68,7 @@ pub fn seed_grant(op: abi::SeedGrant) -> Result<(), Errno> {
 }
 
 pub fn set_entry(op: abi::SetEntry) -> Result<(), Errno> {
-    if op.reserved != 0 {
-        return Err(Errno::EINVAL);
-    }
-    domain::set_entry(domid(op.domid)?, op.rip, op.rsp, op.argument)
+    if op.reserved == 0 { domain::set_entry(domid(op.domid)?, op.rip, op.rsp, op.argument) } else { Err(Errno::EINVAL) }
 }
 
 pub fn assign_device(op: abi::AssignDevice) -> Result<(), Errno> {
