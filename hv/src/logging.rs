@@ -29,6 +29,7 @@ impl Write for Sink {
             // There is room now.
             let _ = ring.push_back(byte);
         }
+        drop(ring);
         if OWN_SERIAL.load(Ordering::Relaxed) { crate::serial::Serial.write_str(text) } else { Ok(()) }
     }
 }
