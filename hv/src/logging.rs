@@ -3,19 +3,14 @@
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
+use heapless::Deque;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use spin::Mutex;
 
 const RING_BYTES: usize = 64 * 1024;
 
-/// The newest [`RING_BYTES`] of log text. Positions count bytes since boot.
-struct Ring {
-    bytes: [u8; RING_BYTES],
-    written: u64,
-    read: u64,
-}
-
-static RING: Mutex<Ring> = Mutex::new(Ring { bytes: [0; RING_BYTES], written: 0, read: 0 });
+/// The newest log text that was not read yet.
+static RING: Mutex<Deque<u8, RING_BYTES>> = Mutex::new(Deque::new());
 /// Whether the hypervisor still writes to the serial line itself.
 static OWN_SERIAL: AtomicBool = AtomicBool::new(true);
 /// Text came since the reader was told last.
@@ -24,45 +19,39 @@ static NEWS: AtomicBool = AtomicBool::new(false);
 /// The log, and the formatter's way into it.
 struct Sink;
 
-impl Ring {
-    fn push(&mut self, text: &str) {
-        for byte in text.bytes() {
-            self.bytes[(self.written % RING_BYTES as u64) as usize] = byte;
-            self.written += 1;
-        }
-        self.read = self.read.max(self.written.saturating_sub(RING_BYTES as u64));
-    }
-}
-
 impl Write for Sink {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        RING.lock().push(text);
-        if OWN_SERIAL.load(Ordering::Relaxed) {
-            return crate::serial::Serial.write_str(text);
+        let mut ring = RING.lock();
+        for byte in text.bytes() {
+            if ring.is_full() {
+                ring.pop_front();
+            }
+            // There is room now.
+            let _ = ring.push_back(byte);
         }
-        Ok(())
+        drop(ring);
+        if OWN_SERIAL.load(Ordering::Relaxed) { crate::serial::Serial.write_str(text) } else { Ok(()) }
     }
 }
 
 impl Log for Sink {
-    fn enabled(&self, metadata: &Metadata) -> bool {
-        metadata.level() <= log::max_level()
+    /// The macros of `log` have looked at the level already.
+    fn enabled(&self, _: &Metadata) -> bool {
+        true
     }
 
     fn log(&self, record: &Record) {
-        if self.enabled(record.metadata()) {
-            let mark = match record.level() {
-                Level::Error => "error: ",
-                Level::Warn => "warning: ",
-                Level::Info => "",
-                Level::Debug | Level::Trace => "debug: ",
-            };
-            let micros = crate::time::now().as_nanos() / 1000;
-            let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
-            // The sink cannot fail.
-            let _ = writeln!(Sink, "[{seconds:5}.{micros:06}] hv: {mark}{}", record.args());
-            NEWS.store(true, Ordering::Relaxed);
-        }
+        let mark = match record.level() {
+            Level::Error => "error: ",
+            Level::Warn => "warning: ",
+            Level::Info => "",
+            Level::Debug | Level::Trace => "debug: ",
+        };
+        let micros = crate::time::now().as_nanos() / 1000;
+        let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
+        // The sink cannot fail.
+        let _ = writeln!(Sink, "[{seconds:5}.{micros:06}] hv: {mark}{}", record.args());
+        NEWS.store(true, Ordering::Relaxed);
     }
 
     fn flush(&self) {}
@@ -83,18 +72,14 @@ pub fn init() {
     log::set_max_level(LevelFilter::Info);
 }
 
-/// Who writes to the serial line.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum SerialOwner {
-    /// The hypervisor itself: the line is polled.
-    Hypervisor,
-    /// The console domain, from the ring.
-    Console,
+/// Leaves the serial line to the console domain, which writes what it reads from the ring.
+pub fn give_serial_away() {
+    OWN_SERIAL.store(false, Ordering::Relaxed);
 }
 
-/// Hands the serial line over, or takes it back.
-pub fn set_serial_owner(owner: SerialOwner) {
-    OWN_SERIAL.store(owner == SerialOwner::Hypervisor, Ordering::Relaxed);
+/// The hypervisor writes to the serial line itself again.
+pub fn take_serial_back() {
+    OWN_SERIAL.store(true, Ordering::Relaxed);
 }
 
 /// Whether lines came since [`take_news`].
@@ -111,10 +96,6 @@ pub fn take_news() -> bool {
 /// Takes the oldest unread text; answers its length.
 pub fn read(buffer: &mut [u8]) -> usize {
     let mut ring = RING.lock();
-    let count = buffer.len().min((ring.written - ring.read) as usize);
-    for byte in &mut buffer[..count] {
-        *byte = ring.bytes[(ring.read % RING_BYTES as u64) as usize];
-        ring.read += 1;
-    }
-    count
+    let bytes = core::iter::from_fn(|| ring.pop_front());
+    buffer.iter_mut().zip(bytes).map(|(to, byte)| *to = byte).count()
 }

@@ -88,18 +88,13 @@ impl MachineMemory for Bare {
     }
 
     fn zero(&self, frame: Mfn) {
-        // SAFETY: a whole frame of RAM that holds no Rust object is written, 64 bytes a step.
-        unsafe {
-            core::arch::asm!(
-                "2: mov [{at}], {zero}", "mov [{at} + 8], {zero}", "mov [{at} + 16], {zero}", "mov [{at} + 24], {zero}",
-                "mov [{at} + 32], {zero}", "mov [{at} + 40], {zero}", "mov [{at} + 48], {zero}", "mov [{at} + 56], {zero}",
-                "add {at}, 64",
-                "dec {steps}",
-                "jnz 2b",
-                at = inout(reg) at(frame.base()).as_mut_ptr::<u8>() => _, steps = inout(reg) PAGE_BYTES / 64 => _,
-                zero = in(reg) 0u64,
-                options(nostack),
-            );
+        // SAFETY: a frame of RAM that holds no Rust object but, through this call, plain words.
+        let words: &[AtomicU64; PAGE_BYTES as usize / 8] = unsafe { &*at(frame.base()).as_ptr() };
+        // The inner loop has a fixed length, so it becomes eight stores.
+        for line in words.as_chunks::<8>().0 {
+            for word in line {
+                word.store(0, Ordering::Release);
+            }
         }
     }
 

@@ -8,12 +8,11 @@ use spin::Once;
 /// ACPI's power management timer where the firmware does not say (QEMU, most PCs).
 const PM_TIMER_PORT: u16 = 0x608;
 
-static INFO: Once<BootInfo> = Once::new();
-static PLAN: Once<mm::Plan> = Once::new();
+static BOOT: Once<(Features, BootInfo, mm::Plan)> = Once::new();
 
 /// What the boot loader told.
 pub fn boot_info() -> Option<&'static BootInfo> {
-    INFO.get()
+    BOOT.get().map(|(_, info, _)| info)
 }
 
 /// The first Rust code, on the boot stack and the boot tables. `eax` and `information` are the boot loader's EAX, EBX.
@@ -22,14 +21,11 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
     time::init_early();
     serial::init();
     logging::init();
-    let features = Features::read();
-    if !features.nx || !features.syscall {
-        fail("cpu", format_args!("it lacks NX or SYSCALL"), "use a CPU made after 2005");
-    }
-    let Some(info) = BootInfo::read(eax, information) else {
-        fail("boot loader", format_args!("neither PVH nor Multiboot2"), "use QEMU -kernel, or GRUB's multiboot2");
-    };
-    let info = INFO.call_once(|| info);
+    let features = Features::read()
+        .unwrap_or_else(|| fail("cpu", format_args!("it lacks NX or SYSCALL"), "use a CPU made after 2005"));
+    let info = BootInfo::read(eax, information).unwrap_or_else(|| {
+        fail("boot loader", format_args!("neither PVH nor Multiboot2"), "use QEMU -kernel, or GRUB's multiboot2")
+    });
     if info.option("debug-exit").is_some() {
         power::enable_debug_exit();
     }
@@ -39,27 +35,25 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
     // NX must be on before the final tables, which use it.
     cpu::init_control(&features);
     legacy::silence();
-    PLAN.call_once(|| mm::init(info).unwrap_or_else(|bytes| no_memory(bytes)));
+    let plan = mm::init(&info).unwrap_or_else(|bytes| {
+        let what = format_args!("no {} MiB of free contiguous RAM between 1 MiB and 4 GiB", bytes >> 20);
+        fail("memory", what, "give the machine more memory (-m 512M)")
+    });
+    BOOT.call_once(|| (features, info, plan));
     let stack = PerCpu::install()
         .unwrap_or_else(|why| fail("cpu", format_args!("no page tables left: {why:?}"), "report this"));
     cpu::init_syscall(traps::entry::syscall());
     traps::entry::switch_stack(stack, on_final_stack)
 }
 
-fn no_memory(bytes: u64) -> ! {
-    let what = format_args!("no {} MiB of free contiguous RAM between 1 MiB and 4 GiB", bytes >> 20);
-    fail("memory", what, "give the machine more memory (-m 512M)")
-}
-
 /// Start-up goes on with the final tables and stack.
 extern "C" fn on_final_stack() -> ! {
-    let features = Features::read();
-    let (Some(info), Some(plan)) = (boot_info(), PLAN.get()) else { power::halt() };
+    let Some((features, info, plan)) = BOOT.get() else { power::halt() };
     log::info!("Bulkhead {}", env!("CARGO_PKG_VERSION"));
     fact("boot loader", Finding::Ok, format_args!("{}, command line \"{}\"", info.protocol, info.command_line));
-    cpu::report(&features);
+    cpu::report(features);
     let facts = acpi::init(info.rsdp);
-    start_clock(&features, facts.pm_timer.unwrap_or(PM_TIMER_PORT));
+    start_clock(features, facts.pm_timer.unwrap_or(PM_TIMER_PORT));
     system::init(info, plan);
     pci::init(facts);
     iommu::init(facts);
@@ -70,12 +64,9 @@ extern "C" fn on_final_stack() -> ! {
 
 /// Starts the APIC and the clock.
 fn start_clock(features: &Features, pm_timer: u16) {
-    if let Err(why) = apic::init(features) {
-        fail("apic", format_args!("cannot map it: {why:?}"), "report this");
-    }
-    let Some(rates) = time::calibrate(pm_timer) else {
-        fail("clock", format_args!("the ACPI timer does not count"), "enable ACPI");
-    };
+    apic::init(features).unwrap_or_else(|why| fail("apic", format_args!("cannot map it: {why:?}"), "report this"));
+    let rates = time::calibrate(pm_timer)
+        .unwrap_or_else(|| fail("clock", format_args!("the ACPI timer does not count"), "enable ACPI"));
     time::set_khz(features.tsc_khz.unwrap_or(rates.tsc_khz));
     apic::enable_timer(features, rates.apic_khz);
     let source = if features.tsc_khz.is_some() { "CPUID" } else { "the ACPI timer" };

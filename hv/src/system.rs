@@ -5,13 +5,13 @@ use crate::boot::report::{Finding, fact, fail};
 use crate::machine::Bare;
 use crate::mm::{self, Plan};
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use core::sync::atomic::AtomicU32;
 use hv_core::bundle::{Bundle, File};
 use hv_core::domain::{DomainTable, Env};
-use hv_core::ids::{Hpa, Mfn};
+use hv_core::ids::Hpa;
 use hv_core::{authority::SealedPolicy, frames::FrameTable};
 use spin::Once;
+use x86_64::PhysAddr;
 
 /// Name of the compiled policy in the bundle.
 pub const POLICY_FILE: &str = "policy.table";
@@ -54,14 +54,13 @@ pub fn system() -> &'static System {
 /// Makes the frame table, reads the bundle and seals the policy. Each failure ends the boot with its reason.
 pub fn init(info: &BootInfo, plan: &Plan) {
     let frames = make_frames(plan);
-    let (ram, free, heap) = (plan.ram_bytes >> 20, frames.free() >> 8, mm::heap_free() >> 10);
+    let (ram, free, heap) = (plan.ram_bytes >> 20, frames.free() >> 8, (plan.heap.end - plan.heap.start) >> 10);
     fact("memory", Finding::Ok, format_args!("{ram} MiB, {free} MiB free for domains, {heap} KiB heap"));
-    let (archive, bundle_start) = bundle_bytes(info);
+    let (archive, bundle_start) = bundle_bytes(info, plan);
     let bundle = Bundle::new(archive).unwrap_or_else(|why| fail("bundle", format_args!("{why}"), REMEDY));
     fact("bundle", Finding::Ok, format_args!("{} files, {} KiB", bundle.files().count(), archive.len() >> 10));
-    let Some(policy_file) = bundle.find(POLICY_FILE) else {
-        fail("policy", format_args!("no file {POLICY_FILE} in the bundle"), REMEDY);
-    };
+    let file = bundle.find(POLICY_FILE);
+    let policy_file = file.unwrap_or_else(|| fail("policy", format_args!("no file {POLICY_FILE} in the bundle"), REMEDY));
     let policy = SealedPolicy::parse(policy_file.bytes);
     let policy = policy.unwrap_or_else(|why| fail("policy", format_args!("{why}"), REMEDY));
     let (labels, links) = (policy.labels(), policy.links().len());
@@ -71,12 +70,10 @@ pub fn init(info: &BootInfo, plan: &Plan) {
 }
 
 fn make_frames(plan: &Plan) -> FrameTable {
-    let entries = Mfn(plan.ram_end.div_ceil(mm::layout::PAGE)).0;
-    let mut storage = Vec::new();
-    storage.resize_with(entries as usize, || AtomicU32::new(0));
-    let frames = FrameTable::new(Box::leak(storage.into_boxed_slice()));
+    let entries = (0..plan.ram_end.div_ceil(mm::layout::PAGE)).map(|_| AtomicU32::new(0));
+    let frames = FrameTable::new(Box::leak(entries.collect::<Box<[_]>>()));
     let range = |run: &Region| Hpa(run.start).mfn()..Hpa(run.end).mfn();
-    for run in &plan.own {
+    for run in [&plan.image, &plan.heap] {
         frames.add_hypervisor(range(run));
     }
     for run in &plan.usable {
@@ -86,16 +83,16 @@ fn make_frames(plan: &Plan) -> FrameTable {
 }
 
 /// The boot loader's module, in the direct map.
-fn bundle_bytes(info: &BootInfo) -> (&'static [u8], Hpa) {
+fn bundle_bytes(info: &BootInfo, plan: &Plan) -> (&'static [u8], Hpa) {
     const REMEDY: &str = "give QEMU -initrd BUNDLE, or GRUB module2 BUNDLE";
-    let Some((start, bytes)) = info.bundle else { fail("bundle", format_args!("the boot loader gave none"), REMEDY) };
-    let end = start.as_u64().saturating_add(bytes);
-    let in_ram = info.regions.iter().any(|run| run.start <= start.as_u64() && end <= run.end);
-    if !in_ram || !start.is_aligned(mm::layout::PAGE) {
-        fail("bundle", format_args!("at {start:#x}, {bytes} bytes: not in RAM or not on a page"), REMEDY);
+    let bundle = info.bundle.clone();
+    let Region { start, end } = bundle.unwrap_or_else(|| fail("bundle", format_args!("the boot loader gave none"), REMEDY));
+    let in_ram = plan.ram.iter().any(|run| run.start <= start && end <= run.end);
+    if !in_ram || !start.is_multiple_of(mm::layout::PAGE) {
+        fail("bundle", format_args!("at {start:#x} to {end:#x}: not in RAM or not on a page"), REMEDY);
     }
     // SAFETY: the run is RAM, shown by the direct map, and was reserved in the plan: it never becomes a frame of
     // anyone, and domains can map it read-only at most, so it does not change.
-    let archive = unsafe { core::slice::from_raw_parts(mm::direct(start).as_ptr(), bytes as usize) };
-    (archive, Hpa(start.as_u64()))
+    let archive = unsafe { core::slice::from_raw_parts(mm::direct(PhysAddr::new(start)).as_ptr(), (end - start) as usize) };
+    (archive, Hpa(start))
 }

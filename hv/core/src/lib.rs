@@ -28,7 +28,6 @@ pub mod grant;
 pub mod ids;
 pub mod iommu;
 pub mod machine;
-mod operation;
 pub mod pci;
 pub mod sched;
 pub mod space;

@@ -23,7 +23,7 @@ use crate::ids::{DomId, Gfn, Gpa, GrantRef, Handle, Hpa, Mfn, PAGE_BYTES, Port};
 use crate::machine::MachineMemory;
 use crate::space::Rights;
 use crate::testing::injection;
-use crate::testing::{NoDevices, OWN, OWN_PAGES, World};
+use crate::testing::{OWN, OWN_PAGES, World, no_devices};
 use crate::{events, ids};
 
 const LABELS: u16 = 3;
@@ -275,7 +275,7 @@ impl Model {
         let Some(id) = self.id(label).filter(|&id| self.world.life(id) == Some(Life::Dying)) else {
             return;
         };
-        let progress = domain::destroy_slice(&self.world.env(), id, &mut NoDevices).unwrap();
+        let progress = domain::destroy_slice(&self.world.env(), id, no_devices).unwrap();
         // Its mappings may be gone by now, all or some: the model follows by what is still there.
         let gone = progress == crate::space::Progress::Done;
         let world = &self.world;

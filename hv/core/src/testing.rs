@@ -9,7 +9,7 @@ use std::vec::Vec;
 use zerocopy::IntoBytes;
 
 use crate::authority::{SealedPolicy, crc32, table};
-use crate::domain::{self, Death, DeviceRelease, DomainTable, Env, Life};
+use crate::domain::{self, Death, DomainTable, Env, Life};
 use crate::frames::{FrameTable, State};
 use crate::ids::{DomId, Gfn, Hpa, Label, Mfn, PAGE_BYTES};
 use crate::machine::{FlushScope, Machine, MachineMemory};
@@ -210,12 +210,8 @@ pub fn seal(bytes: &mut [u8]) {
 }
 
 /// No devices to release.
-pub struct NoDevices;
-
-impl DeviceRelease for NoDevices {
-    fn release_devices(&mut self, _: DomId) -> Progress {
-        Progress::Done
-    }
+pub fn no_devices(_: DomId) -> Progress {
+    Progress::Done
 }
 
 /// Everything that operations need.
@@ -301,7 +297,7 @@ impl World {
 
     pub fn finish_destroy(&self, id: DomId) -> u32 {
         for slices in 1..10_000 {
-            if domain::destroy_slice(&self.env(), id, &mut NoDevices).unwrap() == Progress::Done {
+            if domain::destroy_slice(&self.env(), id, no_devices).unwrap() == Progress::Done {
                 return slices;
             }
         }

@@ -24,30 +24,19 @@ global_asm!(
 multiboot2_header:
     .long 0xe85250d6, 0, multiboot2_header_end - multiboot2_header
     .long -(0xe85250d6 + 0 + (multiboot2_header_end - multiboot2_header))
-    .balign 8
-    .short 3, 0                     # entry address
-    .long 12
-    .long boot_entry
-    .balign 8
-    .short 6, 0                     # modules on page boundaries
-    .long 8
-    .balign 8
-    .short 0, 0                     # end
-    .long 8
+    .long 3, 12, boot_entry, 0      # tag: entry address, padded to 8 bytes
+    .long 6, 8                      # tag: modules on page boundaries
+    .long 0, 8                      # the end of the tags
 multiboot2_header_end:
     .popsection
 
-    .pushsection .bss.boot_stack, "aw", @nobits
-    .balign 16
-    .skip 256 * 1024
-boot_stack_top:
-    .popsection
+    .local boot_stack
+    .comm boot_stack, 256 * 1024, 16
 
     .pushsection .boot.rodata, "a", @progbits
     .balign 8
 boot_gdt:
-    .quad 0
-    .quad 0x00af9a000000ffff        # 64-bit code, ring 0
+    .quad 0, 0x00af9a000000ffff     # null; 64-bit code, ring 0
 boot_gdt_pointer:
     .short boot_gdt_pointer - boot_gdt - 1
     .long boot_gdt
@@ -58,12 +47,10 @@ boot_pml4:                          # entries: present, writable
     .skip 255 * 8
     .quad boot_pdpt + 3
     .skip 254 * 8
-    .quad boot_pdpt_high + 3
-boot_pdpt:
+    .quad boot_pdpt + 3
+boot_pdpt:                          # the first 4 GiB; the last but one is for the image
     .quad boot_pd + 3, boot_pd + 0x1003, boot_pd + 0x2003, boot_pd + 0x3003
-    .skip 508 * 8
-boot_pdpt_high:
-    .skip 510 * 8
+    .skip 506 * 8
     .quad boot_pd + 3, 0
 boot_pd:                            # 2,048 large pages, 4 GiB
     page = 0x83
@@ -110,7 +97,7 @@ boot_stop:
 
     .code64
 boot_long_mode:                     # the other segments are loaded by cpu::descriptors
-    movq $boot_stack_top, %rsp
+    movq $boot_stack + 256 * 1024, %rsp
     movl %ebp, %edi
     xorl %ebp, %ebp
     movabsq $hv_main, %rax

@@ -4,22 +4,18 @@ use super::{multiboot2, pvh};
 use crate::mm::layout;
 use heapless::{String, Vec};
 use x86_64::PhysAddr;
+use zerocopy::FromBytes;
 
 /// Regions of the firmware's memory map at most; more are ignored (RAM in them is not used).
 pub const REGIONS_MAX: usize = 64;
 /// Command line bytes at most.
 pub const COMMAND_LINE_MAX: usize = 512;
-/// The early tables show physical memory up to here; what the boot loader hands over must lie below.
-const EARLY_LIMIT: u64 = 4 << 30;
 
-/// A run of RAM.
-#[derive(Clone, Copy, Debug)]
-pub struct Region {
-    /// First byte.
-    pub start: u64,
-    /// One past the last byte.
-    pub end: u64,
-}
+/// Type of RAM in the firmware's memory map.
+const TYPE_RAM: u32 = 1;
+
+/// A run of physical memory.
+pub type Region = core::ops::Range<u64>;
 
 /// The boot loader's information.
 #[derive(Default)]
@@ -30,10 +26,10 @@ pub struct BootInfo {
     pub regions: Vec<Region, REGIONS_MAX>,
     /// The hypervisor's command line.
     pub command_line: String<COMMAND_LINE_MAX>,
-    /// The bundle: physical address and bytes.
-    pub bundle: Option<(PhysAddr, u64)>,
-    /// Where the boot loader's own structures lie that are still needed: physical address and bytes.
-    pub loader: Option<(PhysAddr, u64)>,
+    /// The bundle.
+    pub bundle: Option<Region>,
+    /// Where the boot loader's own structures lie that are still needed.
+    pub loader: Option<Region>,
     /// ACPI's root pointer, when the loader knows it.
     pub rsdp: Option<PhysAddr>,
 }
@@ -41,27 +37,29 @@ pub struct BootInfo {
 impl BootInfo {
     /// Reads what the loader left at `address`. `None`: neither protocol's magic is there.
     pub fn read(eax: u32, address: u32) -> Option<Self> {
-        if read_u32(u64::from(address)) == Some(pvh::MAGIC) {
-            pvh::read(u64::from(address))
-        } else if eax == super::entry::MULTIBOOT2_MAGIC {
-            multiboot2::read(u64::from(address))
-        } else {
-            None
+        let address = u64::from(address);
+        match read(address)? {
+            pvh::MAGIC => pvh::read_info(address),
+            _ if eax == super::entry::MULTIBOOT2_MAGIC => multiboot2::read_info(address),
+            _ => None,
         }
     }
 
-    /// Adds RAM from the firmware's memory map.
-    pub(super) fn add_ram(&mut self, start: u64, bytes: u64) {
+    /// Adds what the memory map's entry at `entry` describes, if that is RAM. Both protocols hand on the firmware's
+    /// entries: first byte and bytes (64 bits each), type (32 bits).
+    pub(super) fn add_memory(&mut self, entry: u64) -> Option<()> {
+        let [start, bytes, kind]: [u64; 3] = read(entry)?;
         let end = start.saturating_add(bytes).min(layout::DIRECT_MAP_BYTES);
-        if start < end {
+        if kind as u32 == TYPE_RAM && start < end {
             // A map with more regions than we keep costs RAM, not safety.
-            let _ = self.regions.push(Region { start, end });
+            let _ = self.regions.push(start..end);
         }
+        Some(())
     }
 
     /// Copies the NUL-terminated command line at `address`.
     pub(super) fn set_command_line(&mut self, address: u64) {
-        let text = (address..).map_while(read::<1>).map(|[byte]| byte).take_while(|byte| matches!(byte, 0x20..=0x7e));
+        let text = (address..).map_while(read::<u8>).take_while(|byte| matches!(byte, 0x20..=0x7e));
         self.command_line = text.take(COMMAND_LINE_MAX).map(char::from).collect();
     }
 
@@ -74,23 +72,13 @@ impl BootInfo {
     }
 }
 
-/// Reads bytes of physical memory during boot.
-fn read<const BYTES: usize>(address: u64) -> Option<[u8; BYTES]> {
-    if address > EARLY_LIMIT - BYTES as u64 {
+/// Reads physical memory during boot.
+pub(super) fn read<T: FromBytes>(address: u64) -> Option<T> {
+    if address > layout::EARLY_LIMIT - size_of::<T>() as u64 {
         return None;
     }
-    let pointer = layout::direct(PhysAddr::new(address)).as_ptr::<[u8; BYTES]>();
-    // SAFETY: the early tables map all physical addresses below EARLY_LIMIT in the direct map, readable; bytes need no
-    // alignment; no Rust object lies there whose reference this could break, as it only reads.
-    Some(unsafe { pointer.read_volatile() })
-}
-
-/// Reads four bytes, little-endian.
-pub(super) fn read_u32(address: u64) -> Option<u32> {
-    read(address).map(u32::from_le_bytes)
-}
-
-/// Reads eight bytes, little-endian.
-pub(super) fn read_u64(address: u64) -> Option<u64> {
-    read(address).map(u64::from_le_bytes)
+    let pointer = layout::direct(PhysAddr::new(address)).as_ptr::<T>();
+    // SAFETY: the early tables map all physical addresses below EARLY_LIMIT in the direct map, readable; any bytes are a
+    // value of `T`; no Rust object lies there whose reference this could break, as it only reads.
+    Some(unsafe { pointer.read_unaligned() })
 }

@@ -1,6 +1,6 @@
 //! Multiboot2 boot information: specification 2.0, section 3.6.
 
-use super::info::{BootInfo, read_u32, read_u64};
+use super::info::{BootInfo, read};
 use x86_64::PhysAddr;
 
 const TAG_END: u32 = 0;
@@ -9,25 +9,32 @@ const TAG_MODULE: u32 = 3;
 const TAG_MEMORY_MAP: u32 = 6;
 const TAG_ACPI_OLD: u32 = 14;
 const TAG_ACPI_NEW: u32 = 15;
-const TYPE_RAM: u32 = 1;
+/// Bytes of a memory map entry at least.
+const ENTRY_BYTES: u64 = 24;
 
 /// Copies the tags that matter.
-pub fn read(base: u64) -> Option<BootInfo> {
+pub fn read_info(base: u64) -> Option<BootInfo> {
     let mut info = BootInfo { protocol: "Multiboot2", ..BootInfo::default() };
-    let end = base + u64::from(read_u32(base)?);
+    let end = base + u64::from(read::<u32>(base)?);
     // The ACPI tags, which are read later, are copies inside of it.
-    info.loader = Some((PhysAddr::new(base), end - base));
+    info.loader = Some(base..end);
     let mut tag = base + 8;
     while tag + 8 <= end {
-        let (kind, bytes) = (read_u32(tag)?, u64::from(read_u32(tag + 4)?));
+        let [kind, bytes]: [u32; 2] = read(tag)?;
+        let bytes = u64::from(bytes);
         match kind {
             TAG_END => break,
             TAG_COMMAND_LINE => info.set_command_line(tag + 8),
             TAG_MODULE if info.bundle.is_none() => {
-                let (start, stop) = (u64::from(read_u32(tag + 8)?), u64::from(read_u32(tag + 12)?));
-                info.bundle = Some((PhysAddr::new(start), stop.saturating_sub(start)));
+                let [start, end] = read::<[u32; 2]>(tag + 8)?.map(u64::from);
+                info.bundle = Some(start..end.max(start));
             }
-            TAG_MEMORY_MAP => read_memory_map(&mut info, tag, bytes)?,
+            TAG_MEMORY_MAP => {
+                let size = read::<u32>(tag + 8)?.max(ENTRY_BYTES as u32);
+                for entry in (tag + 16..=tag + bytes.saturating_sub(ENTRY_BYTES)).step_by(size as usize) {
+                    info.add_memory(entry)?;
+                }
+            }
             // The tag holds a copy of the root pointer.
             TAG_ACPI_OLD if info.rsdp.is_none() => info.rsdp = Some(PhysAddr::new(tag + 8)),
             TAG_ACPI_NEW => info.rsdp = Some(PhysAddr::new(tag + 8)),
@@ -36,16 +43,4 @@ pub fn read(base: u64) -> Option<BootInfo> {
         tag += bytes.max(8).next_multiple_of(8);
     }
     Some(info)
-}
-
-fn read_memory_map(info: &mut BootInfo, tag: u64, bytes: u64) -> Option<()> {
-    let size = u64::from(read_u32(tag + 8)?).max(24);
-    let mut entry = tag + 16;
-    while entry + 24 <= tag + bytes {
-        if read_u32(entry + 16)? == TYPE_RAM {
-            info.add_ram(read_u64(entry)?, read_u64(entry + 8)?);
-        }
-        entry += size;
-    }
-    Some(())
 }

@@ -5,7 +5,7 @@
 
 use crate::{mm::map_stack, traps::entry};
 use alloc::boxed::Box;
-use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
+use x86_64::instructions::segmentation::{CS, SS, Segment};
 use x86_64::instructions::tables::{lgdt, lidt, load_tss};
 use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::gdt::{DescriptorFlags, SegmentSelector};
@@ -110,12 +110,10 @@ impl Descriptors {
             lgdt(&gdt);
             CS::set_reg(SegmentSelector(KERNEL_CODE));
             SS::set_reg(SegmentSelector(KERNEL_DATA));
-            for null in [DS::set_reg, ES::set_reg, FS::set_reg, GS::set_reg] {
-                null(SegmentSelector(0));
-            }
             lidt(&idt);
             load_tss(SegmentSelector(TSS_SELECTOR));
         }
+        scrub_segments();
     }
 
     /// Sets the stack that traps from ring 3 start on.

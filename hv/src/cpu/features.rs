@@ -1,15 +1,10 @@
 //! What the CPU has, by CPUID, never by probing.
 
-use heapless::String;
 use raw_cpuid::CpuId;
 
 /// The features that the hypervisor chooses by.
 #[derive(Clone, Copy, Debug)]
 pub struct Features {
-    /// No-execute pages. Required.
-    pub nx: bool,
-    /// SYSCALL in long mode. Required.
-    pub syscall: bool,
     /// Supervisor mode execution prevention.
     pub smep: bool,
     /// Supervisor mode access prevention.
@@ -27,15 +22,14 @@ pub struct Features {
 }
 
 impl Features {
-    /// Reads CPUID.
-    pub fn read() -> Self {
+    /// Reads CPUID. `None`: the CPU lacks no-execute pages or SYSCALL in long mode, which are required.
+    pub fn read() -> Option<Self> {
         let cpuid = CpuId::new();
         let basic = cpuid.get_feature_info();
         let structured = cpuid.get_extended_feature_info();
-        let extended = cpuid.get_extended_processor_and_feature_identifiers();
-        Self {
-            nx: extended.as_ref().is_some_and(|leaf| leaf.has_execute_disable()),
-            syscall: extended.as_ref().is_some_and(|leaf| leaf.has_syscall_sysret()),
+        let extended = cpuid.get_extended_processor_and_feature_identifiers()?;
+        let sufficient = extended.has_execute_disable() && extended.has_syscall_sysret();
+        sufficient.then(|| Self {
             smep: structured.as_ref().is_some_and(|leaf| leaf.has_smep()),
             smap: structured.as_ref().is_some_and(|leaf| leaf.has_smap()),
             umip: structured.as_ref().is_some_and(|leaf| leaf.has_umip()),
@@ -43,14 +37,6 @@ impl Features {
             tsc_deadline: basic.as_ref().is_some_and(|leaf| leaf.has_tsc_deadline()),
             invariant_tsc: cpuid.get_advanced_power_mgmt_info().is_some_and(|leaf| leaf.has_invariant_tsc()),
             tsc_khz: cpuid.get_tsc_info().and_then(|leaf| leaf.tsc_frequency()).map(|hertz| hertz / 1000),
-        }
-    }
-
-    /// The CPU's name.
-    pub fn brand(&self) -> String<48> {
-        let brand = CpuId::new().get_processor_brand_string();
-        let text = brand.as_ref().map_or("unknown", |brand| brand.as_str().trim());
-        // A name has 48 bytes at most.
-        String::try_from(text).unwrap_or_default()
+        })
     }
 }

@@ -6,6 +6,7 @@ pub mod percpu;
 
 use crate::boot::report::{Finding, fact};
 use features::Features;
+use raw_cpuid::CpuId;
 use x86_64::VirtAddr;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 use x86_64::registers::debug::{Dr7, Dr7Value};
@@ -22,15 +23,10 @@ const CSTAR: u32 = 0xc000_0083;
 
 /// CR0, set absolutely. TS and EM: every FPU or SSE instruction faults; native domains have no FPU state.
 fn control_0() -> Cr0Flags {
-    Cr0Flags::PROTECTED_MODE_ENABLE
-        | Cr0Flags::MONITOR_COPROCESSOR
-        | Cr0Flags::EMULATE_COPROCESSOR
-        | Cr0Flags::TASK_SWITCHED
-        | Cr0Flags::EXTENSION_TYPE
-        | Cr0Flags::NUMERIC_ERROR
-        | Cr0Flags::WRITE_PROTECT
-        | Cr0Flags::ALIGNMENT_MASK
-        | Cr0Flags::PAGING
+    use Cr0Flags as C;
+    let mode = C::PROTECTED_MODE_ENABLE | C::PAGING | C::WRITE_PROTECT | C::ALIGNMENT_MASK;
+    let no_fpu = C::MONITOR_COPROCESSOR | C::EMULATE_COPROCESSOR | C::TASK_SWITCHED;
+    mode | no_fpu | C::EXTENSION_TYPE | C::NUMERIC_ERROR
 }
 
 /// CR4, set absolutely: what the CPU has of the protections, and nothing that ring 3 could use to slip away.
@@ -72,8 +68,9 @@ pub fn init_syscall(entry: VirtAddr) {
 
 /// Reports what this CPU can do.
 pub fn report(features: &Features) {
-    fact("cpu", Finding::Ok, format_args!("{}", features.brand()));
-    fact("nx", Finding::of(features.nx), format_args!("data is never executable"));
+    let brand = CpuId::new().get_processor_brand_string();
+    fact("cpu", Finding::Ok, format_args!("{}", brand.as_ref().map_or("unknown", |brand| brand.as_str().trim())));
+    fact("nx", Finding::Ok, format_args!("data is never executable"));
     fact("smep", Finding::of(features.smep), format_args!("the hypervisor cannot execute domain memory"));
     fact("smap", Finding::of(features.smap), format_args!("the hypervisor cannot touch domain memory by accident"));
     fact("umip", Finding::of(features.umip), format_args!("ring 3 cannot read descriptor table addresses"));

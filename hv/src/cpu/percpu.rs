@@ -4,7 +4,7 @@
 
 use super::descriptors::Descriptors;
 use crate::mm::{MapError, map_stack};
-use crate::{domain::Current, time::Instant, traps::Frame};
+use crate::{domain::Current, traps::Frame};
 use alloc::boxed::Box;
 use hv_core::ids::Slot;
 use hv_core::sched::{RunQueue, Timers};
@@ -35,10 +35,13 @@ pub struct PerCpu {
     pub loaded: Option<Slot>,
     /// Hypercalls of the current domain that its account does not have yet.
     pub hypercalls: u64,
-    /// The hypercall that is to be made again, with its arguments.
-    pub restart: Option<(u64, [u64; 5])>,
-    /// When the timer's interrupt comes.
-    pub alarm: Instant,
+    /// The hypercall that is to be made again, with its arguments, when `attention` says so.
+    pub restart: (u64, [u64; 5]),
+    /// Ticks of the TSC that no domain could run; since when that is so now, if `idle`.
+    pub idle_ticks: u64,
+    pub idle_since: u64,
+    /// When the timer's interrupt comes, in ticks of the TSC.
+    pub alarm: u64,
     /// Who can run here.
     pub queue: RunQueue,
     /// Deadlines of the vCPUs of this CPU.
@@ -63,8 +66,10 @@ impl PerCpu {
             current: None,
             loaded: None,
             hypercalls: 0,
-            restart: None,
-            alarm: Instant::NEVER,
+            restart: (0, [0; 5]),
+            idle_ticks: 0,
+            idle_since: 0,
+            alarm: u64::MAX,
             queue: RunQueue::new(),
             timers: Timers::new(),
             borrowed: false,

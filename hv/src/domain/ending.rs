@@ -1,13 +1,11 @@
 //! The end of domains: at once for the domain, in bounded slices for what it had.
 
 use super::{current, raise_for_flag, schedule, vcpus};
-use crate::logging::{self, SerialOwner};
-use crate::system::system;
-use crate::{irq, mm, pci};
+use crate::{irq, logging, mm, pci, system::system};
 use core::sync::atomic::{AtomicBool, Ordering};
 use heapless::Deque;
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_LOG};
-use hv_core::domain::{Death, DeviceRelease, begin_destroy, destroy_slice};
+use hv_core::domain::{Death, begin_destroy, destroy_slice};
 use hv_core::ids::{DomId, SLOTS};
 use hv_core::{error::Errno, machine::MachineMemory, space::Progress};
 use spin::Mutex;
@@ -19,14 +17,10 @@ static DYING: Mutex<Deque<DomId, SLOTS>> = Mutex::new(Deque::new());
 static REAPING: AtomicBool = AtomicBool::new(false);
 
 /// Takes a dying domain's devices and interrupts.
-struct Devices;
-
-impl DeviceRelease for Devices {
-    fn release_devices(&mut self, domain: DomId) -> Progress {
-        irq::release(domain);
-        pci::release(domain);
-        Progress::Done
-    }
+fn release_devices(domain: DomId) -> Progress {
+    irq::release(domain);
+    pci::release(domain);
+    Progress::Done
 }
 
 /// Ends the current domain; it does not come back from its trap.
@@ -55,12 +49,10 @@ pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
     schedule::dismiss(slot);
     schedule::forget_deadlines(slot);
     if system.policy.has_flag(label, FLAG_LOG) {
-        logging::set_serial_owner(SerialOwner::Hypervisor);
+        logging::take_serial_back();
     }
     // What the teardown walks must be the domain's own.
-    for index in mm::UPPER_HALF {
-        system.machine.store_u64(root.at(index as u64 * 8), 0);
-    }
+    system.machine.write(root.at(mm::UPPER_HALF as u64), &[0; mm::UPPER_HALF]);
     vcpus::clear(slot);
     if domain == DomId::POLICY {
         log::error!("the policy domain has ended: what runs goes on, nothing can be started or mended any more");
@@ -81,15 +73,12 @@ pub fn pending() -> bool {
 /// Returns a bounded part of what one dying domain had.
 pub fn slice() {
     let Some(domain) = DYING.lock().pop_front() else { return };
-    match destroy_slice(&system().env(), domain, &mut Devices) {
-        Ok(Progress::More) => {
-            // It was in the queue just now.
-            let _ = DYING.lock().push_back(domain);
-        }
-        Ok(Progress::Done) | Err(_) => {
-            log::debug!("domain {domain} is gone; {} frames free", system().frames.free());
-            raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
-        }
+    if destroy_slice(&system().env(), domain, release_devices) == Ok(Progress::More) {
+        // It was in the queue just now.
+        let _ = DYING.lock().push_back(domain);
+    } else {
+        log::debug!("domain {domain} is gone; {} frames free", system().frames.free());
+        raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
     }
     REAPING.store(!DYING.lock().is_empty(), Ordering::Relaxed);
 }

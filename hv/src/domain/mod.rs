@@ -7,7 +7,7 @@ mod schedule;
 mod vcpus;
 
 pub use ending::{end, end_current};
-pub use native::{create, pause, set_entry, unpause};
+pub use native::{create, pause, set_entry, unpause, with_building};
 pub use policy::start;
 pub use schedule::{current_waits, reschedule, restart, resume, set_deadline, take_restart, timer, usage, waits, wake};
 pub use schedule::yield_now;
@@ -15,8 +15,7 @@ pub use schedule::yield_now;
 use crate::traps::{Frame, reason};
 use crate::{cpu::percpu, system::system};
 use hv_core::ids::{DomId, Slot, VcpuId};
-use hv_core::{domain::Death, events};
-use xen_abi::sched::SHUTDOWN_CRASH;
+use hv_core::events;
 
 /// A domain that a CPU runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +39,7 @@ pub fn current() -> Option<Current> {
 
 /// An exception of the current domain: it ends.
 pub fn exception(frame: &Frame, fault_address: u64) {
-    end_current(Death::new(SHUTDOWN_CRASH, format_args!("{}", reason::exception(frame, fault_address))));
+    end_current(reason::exception(frame, fault_address));
 }
 
 /// Remembers how far the current domain's multicall has come; answers what was remembered.

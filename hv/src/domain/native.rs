@@ -1,11 +1,10 @@
 //! Native domains: made, sealed, paused.
 
 use super::{schedule, vcpus};
-use crate::{iommu, mm, pci, time};
-use crate::{system::system, traps::Frame};
+use crate::{iommu, mm, pci, system::system, time, traps::Frame};
 use core::mem::offset_of;
 use hv_core::authority::table::{FLAG_DRIVER, KIND_NATIVE};
-use hv_core::domain::{self, Wait};
+use hv_core::domain::{self, Domain, Wait};
 use hv_core::ids::{DomId, Hpa, Label, VcpuId};
 use hv_core::{error::Errno, machine::MachineMemory};
 use xen_abi::native::ADDRESS_LIMIT;
@@ -28,9 +27,8 @@ pub fn create(label: Label) -> Result<DomId, Errno> {
         domain.space.allow_tables(pci::tables_of(label));
         (domain.slot(), domain.space.cpu_root(), domain.events.shared.vcpu_info(VcpuId(0)))
     })?;
-    for index in mm::UPPER_HALF {
-        system.machine.store_u64(root.at(index as u64 * 8), mm::upper_half_entry(index));
-    }
+    let hypervisor_root = Hpa(mm::hypervisor_root().as_u64()).mfn();
+    system.machine.copy(hypervisor_root.at(mm::UPPER_HALF as u64), root.at(mm::UPPER_HALF as u64), mm::UPPER_HALF);
     write_clock(info);
     vcpus::occupy(slot, id, root.base());
     if vcpus::set_ports(slot, system.policy.io_ports(label)).is_err() {
@@ -47,7 +45,6 @@ fn write_clock(info: Hpa) {
     let clock = VcpuTimeInfo {
         version: 2,
         tsc_timestamp: scale.boot_tsc,
-        system_time: 0,
         tsc_to_system_mul: scale.multiplier,
         tsc_shift: scale.shift as i8,
         ..VcpuTimeInfo::default()
@@ -63,13 +60,18 @@ pub fn set_entry(id: DomId, rip: u64, rsp: u64, argument: u64) -> Result<(), Err
     if rip == 0 || rip >= ADDRESS_LIMIT || rsp > ADDRESS_LIMIT {
         return Err(Errno::EINVAL);
     }
-    system().domains.with(id, |domain| {
-        if !domain.is_building() {
-            return Err(Errno::EPERM);
-        }
+    with_building(id, |domain| {
         vcpus::set_frame(domain.slot(), Frame::start(rip, rsp, argument));
         Ok(())
-    })?
+    })
+}
+
+/// Acts on a domain that is being built.
+///
+/// # Errors
+/// `EPERM`: it is not. `ESRCH`. Else as `act`.
+pub fn with_building(id: DomId, act: impl FnOnce(&mut Domain) -> Result<(), Errno>) -> Result<(), Errno> {
+    system().domains.with(id, |domain| if domain.is_building() { act(domain) } else { Err(Errno::EPERM) })?
 }
 
 /// Seals a domain that is being built and lets it run, or resumes a paused one.

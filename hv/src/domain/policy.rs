@@ -1,8 +1,9 @@
 //! The first domain: the policy domain, label 0, loaded from the bundle by the hypervisor itself. It builds all others.
 
 use super::native;
-use crate::boot::report::{Finding, fact, fail};
+use crate::boot::report::{self, Finding, fact};
 use crate::{machine::Bare, system::system, traps::entry};
+use core::fmt::Arguments;
 use hv_core::domain::{self, Domain, Env};
 use hv_core::error::Errno;
 use hv_core::ids::{DomId, Gfn, Gpa, Label, Mfn};
@@ -18,21 +19,20 @@ const REMEDY: &str = "make the bundle anew with `cargo xtask build`";
 pub fn start() -> ! {
     let system = system();
     let name = system.policy.domain(LABEL).map_or("", |entry| system.policy.text(entry.image));
-    let Some(file) = system.bundle.find(name) else {
-        fail("policy domain", format_args!("no image \"{name}\" in the bundle"), REMEDY);
-    };
-    let image = Image::parse(file.bytes)
-        .unwrap_or_else(|why| fail("policy domain", format_args!("image \"{name}\": {why}"), REMEDY));
-    if let Err(why) = build(&image) {
+    let file = system.bundle.find(name);
+    let file = file.unwrap_or_else(|| fail(format_args!("no image \"{name}\" in the bundle"), REMEDY));
+    let image = Image::parse(file.bytes);
+    let image = image.unwrap_or_else(|why| fail(format_args!("image \"{name}\": {why}"), REMEDY));
+    build(&image).unwrap_or_else(|why| {
         let need = image.pages() + abi::STACK_PAGES + 3;
-        fail(
-            "policy domain",
-            format_args!("{why}; it needs more than {need} pages"),
-            "give it more memory in the policy",
-        );
-    }
+        fail(format_args!("{why}; it needs more than {need} pages"), "give it more memory in the policy")
+    });
     fact("policy domain", Finding::Ok, format_args!("\"{name}\", {} pages", image.pages()));
     entry::enter(super::resume())
+}
+
+fn fail(what: Arguments, remedy: &str) -> ! {
+    report::fail("policy domain", what, remedy)
 }
 
 fn build(image: &Image) -> Result<(), Errno> {
@@ -87,25 +87,23 @@ fn lend_bundle(env: &Env<Bare>, domain: &mut Domain) -> Result<(), Errno> {
 
 fn start_info(heap_bytes: u64) -> abi::StartInfo {
     let system = system();
-    let mut info = abi::StartInfo::new_zeroed();
-    info.magic = abi::START_MAGIC;
-    info.version = abi::START_VERSION;
-    info.domid = u32::from(DomId::POLICY.0);
-    info.store_domid = u32::MAX;
-    info.console_domid = u32::MAX;
-    info.heap_bytes = heap_bytes;
-    info.bundle_bytes = system.bundle.archive().len() as u64;
-    info.policy_offset = system.policy_file.offset as u64;
-    info.policy_bytes = system.policy_file.bytes.len() as u64;
-    copy_text(&mut info.name, system.policy.name(LABEL));
-    copy_text(&mut info.arguments, system.policy.domain(LABEL).map_or("", |entry| system.policy.text(entry.arguments)));
-    info
-}
-
-/// Copies what fits, with a NUL behind it.
-fn copy_text(to: &mut [u8], text: &str) {
-    let room = to.len().saturating_sub(1);
-    for (to, from) in to.iter_mut().zip(text.bytes().take(room)) {
-        *to = from;
+    let mut info = abi::StartInfo {
+        magic: abi::START_MAGIC,
+        version: abi::START_VERSION,
+        domid: u32::from(DomId::POLICY.0),
+        store_domid: u32::MAX,
+        console_domid: u32::MAX,
+        heap_bytes,
+        bundle_bytes: system.bundle.archive().len() as u64,
+        policy_offset: system.policy_file.offset as u64,
+        policy_bytes: system.policy_file.bytes.len() as u64,
+        ..abi::StartInfo::new_zeroed()
+    };
+    // What does not fit is cut off, before a NUL.
+    let arguments = system.policy.domain(LABEL).map_or("", |entry| system.policy.text(entry.arguments));
+    for (field, text) in [(&mut info.name[..], system.policy.name(LABEL)), (&mut info.arguments[..], arguments)] {
+        let room = field.len().saturating_sub(1);
+        field.iter_mut().zip(text.bytes().take(room)).for_each(|(to, from)| *to = from);
     }
+    info
 }

@@ -21,7 +21,7 @@ struct Place {
     progress: AtomicU32,
     root: AtomicU64,
     hypercalls: AtomicU64,
-    run_ns: AtomicU64,
+    ran: AtomicU64,
 }
 
 // SAFETY: the cell is only handed out as a raw pointer, under the rule in the module's description; the rest is locked.
@@ -35,7 +35,7 @@ static PLACES: [Place; SLOTS] = [const {
         progress: AtomicU32::new(0),
         root: AtomicU64::new(0),
         hypercalls: AtomicU64::new(0),
-        run_ns: AtomicU64::new(0),
+        ran: AtomicU64::new(0),
     }
 }; SLOTS];
 
@@ -70,17 +70,24 @@ pub fn set_ports(slot: Slot, ranges: &[Range]) -> Result<(), OutOfMemory> {
             *byte &= !(1 << (port % 8));
         }
     }
+    place(slot).has_ports.store(!bitmaps.is_empty(), Ordering::Relaxed);
     *place(slot).ports.lock() = bitmaps;
     Ok(())
 }
 
 /// Loads a domain's I/O ports into this CPU's task state segment.
+#[inline]
 pub fn load_ports(slot: Slot, into: &mut crate::cpu::descriptors::Descriptors) {
-    into.set_ports(place(slot).ports.lock().first());
+    if place(slot).has_ports.load(Ordering::Relaxed) {
+        into.set_ports(place(slot).ports.lock().first());
+    } else {
+        into.forbid_ports();
+    }
 }
 
 /// Forgets what an earlier domain left in a slot.
 pub fn clear(slot: Slot) {
+    place(slot).has_ports.store(false, Ordering::Relaxed);
     *place(slot).ports.lock() = Vec::new();
     swap_progress(slot, 0);
 }
@@ -104,7 +111,7 @@ pub fn occupy(slot: Slot, domain: DomId, root: Hpa) {
     place.domain.store(domain.0, Ordering::Relaxed);
     place.root.store(root.0, Ordering::Relaxed);
     place.hypercalls.store(0, Ordering::Relaxed);
-    place.run_ns.store(0, Ordering::Relaxed);
+    place.ran.store(0, Ordering::Relaxed);
     clear(slot);
 }
 
@@ -119,14 +126,14 @@ pub fn add_hypercalls(slot: Slot, count: u64) {
     place(slot).hypercalls.fetch_add(count, Ordering::Relaxed);
 }
 
-/// Nanoseconds that a slot's domain ran before it was paused last.
-pub fn run_ns(slot: Slot) -> u64 {
-    place(slot).run_ns.load(Ordering::Relaxed)
+/// Ticks that a slot's domain ran before it was paused last.
+pub fn ran(slot: Slot) -> u64 {
+    place(slot).ran.load(Ordering::Relaxed)
 }
 
 /// Keeps what the queue forgets of a domain that it does not schedule any more.
-pub fn add_run_ns(slot: Slot, ran: u64) {
-    place(slot).run_ns.fetch_add(ran, Ordering::Relaxed);
+pub fn add_ran(slot: Slot, ran: u64) {
+    place(slot).ran.fetch_add(ran, Ordering::Relaxed);
 }
 
 /// How far a multicall has come: answers the old value.

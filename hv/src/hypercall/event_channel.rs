@@ -1,9 +1,8 @@
 //! `event_channel_op` (Xen public `event_channel.h`, 2-level interface): copying in, `hv_core::events`, copying out.
 
 use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
-use crate::irq;
-use crate::logging::{SerialOwner, set_serial_owner};
-use hv_core::events::{self, Binding, Channel, EvtchnOp};
+use crate::{irq, logging};
+use hv_core::events::{self, Binding, Channel};
 use hv_core::ids::{Pirq, Port};
 use hv_core::space::Progress;
 use xen_abi::event_channel::{self as abi, EVTCHNOP_SEND};
@@ -24,50 +23,49 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
 
 #[inline(never)]
 fn others(command: u64, structure: u64) -> u64 {
-    super::answer(HYPERVISOR_EVENT_CHANNEL_OP, [command, structure, 0, 0, 0], |call| {
-        serve(call, EvtchnOp::try_from(command)?)
-    })
+    super::answer(HYPERVISOR_EVENT_CHANNEL_OP, [command, structure, 0, 0, 0], |call| serve(call, command))
 }
 
-fn serve(call: &Call, operation: EvtchnOp) -> Outcome {
+/// What is not here is not provided, the whole FIFO interface first of all.
+fn serve(call: &Call, command: u64) -> Outcome {
     let (env, caller) = (&call.env(), call.caller);
-    match operation {
-        EvtchnOp::Send => Err(Errno::ENOSYS),
-        EvtchnOp::Unmask => call.input(|op: abi::EvtchnUnmask| events::unmask(env, caller, Port(op.port)).map(wake)),
-        EvtchnOp::AllocUnbound => call.in_out(|op: &mut abi::EvtchnAllocUnbound| {
+    match command {
+        abi::EVTCHNOP_UNMASK => call.input(|op: abi::EvtchnUnmask| events::unmask(env, caller, Port(op.port)).map(wake)),
+        abi::EVTCHNOP_ALLOC_UNBOUND => call.in_out(|op: &mut abi::EvtchnAllocUnbound| {
             events::alloc_unbound(env, caller, DomId(op.dom), DomId(op.remote_dom)).map(|port| op.port = port.0)
         }),
-        EvtchnOp::BindInterdomain => call.in_out(|op: &mut abi::EvtchnBindInterdomain| {
+        abi::EVTCHNOP_BIND_INTERDOMAIN => call.in_out(|op: &mut abi::EvtchnBindInterdomain| {
             let (port, woken) = events::bind_interdomain(env, caller, DomId(op.remote_dom), Port(op.remote_port))?;
             wake(woken);
             op.local_port = port.0;
             Ok(())
         }),
-        EvtchnOp::BindVirq => call.in_out(|op: &mut abi::EvtchnBindVirq| {
+        abi::EVTCHNOP_BIND_VIRQ => call.in_out(|op: &mut abi::EvtchnBindVirq| {
             op.port = events::bind_virq(env, caller, op.virq, op.vcpu)?.0;
             if op.virq == VIRQ_CON_RING {
-                set_serial_owner(SerialOwner::Console);
+                logging::give_serial_away();
             }
             Ok(())
         }),
-        EvtchnOp::BindPirq => call.in_out(|op: &mut abi::EvtchnBindPirq| {
+        abi::EVTCHNOP_BIND_PIRQ => call.in_out(|op: &mut abi::EvtchnBindPirq| {
             irq::check(caller, Pirq(op.pirq))?;
             op.port = events::bind_pirq(env, caller, Pirq(op.pirq))?.0;
             irq::bound(caller, Pirq(op.pirq));
             Ok(())
         }),
-        EvtchnOp::BindIpi => call
+        abi::EVTCHNOP_BIND_IPI => call
             .in_out(|op: &mut abi::EvtchnBindIpi| events::bind_ipi(env, caller, op.vcpu).map(|port| op.port = port.0)),
-        EvtchnOp::BindVcpu => {
+        abi::EVTCHNOP_BIND_VCPU => {
             call.input(|op: abi::EvtchnBindVcpu| events::bind_vcpu(env, caller, Port(op.port), op.vcpu))
         }
-        EvtchnOp::Close => call.input(|op: abi::EvtchnClose| {
+        abi::EVTCHNOP_CLOSE => call.input(|op: abi::EvtchnClose| {
             events::close(env, caller, Port(op.port)).map(|binding| closed(caller, binding))
         }),
-        EvtchnOp::Status => call.in_out(|op: &mut abi::EvtchnStatus| {
+        abi::EVTCHNOP_STATUS => call.in_out(|op: &mut abi::EvtchnStatus| {
             events::status(env, caller, DomId(op.dom), Port(op.port)).map(|status| describe(status, op))
         }),
-        EvtchnOp::Reset => reset(call),
+        abi::EVTCHNOP_RESET => reset(call),
+        _ => Err(Errno::ENOSYS),
     }
 }
 
@@ -102,7 +100,7 @@ fn reset(call: &Call) -> Outcome {
 pub fn closed(dom: DomId, binding: Binding) {
     match binding {
         Binding::Pirq(pirq) => irq::unbound(dom, Pirq(u32::from(pirq))),
-        Binding::Virq(virq) if u32::from(virq) == VIRQ_CON_RING => set_serial_owner(SerialOwner::Hypervisor),
+        Binding::Virq(virq) if u32::from(virq) == VIRQ_CON_RING => logging::take_serial_back(),
         _ => {}
     }
 }

@@ -30,10 +30,7 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
 fn others(command: u64, structure: u64) -> u64 {
     super::answer(HYPERVISOR_SCHED_OP, [command, structure, 0, 0, 0], |call| match command {
         abi::SCHEDOP_POLL => poll(call),
-        abi::SCHEDOP_SHUTDOWN => {
-            let op: abi::SchedShutdown = call.read(call.structure())?;
-            shutdown(op.reason)
-        }
+        abi::SCHEDOP_SHUTDOWN => shutdown(call.read(call.structure())?),
         _ => Err(Errno::ENOSYS),
     })
 }
@@ -57,13 +54,10 @@ fn send_and_block(caller: DomId, port: Port) -> Result<(), Errno> {
 
 fn poll(call: &Call) -> Outcome {
     let op: abi::SchedPoll = call.read(call.structure())?;
-    let count = op.nr_ports as usize;
-    if count > POLL_PORTS_MAX {
-        return Err(Errno::EINVAL);
-    }
     let mut numbers = [0u32; POLL_PORTS_MAX];
-    user::read_bytes(Gpa(op.ports), numbers[..count].as_mut_bytes())?;
-    let ports: Vec<Port, POLL_PORTS_MAX> = numbers[..count].iter().map(|number| Port(*number)).collect();
+    let numbers = numbers.get_mut(..op.nr_ports as usize).ok_or(Errno::EINVAL)?;
+    user::read_bytes(Gpa(op.ports), numbers.as_mut_bytes())?;
+    let ports: Vec<Port, POLL_PORTS_MAX> = numbers.iter().map(|number| Port(*number)).collect();
     rearm(call.caller);
     let system = system();
     if !system.domains.with(call.caller, |domain| domain.poll(VcpuId(0), &ports, &system.machine))?? {
@@ -101,8 +95,8 @@ fn rearm_those_of(caller: DomId) {
     }
 }
 
-fn shutdown(reason: u32) -> Outcome {
-    let why = match reason {
+fn shutdown(op: abi::SchedShutdown) -> Outcome {
+    let why = match op.reason {
         abi::SHUTDOWN_POWEROFF => "power off",
         abi::SHUTDOWN_REBOOT => "restart",
         abi::SHUTDOWN_CRASH => "crashed",
@@ -110,6 +104,6 @@ fn shutdown(reason: u32) -> Outcome {
         // A domain that cannot be resumed does not suspend.
         _ => return Err(Errno::EINVAL),
     };
-    domain::end_current(Death::new(reason, format_args!("shutdown: {why}")));
+    domain::end_current(Death::new(op.reason, format_args!("shutdown: {why}")));
     Ok(Answer::Ended)
 }

@@ -41,9 +41,7 @@ fn describe(call: &Call, command: u64) -> Outcome {
 
 fn text<const BYTES: usize>(call: &Call, text: &[u8]) -> Outcome {
     let mut buffer = [0; BYTES];
-    for (to, from) in buffer.iter_mut().zip(text) {
-        *to = *from;
-    }
+    buffer.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
     user::write_bytes(call.structure(), &buffer)?;
     OK
 }

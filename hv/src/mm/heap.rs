@@ -34,8 +34,3 @@ pub fn init(plan: &Plan) {
     // SAFETY: the direct map shows the heap's run read-write; the run was reserved for it and nothing else uses it.
     unsafe { HEAP.0.lock().init(start, (plan.heap.end - plan.heap.start) as usize) }
 }
-
-/// Bytes free.
-pub fn free_bytes() -> usize {
-    HEAP.0.lock().free()
-}

@@ -8,12 +8,15 @@
 //! | [`STACK_BASE`]          | stacks, each with unmapped pages around it                      |
 //! | [`KERNEL_BASE`] + 2 MiB | the image: text, read-only data, data                           |
 
+use crate::boot::info::Region;
 use x86_64::{PhysAddr, VirtAddr};
 
 /// Where physical address 0 appears.
 pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
 /// One past the highest physical address that the direct map can show (64 TiB).
 pub const DIRECT_MAP_BYTES: u64 = 0x4000_0000_0000;
+/// The early tables show physical memory up to here: what the boot loader hands over, and the heap, must lie below.
+pub const EARLY_LIMIT: u64 = 4 << 30;
 /// First address for device mappings.
 pub const DEVICE_BASE: u64 = 0xffff_c000_0000_0000;
 /// First address for stacks.
@@ -32,36 +35,17 @@ unsafe extern "C" {
     static text_end: u8;
     static rodata_end: u8;
     static data_end: u8;
-    static image_end: u8;
 }
 
-/// Where the image lies; each part ends where the next begins. All page aligned.
-pub struct Image {
-    /// First physical byte.
-    pub start: u64,
-    /// One past the last physical byte.
-    pub end: u64,
-    /// Executable.
-    pub text: VirtAddr,
-    /// Read-only.
-    pub rodata: VirtAddr,
-    /// Read-write.
-    pub data: VirtAddr,
-    /// One past the last byte.
-    pub data_end: VirtAddr,
-}
-
-/// Where the image lies.
-pub fn image() -> Image {
+/// The image in physical memory.
+pub fn image() -> Region {
     // The symbols are addresses only; nothing is read through them.
-    Image {
-        start: &raw const image_start as u64,
-        end: &raw const image_end as u64,
-        text: VirtAddr::from_ptr(&raw const text_start),
-        rodata: VirtAddr::from_ptr(&raw const text_end),
-        data: VirtAddr::from_ptr(&raw const rodata_end),
-        data_end: VirtAddr::from_ptr(&raw const data_end),
-    }
+    &raw const image_start as u64..&raw const data_end as u64 - KERNEL_BASE
+}
+
+/// Where the image's parts begin: text, read-only data, data; and where the last one ends. All page aligned.
+pub fn image_parts() -> [VirtAddr; 4] {
+    [&raw const text_start, &raw const text_end, &raw const rodata_end, &raw const data_end].map(VirtAddr::from_ptr)
 }
 
 /// The direct map's address of RAM at `address`.

@@ -7,17 +7,16 @@ mod paging;
 pub mod user;
 
 pub use early::Plan;
-pub use heap::free_bytes as heap_free;
 pub use layout::direct;
 pub use paging::{DeviceMapping, MapError, UPPER_HALF, hypervisor_root, load_root};
-pub use paging::{map_device, map_firmware, map_stack, upper_half_entry};
+pub use paging::{map_device, map_firmware, map_stack};
 
 use crate::boot::info::BootInfo;
 
 /// Lays out physical memory, makes the final page tables and the heap. `Err`: that many bytes of free RAM are missing.
 pub fn init(info: &BootInfo) -> Result<Plan, u64> {
     let plan = Plan::new(info)?;
-    paging::init(&plan, info);
     heap::init(&plan);
+    paging::init(&plan);
     Ok(plan)
 }

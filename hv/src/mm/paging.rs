@@ -5,16 +5,17 @@
 //! only executable range and nothing else maps its frames.
 
 use super::Plan;
-use super::layout::{self, DEVICE_BASE, DIRECT_MAP_BYTES, Image, LARGE_PAGE, PAGE, direct, page_down, page_up};
-use crate::boot::info::{BootInfo, Region};
-use spin::{Mutex, Once};
+use super::layout::{self, DEVICE_BASE, LARGE_PAGE, PAGE, direct, page_down, page_up};
+use crate::boot::{info::Region, report::fail};
+use hv_core::fallible;
+use spin::{Mutex, MutexGuard, Once};
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::page_table::PageTableFlags as Flags;
 use x86_64::structures::paging::{PageTable, PhysFrame};
 use x86_64::{PhysAddr, VirtAddr};
 
-/// Top-level entries that belong to the hypervisor.
-pub const UPPER_HALF: core::ops::Range<usize> = 256..512;
+/// Where the hypervisor's entries begin in a top-level table, in bytes; there are as many bytes of them.
+pub const UPPER_HALF: usize = PAGE as usize / 2;
 
 /// What one top-level entry maps; the device and stack regions have one each.
 const REGION_BYTES: u64 = 1 << 39;
@@ -22,13 +23,11 @@ const REGION_BYTES: u64 = 1 << 39;
 const READ_ONLY: Flags = Flags::NO_EXECUTE;
 const DATA: Flags = Flags::WRITABLE.union(Flags::NO_EXECUTE);
 
-static TABLES: Mutex<Option<Tables>> = Mutex::new(None);
-static ROOT: Once<PhysAddr> = Once::new();
+static TABLES: Once<Mutex<Tables>> = Once::new();
 
-/// The tables and what they grow from.
+/// The tables, and where the regions that grow have come to.
 struct Tables {
     root: PhysAddr,
-    pool: Region,
     next_device: VirtAddr,
     next_stack: VirtAddr,
 }
@@ -36,29 +35,23 @@ struct Tables {
 /// Why a mapping cannot be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapError {
-    /// The pool for page tables is used up.
+    /// There is no memory, or no address space, for more.
     OutOfTables,
     /// The range is empty or wraps around.
     BadRange,
 }
 
-impl Tables {
-    fn take_page(&mut self) -> Result<PhysAddr, MapError> {
-        if self.pool.start >= self.pool.end {
-            return Err(MapError::OutOfTables);
-        }
-        let page = PhysAddr::new(self.pool.start);
-        self.pool.start += PAGE;
-        // SAFETY: the page comes from the pool that was reserved for tables, the direct map shows it, and nothing
-        // refers to it yet.
-        unsafe { direct(page).as_mut_ptr::<[u8; PAGE as usize]>().write_bytes(0, 1) };
-        Ok(page)
-    }
+/// A zeroed page that stays, for a table or a stack.
+fn take_page() -> Result<PhysAddr, MapError> {
+    let page = fallible::filled(1, PageTable::new()).map_err(|_| MapError::OutOfTables)?.leak();
+    Ok(PhysAddr::new(VirtAddr::from_ptr(page.as_ptr()) - VirtAddr::new(layout::DIRECT_MAP)))
+}
 
+impl Tables {
     /// The table at `at`, which must be one of ours.
     fn table(&mut self, at: PhysAddr) -> &mut PageTable {
-        // SAFETY: every address passed here is the root or was read from an entry that `map` made, so it is a page of
-        // the pool, initialised, and reached only through `&mut self`. (The processor sets accessed bits in it; the
+        // SAFETY: every address passed here is the root or was read from an entry that `map` made, so it is from
+        // `take_page`, a table, and reached only through `&mut self`. (The processor sets accessed bits in it; the
         // entries are plain words to us and a lost accessed bit is harmless.)
         unsafe { &mut *direct(at).as_mut_ptr::<PageTable>() }
     }
@@ -69,11 +62,11 @@ impl Tables {
         let depth = if flags.contains(Flags::HUGE_PAGE) { 2 } else { 3 };
         let mut table = self.root;
         for index in &indices[..depth] {
-            if self.table(table)[*index].is_unused() {
-                let next = self.take_page()?;
-                self.table(table)[*index].set_addr(next, Flags::PRESENT | Flags::WRITABLE);
+            let entry = &mut self.table(table)[*index];
+            if entry.is_unused() {
+                entry.set_addr(take_page()?, Flags::PRESENT | Flags::WRITABLE);
             }
-            table = self.table(table)[*index].addr();
+            table = entry.addr();
         }
         self.table(table)[indices[depth]].set_addr(frame, flags | Flags::GLOBAL | Flags::PRESENT);
         Ok(())
@@ -91,59 +84,44 @@ impl Tables {
         Ok(())
     }
 
-    fn map_image(&mut self) -> Result<(), MapError> {
-        let Image { text, rodata, data, data_end, .. } = layout::image();
-        for (start, end, flags) in [(text, rodata, Flags::empty()), (rodata, data, READ_ONLY), (data, data_end, DATA)] {
+    /// Makes the top-level table: first the entries of the regions that grow later, so that domains' copies of them
+    /// never grow stale, then all RAM but the image, then the image.
+    fn new(ram: &[Region]) -> Result<Self, MapError> {
+        let (next_device, next_stack) = (VirtAddr::new(DEVICE_BASE), VirtAddr::new(layout::STACK_BASE));
+        let mut tables = Self { root: take_page()?, next_device, next_stack };
+        for region in [next_device, next_stack] {
+            let entry = &mut tables.table(tables.root)[region.p4_index()];
+            entry.set_addr(take_page()?, Flags::PRESENT | Flags::WRITABLE);
+        }
+        for run in ram {
+            let frame = PhysAddr::new(run.start);
+            tables.map_range(direct(frame), frame, run.end - run.start, DATA)?;
+        }
+        let [text, rodata, data, end] = layout::image_parts();
+        for (start, end, flags) in [(text, rodata, Flags::empty()), (rodata, data, READ_ONLY), (data, end, DATA)] {
             let frame = PhysAddr::new(start.as_u64() - layout::KERNEL_BASE);
-            self.map_range(start, frame, end - start, flags)?;
+            tables.map_range(start, frame, end - start, flags)?;
         }
-        Ok(())
-    }
-
-    /// Maps all RAM but the image.
-    fn map_ram(&mut self, info: &BootInfo) -> Result<(), MapError> {
-        let hole = layout::image();
-        for region in &info.regions {
-            let (start, end) = (page_up(region.start), page_down(region.end.min(DIRECT_MAP_BYTES)));
-            for (from, to) in [(start, end.min(hole.start)), (start.max(hole.end), end)] {
-                let frame = PhysAddr::new(from);
-                self.map_range(direct(frame), frame, to.saturating_sub(from), DATA)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The top-level table, with the entries of the regions that grow later: domains' copies of them never grow stale.
-    fn fill(&mut self, info: &BootInfo) -> Result<(), MapError> {
-        self.root = self.take_page()?;
-        for region in [DEVICE_BASE, layout::STACK_BASE] {
-            let (root, next) = (self.root, self.take_page()?);
-            self.table(root)[VirtAddr::new(region).p4_index()].set_addr(next, Flags::PRESENT | Flags::WRITABLE);
-        }
-        self.map_ram(info)?;
-        self.map_image()
+        Ok(tables)
     }
 }
 
 /// Makes the final tables and switches to them. What runs now, boot stack included, lies in the image.
-pub(super) fn init(plan: &Plan, info: &BootInfo) {
-    let mut tables = Tables {
-        root: PhysAddr::zero(),
-        pool: plan.tables,
-        next_device: VirtAddr::new(DEVICE_BASE),
-        next_stack: VirtAddr::new(layout::STACK_BASE),
-    };
-    if let Err(error) = tables.fill(info) {
-        crate::boot::report::fail("page tables", format_args!("{error:?}"), "report this: the table pool is too small");
-    }
-    ROOT.call_once(|| tables.root);
+pub(super) fn init(plan: &Plan) {
+    let tables = Tables::new(&plan.ram)
+        .unwrap_or_else(|why| fail("page tables", format_args!("{why:?}"), "report this: the heap is too small"));
     load_root(tables.root);
-    *TABLES.lock() = Some(tables);
+    TABLES.call_once(|| Mutex::new(tables));
 }
 
-/// The hypervisor's own top-level table: the upper half and an empty lower half.
+fn tables() -> Result<MutexGuard<'static, Tables>, MapError> {
+    TABLES.get().map(Mutex::lock).ok_or(MapError::OutOfTables)
+}
+
+/// The hypervisor's own top-level table: the upper half and an empty lower half. The upper half's entries are never
+/// written again after [`init`].
 pub fn hypervisor_root() -> PhysAddr {
-    ROOT.get().copied().unwrap_or(PhysAddr::zero())
+    tables().map_or(PhysAddr::zero(), |tables| tables.root)
 }
 
 /// Loads a top-level table.
@@ -169,8 +147,7 @@ fn map_window(start: PhysAddr, bytes: u64, flags: Flags) -> Result<DeviceMapping
     }
     let first = page_down(start.as_u64());
     let length = page_up(end) - first;
-    let mut guard = TABLES.lock();
-    let tables = guard.as_mut().ok_or(MapError::OutOfTables)?;
+    let mut tables = tables()?;
     // Aligned alike modulo a large page, and a page apart from its neighbour.
     let base = tables.next_device.align_up(LARGE_PAGE) + first % LARGE_PAGE;
     if length > REGION_BYTES || base - VirtAddr::new(DEVICE_BASE) > REGION_BYTES - length {
@@ -194,24 +171,11 @@ pub fn map_firmware(start: PhysAddr, bytes: u64) -> Result<DeviceMapping, MapErr
 /// Maps `pages` fresh frames as a stack that stays; answers its top. The page on either side is unmapped: an overflow is
 /// a page fault (then a double fault on a stack of its own), never silent damage.
 pub fn map_stack(pages: u64) -> Result<VirtAddr, MapError> {
-    let mut guard = TABLES.lock();
-    let tables = guard.as_mut().ok_or(MapError::OutOfTables)?;
+    let mut tables = tables()?;
     let base = tables.next_stack + PAGE;
     for index in 0..pages {
-        let frame = tables.take_page()?;
-        tables.map(base + index * PAGE, frame, DATA)?;
+        tables.map(base + index * PAGE, take_page()?, DATA)?;
     }
     tables.next_stack = base + pages * PAGE;
     Ok(tables.next_stack)
-}
-
-/// The hypervisor's top-level entry `index`, for a domain's top-level table. Answers 0 outside the upper half.
-pub fn upper_half_entry(index: usize) -> u64 {
-    if !UPPER_HALF.contains(&index) {
-        return 0;
-    }
-    let entry = direct(hypervisor_root()).as_ptr::<u64>().wrapping_add(index);
-    // SAFETY: the root table is a page of the pool, shown by the direct map; `index` is below 512. The upper half's
-    // entries are never written again after `init`.
-    unsafe { entry.read_volatile() }
 }

@@ -4,6 +4,7 @@ use super::Frame;
 use crate::{mm::layout, serial::Serial};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::{fmt::Write, panic::PanicInfo};
+use x86_64::VirtAddr;
 use x86_64::registers::control::{Cr2, Cr3};
 
 /// Words of stack shown.
@@ -27,9 +28,13 @@ pub fn exception_name(vector: u64) -> &'static str {
 /// Only the first crash is told; one inside the telling stops at once.
 fn begin() {
     if CRASHED.swap(true, Ordering::Relaxed) {
-        crate::power::debug_exit(EXIT_CODE);
-        crate::power::halt();
+        stop();
     }
+}
+
+fn stop() -> ! {
+    crate::power::debug_exit(EXIT_CODE);
+    crate::power::halt()
 }
 
 /// An exception in the hypervisor; also a double fault or machine check, on a stack of its own, from anywhere.
@@ -38,18 +43,17 @@ pub extern "C" fn exception(frame: &Frame) -> ! {
     // The serial port cannot fail.
     let _ = writeln!(Serial, "\nhv: CRASH: {} ({}) in the hypervisor", exception_name(frame.vector), frame.vector);
     let _ = writeln!(Serial, " {frame:x?}\n cr2 {:x}, {:x?}", Cr2::read_raw(), Cr3::read_raw());
-    if layout::page_down(Cr2::read_raw()) == layout::page_down(frame.rsp) {
+    let overflow = layout::page_down(Cr2::read_raw()) == layout::page_down(frame.rsp);
+    if overflow {
         let _ = writeln!(Serial, " the stack overflowed");
-        stack(layout::page_up(frame.rsp));
-    } else {
-        stack(frame.rsp);
     }
+    stack(if overflow { layout::page_up(frame.rsp) } else { frame.rsp });
     finish()
 }
 
 /// Shows the words at `rsp`, those that look like return addresses with a mark. Stays inside the stack region.
 fn stack(rsp: u64) {
-    let (text, rodata) = (layout::image().text.as_u64(), layout::image().rodata.as_u64());
+    let [text, rodata, ..] = layout::image_parts().map(VirtAddr::as_u64);
     if !(layout::STACK_BASE..layout::STACK_BASE + (1 << 39)).contains(&rsp) || !rsp.is_multiple_of(8) {
         let _ = writeln!(Serial, " not on a stack of the hypervisor");
         return;
@@ -64,13 +68,9 @@ fn stack(rsp: u64) {
 }
 
 fn finish() -> ! {
-    let _ = writeln!(
-        Serial,
-        "hv: stopped; all domains are lost ({} NMIs since boot)",
-        super::entry::NMIS.load(Ordering::Relaxed)
-    );
-    crate::power::debug_exit(EXIT_CODE);
-    crate::power::halt()
+    let nmis = super::entry::NMIS.load(Ordering::Relaxed);
+    let _ = writeln!(Serial, "hv: stopped; all domains are lost ({nmis} NMIs since boot)");
+    stop()
 }
 
 #[panic_handler]

@@ -20,13 +20,6 @@ const MAPPINGS_PER_SLICE: u32 = 32;
 /// Page table entries looked at in a slice.
 const ENTRIES_PER_SLICE: u32 = 2048;
 
-/// What `hv` does about the devices of a dying domain: to quarantine with them, their interrupts undone, the IOMMU
-/// context flushed.
-pub trait DeviceRelease {
-    /// A bounded piece of it. No domain is locked.
-    fn release_devices(&mut self, domain: DomId) -> Progress;
-}
-
 /// How far the end of a domain has come.
 #[derive(Debug)]
 pub(super) enum Stage {
@@ -52,14 +45,16 @@ pub fn begin_destroy<M: Machine>(env: &Env<'_, M>, dom: DomId, death: Death) -> 
     })?
 }
 
-/// One slice of the end of a dying domain. [`Progress::Done`]: it is gone, and its id names nothing.
+/// One slice of the end of a dying domain. [`Progress::Done`]: it is gone, and its id names nothing. `release_devices`
+/// is a bounded piece of what `hv` does about its devices: to quarantine with them, their interrupts undone, the IOMMU
+/// context flushed. No domain is locked then.
 ///
 /// # Errors
 /// `ESRCH`: no such domain. `EINVAL`: it is not dying.
 pub fn destroy_slice<M: Machine>(
     env: &Env<'_, M>,
     dom: DomId,
-    devices: &mut impl DeviceRelease,
+    release_devices: impl FnOnce(DomId) -> Progress,
 ) -> Result<Progress, Errno> {
     let mut stage = env.domains.with(dom, |domain| {
         let dying = domain.life == Life::Dying;
@@ -67,7 +62,7 @@ pub fn destroy_slice<M: Machine>(
         dying.then(|| core::mem::replace(&mut domain.ending, Stage::Gone)).ok_or(Errno::EINVAL)
     })??;
     let (progress, next) = match &mut stage {
-        Stage::Devices => (devices.release_devices(dom), Stage::Ports { next: 0 }),
+        Stage::Devices => (release_devices(dom), Stage::Ports { next: 0 }),
         Stage::Ports { next } => {
             (events::close_slice(env, dom, next, PORTS_PER_SLICE, |_| ())?, Stage::Mappings { next: 0 })
         }

@@ -12,7 +12,7 @@ mod table;
 mod vcpu;
 
 pub use create::create;
-pub use destroy::{DeviceRelease, begin_destroy, destroy_slice};
+pub use destroy::{begin_destroy, destroy_slice};
 pub use memory::{add_grant_frame, add_shared_info, populate, release_page, remove_page};
 pub use table::{DomainTable, Pair};
 pub use vcpu::{Vcpu, Wait, Wake};

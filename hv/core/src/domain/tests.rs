@@ -6,7 +6,7 @@ use super::*;
 use crate::error::Errno;
 use crate::ids::{Gfn, Mfn, SLOTS};
 use crate::space::{Page, PageKind, Progress, Rights};
-use crate::testing::{FRAMES, NoDevices, OWN, TableBuilder, World};
+use crate::testing::{FRAMES, OWN, TableBuilder, World, no_devices};
 
 #[test]
 fn a_domain_is_built_runs_pauses_and_ends() {
@@ -21,7 +21,7 @@ fn a_domain_is_built_runs_pauses_and_ends() {
     assert_eq!(act(Domain::unpause), Err(Errno::EINVAL));
     assert_eq!(act(Domain::pause), Ok(()));
     assert_eq!(act(Domain::unpause), Ok(()));
-    assert_eq!(destroy_slice(&world.env(), id, &mut NoDevices), Err(Errno::EINVAL), "not dying");
+    assert_eq!(destroy_slice(&world.env(), id, no_devices), Err(Errno::EINVAL), "not dying");
     begin_destroy(&world.env(), id, Death::new(3, format_args!("page fault: read of {:#x}", 0x1234))).unwrap();
     assert_eq!(begin_destroy(&world.env(), id, Death::default()), Err(Errno::EBUSY));
     assert_eq!(act(Domain::unpause), Err(Errno::EINVAL));
@@ -177,23 +177,20 @@ fn all_slots_can_be_used_and_no_more() {
 
 #[test]
 fn destroying_waits_for_the_devices() {
-    struct Slow(u32);
-    impl DeviceRelease for Slow {
-        fn release_devices(&mut self, _: DomId) -> Progress {
-            self.0 -= 1;
-            if self.0 == 0 { Progress::Done } else { Progress::More }
-        }
-    }
     let world = World::linked(2);
     let id = world.start(1);
     begin_destroy(&world.env(), id, Death::default()).unwrap();
-    let mut devices = Slow(5);
+    let mut left = 5;
+    let mut slow = |_| {
+        left -= 1;
+        if left == 0 { Progress::Done } else { Progress::More }
+    };
     let pages = world.domains.with(id, |domain| domain.account.pages).unwrap();
     for _ in 0..5 {
         assert_eq!(world.domains.with(id, |domain| domain.account.pages), Ok(pages), "memory stays while DMA may run");
-        assert_eq!(destroy_slice(&world.env(), id, &mut devices), Ok(Progress::More));
+        assert_eq!(destroy_slice(&world.env(), id, &mut slow), Ok(Progress::More));
     }
-    assert_eq!(devices.0, 0);
+    assert_eq!(left, 0);
     world.end();
 }
 
@@ -209,7 +206,7 @@ proptest! {
                     begin_destroy(&world.env(), id, Death::default()).unwrap();
                 }
                 (_, Some(id)) if world.life(id) == Some(Life::Dying) => {
-                    let _progress = destroy_slice(&world.env(), id, &mut NoDevices).unwrap();
+                    let _progress = destroy_slice(&world.env(), id, no_devices).unwrap();
                 }
                 _ => {}
             }

@@ -1,16 +1,14 @@
 //! Event channels, the 2-level interface: 4096 ports a domain, pending and mask bits in its shared info page.
 //!
 //! [`EventChannels`] is one domain's ports and knows no other domain. `ops.rs` has the sub-operations, which involve
-//! up to two domains; `number.rs` their numbers. What a port is bound to decides who hears of it; how a bit in shared
+//! up to two domains. What a port is bound to decides who hears of it; how a bit in shared
 //! info becomes a running vCPU is [`Signal`] here and `domain::vcpu` there.
 
-mod number;
 mod ops;
 mod pending;
 
 use alloc::vec::Vec;
 
-pub use number::EvtchnOp;
 pub use ops::{
     alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_slice, raise_pirq,
     raise_virq, send, status, unmask,

@@ -1,7 +1,7 @@
 //! Building domains, for the policy domain: only what the sealed table describes, and only until a domain is unpaused.
 
 use super::{DomId, Errno, Gpa, abi, domain, domid, pci, system};
-use hv_core::domain::{Death, Domain};
+use hv_core::domain::Death;
 use hv_core::grant::{self, Access};
 use hv_core::ids::{Gfn, GrantRef, Label};
 use hv_core::{pci::Bdf, space::Rights};
@@ -16,12 +16,6 @@ pub fn create(op: &mut abi::CreateDomain) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Acts on a domain that is being built.
-fn with_building(number: u32, act: impl FnOnce(&mut Domain) -> Result<(), Errno>) -> Result<(), Errno> {
-    let checked = |domain: &mut Domain| if domain.is_building() { act(domain) } else { Err(Errno::EPERM) };
-    system().domains.with(domid(number)?, checked)?
-}
-
 pub fn populate(op: &mut abi::Populate) -> Result<(), Errno> {
     let rights = match op.rights {
         abi::RIGHTS_READ => Rights::Read,
@@ -30,7 +24,7 @@ pub fn populate(op: &mut abi::Populate) -> Result<(), Errno> {
         _ => return Err(Errno::EINVAL),
     };
     op.done = 0;
-    with_building(op.domid, |domain| {
+    domain::with_building(domid(op.domid)?, |domain| {
         for page in 0..op.count.min(POPULATE_MAX) {
             let gfn = op.gfn.checked_add(page).ok_or(Errno::EINVAL)?;
             hv_core::domain::populate(&system().env(), domain, Gfn(gfn), rights)?;
@@ -65,7 +59,7 @@ pub fn seed_grant(op: abi::SeedGrant) -> Result<(), Errno> {
     let env = system().env();
     let peer = domid(op.peer)?;
     let peer_label = env.domains.label(peer).ok_or(Errno::ESRCH)?;
-    with_building(op.domid, |domain| {
+    domain::with_building(domid(op.domid)?, |domain| {
         if !env.policy.may_share(peer_label, domain.label()) {
             return Err(Errno::EPERM);
         }
@@ -74,15 +68,12 @@ pub fn seed_grant(op: abi::SeedGrant) -> Result<(), Errno> {
 }
 
 pub fn set_entry(op: abi::SetEntry) -> Result<(), Errno> {
-    if op.reserved != 0 {
-        return Err(Errno::EINVAL);
-    }
-    domain::set_entry(domid(op.domid)?, op.rip, op.rsp, op.argument)
+    if op.reserved == 0 { domain::set_entry(domid(op.domid)?, op.rip, op.rsp, op.argument) } else { Err(Errno::EINVAL) }
 }
 
 pub fn assign_device(op: abi::AssignDevice) -> Result<(), Errno> {
     let bdf = Bdf::from_abi(op.bdf).ok_or(Errno::ENODEV)?;
-    with_building(op.domid, |domain| {
+    domain::with_building(domid(op.domid)?, |domain| {
         pci::assign(bdf, domain)?;
         domain.account.devices += 1;
         Ok(())
@@ -94,9 +85,8 @@ pub fn destroy(id: DomId) -> Result<(), Errno> {
 }
 
 pub fn reaped(id: DomId) -> Result<(), Errno> {
-    match system().domains.with(id, |_| ()) {
-        Ok(()) => Err(Errno::EBUSY),
-        Err(_) if domain::existed(id) => Ok(()),
-        Err(_) => Err(Errno::ESRCH),
+    if system().domains.label(id).is_some() {
+        return Err(Errno::EBUSY);
     }
+    if domain::existed(id) { Ok(()) } else { Err(Errno::ESRCH) }
 }

@@ -35,9 +35,7 @@ fn describe(id: DomId, domain: &mut Domain, info: &mut abi::DomainInfo) {
         devices: account.devices,
         why: [0; 128],
     };
-    for (to, from) in info.why.iter_mut().zip(domain.death().why.bytes()) {
-        *to = from;
-    }
+    info.why.iter_mut().zip(domain.death().why.bytes()).for_each(|(to, from)| *to = from);
 }
 
 pub fn grant(op: &mut abi::GrantInfo) -> Result<(), Errno> {

@@ -82,7 +82,9 @@ fn unknown_calls() {
         (HYPERVISOR_VCPU_OP, "unknown-vcpu-op"),
         (HYPERVISOR_XEN_VERSION, "unknown-version-op"),
     ] {
-        equal(name, hypercall(number, [0x3f, 0, 0, 0, 0]), error(errno::ENOSYS));
+        for command in [14, 0x3f, u64::MAX] {
+            equal(name, hypercall(number, [command, 0, 0, 0, 0]), error(errno::ENOSYS));
+        }
     }
 }
 
@@ -162,6 +164,7 @@ fn exhaust_ports() {
 fn grants() {
     for (name, op) in [
         ("g1-swap", gt::GNTTABOP_SWAP_GRANT_REF),
+        ("g1-dump-table", gt::GNTTABOP_DUMP_TABLE),
         ("g4-transfer", gt::GNTTABOP_TRANSFER),
         ("g5-cache-flush", gt::GNTTABOP_CACHE_FLUSH),
         ("g2-status-frames", gt::GNTTABOP_GET_STATUS_FRAMES),
