@@ -145,28 +145,15 @@ impl Remapping {
     }
 }
 
-/// Lets a function's DMA through to the address space with this root. `unit` as `pci` found it.
-pub fn attach(unit: usize, bdf: Bdf, domain: DomId, root: Hpa) -> Result<(), Failure> {
-    set_context(unit, bdf, domain, |id| context_entry(root.0, id))
-}
-
-/// Blocks a function's DMA. On return, what it began before has ended; or, on an error, no device masters the bus.
-pub fn detach(unit: usize, bdf: Bdf, domain: DomId) -> Result<(), Failure> {
-    set_context(unit, bdf, domain, |_| BLOCKED)
-}
-
-/// Writes a function's context entry; on return nothing that a unit cached before is in use. On an error it is blocked.
-fn set_context(
-    unit: usize,
-    bdf: Bdf,
-    domain: DomId,
-    entry: impl FnOnce(IommuDomainId) -> [u64; 2],
-) -> Result<(), Failure> {
+/// Lets a function's DMA through to the address space of `domain` with this root, or blocks it. `unit` as `pci` found it.
+/// On return, what it began under the old entry has ended, and nothing of it is cached. On an error it is blocked, and no
+/// device masters the bus.
+pub fn set_context(unit: usize, bdf: Bdf, domain: DomId, root: Option<Hpa>) -> Result<(), Failure> {
     let remapping = REMAPPING.get().ok_or(NO_ENTRY)?;
     let unit = remapping.units.get(unit).ok_or(NO_ENTRY)?;
     let id = tag(domain).ok_or(NO_ENTRY)?;
     let (table, index) = (remapping.contexts[usize::from(bdf.bus())].ok_or(NO_ENTRY)?, usize::from(bdf.devfn()));
-    table.write(index, entry(id));
+    table.write(index, root.map_or(BLOCKED, |root| context_entry(root.0, id)));
     let outcome = unit.lock().run(&[Command::context(id, bdf), Command::iotlb(id)]);
     outcome.inspect_err(|why| {
         table.write(index, BLOCKED);

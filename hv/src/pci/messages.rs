@@ -13,6 +13,13 @@ use hv_core::pci::Bdf;
 use hv_core::pci::config::{COMMAND_INTX_DISABLE, COMMAND_MEMORY};
 use x86_64::PhysAddr;
 
+/// Bits of control, in the upper half of the first double word of either capability.
+pub(super) const MSIX_ENABLE: u32 = 1 << 31;
+const MSIX_MASK_ALL: u32 = 1 << 30;
+pub(super) const MSI_ENABLE: u32 = 1 << 16;
+const MSI_SEVERAL: u32 = 0b111 << 20;
+const MSI_64_BIT: u32 = 1 << 23;
+
 const ENTRY_BYTES: u64 = 16;
 const ENTRY_ADDRESS: u64 = 0;
 const ENTRY_DATA: u64 = 8;
@@ -31,9 +38,7 @@ pub enum MessageMask {
 /// Makes the table reachable for the hypervisor, every vector masked, and switches MSI-X on. The function must be
 /// in quarantine with its BARs in place.
 pub(super) fn prepare(machine: &Machine, function: &Function, state: &mut State) -> Result<(), Errno> {
-    let Messages::MsiX(msix) = &function.messages else {
-        return Ok(());
-    };
+    let Messages::MsiX(msix) = &function.messages else { return Ok(()) };
     let bdf = function.member.bdf;
     if state.table.is_none() {
         let start = PhysAddr::try_new(msix.table).map_err(|_| Errno::ENODEV)?;
@@ -46,17 +51,15 @@ pub(super) fn prepare(machine: &Machine, function: &Function, state: &mut State)
     for entry in 0..u64::from(msix.vectors) {
         table.write32(entry * ENTRY_BYTES + ENTRY_CONTROL, ENTRY_MASKED);
     }
-    let mut capability = msix.capability;
-    capability.set_function_mask(false, machine.ecam.bounded());
-    capability.set_enabled(true, machine.ecam.bounded());
+    machine.ecam.change(bdf, msix.at, MSIX_MASK_ALL | MSIX_ENABLE, MSIX_ENABLE);
     Ok(())
 }
 
 /// Switches all messages off.
 pub(super) fn disable(machine: &Machine, function: &Function) {
     match function.messages {
-        Messages::MsiX(mut msix) => msix.capability.set_enabled(false, machine.ecam.bounded()),
-        Messages::Msi(msi) => msi.set_enabled(false, machine.ecam.bounded()),
+        Messages::MsiX(msix) => machine.ecam.change(function.member.bdf, msix.at, MSIX_ENABLE, 0),
+        Messages::Msi(at) => machine.ecam.change(function.member.bdf, at, MSI_ENABLE, 0),
         Messages::None => {}
     }
 }
@@ -68,7 +71,7 @@ pub fn messages_of(domain: DomId, bdf: Bdf) -> Result<u16, Errno> {
 
 /// Whether a message that a device wants to send while it is masked is sent later.
 pub fn keeps_masked_messages(bdf: Bdf) -> bool {
-    super::find(bdf).is_some_and(|(_, _, function)| matches!(function.messages, Messages::MsiX(_)))
+    super::find(bdf).is_some_and(|(_, function)| matches!(function.messages, Messages::MsiX(_)))
 }
 
 /// Sets where message `entry` of a device of `domain` goes, and whether it may go. `target`: address and data, `None`
@@ -94,12 +97,18 @@ pub fn set_message(
             table.write32(at + ENTRY_CONTROL, if mask == MessageMask::Masked { ENTRY_MASKED } else { 0 });
             Ok(())
         }
-        Messages::Msi(msi) if entry == 0 => {
+        Messages::Msi(at) if entry == 0 => {
+            let ecam = &machine.ecam;
             if let Some((address, data)) = target {
-                msi.set_enabled(false, machine.ecam.bounded());
-                msi.set_message_info(address, data, machine.ecam.bounded());
+                ecam.change(bdf, *at, MSI_ENABLE | MSI_SEVERAL, 0);
+                ecam.write(bdf, at + 4, address as u32);
+                let wide = ecam.read(bdf, *at) & MSI_64_BIT != 0;
+                if wide {
+                    ecam.write(bdf, at + 8, (address >> 32) as u32);
+                }
+                ecam.write(bdf, if wide { at + 12 } else { at + 8 }, data);
             }
-            msi.set_enabled(mask == MessageMask::Open, machine.ecam.bounded());
+            ecam.change(bdf, *at, MSI_ENABLE, if mask == MessageMask::Open { MSI_ENABLE } else { 0 });
             Ok(())
         }
         _ => Err(Errno::EINVAL),

@@ -1,7 +1,7 @@
 //! PCI devices: found once at boot, owned by exactly one domain, by the hypervisor, or by quarantine.
 //!
 //! What a function *is* (identity, BARs, capabilities, group) is read at boot into [`Function`] and never again: nothing
-//! that a device or its owner does later can move what was checked. Who *has* it is in [`State`], under a lock.
+//! that a device or its owner does later can move what was checked. Who *has* it is in [`State`], under a lock of its own.
 //!
 //! Quarantine is where every device starts and where it returns: no decoding, no bus mastering, no interrupts, and a
 //! context entry in the IOMMU that blocks. Bridges, and what has no type 0 header, stay the hypervisor's.
@@ -9,7 +9,7 @@
 //! **Bus mastering** is a right that is lost for good, or until the next owner: for faults without end, when an IOMMU fails,
 //! and where none confines the device. `config_write` asks [`mastering`] each time.
 //!
-//! Lock order: a domain's lock, then `irq`'s, then [`STATES`], then the IOMMU's.
+//! Lock order: a domain's lock, then `irq`'s, then a function's, then the IOMMU's.
 
 mod access;
 mod assign;
@@ -40,13 +40,13 @@ use hv_core::pci::bar::{BARS, Bar, BarKind, PageRange};
 use hv_core::pci::config::{BusMastering, COMMAND_BUS_MASTER};
 use hv_core::pci::faults::Faults;
 use hv_core::pci::group::{Member, Node};
-use pci_types::capability::{MsiCapability, MsixCapability};
 use spin::{Mutex, Once};
 
 /// MSI-X as found at boot.
 #[derive(Clone, Copy, Debug)]
 struct MsiX {
-    capability: MsixCapability,
+    /// Offset of the capability.
+    at: u16,
     vectors: u16,
     /// Machine address of the table.
     table: u64,
@@ -58,7 +58,8 @@ struct MsiX {
 #[derive(Clone, Copy, Debug)]
 enum Messages {
     None,
-    Msi(MsiCapability),
+    /// At this offset.
+    Msi(u16),
     MsiX(MsiX),
 }
 
@@ -73,13 +74,15 @@ enum Reset {
     None,
 }
 
-/// What was found at boot; does not change.
+/// A function: what was found at boot, which does not change, and its state.
 #[derive(Debug)]
 struct Function {
     identity: Identity,
     member: Member,
     bars: [Option<Bar>; BARS],
     bar_registers: [u32; BARS],
+    /// Where its owner finds the memory BARs; 0 for others.
+    addresses: [u64; BARS],
     messages: Messages,
     /// PCI Express capability, and its device control as firmware set it.
     express: Option<(u16, u16)>,
@@ -90,6 +93,9 @@ struct Function {
     unit: Option<usize>,
     /// Why no domain may have it.
     unfit: Option<&'static str>,
+    /// Label and selector of the sealed policy, once that is known.
+    driver: Once<(Label, u32)>,
+    state: Mutex<State>,
 }
 
 /// Who has a function.
@@ -117,8 +123,6 @@ struct State {
     ready_at: Instant,
     /// The MSI-X table, once mapped.
     table: Option<Registers>,
-    /// Label and selector of the sealed policy.
-    driver: Option<(Label, u32)>,
 }
 
 /// Everything about PCI that does not change.
@@ -128,7 +132,6 @@ struct Machine {
 }
 
 static MACHINE: Once<Machine> = Once::new();
-static STATES: Mutex<Vec<State>> = Mutex::new(Vec::new());
 /// No device masters the bus any more.
 static SILENCED: AtomicBool = AtomicBool::new(false);
 /// Faults of what is no known function.
@@ -138,11 +141,15 @@ fn machine() -> Option<&'static Machine> {
     MACHINE.get()
 }
 
-/// The function with this name, with its index in [`Machine::functions`] and [`STATES`].
-fn find(bdf: Bdf) -> Option<(&'static Machine, usize, &'static Function)> {
-    let machine = machine()?;
-    let at = machine.functions.binary_search_by_key(&bdf, |function| function.member.bdf).ok()?;
-    Some((machine, at, machine.functions.get(at)?))
+/// All functions, by name.
+fn functions() -> &'static [Function] {
+    machine().map_or(&[], |machine| &machine.functions)
+}
+
+/// The function with this name.
+fn find(bdf: Bdf) -> Option<(&'static Machine, &'static Function)> {
+    let at = functions().binary_search_by_key(&bdf, |function| function.member.bdf).ok()?;
+    machine().zip(functions().get(at))
 }
 
 /// Finds all functions and quarantines them. After `acpi::init`, before `iommu::init`.
@@ -158,19 +165,7 @@ pub fn init(facts: &Facts) {
             return;
         }
     };
-    let (functions, more) = enumerate::enumerate(&ecam, facts);
-    if more {
-        fact("pci", Finding::Refused, format_args!("more functions than supported: the rest is left alone"));
-    }
-    let state = |function: &Function| State {
-        owner: if function.is_endpoint() { Owner::Quarantine } else { Owner::Hypervisor },
-        faults: 0,
-        faults_of_owner: Faults::NONE,
-        ready_at: Instant::from_nanos(0),
-        table: None,
-        driver: None,
-    };
-    *STATES.lock() = functions.iter().map(state).collect();
+    let functions = enumerate::enumerate(&ecam, facts);
     let endpoints = functions.iter().filter(|function| function.is_endpoint()).count();
     fact("pci", Finding::Ok, format_args!("{} functions, {endpoints} in quarantine", functions.len()));
     MACHINE.call_once(|| Machine { ecam, functions });
@@ -179,8 +174,7 @@ pub fn init(facts: &Facts) {
 /// Finds out which function each device entry of the policy means, reports it, and starts resetting those functions so
 /// that they are ready when they are asked for. After `system::init`.
 pub fn resolve(policy: &SealedPolicy) {
-    let functions = machine().map_or(&[][..], |machine| &machine.functions);
-    let candidates = functions.iter().filter(|function| function.is_endpoint()).map(|function| &function.identity);
+    let candidates = functions().iter().filter(|function| function.is_endpoint()).map(|function| &function.identity);
     for (index, entry) in policy.devices().iter().enumerate() {
         let name = policy.text(entry.name);
         let refused = |why: fmt::Arguments| fact(name, Finding::Refused, why);
@@ -202,11 +196,9 @@ pub fn resolve(policy: &SealedPolicy) {
 }
 
 fn select(bdf: Bdf, label: Label, selector: u32, name: &str, policy: &SealedPolicy) {
-    let Some((machine, at, function)) = find(bdf) else { return };
-    let mut states = STATES.lock();
-    let Some(state) = states.get_mut(at) else { return };
-    state.driver = Some((label, selector));
-    reset::start(machine, function, state);
+    let Some((machine, function)) = find(bdf) else { return };
+    function.driver.call_once(|| (label, selector));
+    reset::start(machine, function, &mut function.state.lock());
     let Identity { vendor, device, .. } = function.identity;
     let reset = match function.reset {
         Reset::FunctionLevel(_) => "function-level reset",
@@ -224,22 +216,20 @@ fn select(bdf: Bdf, label: Label, selector: u32, name: &str, policy: &SealedPoli
 
 /// Buses that have functions, for the IOMMU's tables.
 pub fn buses() -> impl Iterator<Item = u8> {
-    let functions = machine().map_or(&[][..], |machine| &machine.functions);
     let mut last = None;
-    functions.iter().map(|function| function.member.bdf.bus()).filter(move |bus| last.replace(*bus) != Some(*bus))
+    functions().iter().map(|function| function.member.bdf.bus()).filter(move |bus| last.replace(*bus) != Some(*bus))
 }
 
 /// Counts and reports a DMA or interrupt fault. A device that goes on and on loses bus mastering.
 pub fn record_fault(fault: &Fault) {
     let bdf = fault.source;
-    let Some((machine, at, _)) = find(bdf) else {
+    let Some((machine, function)) = find(bdf) else {
         if let Some(count) = STRANGERS.lock().record() {
             log::warn!("DMA fault: unknown device {bdf} {fault} [{count}]");
         }
         return;
     };
-    let mut states = STATES.lock();
-    let Some(state) = states.get_mut(at) else { return };
+    let mut state = function.state.lock();
     state.faults = state.faults.saturating_add(1);
     let told = state.faults_of_owner.record();
     let too_many = state.faults_of_owner.too_many();
@@ -248,9 +238,9 @@ pub fn record_fault(fault: &Fault) {
     }
     let Some(count) = told else { return };
     let end = if too_many { ", its bus mastering stays off" } else { "" };
-    match (state.owner, state.driver) {
+    match (state.owner, function.driver.get()) {
         (Owner::Domain(_), Some((label, _))) => {
-            let name = system().policy.name(label);
+            let name = system().policy.name(*label);
             log::warn!("DMA fault: device {bdf} (domain {name}) {fault} [{count}]{end}");
         }
         (owner, _) => log::warn!("DMA fault: device {bdf} ({owner:?}) {fault} [{count}]{end}"),
@@ -295,17 +285,15 @@ impl Messages {
     }
 }
 
-impl State {
-    /// Whether the sealed policy gives the function to this label.
-    fn is_for(&self, label: Label) -> bool {
-        self.driver.is_some_and(|(driver, _)| driver == label)
-    }
-}
-
 impl Function {
     /// Whether a domain could have it, in principle.
     fn is_endpoint(&self) -> bool {
         self.member.node == Node::Endpoint
+    }
+
+    /// Whether the sealed policy gives it to this label.
+    fn is_for(&self, label: Label) -> bool {
+        self.driver.get().is_some_and(|(driver, _)| *driver == label)
     }
 
     /// Whether an IOMMU confines its DMA.
@@ -318,9 +306,9 @@ impl Function {
         if let Messages::MsiX(msix) = &self.messages { &msix.holes } else { &[] }
     }
 
-    /// Its memory BARs, with their numbers.
-    fn memory_bars(&self) -> impl Iterator<Item = (usize, &Bar)> {
-        let bars = self.bars.iter().enumerate();
-        bars.filter_map(|(slot, bar)| Some((slot, bar.as_ref().filter(|bar| bar.kind == BarKind::Memory)?)))
+    /// Its memory BARs, and where its owner finds them.
+    fn memory_bars(&self) -> impl Iterator<Item = (&Bar, u64)> {
+        let bars = self.bars.iter().zip(self.addresses);
+        bars.filter_map(|(bar, address)| Some((bar.as_ref().filter(|bar| bar.kind == BarKind::Memory)?, address)))
     }
 }
