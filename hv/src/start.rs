@@ -19,7 +19,6 @@ pub fn boot_info() -> Option<&'static BootInfo> {
 /// The first Rust code, on the boot stack and the boot tables. `eax` and `information` are the boot loader's EAX, EBX.
 #[unsafe(no_mangle)]
 pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
-    time::init_early();
     serial::init();
     logging::init();
     let features = Features::read();
@@ -79,5 +78,5 @@ fn start_clock(features: &Features, pm_timer: u16) {
     time::set_khz(features.tsc_khz.unwrap_or(rates.tsc_khz));
     apic::enable_timer(features, rates.apic_khz);
     let source = if features.tsc_khz.is_some() { "CPUID" } else { "the ACPI timer" };
-    fact("clock", Finding::Ok, format_args!("TSC {} MHz by {source}", time::khz() / 1000));
+    fact("clock", Finding::Ok, format_args!("TSC {} MHz by {source}", time::scale().khz / 1000));
 }

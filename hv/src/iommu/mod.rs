@@ -69,17 +69,12 @@ pub fn table_format() -> Option<VtdFormat> {
 /// Turns remapping on. After `pci::init`, which quarantined every device, and `system::init`.
 pub fn init(facts: &Facts) {
     match start(facts) {
-        Ok((remapping, (major, minor))) => {
-            let units = remapping.units.len();
+        Ok(remapping) => {
             let (finding, interrupts) =
                 if remapping.interrupts.is_some() { (Finding::Ok, "on") } else { (Finding::Refused, "MISSING") };
-            fact(
-                "iommu",
-                finding,
-                format_args!(
-                    "VT-d {major}.{minor}, {units} unit(s), DMA remapping on, interrupt remapping {interrupts}"
-                ),
-            );
+            let units = remapping.units.len();
+            let what = format_args!("VT-d, {units} unit(s), DMA remapping on, interrupt remapping {interrupts}");
+            fact("iommu", finding, what);
             REMAPPING.call_once(|| remapping);
         }
         Err(why) if system().policy.accepts_unprotected_dma() => fact(
@@ -94,7 +89,7 @@ pub fn init(facts: &Facts) {
     }
 }
 
-fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), Failure> {
+fn start(facts: &Facts) -> Result<Remapping, Failure> {
     let dmar = facts.dmar.as_ref().ok_or("no DMAR table, so no IOMMU that we know")?;
     let page = || TablePage::new().ok_or(NO_MEMORY);
     let root = page()?;
@@ -113,7 +108,9 @@ fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), Failure> {
         interrupts &= unit.extended.interrupt_remapping();
         units.push(unit);
     }
-    let version = units.first().ok_or("no remapping units")?.version();
+    if units.is_empty() {
+        return Err("no remapping units");
+    }
     for unit in &mut units {
         unit.enable_translation(root.address())?;
     }
@@ -125,7 +122,7 @@ fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), Failure> {
     }
     let units = units.into_iter().map(Mutex::new).collect();
     let interrupts = table.map(|table| Mutex::new(Interrupts { table, used: [false; ENTRIES] }));
-    Ok((Remapping { units, contexts, interrupts, coherent }, version))
+    Ok(Remapping { units, contexts, interrupts, coherent })
 }
 
 /// The tag of a domain's translations: its slot, counted from 1. A slot is used again only after `release` flushed it.
@@ -161,20 +158,13 @@ pub fn set_context(unit: usize, bdf: Bdf, domain: DomId, root: Option<Hpa>) -> R
     })
 }
 
-/// On return, no device uses a cached translation of this page of this domain, and DMA that used one has ended.
-pub fn flush_page(domain: DomId, page: Gfn) {
-    flush(domain, |id| Command::iotlb_page(id, page.base().0));
-}
-
-/// On return, no device uses a cached translation of this domain.
-pub fn flush_domain(domain: DomId) {
-    flush(domain, Command::iotlb);
-}
-
-fn flush(domain: DomId, command: impl Fn(IommuDomainId) -> Command) {
+/// On return, no device uses a cached translation of this page of this domain (of none of its pages, if none is named), and
+/// DMA that used one has ended.
+pub fn flush(domain: DomId, page: Option<Gfn>) {
     if let Some((remapping, id)) = REMAPPING.get().zip(tag(domain)) {
+        let command = page.map_or(Command::iotlb(id), |page| Command::iotlb_page(id, page.base().0));
         // After a failure no device can use what is still cached: none masters the bus any more.
-        let _ = remapping.run_all(&[command(id)]);
+        let _ = remapping.run_all(&[command]);
     }
 }
 
@@ -191,9 +181,7 @@ pub fn allocate_interrupt(
     trigger: Trigger,
     source: Bdf,
 ) -> Result<Option<InterruptEntry>, Failure> {
-    let Some((remapping, interrupts)) = interrupts() else {
-        return Ok(None);
-    };
+    let Some((remapping, interrupts)) = interrupts() else { return Ok(None) };
     let mut interrupts = interrupts.lock();
     let index = interrupts.used.iter().position(|used| !used).ok_or(NO_ENTRY)?;
     interrupts.table.write(index, interrupt_entry(vector, cpu, trigger, source));
@@ -208,9 +196,7 @@ pub fn allocate_interrupt(
 
 /// Takes an entry away: on return, requests that name it are blocked.
 pub fn free_interrupt(entry: InterruptEntry) {
-    let Some((remapping, interrupts)) = interrupts() else {
-        return;
-    };
+    let Some((remapping, interrupts)) = interrupts() else { return };
     let mut interrupts = interrupts.lock();
     interrupts.table.write(usize::from(entry.0), BLOCKED);
     // An entry that may still be cached is not used for anyone else.

@@ -12,7 +12,6 @@ use x86_64::PhysAddr;
 
 mod register {
     //! Offsets (VT-d 11.4).
-    pub const VERSION: u64 = 0x00;
     pub const CAPABILITIES: u64 = 0x08;
     pub const EXTENDED_CAPABILITIES: u64 = 0x10;
     pub const GLOBAL_COMMAND: u64 = 0x18;
@@ -55,8 +54,6 @@ pub const REGISTER_BYTES: u64 = 0x4000;
 const QUEUE_ENTRIES: usize = 256;
 /// A unit that has not answered after this long is broken.
 const ANSWER_NANOS: u64 = 500_000_000;
-/// Polls at most, should the clock stand still.
-const POLLS_MAX: u32 = 200_000_000;
 /// Faults handled in one visit.
 const FAULTS_PER_VISIT: usize = 16;
 
@@ -92,12 +89,6 @@ impl Unit {
             return Err(lack);
         }
         Ok(Self { registers, capabilities, extended, queue, status, tail: 0, waits: 0, broken: false })
-    }
-
-    /// Version register, for the report.
-    pub fn version(&self) -> (u32, u32) {
-        let version = self.registers.read32(register::VERSION);
-        (version >> 4 & 0xf, version & 0xf)
     }
 
     /// Turns translation on with this root table, from whatever state firmware left.
@@ -151,15 +142,8 @@ impl Unit {
 
     /// Waits with a bound. Not being answered in time breaks the unit for good.
     fn poll(&mut self, done: impl Fn(&Self) -> bool) -> Result<(), Failure> {
-        let deadline = time::now().plus_nanos(ANSWER_NANOS);
-        for _ in 0..POLLS_MAX {
-            if done(self) {
-                return Ok(());
-            }
-            if time::now() > deadline {
-                break;
-            }
-            core::hint::spin_loop();
+        if time::poll_until(time::now().plus_nanos(ANSWER_NANOS), || done(self)) {
+            return Ok(());
         }
         self.broken = true;
         Err(LATE)

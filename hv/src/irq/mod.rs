@@ -179,9 +179,7 @@ pub fn map(domain: DomId, label: Label, request: &PhysdevMapPirq) -> Result<Pirq
         MAP_PIRQ_TYPE_MSI | MAP_PIRQ_TYPE_MSI_SEG => {
             let (bus, devfn) = (u8::try_from(request.bus), u8::try_from(request.devfn));
             // Another segment, or a number out of range, is no device of this machine.
-            let (Ok(bus), Ok(devfn)) = (bus, devfn) else {
-                return Err(Errno::EPERM);
-            };
+            let (Ok(bus), Ok(devfn)) = (bus, devfn) else { return Err(Errno::EPERM) };
             let bdf = Bdf(u16::from_be_bytes([bus, devfn]));
             let entry = u16::try_from(request.entry_nr).map_err(|_| Errno::EINVAL)?;
             if entry >= pci::messages_of(domain, bdf)? {
@@ -262,9 +260,7 @@ impl Irqs {
 
     /// Masks the source, blocks its remapping entry, frees the vector. A message that is on its way finds no vector.
     fn remove(&mut self, index: usize) {
-        let Some(mut irq) = self.by_vector.get_mut(index).and_then(Option::take) else {
-            return;
-        };
+        let Some(mut irq) = self.by_vector.get_mut(index).and_then(Option::take) else { return };
         irq.set_gate(Gate::Masked, &self.lines);
         WAITING[index / 64].fetch_and(!(1 << (index % 64)), Ordering::Relaxed);
         irq.entry.into_iter().for_each(iommu::free_interrupt);

@@ -154,16 +154,11 @@ fn find(bdf: Bdf) -> Option<(&'static Machine, &'static Function)> {
 
 /// Finds all functions and quarantines them. After `acpi::init`, before `iommu::init`.
 pub fn init(facts: &Facts) {
-    let Some(info) = &facts.ecam else {
-        fact("pci", Finding::Missing, format_args!("no configuration space (MCFG): no devices"));
-        return;
-    };
-    let ecam = match Ecam::map(info) {
-        Ok(ecam) => ecam,
-        Err(why) => {
-            fact("pci", Finding::Missing, format_args!("cannot map configuration space: {why:?}"));
-            return;
-        }
+    let refuse = |why: fmt::Arguments| fact("pci", Finding::Missing, why);
+    let ecam = match facts.ecam.as_ref().map(Ecam::map) {
+        Some(Ok(ecam)) => ecam,
+        Some(Err(why)) => return refuse(format_args!("cannot map configuration space: {why:?}")),
+        None => return refuse(format_args!("no configuration space (MCFG): no devices")),
     };
     let functions = enumerate::enumerate(&ecam, facts);
     let endpoints = functions.iter().filter(|function| function.is_endpoint()).count();
@@ -200,17 +195,10 @@ fn select(bdf: Bdf, label: Label, selector: u32, name: &str, policy: &SealedPoli
     function.driver.call_once(|| (label, selector));
     reset::start(machine, function, &mut function.state.lock());
     let Identity { vendor, device, .. } = function.identity;
-    let reset = match function.reset {
-        Reset::FunctionLevel(_) => "function-level reset",
-        Reset::PowerCycle(_) => "reset by power state",
-        Reset::None => "no reset",
-    };
+    let (owner, reset) = (policy.name(label), if function.reset == Reset::None { ", no reset" } else { "" });
     match function.unfit {
         Some(why) => fact(name, Finding::Refused, format_args!("{bdf} {vendor:04x}:{device:04x}: {why}")),
-        None => {
-            let owner = policy.name(label);
-            fact(name, Finding::Ok, format_args!("{bdf} {vendor:04x}:{device:04x} for {owner}, {reset}"));
-        }
+        None => fact(name, Finding::Ok, format_args!("{bdf} {vendor:04x}:{device:04x} for {owner}{reset}")),
     }
 }
 

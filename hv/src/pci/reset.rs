@@ -5,7 +5,7 @@
 
 use super::ecam::Ecam;
 use super::{Function, Machine, Reset, State};
-use crate::time::{self, Instant};
+use crate::time;
 use hv_core::pci::config::COMMAND_INTX_DISABLE;
 
 /// After a function-level reset it may take this long until the function answers.
@@ -14,8 +14,6 @@ const FUNCTION_LEVEL_NANOS: u64 = 100_000_000;
 const POWER_CYCLE_NANOS: u64 = 10_000_000;
 /// A function that does not answer this long after that is dead.
 const ANSWER_NANOS: u64 = 1_000_000_000;
-/// Polls at most, should the clock stand still.
-const POLLS_MAX: u32 = 100_000_000;
 
 /// Starts a reset. The function must not be anyone's.
 pub fn start(machine: &Machine, function: &Function, state: &mut State) {
@@ -42,19 +40,17 @@ pub fn start(machine: &Machine, function: &Function, state: &mut State) {
 #[must_use]
 pub fn finish(machine: &Machine, function: &Function, state: &State) -> bool {
     let (ecam, bdf) = (&machine.ecam, function.member.bdf);
-    wait_until(state.ready_at, || false);
+    let _over = time::poll_until(state.ready_at, || false);
     if let Reset::PowerCycle(at) = function.reset {
         ecam.change(bdf, at + 4, 0b11, 0);
-        wait_until(time::now().plus_nanos(POWER_CYCLE_NANOS), || false);
+        let _over = time::poll_until(time::now().plus_nanos(POWER_CYCLE_NANOS), || false);
     }
     let identity = u32::from(function.identity.device) << 16 | u32::from(function.identity.vendor);
-    let answers = || ecam.read(bdf, 0) == identity;
-    wait_until(time::now().plus_nanos(ANSWER_NANOS), answers);
-    if !answers() {
-        return false;
+    let alive = time::poll_until(time::now().plus_nanos(ANSWER_NANOS), || ecam.read(bdf, 0) == identity);
+    if alive {
+        restore(ecam, function);
     }
-    restore(ecam, function);
-    true
+    alive
 }
 
 /// Configuration space as it is in quarantine.
@@ -67,14 +63,5 @@ pub fn restore(ecam: &Ecam, function: &Function) {
     if let Some((at, control)) = function.express {
         // Payload sizes and the like; the upper half is status, and bit 15 would reset it again.
         ecam.change(bdf, at + 8, 0xffff_7fff, u32::from(control));
-    }
-}
-
-fn wait_until(when: Instant, done: impl Fn() -> bool) {
-    for _ in 0..POLLS_MAX {
-        if done() || time::now() >= when {
-            return;
-        }
-        core::hint::spin_loop();
     }
 }

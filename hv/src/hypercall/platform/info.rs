@@ -58,7 +58,7 @@ pub fn machine(op: &mut abi::MachineInfo) -> Result<(), Errno> {
         frames_total: frames.total(),
         frames_free: frames.free(),
         frames_hypervisor: frames.hypervisor(),
-        tsc_khz: time::khz(),
+        tsc_khz: time::scale().khz,
         boot_tsc: time::scale().boot_tsc,
         iommu: u32::from(iommu::available()),
         interrupt_remapping: u32::from(iommu::remaps_interrupts()),
