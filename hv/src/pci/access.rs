@@ -1,6 +1,6 @@
 //! What domains see of PCI: the policy domain the list of functions, a driver domain its own devices.
 
-use super::{Function, Machine, Owner, SILENCED, State, find, functions, mastering};
+use super::{Function, Owner, SILENCED, State, find, functions, mastering};
 use core::sync::atomic::Ordering;
 use hv_core::error::Errno;
 use hv_core::ids::DomId;
@@ -64,14 +64,14 @@ pub fn describe(domain: DomId, index: u32) -> Result<DeviceDescribe, Errno> {
 pub(super) fn with_owned<T>(
     domain: DomId,
     bdf: Bdf,
-    act: impl FnOnce(&Machine, &Function, &mut State) -> Result<T, Errno>,
+    act: impl FnOnce(&Function, &mut State) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
-    let (machine, function) = find(bdf).ok_or(Errno::EPERM)?;
+    let function = find(bdf).ok_or(Errno::EPERM)?;
     let mut state = function.state.lock();
     if state.owner != Owner::Domain(domain) {
         return Err(Errno::EPERM);
     }
-    act(machine, function, &mut state)
+    act(function, &mut state)
 }
 
 fn field(access: &ConfigAccess) -> Result<(Bdf, Field), Errno> {
@@ -83,20 +83,20 @@ fn field(access: &ConfigAccess) -> Result<(Bdf, Field), Errno> {
 /// Reads configuration space of an own device.
 pub fn config_read(domain: DomId, access: &ConfigAccess) -> Result<u32, Errno> {
     let (bdf, field) = field(access)?;
-    with_owned(domain, bdf, |machine, _, _| Ok(field.extract(machine.ecam.read(bdf, field.dword()))))
+    with_owned(domain, bdf, |function, _| Ok(field.extract(function.config.read(field.dword()))))
 }
 
 /// Writes configuration space of an own device: see `hv_core::pci::config` for what is let through.
 pub fn config_write(domain: DomId, access: &ConfigAccess) -> Result<(), Errno> {
     let (bdf, field) = field(access)?;
-    with_owned(domain, bdf, |machine, function, state| {
-        let current = machine.ecam.read(bdf, field.dword());
+    with_owned(domain, bdf, |function, state| {
+        let current = function.config.read(field.dword());
         match judge_write(field, access.value, current, mastering(function, state)) {
             Verdict::Write(dword) => {
-                machine.ecam.write(bdf, field.dword(), dword);
+                function.config.write(field.dword(), dword);
                 // Another CPU may have silenced it since it was judged.
                 if SILENCED.load(Ordering::SeqCst) {
-                    machine.silence(bdf);
+                    function.silence();
                 }
                 Ok(())
             }

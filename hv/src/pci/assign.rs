@@ -4,7 +4,7 @@
 //! IOMMU, and only then let the function decode. Taking back goes the other way and stops DMA first.
 
 use super::messages;
-use super::{Function, Machine, Owner, SILENCED, State, find, functions, machine, reset};
+use super::{Function, Owner, SILENCED, State, find, functions, reset};
 use crate::iommu;
 use crate::system::system;
 use core::fmt;
@@ -31,18 +31,18 @@ pub fn tables_of(label: Label) -> u32 {
 /// `ENODEV`: no such function, or it does not answer. `EPERM`: it is not for this label, it cannot be confined, or it
 /// cannot be kept apart from a function that is not for this label. `EBUSY`: somebody has it. `EIO`: the IOMMU failed.
 pub fn assign(bdf: Bdf, domain: &mut Domain) -> Result<(), Errno> {
-    let (machine, function) = find(bdf).ok_or(Errno::ENODEV)?;
+    let function = find(bdf).ok_or(Errno::ENODEV)?;
     let state = &mut *function.state.lock();
     check(function, state, domain.label())?;
-    if !reset::finish(machine, function, state) {
+    if !reset::finish(function, state) {
         log::warn!("{bdf}: does not answer after its reset");
         state.owner = Owner::Broken;
         return Err(Errno::ENODEV);
     }
     let mut mapped = 0;
-    let opened = map_bars(function, domain, &mut mapped).and_then(|()| open(machine, function, state, domain));
+    let opened = map_bars(function, domain, &mut mapped).and_then(|()| open(function, state, domain));
     if let Err(error) = opened {
-        quarantine(machine, function);
+        quarantine(function);
         unmap_bars(function, domain, mapped);
         return Err(error);
     }
@@ -53,7 +53,7 @@ pub fn assign(bdf: Bdf, domain: &mut Domain) -> Result<(), Errno> {
     state.faults_of_owner = Faults::NONE;
     // Bus mastering is for the domain to switch on, once it has brought the device to a state that it knows: one without
     // a reset may still have the rings of its last owner.
-    machine.ecam.write(bdf, 4, COMMAND_MEMORY | COMMAND_INTX_DISABLE);
+    function.config.write(4, COMMAND_MEMORY | COMMAND_INTX_DISABLE);
     Ok(())
 }
 
@@ -91,8 +91,8 @@ fn check(function: &Function, state: &State, label: Label) -> Result<(), Errno> 
 }
 
 /// Lets the function through the IOMMU, and makes its MSI-X table reachable for the hypervisor.
-fn open(machine: &Machine, function: &Function, state: &mut State, domain: &Domain) -> Result<(), Errno> {
-    messages::prepare(machine, function, state)?;
+fn open(function: &Function, state: &mut State, domain: &Domain) -> Result<(), Errno> {
+    messages::prepare(function, state)?;
     let Some((unit, root)) = function.unit.zip(domain.space.iommu_root()) else { return Ok(()) };
     iommu::set_context(unit, function.member.bdf, domain.id(), Some(root.base())).map_err(|why| {
         log::error!("{}: not assigned: {why}", function.member.bdf);
@@ -101,9 +101,9 @@ fn open(machine: &Machine, function: &Function, state: &mut State, domain: &Doma
 }
 
 /// No decoding, no bus mastering, no interrupts.
-fn quarantine(machine: &Machine, function: &Function) {
-    machine.ecam.write(function.member.bdf, 4, COMMAND_INTX_DISABLE);
-    messages::disable(machine, function);
+fn quarantine(function: &Function) {
+    function.config.write(4, COMMAND_INTX_DISABLE);
+    messages::disable(function);
 }
 
 /// Every page of registers that the function's owner may have: where it appears, and what it shows.
@@ -137,14 +137,13 @@ fn unmap_bars(function: &Function, domain: &mut Domain, mapped: usize) {
 /// Takes all functions of a dying domain back into quarantine. On return none of them can reach memory; interrupts of
 /// the domain must have been released before (`irq::release`). Mappings of BARs go with the domain's address space.
 pub fn release(domain: DomId) {
-    let Some(machine) = machine() else { return };
-    for function in &machine.functions {
+    for function in functions() {
         let state = &mut *function.state.lock();
         if state.owner != Owner::Domain(domain) {
             continue;
         }
         let bdf = function.member.bdf;
-        quarantine(machine, function);
+        quarantine(function);
         let blocked = match function.unit {
             Some(unit) if iommu::available() => iommu::set_context(unit, bdf, domain, None),
             _ => Ok(()),
@@ -157,7 +156,7 @@ pub fn release(domain: DomId) {
                 Owner::Broken
             }
         };
-        reset::restore(&machine.ecam, function);
-        reset::start(machine, function, state);
+        reset::restore(function);
+        reset::start(function, state);
     }
 }

@@ -3,7 +3,7 @@
 //! All buses that configuration space shows are scanned in order. Nothing is followed, so a bridge that claims to lead in
 //! a circle leads nowhere.
 
-use super::ecam::{self, Ecam};
+use super::ecam::{self, Config, Ecam};
 use super::messages::{MSIX_ENABLE, MSI_ENABLE};
 use super::{Function, Messages, MsiX, Owner, Reset, State};
 use crate::acpi::Facts;
@@ -43,10 +43,11 @@ pub fn enumerate(ecam: &Ecam, facts: &Facts) -> Vec<Function> {
     let mut more = false;
     for bus in ecam.buses.clone() {
         for device in 0..32 {
-            let first = Bdf::new(bus, device, 0);
-            let several = ecam.read(first, 0) as u16 != 0xffff && ecam.read(first, 0x0c) & SEVERAL != 0;
+            let first = ecam.function(Bdf::new(bus, device, 0));
+            let several = first.read(0) as u16 != 0xffff && first.read(0x0c) & SEVERAL != 0;
             for function in 0..=if several { 7 } else { 0 } {
-                match probe(ecam, Bdf::new(bus, device, function)) {
+                let bdf = Bdf::new(bus, device, function);
+                match probe(ecam.function(bdf), bdf) {
                     Some(_) if functions.len() == FUNCTIONS_MAX => more = true,
                     found => functions.extend(found),
                 }
@@ -93,22 +94,22 @@ fn lay_out(index: u64, bars: &[Option<Bar>; BARS]) -> Option<[u64; BARS]> {
 }
 
 /// Reads one function and quarantines it.
-fn probe(ecam: &Ecam, bdf: Bdf) -> Option<Function> {
-    let id = ecam.read(bdf, 0);
+fn probe(config: Config, bdf: Bdf) -> Option<Function> {
+    let id = config.read(0);
     let (vendor, device) = (id as u16, (id >> 16) as u16);
     if vendor == 0xffff {
         return None;
     }
-    let class = ecam.read(bdf, 8) >> 8;
-    let (node, bars) = match ecam.read(bdf, 0x0c) >> 16 & 0x7f {
+    let class = config.read(8) >> 8;
+    let (node, bars) = match config.read(0x0c) >> 16 & 0x7f {
         0 if class >> 16 != CLASS_BRIDGE => (Node::Endpoint, BARS),
         1 => {
-            let [_, secondary, subordinate, _] = ecam.read(bdf, 0x18).to_le_bytes();
+            let [_, secondary, subordinate, _] = config.read(0x18).to_le_bytes();
             let buses = Buses { secondary, subordinate };
             // Root port, upstream and downstream switch port, not a bridge to conventional PCI (PCI Express Base 5.0,
             // 7.5.3.2).
             let is_port = |head: u32| head as u8 == EXPRESS && matches!(head >> 20 & 0xf, 4..=6);
-            let express = ecam.capabilities(bdf).any(|(_, head)| is_port(head));
+            let express = config.capabilities().any(|(_, head)| is_port(head));
             (if express { Node::Port(buses) } else { Node::ConventionalBridge(buses) }, BRIDGE_BARS)
         }
         _ => (Node::Kept, 0),
@@ -121,8 +122,9 @@ fn probe(ecam: &Ecam, bdf: Bdf) -> Option<Function> {
         table: None,
     };
     let mut function = Function {
+        config,
         identity: Identity { bdf, vendor, device, class },
-        member: Member { bdf, node, separation: separate(ecam, bdf, node) },
+        member: Member { bdf, node, separation: separate(config, node) },
         bars: [None; BARS],
         bar_registers: [0; BARS],
         addresses: [0; BARS],
@@ -137,28 +139,28 @@ fn probe(ecam: &Ecam, bdf: Bdf) -> Option<Function> {
     };
     if node != Node::Kept {
         // Quarantine: no decoding, no bus mastering, no interrupt pin. BARs are sized with decoding off.
-        ecam.write(bdf, 4, COMMAND_INTX_DISABLE);
-        size_bars(ecam, &mut function, bars);
+        config.write(4, COMMAND_INTX_DISABLE);
+        size_bars(&mut function, bars);
     }
     if node == Node::Endpoint {
-        read_capabilities(ecam, &mut function);
+        read_capabilities(&mut function);
     } else if node != Node::Kept {
         // What is behind a bridge must be able to reach memory, by way of the IOMMU.
-        ecam.write(bdf, 4, COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE);
+        config.write(4, COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE);
     }
     Some(function)
 }
 
 /// Sizes the first `count` BARs.
-fn size_bars(ecam: &Ecam, function: &mut Function, count: usize) {
-    let bdf = function.member.bdf;
+fn size_bars(function: &mut Function, count: usize) {
+    let config = function.config;
     for (slot, register) in (0..count).zip((BAR_0..).step_by(4)) {
-        function.bar_registers[slot] = ecam.read(bdf, register);
+        function.bar_registers[slot] = config.read(register);
     }
     let sized = |register: u16, original: u32| {
-        ecam.write(bdf, register, !0);
-        let ones = ecam.read(bdf, register);
-        ecam.write(bdf, register, original);
+        config.write(register, !0);
+        let ones = config.read(register);
+        config.write(register, original);
         ones
     };
     let mut slot = 0;
@@ -179,33 +181,33 @@ fn size_bars(ecam: &Ecam, function: &mut Function, count: usize) {
 }
 
 /// Switches messages off, and remembers how the function signals interrupts and how it can be reset.
-fn read_capabilities(ecam: &Ecam, function: &mut Function) {
+fn read_capabilities(function: &mut Function) {
     /// Device capabilities, function-level reset.
     const FUNCTION_LEVEL: u32 = 1 << 28;
     /// Power management control, no soft reset.
     const NO_SOFT_RESET: u32 = 1 << 3;
-    let bdf = function.member.bdf;
-    for (at, head) in ecam.capabilities(bdf) {
+    let config = function.config;
+    for (at, head) in config.capabilities() {
         match head as u8 {
             MSI_X => {
-                ecam.change(bdf, at, MSIX_ENABLE, 0);
-                if let Some(tables) = msix_tables(ecam, bdf, (at, head), &function.bars) {
+                config.change(at, MSIX_ENABLE, 0);
+                if let Some(tables) = msix_tables(config, (at, head), &function.bars) {
                     function.messages = Messages::MsiX(tables);
                 }
             }
             MSI => {
-                ecam.change(bdf, at, MSI_ENABLE, 0);
+                config.change(at, MSI_ENABLE, 0);
                 if matches!(function.messages, Messages::None) {
                     function.messages = Messages::Msi(at);
                 }
             }
             EXPRESS => {
-                function.express = Some((at, ecam.read(bdf, at + 8) as u16 & 0x7fff));
-                if ecam.read(bdf, at + 4) & FUNCTION_LEVEL != 0 {
+                function.express = Some((at, config.read(at + 8) as u16 & 0x7fff));
+                if config.read(at + 4) & FUNCTION_LEVEL != 0 {
                     function.reset = Reset::FunctionLevel(at);
                 }
             }
-            POWER_MANAGEMENT if function.reset == Reset::None && ecam.read(bdf, at + 4) & NO_SOFT_RESET == 0 => {
+            POWER_MANAGEMENT if function.reset == Reset::None && config.read(at + 4) & NO_SOFT_RESET == 0 => {
                 function.reset = Reset::PowerCycle(at);
             }
             _ => {}
@@ -214,10 +216,10 @@ fn read_capabilities(ecam: &Ecam, function: &mut Function) {
 }
 
 /// Where the tables are, if they are where they can be.
-fn msix_tables(ecam: &Ecam, bdf: Bdf, (at, head): (u16, u32), bars: &[Option<Bar>; BARS]) -> Option<MsiX> {
+fn msix_tables(config: Config, (at, head): (u16, u32), bars: &[Option<Bar>; BARS]) -> Option<MsiX> {
     let vectors = (head >> 16) as u16 % 0x800 + 1;
     let inside = |register, bytes| {
-        let place = ecam.read(bdf, register);
+        let place = config.read(register);
         Inside { bar: place as u8 & 7, offset: place & !7, bytes }
     };
     let table = inside(at + 4, u32::from(vectors) * 16);
@@ -228,7 +230,7 @@ fn msix_tables(ecam: &Ecam, bdf: Bdf, (at, head): (u16, u32), bars: &[Option<Bar
 }
 
 /// Switches Access Control Services on, where they are.
-fn separate(ecam: &Ecam, bdf: Bdf, node: Node) -> Separation {
+fn separate(config: Config, node: Node) -> Separation {
     /// Extended capability id.
     const ACS: u16 = 0x0d;
     /// Source validation, request and completion redirect, upstream forwarding: what a port needs.
@@ -236,9 +238,9 @@ fn separate(ecam: &Ecam, bdf: Bdf, node: Node) -> Separation {
     /// Request and completion redirect: what a function among several needs.
     const ENDPOINT: u32 = 0b0_1100;
     let needed = if node.buses().is_some() { PORT } else { ENDPOINT };
-    match ecam.extended_capability(bdf, ACS) {
-        Some(at) if ecam.read(bdf, at + 4) & needed == needed => {
-            ecam.change(bdf, at + 4, PORT << 16, needed << 16);
+    match config.extended_capability(ACS) {
+        Some(at) if config.read(at + 4) & needed == needed => {
+            config.change(at + 4, PORT << 16, needed << 16);
             Separation::AccessControlServices
         }
         _ => Separation::None,

@@ -5,7 +5,7 @@
 //! and in no domain.
 
 use super::access::with_owned;
-use super::{Function, Machine, Messages, State};
+use super::{Function, Messages, State};
 use crate::mmio::Registers;
 use hv_core::error::Errno;
 use hv_core::ids::DomId;
@@ -37,9 +37,8 @@ pub enum MessageMask {
 
 /// Makes the table reachable for the hypervisor, every vector masked, and switches MSI-X on. The function must be
 /// in quarantine with its BARs in place.
-pub(super) fn prepare(machine: &Machine, function: &Function, state: &mut State) -> Result<(), Errno> {
+pub(super) fn prepare(function: &Function, state: &mut State) -> Result<(), Errno> {
     let Messages::MsiX(msix) = &function.messages else { return Ok(()) };
-    let bdf = function.member.bdf;
     if state.table.is_none() {
         let start = PhysAddr::try_new(msix.table).map_err(|_| Errno::ENODEV)?;
         // SAFETY: the range lies inside a BAR as sized at boot, which is not over memory (`enumerate::unfit`).
@@ -47,31 +46,31 @@ pub(super) fn prepare(machine: &Machine, function: &Function, state: &mut State)
         state.table = Some(table.map_err(|_| Errno::ENOMEM)?);
     }
     let table = state.table.ok_or(Errno::ENODEV)?;
-    machine.ecam.write(bdf, 4, COMMAND_MEMORY | COMMAND_INTX_DISABLE);
+    function.config.write(4, COMMAND_MEMORY | COMMAND_INTX_DISABLE);
     for entry in 0..u64::from(msix.vectors) {
         table.write32(entry * ENTRY_BYTES + ENTRY_CONTROL, ENTRY_MASKED);
     }
-    machine.ecam.change(bdf, msix.at, MSIX_MASK_ALL | MSIX_ENABLE, MSIX_ENABLE);
+    function.config.change(msix.at, MSIX_MASK_ALL | MSIX_ENABLE, MSIX_ENABLE);
     Ok(())
 }
 
 /// Switches all messages off.
-pub(super) fn disable(machine: &Machine, function: &Function) {
+pub(super) fn disable(function: &Function) {
     match function.messages {
-        Messages::MsiX(msix) => machine.ecam.change(function.member.bdf, msix.at, MSIX_ENABLE, 0),
-        Messages::Msi(at) => machine.ecam.change(function.member.bdf, at, MSI_ENABLE, 0),
+        Messages::MsiX(msix) => function.config.change(msix.at, MSIX_ENABLE, 0),
+        Messages::Msi(at) => function.config.change(at, MSI_ENABLE, 0),
         Messages::None => {}
     }
 }
 
 /// How many messages a device of `domain` can send.
 pub fn messages_of(domain: DomId, bdf: Bdf) -> Result<u16, Errno> {
-    with_owned(domain, bdf, |_, function, _| Ok(function.messages.count()))
+    with_owned(domain, bdf, |function, _| Ok(function.messages.count()))
 }
 
 /// Whether a message that a device wants to send while it is masked is sent later.
 pub fn keeps_masked_messages(bdf: Bdf) -> bool {
-    super::find(bdf).is_some_and(|(_, function)| matches!(function.messages, Messages::MsiX(_)))
+    super::find(bdf).is_some_and(|function| matches!(function.messages, Messages::MsiX(_)))
 }
 
 /// Sets where message `entry` of a device of `domain` goes, and whether it may go. `target`: address and data, `None`
@@ -83,7 +82,7 @@ pub fn set_message(
     target: Option<(u64, u32)>,
     mask: MessageMask,
 ) -> Result<(), Errno> {
-    with_owned(domain, bdf, |machine, function, state| match &function.messages {
+    with_owned(domain, bdf, |function, state| match &function.messages {
         Messages::MsiX(msix) if entry < msix.vectors => {
             let table = state.table.ok_or(Errno::ENODEV)?;
             let at = u64::from(entry) * ENTRY_BYTES;
@@ -98,17 +97,17 @@ pub fn set_message(
             Ok(())
         }
         Messages::Msi(at) if entry == 0 => {
-            let ecam = &machine.ecam;
+            let config = function.config;
             if let Some((address, data)) = target {
-                ecam.change(bdf, *at, MSI_ENABLE | MSI_SEVERAL, 0);
-                ecam.write(bdf, at + 4, address as u32);
-                let wide = ecam.read(bdf, *at) & MSI_64_BIT != 0;
+                config.change(*at, MSI_ENABLE | MSI_SEVERAL, 0);
+                config.write(at + 4, address as u32);
+                let wide = config.read(*at) & MSI_64_BIT != 0;
                 if wide {
-                    ecam.write(bdf, at + 8, (address >> 32) as u32);
+                    config.write(at + 8, (address >> 32) as u32);
                 }
-                ecam.write(bdf, if wide { at + 12 } else { at + 8 }, data);
+                config.write(if wide { at + 12 } else { at + 8 }, data);
             }
-            ecam.change(bdf, *at, MSI_ENABLE, if mask == MessageMask::Open { MSI_ENABLE } else { 0 });
+            config.change(*at, MSI_ENABLE, if mask == MessageMask::Open { MSI_ENABLE } else { 0 });
             Ok(())
         }
         _ => Err(Errno::EINVAL),

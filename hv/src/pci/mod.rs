@@ -31,7 +31,7 @@ use crate::time::Instant;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
-use ecam::Ecam;
+use ecam::{Config, Ecam};
 use hv_core::authority::{Function as Identity, Resolution, SealedPolicy};
 use hv_core::ids::{DomId, Label};
 use hv_core::iommu::vtd::Fault;
@@ -77,6 +77,7 @@ enum Reset {
 /// A function: what was found at boot, which does not change, and its state.
 #[derive(Debug)]
 struct Function {
+    config: Config,
     identity: Identity,
     member: Member,
     bars: [Option<Bar>; BARS],
@@ -125,31 +126,21 @@ struct State {
     table: Option<Registers>,
 }
 
-/// Everything about PCI that does not change.
-struct Machine {
-    ecam: Ecam,
-    functions: Vec<Function>,
-}
-
-static MACHINE: Once<Machine> = Once::new();
+/// All functions, by name.
+static FUNCTIONS: Once<Vec<Function>> = Once::new();
 /// No device masters the bus any more.
 static SILENCED: AtomicBool = AtomicBool::new(false);
 /// Faults of what is no known function.
 static STRANGERS: Mutex<Faults> = Mutex::new(Faults::NONE);
 
-fn machine() -> Option<&'static Machine> {
-    MACHINE.get()
-}
-
 /// All functions, by name.
 fn functions() -> &'static [Function] {
-    machine().map_or(&[], |machine| &machine.functions)
+    FUNCTIONS.get().map_or(&[], Vec::as_slice)
 }
 
 /// The function with this name.
-fn find(bdf: Bdf) -> Option<(&'static Machine, &'static Function)> {
-    let at = functions().binary_search_by_key(&bdf, |function| function.member.bdf).ok()?;
-    machine().zip(functions().get(at))
+fn find(bdf: Bdf) -> Option<&'static Function> {
+    functions().get(functions().binary_search_by_key(&bdf, |function| function.member.bdf).ok()?)
 }
 
 /// Finds all functions and quarantines them. After `acpi::init`, before `iommu::init`.
@@ -163,7 +154,7 @@ pub fn init(facts: &Facts) {
     let functions = enumerate::enumerate(&ecam, facts);
     let endpoints = functions.iter().filter(|function| function.is_endpoint()).count();
     fact("pci", Finding::Ok, format_args!("{} functions, {endpoints} in quarantine", functions.len()));
-    MACHINE.call_once(|| Machine { ecam, functions });
+    FUNCTIONS.call_once(|| functions);
 }
 
 /// Finds out which function each device entry of the policy means, reports it, and starts resetting those functions so
@@ -191,9 +182,9 @@ pub fn resolve(policy: &SealedPolicy) {
 }
 
 fn select(bdf: Bdf, label: Label, selector: u32, name: &str, policy: &SealedPolicy) {
-    let Some((machine, function)) = find(bdf) else { return };
+    let Some(function) = find(bdf) else { return };
     function.driver.call_once(|| (label, selector));
-    reset::start(machine, function, &mut function.state.lock());
+    reset::start(function, &mut function.state.lock());
     let Identity { vendor, device, .. } = function.identity;
     let (owner, reset) = (policy.name(label), if function.reset == Reset::None { ", no reset" } else { "" });
     match function.unfit {
@@ -211,7 +202,7 @@ pub fn buses() -> impl Iterator<Item = u8> {
 /// Counts and reports a DMA or interrupt fault. A device that goes on and on loses bus mastering.
 pub fn record_fault(fault: &Fault) {
     let bdf = fault.source;
-    let Some((machine, function)) = find(bdf) else {
+    let Some(function) = find(bdf) else {
         if let Some(count) = STRANGERS.lock().record() {
             log::warn!("DMA fault: unknown device {bdf} {fault} [{count}]");
         }
@@ -222,7 +213,7 @@ pub fn record_fault(fault: &Fault) {
     let told = state.faults_of_owner.record();
     let too_many = state.faults_of_owner.too_many();
     if too_many {
-        machine.silence(bdf);
+        function.silence();
     }
     let Some(count) = told else { return };
     let end = if too_many { ", its bus mastering stays off" } else { "" };
@@ -242,24 +233,13 @@ pub fn silence_all(why: &str) {
         return;
     }
     log::error!("{why}: bus mastering of all devices is off for good");
-    let Some(machine) = machine() else { return };
-    for function in machine.functions.iter().filter(|function| function.is_endpoint()) {
-        machine.silence(function.member.bdf);
-    }
+    functions().iter().filter(|function| function.is_endpoint()).for_each(Function::silence);
 }
 
 /// Whether a device may master the bus now.
 fn mastering(function: &Function, state: &State) -> BusMastering {
     let lost = SILENCED.load(Ordering::SeqCst) || state.faults_of_owner.too_many();
     if lost || !function.is_confined() { BusMastering::Denied } else { BusMastering::Allowed }
-}
-
-impl Machine {
-    /// Takes bus mastering from a function and leaves the rest of its command register as it is.
-    fn silence(&self, bdf: Bdf) {
-        // The upper half is status, whose ones are cleared by ones.
-        self.ecam.change(bdf, 4, 0xffff_0000 | COMMAND_BUS_MASTER, 0);
-    }
 }
 
 impl Messages {
@@ -277,6 +257,12 @@ impl Function {
     /// Whether a domain could have it, in principle.
     fn is_endpoint(&self) -> bool {
         self.member.node == Node::Endpoint
+    }
+
+    /// Takes bus mastering from it and leaves the rest of its command register as it is.
+    fn silence(&self) {
+        // The upper half is status, whose ones are cleared by ones.
+        self.config.change(4, 0xffff_0000 | COMMAND_BUS_MASTER, 0);
     }
 
     /// Whether the sealed policy gives it to this label.
