@@ -29,9 +29,6 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
         fail("boot loader", format_args!("neither PVH nor Multiboot2"), "use QEMU -kernel, or GRUB's multiboot2");
     };
     let info = INFO.call_once(|| info);
-    if info.option("debug-exit").is_some() {
-        power::enable_debug_exit();
-    }
     if let Some(level) = info.option("loglevel").and_then(|word| word.parse().ok()) {
         log::set_max_level(level);
     }

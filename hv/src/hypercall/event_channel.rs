@@ -1,7 +1,7 @@
 //! `event_channel_op` (Xen public `event_channel.h`, 2-level interface): copying in, `hv_core::events`, copying out.
 
 use super::{Call, DomId, Errno, OK, Outcome, wake};
-use crate::irq;
+use crate::irq::{self, Gate};
 use crate::logging::{SerialOwner, set_serial_owner};
 use hv_core::events::{self, Binding, Channel, EvtchnOp};
 use hv_core::ids::{Pirq, Port};
@@ -48,7 +48,7 @@ fn serve_other(call: &Call, operation: EvtchnOp) -> Outcome {
         EvtchnOp::BindPirq => call.in_out(|op: &mut abi::EvtchnBindPirq| {
             irq::check(caller, Pirq(op.pirq))?;
             op.port = events::bind_pirq(env, caller, Pirq(op.pirq))?.0;
-            irq::bound(caller, Pirq(op.pirq));
+            irq::set_bound(caller, Pirq(op.pirq), Gate::Open);
             Ok(())
         }),
         EvtchnOp::BindIpi => call
@@ -96,7 +96,7 @@ fn reset(call: &Call) -> Outcome {
 /// Undoes what stood behind a closed port. Whoever gives up the log's interrupt gives the serial line back.
 pub fn closed(dom: DomId, binding: Binding) {
     match binding {
-        Binding::Pirq(pirq) => irq::unbound(dom, Pirq(u32::from(pirq))),
+        Binding::Pirq(pirq) => irq::set_bound(dom, Pirq(u32::from(pirq)), Gate::Masked),
         Binding::Virq(virq) if u32::from(virq) == VIRQ_CON_RING => set_serial_owner(SerialOwner::Hypervisor),
         _ => {}
     }

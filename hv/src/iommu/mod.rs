@@ -90,13 +90,14 @@ pub fn init(facts: &Facts) {
 }
 
 fn start(facts: &Facts) -> Result<Remapping, Failure> {
-    let dmar = facts.dmar.as_ref().ok_or("no DMAR table, so no IOMMU that we know")?;
+    let dmar = facts.dmar.as_ref().filter(|dmar| !dmar.units.is_empty());
+    let dmar = dmar.ok_or("no DMAR table that names a unit, so no IOMMU that we know")?;
     let page = || TablePage::new().ok_or(NO_MEMORY);
     let root = page()?;
     let mut contexts = [None; 256];
     for bus in pci::buses() {
         let table = page()?;
-        root.write(usize::from(bus), root_entry(table.address().as_u64()));
+        root.write(usize::from(bus), root_entry(table.address()));
         contexts[usize::from(bus)] = Some(table);
     }
     let mut units = Vec::new();
@@ -108,17 +109,10 @@ fn start(facts: &Facts) -> Result<Remapping, Failure> {
         interrupts &= unit.extended.interrupt_remapping();
         units.push(unit);
     }
-    if units.is_empty() {
-        return Err("no remapping units");
-    }
+    let table = interrupts.then(page).transpose()?;
     for unit in &mut units {
         unit.enable_translation(root.address())?;
-    }
-    let table = if interrupts { Some(page()?) } else { None };
-    if let Some(table) = table {
-        for unit in &mut units {
-            unit.enable_interrupts(table.address())?;
-        }
+        table.map_or(Ok(()), |table| unit.enable_interrupts(table.address()))?;
     }
     let units = units.into_iter().map(Mutex::new).collect();
     let interrupts = table.map(|table| Mutex::new(Interrupts { table, used: [false; ENTRIES] }));
@@ -175,12 +169,7 @@ pub struct InterruptEntry(pub u16);
 
 /// Makes an entry that delivers `vector` to `cpu`, for requests from `source` only. `Ok(None)`: interrupts are not
 /// remapped on this machine.
-pub fn allocate_interrupt(
-    vector: u8,
-    cpu: u8,
-    trigger: Trigger,
-    source: Bdf,
-) -> Result<Option<InterruptEntry>, Failure> {
+pub fn allocate_interrupt(vector: u8, cpu: u8, trigger: Trigger, source: Bdf) -> Result<Option<InterruptEntry>, Failure> {
     let Some((remapping, interrupts)) = interrupts() else { return Ok(None) };
     let mut interrupts = interrupts.lock();
     let index = interrupts.used.iter().position(|used| !used).ok_or(NO_ENTRY)?;

@@ -16,7 +16,7 @@ mod ioapic;
 
 use crate::acpi::Facts;
 use crate::iommu::{self, InterruptEntry};
-use crate::pci::{self, MessageMask};
+use crate::pci;
 use crate::system::system;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hv_core::error::Errno;
@@ -47,8 +47,9 @@ enum Source {
     Line { line: u32, trigger: Trigger },
 }
 
+/// Whether a source may fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gate {
+pub enum Gate {
     /// Unbound, or waiting for its domain.
     Masked,
     /// May fire.
@@ -145,9 +146,8 @@ impl Irq {
         self.gate = gate;
         match self.source {
             Source::Message { bdf, entry } => {
-                let mask = if gate == Gate::Masked { MessageMask::Masked } else { MessageMask::Open };
                 // The device is the domain's for as long as the vector is: `release` goes before `pci::release`.
-                let _ = pci::set_message(self.domain, bdf, entry, None, mask);
+                let _ = pci::set_message(self.domain, bdf, entry, None, gate);
             }
             Source::Line { line, .. } => lines.mask(line, gate),
         }
@@ -173,9 +173,7 @@ impl Irq {
 /// `EPERM`: not its device, or not a line that the policy grants it. `EINVAL`: no such vector, line or kind. `EEXIST`:
 /// the pirq is in use. `EBUSY`: the vector or line is mapped, by whomever. `ENOSPC`: no vector or pirq left. `EIO`.
 pub fn map(domain: DomId, label: Label, request: &PhysdevMapPirq) -> Result<Pirq, Errno> {
-    let wanted = u32::try_from(request.pirq).ok();
-    let mut irqs = IRQS.lock();
-    match request.kind {
+    let source = match request.kind {
         MAP_PIRQ_TYPE_MSI | MAP_PIRQ_TYPE_MSI_SEG => {
             let (bus, devfn) = (u8::try_from(request.bus), u8::try_from(request.devfn));
             // Another segment, or a number out of range, is no device of this machine.
@@ -185,18 +183,18 @@ pub fn map(domain: DomId, label: Label, request: &PhysdevMapPirq) -> Result<Pirq
             if entry >= pci::messages_of(domain, bdf)? {
                 return Err(Errno::EINVAL);
             }
-            irqs.map(domain, Source::Message { bdf, entry }, wanted)
+            Source::Message { bdf, entry }
         }
         MAP_PIRQ_TYPE_GSI => {
             let line = u32::try_from(request.index).map_err(|_| Errno::EINVAL)?;
             if !system().policy.may_use_line(label, line) {
                 return Err(Errno::EPERM);
             }
-            let (trigger, _) = ioapic::signalling(line);
-            irqs.map(domain, Source::Line { line, trigger }, wanted)
+            Source::Line { line, trigger: ioapic::signalling(line).0 }
         }
-        _ => Err(Errno::EINVAL),
-    }
+        _ => return Err(Errno::EINVAL),
+    };
+    IRQS.lock().map(domain, source, u32::try_from(request.pirq).ok())
 }
 
 impl Irqs {
@@ -244,7 +242,7 @@ impl Irqs {
         match source {
             Source::Message { bdf, entry: number } => {
                 let message = remapped.map_or_else(|| plain_message(vector, self.cpu), remappable_message);
-                if let Err(error) = pci::set_message(domain, bdf, number, Some(message), MessageMask::Masked) {
+                if let Err(error) = pci::set_message(domain, bdf, number, Some(message), Gate::Masked) {
                     entry.into_iter().for_each(iommu::free_interrupt);
                     return Err(error);
                 }
@@ -286,19 +284,11 @@ pub fn check(domain: DomId, pirq: Pirq) -> Result<(), Errno> {
     IRQS.lock().find(domain, pirq).map(drop).map_err(|_| Errno::EPERM)
 }
 
-/// After `EVTCHNOP_bind_pirq`: the source may fire.
-pub fn bound(domain: DomId, pirq: Pirq) {
+/// After `EVTCHNOP_bind_pirq`: the source may fire ([`Gate::Open`]). After `EVTCHNOP_close` of its port: it is masked.
+pub fn set_bound(domain: DomId, pirq: Pirq, gate: Gate) {
     if let Ok((_, irq, lines)) = IRQS.lock().find(domain, pirq) {
-        irq.bound = true;
-        irq.set_gate(Gate::Open, lines);
-    }
-}
-
-/// After `EVTCHNOP_close` of its port: the source is masked.
-pub fn unbound(domain: DomId, pirq: Pirq) {
-    if let Ok((_, irq, lines)) = IRQS.lock().find(domain, pirq) {
-        irq.bound = false;
-        irq.set_gate(Gate::Masked, lines);
+        irq.bound = gate == Gate::Open;
+        irq.set_gate(gate, lines);
     }
 }
 

@@ -8,7 +8,7 @@ mod paging;
 pub use early::Plan;
 pub use heap::free_bytes as heap_free;
 pub use layout::direct;
-pub use paging::{DeviceMapping, MapError, UPPER_HALF, hypervisor_root, load_root};
+pub use paging::{MapError, UPPER_HALF, hypervisor_root, load_root};
 pub use paging::{map_device, map_firmware, map_stack, upper_half_entry};
 
 use crate::boot::info::BootInfo;

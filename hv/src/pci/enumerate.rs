@@ -154,26 +154,20 @@ fn probe(config: Config, bdf: Bdf) -> Option<Function> {
 /// Sizes the first `count` BARs.
 fn size_bars(function: &mut Function, count: usize) {
     let config = function.config;
-    for (slot, register) in (0..count).zip((BAR_0..).step_by(4)) {
-        function.bar_registers[slot] = config.read(register);
-    }
-    let sized = |register: u16, original: u32| {
+    let mut sized = [(0, 0); BARS];
+    for (slot, (original, ones)) in sized.iter_mut().enumerate().take(count) {
+        let register = BAR_0 + slot as u16 * 4;
+        *original = config.read(register);
         config.write(register, !0);
-        let ones = config.read(register);
-        config.write(register, original);
-        ones
-    };
+        *ones = config.read(register);
+        config.write(register, *original);
+        function.bar_registers[slot] = *original;
+    }
     let mut slot = 0;
     while slot < count {
-        let register = BAR_0 + slot as u16 * 4;
-        let original = function.bar_registers[slot];
+        let (original, ones) = sized[slot];
         let wide = is_64_bit(original, slot) && slot + 1 < count;
-        let upper = wide.then(|| function.bar_registers[slot + 1]);
-        let probe = Probe {
-            original,
-            ones: sized(register, original),
-            upper: upper.map(|upper| (upper, sized(register + 4, upper))),
-        };
+        let probe = Probe { original, ones, upper: wide.then(|| sized[slot + 1]) };
         // A BAR that firmware left without an address decodes nothing that could be mapped.
         function.bars[slot] = probe.decode().filter(|bar| bar.base != 0);
         slot += if wide { 2 } else { 1 };

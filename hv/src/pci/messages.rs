@@ -6,6 +6,7 @@
 
 use super::access::with_owned;
 use super::{Function, Messages, State};
+use crate::irq::Gate;
 use crate::mmio::Registers;
 use hv_core::error::Errno;
 use hv_core::ids::DomId;
@@ -25,15 +26,6 @@ const ENTRY_ADDRESS: u64 = 0;
 const ENTRY_DATA: u64 = 8;
 const ENTRY_CONTROL: u64 = 12;
 const ENTRY_MASKED: u32 = 1;
-
-/// Whether a message may be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MessageMask {
-    /// It waits (MSI-X keeps it pending; MSI without mask bits loses it).
-    Masked,
-    /// It is sent.
-    Open,
-}
 
 /// Makes the table reachable for the hypervisor, every vector masked, and switches MSI-X on. The function must be
 /// in quarantine with its BARs in place.
@@ -73,41 +65,36 @@ pub fn keeps_masked_messages(bdf: Bdf) -> bool {
     super::find(bdf).is_some_and(|function| matches!(function.messages, Messages::MsiX(_)))
 }
 
-/// Sets where message `entry` of a device of `domain` goes, and whether it may go. `target`: address and data, `None`
-/// to leave them.
-pub fn set_message(
-    domain: DomId,
-    bdf: Bdf,
-    entry: u16,
-    target: Option<(u64, u32)>,
-    mask: MessageMask,
-) -> Result<(), Errno> {
+/// An interrupt message: address and data.
+pub type Message = (u64, u32);
+
+/// Sets where message `entry` of a device of `domain` goes (`None`: leaves it), and whether it is sent. One that is masked
+/// waits (MSI-X keeps it pending; MSI loses it).
+pub fn set_message(domain: DomId, bdf: Bdf, entry: u16, to: Option<Message>, gate: Gate) -> Result<(), Errno> {
     with_owned(domain, bdf, |function, state| match &function.messages {
         Messages::MsiX(msix) if entry < msix.vectors => {
             let table = state.table.ok_or(Errno::ENODEV)?;
             let at = u64::from(entry) * ENTRY_BYTES;
-            if let Some((address, data)) = target {
+            if let Some((address, data)) = to {
                 // Masked while it is neither the old nor the new.
                 table.write32(at + ENTRY_CONTROL, ENTRY_MASKED);
                 table.write32(at + ENTRY_ADDRESS, address as u32);
                 table.write32(at + ENTRY_ADDRESS + 4, (address >> 32) as u32);
                 table.write32(at + ENTRY_DATA, data);
             }
-            table.write32(at + ENTRY_CONTROL, if mask == MessageMask::Masked { ENTRY_MASKED } else { 0 });
+            table.write32(at + ENTRY_CONTROL, if gate == Gate::Masked { ENTRY_MASKED } else { 0 });
             Ok(())
         }
         Messages::Msi(at) if entry == 0 => {
             let config = function.config;
-            if let Some((address, data)) = target {
+            if let Some((address, data)) = to {
                 config.change(*at, MSI_ENABLE | MSI_SEVERAL, 0);
                 config.write(at + 4, address as u32);
-                let wide = config.read(*at) & MSI_64_BIT != 0;
-                if wide {
-                    config.write(at + 8, (address >> 32) as u32);
-                }
-                config.write(if wide { at + 12 } else { at + 8 }, data);
+                // Without the upper half of the address, its place is that of the data.
+                config.write(at + 8, (address >> 32) as u32);
+                config.write(if config.read(*at) & MSI_64_BIT != 0 { at + 12 } else { at + 8 }, data);
             }
-            config.change(*at, MSI_ENABLE, if mask == MessageMask::Open { MSI_ENABLE } else { 0 });
+            config.change(*at, MSI_ENABLE, if gate == Gate::Masked { 0 } else { MSI_ENABLE });
             Ok(())
         }
         _ => Err(Errno::EINVAL),

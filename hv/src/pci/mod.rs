@@ -20,7 +20,7 @@ mod reset;
 
 pub use access::{config_read, config_write, describe, info};
 pub use assign::{assign, release, tables_of};
-pub use messages::{MessageMask, keeps_masked_messages, messages_of, set_message};
+pub use messages::{keeps_masked_messages, messages_of, set_message};
 
 use crate::acpi::Facts;
 use crate::boot::report::{Finding, fact};
@@ -217,13 +217,11 @@ pub fn record_fault(fault: &Fault) {
     }
     let Some(count) = told else { return };
     let end = if too_many { ", its bus mastering stays off" } else { "" };
-    match (state.owner, function.driver.get()) {
-        (Owner::Domain(_), Some((label, _))) => {
-            let name = system().policy.name(*label);
-            log::warn!("DMA fault: device {bdf} (domain {name}) {fault} [{count}]{end}");
-        }
-        (owner, _) => log::warn!("DMA fault: device {bdf} ({owner:?}) {fault} [{count}]{end}"),
-    }
+    let owner = match (state.owner, function.driver.get()) {
+        (Owner::Domain(_), Some((label, _))) => system().policy.name(*label),
+        _ => "none",
+    };
+    log::warn!("DMA fault: device {bdf} (domain {owner}) {fault} [{count}]{end}");
 }
 
 /// Takes bus mastering from every device for good, without a lock: the last resort when an IOMMU fails, so that what
