@@ -89,10 +89,8 @@ pub fn init(features: &Features) -> Result<(), MapError> {
 
 /// This CPU's APIC id, as interrupt messages name it.
 pub fn id() -> u32 {
-    match ACCESS.get() {
-        Some(Access::Memory(_)) => read(ID) >> 24,
-        _ => read(ID),
-    }
+    let shift = if let Some(Access::Memory(_)) = ACCESS.get() { 24 } else { 0 };
+    read(ID) >> shift
 }
 
 /// Ends the interrupt in service.

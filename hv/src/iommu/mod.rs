@@ -175,10 +175,8 @@ pub fn allocate_interrupt(vector: u8, cpu: u8, trigger: Trigger, source: Bdf) ->
     let index = interrupts.used.iter().position(|used| !used).ok_or(NO_ENTRY)?;
     interrupts.table.write(index, interrupt_entry(vector, cpu, trigger, source));
     // An entry that was not present may be cached as such (caching mode).
-    if let Err(error) = remapping.run_all(&[Command::interrupt(index as u16)]) {
-        interrupts.table.write(index, BLOCKED);
-        return Err(error);
-    }
+    let known = remapping.run_all(&[Command::interrupt(index as u16)]);
+    known.inspect_err(|_| interrupts.table.write(index, BLOCKED))?;
     interrupts.used[index] = true;
     Ok(Some(InterruptEntry(index as u16)))
 }

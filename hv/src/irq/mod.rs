@@ -232,9 +232,7 @@ impl Irqs {
         let pirq = self.choose_pirq(domain, wanted, preferred)?;
         // Failures are not logged: a domain could ask on and on. What breaks is logged when it breaks.
         let entry = match requester {
-            Some(requester) => {
-                iommu::allocate_interrupt(vector, self.cpu, trigger, requester).map_err(|_| Errno::EIO)?
-            }
+            Some(bdf) => iommu::allocate_interrupt(vector, self.cpu, trigger, bdf).map_err(|_| Errno::EIO)?,
             None if iommu::remaps_interrupts() => return Err(Errno::EIO),
             None => None,
         };

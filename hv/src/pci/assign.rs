@@ -81,13 +81,10 @@ fn check(function: &Function, state: &State, label: Label) -> Result<(), Errno> 
         return refuse(format_args!("{why}"));
     }
     let mut group = functions().iter().filter(|other| other.is_endpoint() && other.group == function.group);
-    match group.find(|other| !other.is_for(label)) {
-        Some(other) => {
-            let name = other.member.bdf;
-            refuse(format_args!("cannot be kept apart from {name}, which has another owner or none"))
-        }
-        None => Ok(()),
+    if let Some(Function { member, .. }) = group.find(|other| !other.is_for(label)) {
+        return refuse(format_args!("cannot be kept apart from {}, which has another owner or none", member.bdf));
     }
+    Ok(())
 }
 
 /// Lets the function through the IOMMU, and makes its MSI-X table reachable for the hypervisor.
