@@ -152,8 +152,8 @@ pub fn set_context(unit: usize, bdf: Bdf, domain: DomId, root: Option<Hpa>) -> R
     })
 }
 
-/// On return, no device uses a cached translation of this page of this domain (of none of its pages, if none is named), and
-/// DMA that used one has ended.
+/// On return, no device uses a cached translation of this page of this domain, and DMA that used one has ended. `None`: the
+/// same for all its pages.
 pub fn flush(domain: DomId, page: Option<Gfn>) {
     if let Some((remapping, id)) = REMAPPING.get().zip(tag(domain)) {
         let command = page.map_or(Command::iotlb(id), |page| Command::iotlb_page(id, page.base().0));
