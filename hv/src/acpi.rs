@@ -4,28 +4,30 @@
 //! Firmware is believed as far as values go; lengths are checked before they are followed.
 
 use crate::boot::report::{Finding, fact, fail};
-use crate::mm::{self, DeviceMapping};
+use crate::mm;
 use acpi::address::AddressSpace;
 use acpi::fadt::Fadt;
 use acpi::madt::{InterruptSourceOverrideEntry, IoApicEntry, Madt, MadtEntry};
 use acpi::mcfg::{Mcfg, McfgEntry};
 use acpi::sdt::{SdtHeader, Signature};
 use acpi::{AcpiError, AcpiHandler, AcpiTable, AcpiTables, PhysicalMapping};
+use core::ops::Range;
 use core::ptr::NonNull;
 use heapless::Vec;
 use hv_core::acpi::{entries_are_sound, soft_off_types};
 use hv_core::iommu::dmar::Dmar;
 use spin::{Mutex, Once};
-use x86_64::PhysAddr;
-use x86_64::instructions::port::Port;
+use x86_64::{PhysAddr, VirtAddr};
 
-/// How to turn the machine off.
+/// How to turn the machine off (ACPI 6.5, 16.1.6).
 #[derive(Clone, Copy, Debug)]
 pub struct SoftOff {
-    control_a: u16,
-    control_b: Option<u16>,
-    types: (u8, u8),
-    enable: Option<(u16, u8)>,
+    /// I/O port of PM1a control, and the sleep type to write there.
+    pub control_a: (u16, u8),
+    /// The same for PM1b control.
+    pub control_b: Option<(u16, u8)>,
+    /// Port and value that switch ACPI mode on.
+    pub enable: Option<(u16, u8)>,
 }
 
 /// What the tables said.
@@ -63,20 +65,16 @@ pub fn init(rsdp: Option<PhysAddr>) -> &'static Facts {
             }
         };
         let mut facts = Facts::default();
-        read_madt(&tables, &mut facts);
+        if let Err(why) = read_madt(&tables, &mut facts) {
+            fact("interrupts", Finding::Missing, format_args!("{why}"));
+        }
         read_fadt(&tables, &mut facts);
         facts.ecam = read_mcfg(&tables);
         facts.dmar = read_dmar(&tables);
-        fact(
-            "acpi",
-            Finding::Ok,
-            format_args!(
-                "revision {}, {} I/O APIC(s), power off {}",
-                tables.revision(),
-                facts.io_apics.len(),
-                if facts.soft_off.is_some() { "known" } else { "unknown" },
-            ),
-        );
+        let (revision, io_apics) = (tables.revision(), facts.io_apics.len());
+        let off = if facts.soft_off.is_some() { "known" } else { "unknown" };
+        let what = format_args!("revision {revision}, {io_apics} I/O APIC(s), power off {off}");
+        fact("acpi", Finding::Ok, what);
         facts
     })
 }
@@ -93,23 +91,18 @@ fn find(rsdp: Option<PhysAddr>) -> Result<AcpiTables<Firmware>, AcpiError> {
     unsafe { AcpiTables::search_for_rsdp_bios(Firmware) }
 }
 
-fn read_madt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
+fn read_madt(tables: &AcpiTables<Firmware>, facts: &mut Facts) -> Result<(), &'static str> {
     /// Bytes before the first entry: header, local APIC address, flags.
     const FIXED: usize = 44;
-    let Ok(madt) = tables.find_table::<Madt>() else {
-        fact("interrupts", Finding::Missing, format_args!("no MADT"));
-        return;
-    };
-    let bytes = bytes_of(&madt);
+    let madt = tables.find_table::<Madt>().map_err(|_| "no MADT")?;
     // The sizes of the entries that are read below.
     let minimum = |kind| match kind {
         1 => 12,
         2 => 10,
         _ => 2,
     };
-    if !bytes.get(FIXED..).is_some_and(|entries| entries_are_sound(entries, minimum)) {
-        fact("interrupts", Finding::Missing, format_args!("the MADT's entries do not fit in it"));
-        return;
+    if !bytes_of(&madt).get(FIXED..).is_some_and(|entries| entries_are_sound(entries, minimum)) {
+        return Err("the MADT's entries do not fit in it");
     }
     // What does not fit in the lists is left out: interrupt lines that are not used.
     for entry in madt.get().entries() {
@@ -119,6 +112,7 @@ fn read_madt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
             _ => false,
         };
     }
+    Ok(())
 }
 
 fn read_mcfg(tables: &AcpiTables<Firmware>) -> Option<McfgEntry> {
@@ -142,9 +136,8 @@ fn read_fadt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
     });
     let control_a = fadt.pm1a_control_block().ok().and_then(port);
     facts.soft_off = types.zip(control_a).map(|(types, control_a)| SoftOff {
-        control_a,
-        control_b: fadt.pm1b_control_block().ok().flatten().and_then(port),
-        types,
+        control_a: (control_a, types.0),
+        control_b: fadt.pm1b_control_block().ok().flatten().and_then(port).map(|port| (port, types.1)),
         enable: match (u16::try_from(fadt.smi_cmd_port), fadt.acpi_enable) {
             (Ok(0) | Err(_), _) | (_, 0) => None,
             (Ok(port), value) => Some((port, value)),
@@ -154,32 +147,7 @@ fn read_fadt(tables: &AcpiTables<Firmware>, facts: &mut Facts) {
 
 fn read_dmar(tables: &AcpiTables<Firmware>) -> Option<Dmar> {
     let table = tables.find_table::<DmarTable>().ok()?;
-    match Dmar::parse(bytes_of(&table)) {
-        Ok(dmar) => Some(dmar),
-        Err(why) => {
-            fact("iommu", Finding::Missing, format_args!("{why}"));
-            None
-        }
-    }
-}
-
-impl SoftOff {
-    /// Turns the machine off (ACPI 6.5, 16.1.6). Comes back only when the hardware does not obey.
-    pub fn execute(&self) {
-        const CONTROL_SCI_ENABLE: u16 = 1;
-        let sleep = |kind: u8| u16::from(kind) << 10 | 1 << 13;
-        // SAFETY: the ports are ACPI's fixed registers as the FADT gives them; the machine ends here.
-        unsafe {
-            let mut control = Port::<u16>::new(self.control_a);
-            if let Some((port, value)) = self.enable.filter(|_| control.read() & CONTROL_SCI_ENABLE == 0) {
-                Port::new(port).write(value);
-            }
-            control.write(sleep(self.types.0));
-            if let Some(port) = self.control_b {
-                Port::new(port).write(sleep(self.types.1));
-            }
-        }
-    }
+    Dmar::parse(bytes_of(&table)).inspect_err(|why| fact("iommu", Finding::Missing, format_args!("{why}"))).ok()
 }
 
 /// The whole of a table.
@@ -211,25 +179,23 @@ struct Firmware;
 const WINDOW: u64 = 64 * 1024;
 const WINDOWS_MAX: usize = 16;
 
-static WINDOWS: Mutex<Vec<(u64, DeviceMapping), WINDOWS_MAX>> = Mutex::new(Vec::new());
+static WINDOWS: Mutex<Vec<(Range<u64>, VirtAddr), WINDOWS_MAX>> = Mutex::new(Vec::new());
 
 /// Where `bytes` bytes of physical memory from `address` appear.
 fn window(address: u64, bytes: u64) -> Option<*mut u8> {
     let end = address.checked_add(bytes)?;
     let mut windows = WINDOWS.lock();
-    let covers = |(start, mapping): &&(u64, DeviceMapping)| *start <= address && end <= start + mapping.bytes;
-    let found = windows.iter().find(covers).copied();
-    let (start, mapping) = match found {
-        Some(window) => window,
+    let found = windows.iter().find(|(run, _)| run.start <= address && end <= run.end);
+    let (start, shown) = match found {
+        Some((run, shown)) => (run.start, *shown),
         None => {
-            let start = address & !(WINDOW - 1);
-            let mapping =
-                mm::map_firmware(PhysAddr::try_new(start).ok()?, end.next_multiple_of(WINDOW) - start).ok()?;
-            windows.push((start, mapping)).ok()?;
-            (start, mapping)
+            let run = address & !(WINDOW - 1)..end.checked_next_multiple_of(WINDOW)?;
+            let shown = mm::map_firmware(PhysAddr::try_new(run.start).ok()?, run.end - run.start).ok()?;
+            windows.push((run.clone(), shown)).ok()?;
+            (run.start, shown)
         }
     };
-    Some((mapping.address + (address - start)).as_mut_ptr())
+    Some((shown + (address - start)).as_mut_ptr())
 }
 
 impl AcpiHandler for Firmware {

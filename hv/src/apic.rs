@@ -2,21 +2,18 @@
 //! Reached through MSRs (x2APIC) where the CPU has that, else through its page of registers.
 
 use crate::cpu::features::Features;
-use crate::mm::{DeviceMapping, map_device};
+use crate::mm::MapError;
+use crate::mmio::Registers;
 use crate::time::{self, Instant};
 use core::sync::atomic::{AtomicU64, Ordering};
 use spin::Once;
-use x86_64::PhysAddr;
-use x86_64::registers::model_specific::Msr;
+use x86_64::registers::model_specific::{ApicBase, ApicBaseFlags, Msr};
 
 /// Vector of the timer.
 pub const TIMER_VECTOR: u8 = 0xef;
 /// Vector of spurious interrupts; needs no end-of-interrupt.
 pub const SPURIOUS_VECTOR: u8 = 0xff;
 
-const IA32_APIC_BASE: u32 = 0x1b;
-const BASE_ENABLE: u64 = 1 << 11;
-const BASE_X2APIC: u64 = 1 << 10;
 const IA32_TSC_DEADLINE: u32 = 0x6e0;
 /// MSR of register 0 in x2APIC mode; registers are 16 bytes apart in memory, one MSR each.
 const X2APIC_FIRST: u32 = 0x800;
@@ -42,7 +39,7 @@ const DIVIDE_16: u32 = 3;
 
 /// How registers are reached.
 enum Access {
-    Memory(DeviceMapping),
+    Memory(Registers),
     Msr,
 }
 
@@ -52,8 +49,7 @@ static TIMER_KHZ: AtomicU64 = AtomicU64::new(0);
 
 fn read(register: u32) -> u32 {
     match ACCESS.get() {
-        // SAFETY: the mapping covers the APIC's page, `register` is a 16-byte aligned offset in it.
-        Some(Access::Memory(page)) => unsafe { (page.address + u64::from(register)).as_ptr::<u32>().read_volatile() },
+        Some(Access::Memory(page)) => page.read32(register.into()),
         // SAFETY: in x2APIC mode these MSRs exist; reading has no effect on memory.
         Some(Access::Msr) => unsafe { Msr::new(X2APIC_FIRST + register / 16).read() as u32 },
         None => 0,
@@ -62,28 +58,24 @@ fn read(register: u32) -> u32 {
 
 fn write(register: u32, value: u32) {
     match ACCESS.get() {
+        Some(Access::Memory(page)) => page.write32(register.into(), value),
         // SAFETY: as in `read`; what the registers do is limited to interrupts, for which there are handlers.
-        Some(Access::Memory(page)) => unsafe {
-            (page.address + u64::from(register)).as_mut_ptr::<u32>().write_volatile(value);
-        },
-        // SAFETY: as above.
         Some(Access::Msr) => unsafe { Msr::new(X2APIC_FIRST + register / 16).write(u64::from(value)) },
         None => {}
     }
 }
 
 /// Switches this CPU's APIC on. All local sources stay masked.
-pub fn init(features: &Features) -> Result<(), crate::mm::MapError> {
-    let mut base = Msr::new(IA32_APIC_BASE);
-    // SAFETY: the MSR exists on every 64-bit CPU.
-    let value = unsafe { base.read() };
+pub fn init(features: &Features) -> Result<(), MapError> {
+    let (page, flags) = ApicBase::read();
     let (access, mode) = if features.x2apic {
-        (Access::Msr, BASE_ENABLE | BASE_X2APIC)
+        (Access::Msr, ApicBaseFlags::LAPIC_ENABLE | ApicBaseFlags::X2APIC_ENABLE)
     } else {
-        (Access::Memory(map_device(PhysAddr::new(value & 0x000f_ffff_ffff_f000), 4096)?), BASE_ENABLE)
+        // SAFETY: the APIC's registers are there, as it says itself.
+        (Access::Memory(unsafe { Registers::map(page.start_address(), page.size()) }?), ApicBaseFlags::LAPIC_ENABLE)
     };
     // SAFETY: enables the APIC where it is, in the mode that CPUID says it has.
-    unsafe { base.write(value | mode) };
+    unsafe { ApicBase::write(page, flags | mode) };
     ACCESS.call_once(|| access);
     for entry in [LVT_TIMER, LVT_LINT0, LVT_LINT1, LVT_ERROR] {
         write(entry, MASKED | u32::from(SPURIOUS_VECTOR));
@@ -97,10 +89,8 @@ pub fn init(features: &Features) -> Result<(), crate::mm::MapError> {
 
 /// This CPU's APIC id, as interrupt messages name it.
 pub fn id() -> u32 {
-    match ACCESS.get() {
-        Some(Access::Memory(_)) => read(ID) >> 24,
-        _ => read(ID),
-    }
+    let shift = if let Some(Access::Memory(_)) = ACCESS.get() { 24 } else { 0 };
+    read(ID) >> shift
 }
 
 /// Ends the interrupt in service.

@@ -125,14 +125,14 @@ impl Machine for Bare {
             x86_64::instructions::tlb::flush(address);
         }
         if scope == FlushScope::CpuAndIommu {
-            crate::iommu::flush_page(domain, page);
+            crate::iommu::flush(domain, Some(page));
         }
     }
 
     fn flush_all(&self, domain: DomId, scope: FlushScope) {
         x86_64::instructions::tlb::flush_all();
         if scope == FlushScope::CpuAndIommu {
-            crate::iommu::flush_domain(domain);
+            crate::iommu::flush(domain, None);
         }
     }
 }

@@ -17,8 +17,7 @@ impl Registers {
     /// Nothing but device registers may lie in the range: writing them must not change memory that Rust code or a
     /// domain owns.
     pub unsafe fn map(start: PhysAddr, bytes: u64) -> Result<Self, MapError> {
-        let mapping = map_device(start, bytes)?;
-        Ok(Self { base: mapping.address, bytes: mapping.bytes })
+        Ok(Self { base: map_device(start, bytes)?, bytes })
     }
 
     /// The address of the register at `offset`, if it is aligned and inside.

@@ -1,7 +1,7 @@
 //! The ways to end: power off, restart, leave QEMU, stop.
 
-use crate::acpi;
-use core::sync::atomic::{AtomicBool, Ordering};
+use crate::acpi::{self, SoftOff};
+use crate::start::boot_info;
 use x86_64::instructions::port::Port;
 
 /// QEMU's `isa-debug-exit` device.
@@ -13,25 +13,28 @@ const RESET_PORT: u16 = 0xcf9;
 /// Hard reset of the CPU and the system.
 const RESET_HARD: u8 = 0x0e;
 
-static DEBUG_EXIT: AtomicBool = AtomicBool::new(false);
-
-/// `debug-exit` on the command line: the machine has `isa-debug-exit`.
-pub fn enable_debug_exit() {
-    DEBUG_EXIT.store(true, Ordering::Relaxed);
-}
-
-/// Leaves QEMU with status `code << 1 | 1`. Comes back when there is no such device.
+/// Leaves QEMU with status `code << 1 | 1`. Comes back when `debug-exit` is not on the command line.
 pub fn debug_exit(code: u32) {
-    if DEBUG_EXIT.load(Ordering::Relaxed) {
+    if boot_info().is_some_and(|info| info.option("debug-exit").is_some()) {
         // SAFETY: the command line promises that the device is there.
         unsafe { Port::new(DEBUG_EXIT_PORT).write(code) }
     }
 }
 
-/// Turns the machine off. Comes back when ACPI does not say how.
+/// Turns the machine off. Comes back when ACPI does not say how, or the hardware does not obey.
 pub fn off() {
-    if let Some(soft_off) = acpi::facts().and_then(|facts| facts.soft_off.as_ref()) {
-        soft_off.execute();
+    const SCI_ENABLE: u16 = 1;
+    const SLEEP_ENABLE: u16 = 1 << 13;
+    let Some(SoftOff { control_a, control_b, enable }) = acpi::facts().and_then(|facts| facts.soft_off) else { return };
+    // SAFETY: the ports are ACPI's fixed registers as the FADT gives them; the machine ends here.
+    unsafe {
+        let acpi_mode = Port::<u16>::new(control_a.0).read() & SCI_ENABLE != 0;
+        if let Some((port, value)) = enable.filter(|_| !acpi_mode) {
+            Port::new(port).write(value);
+        }
+        for (port, sleep_type) in [Some(control_a), control_b].into_iter().flatten() {
+            Port::new(port).write(u16::from(sleep_type) << 10 | SLEEP_ENABLE);
+        }
     }
 }
 

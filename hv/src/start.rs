@@ -2,44 +2,44 @@
 
 use crate::boot::report::{Finding, fact, fail};
 use crate::{acpi, apic, cpu, domain, iommu, irq, legacy, logging, mm, pci, power, serial, system, time, traps};
-use crate::{boot::info::BootInfo, cpu::features::Features, cpu::percpu::PerCpu};
+use crate::{boot::info::BootInfo, cpu::features::Features, cpu::percpu, cpu::percpu::PerCpu};
 use spin::Once;
 
 /// ACPI's power management timer where the firmware does not say (QEMU, most PCs).
 const PM_TIMER_PORT: u16 = 0x608;
 
-static BOOT: Once<(Features, BootInfo, mm::Plan)> = Once::new();
+static INFO: Once<BootInfo> = Once::new();
+static BOOT: Once<(Features, mm::Plan)> = Once::new();
 
 /// What the boot loader told.
 pub fn boot_info() -> Option<&'static BootInfo> {
-    BOOT.get().map(|(_, info, _)| info)
+    INFO.get()
 }
 
 /// The first Rust code, on the boot stack and the boot tables. `eax` and `information` are the boot loader's EAX, EBX.
 #[unsafe(no_mangle)]
 pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
-    time::init_early();
+    time::mark(&time::ENTERED);
     serial::init();
     logging::init();
-    let features = Features::read()
-        .unwrap_or_else(|| fail("cpu", format_args!("it lacks NX or SYSCALL"), "use a CPU made after 2005"));
+    let features = Features::read().unwrap_or_else(|| {
+        fail("cpu", format_args!("it lacks NX, SYSCALL or SMAP"), "use a CPU made after 2017, QEMU's -cpu max for one")
+    });
     let info = BootInfo::read(eax, information).unwrap_or_else(|| {
         fail("boot loader", format_args!("neither PVH nor Multiboot2"), "use QEMU -kernel, or GRUB's multiboot2")
     });
-    if info.option("debug-exit").is_some() {
-        power::enable_debug_exit();
-    }
+    let info = INFO.call_once(|| info);
     if let Some(level) = info.option("loglevel").and_then(|word| word.parse().ok()) {
         log::set_max_level(level);
     }
     // NX must be on before the final tables, which use it.
     cpu::init_control(&features);
     legacy::silence();
-    let plan = mm::init(&info).unwrap_or_else(|bytes| {
+    let plan = mm::init(info).unwrap_or_else(|bytes| {
         let what = format_args!("no {} MiB of free contiguous RAM between 1 MiB and 4 GiB", bytes >> 20);
         fail("memory", what, "give the machine more memory (-m 512M)")
     });
-    BOOT.call_once(|| (features, info, plan));
+    BOOT.call_once(|| (features, plan));
     let stack = PerCpu::install()
         .unwrap_or_else(|why| fail("cpu", format_args!("no page tables left: {why:?}"), "report this"));
     cpu::init_syscall(traps::entry::syscall());
@@ -48,7 +48,7 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
 
 /// Start-up goes on with the final tables and stack.
 extern "C" fn on_final_stack() -> ! {
-    let Some((features, info, plan)) = BOOT.get() else { power::halt() };
+    let (Some(info), Some((features, plan))) = (INFO.get(), BOOT.get()) else { power::halt() };
     log::info!("Bulkhead {}", env!("CARGO_PKG_VERSION"));
     fact("boot loader", Finding::Ok, format_args!("{}, command line \"{}\"", info.protocol, info.command_line));
     cpu::report(features);
@@ -69,6 +69,7 @@ fn start_clock(features: &Features, pm_timer: u16) {
         .unwrap_or_else(|| fail("clock", format_args!("the ACPI timer does not count"), "enable ACPI"));
     time::set_khz(features.tsc_khz.unwrap_or(rates.tsc_khz));
     apic::enable_timer(features, rates.apic_khz);
+    percpu::with(|cpu| cpu.queue.set_clock(time::scale().khz / 1000));
     let source = if features.tsc_khz.is_some() { "CPUID" } else { "the ACPI timer" };
-    fact("clock", Finding::Ok, format_args!("TSC {} MHz by {source}", time::khz() / 1000));
+    fact("clock", Finding::Ok, format_args!("TSC {} MHz by {source}", time::scale().khz / 1000));
 }

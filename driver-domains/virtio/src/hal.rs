@@ -25,18 +25,22 @@ unsafe impl Hal for DomainHal {
 
     /// Never given back: a device that was told of the pages may use them until it is reset. What drivers allocate,
     /// they keep for the life of the domain.
+    // SAFETY: nothing is done, so nothing is asked of the caller.
     unsafe fn dma_dealloc(_: PhysAddr, _: NonNull<u8>, _: usize) -> i32 {
         0
     }
 
     /// Only the crate's own PCI transport asks, which is not used here.
+    // SAFETY: the answer is dangling whatever the caller promises, and dereferenced by nobody.
     unsafe fn mmio_phys_to_virt(_: PhysAddr, _: usize) -> NonNull<u8> {
         NonNull::dangling()
     }
 
+    // SAFETY: the buffer is not accessed here; that it stays valid until `unshare` is the caller's promise to the device.
     unsafe fn share(buffer: NonNull<[u8]>, _: BufferDirection) -> PhysAddr {
         buffer.cast::<u8>().as_ptr().expose_provenance() as PhysAddr
     }
 
+    // SAFETY: nothing was mapped or copied by `share`, so nothing is done.
     unsafe fn unshare(_: PhysAddr, _: NonNull<[u8]>, _: BufferDirection) {}
 }

@@ -121,6 +121,12 @@ impl Descriptors {
         self.tss.segment.privilege_stack_table[0] = top;
     }
 
+    /// Allows ring 3 no port.
+    #[inline]
+    pub fn forbid_ports(&mut self) {
+        self.tss.segment.iomap_base = NO_BITMAP;
+    }
+
     /// Allows ring 3 the ports of `bitmap`, or none.
     pub fn set_ports(&mut self, bitmap: Option<&PortBitmap>) {
         match bitmap {

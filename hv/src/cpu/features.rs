@@ -7,8 +7,6 @@ use raw_cpuid::CpuId;
 pub struct Features {
     /// Supervisor mode execution prevention.
     pub smep: bool,
-    /// Supervisor mode access prevention.
-    pub smap: bool,
     /// User mode instruction prevention.
     pub umip: bool,
     /// The APIC has MSR access.
@@ -22,16 +20,17 @@ pub struct Features {
 }
 
 impl Features {
-    /// Reads CPUID. `None`: the CPU lacks no-execute pages or SYSCALL in long mode, which are required.
+    /// Reads CPUID. `None`: the CPU lacks no-execute pages, SYSCALL in long mode or SMAP (every
+    /// access to a domain's memory opens it and closes it again), which are required.
     pub fn read() -> Option<Self> {
         let cpuid = CpuId::new();
         let basic = cpuid.get_feature_info();
         let structured = cpuid.get_extended_feature_info();
         let extended = cpuid.get_extended_processor_and_feature_identifiers()?;
-        let sufficient = extended.has_execute_disable() && extended.has_syscall_sysret();
+        let smap = structured.as_ref().is_some_and(|leaf| leaf.has_smap());
+        let sufficient = extended.has_execute_disable() && extended.has_syscall_sysret() && smap;
         sufficient.then(|| Self {
             smep: structured.as_ref().is_some_and(|leaf| leaf.has_smep()),
-            smap: structured.as_ref().is_some_and(|leaf| leaf.has_smap()),
             umip: structured.as_ref().is_some_and(|leaf| leaf.has_umip()),
             x2apic: basic.as_ref().is_some_and(|leaf| leaf.has_x2apic()),
             tsc_deadline: basic.as_ref().is_some_and(|leaf| leaf.has_tsc_deadline()),

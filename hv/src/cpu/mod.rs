@@ -33,7 +33,7 @@ fn control_0() -> Cr0Flags {
 fn control_4(features: &Features) -> Cr4Flags {
     let mut flags = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION | Cr4Flags::MACHINE_CHECK_EXCEPTION | Cr4Flags::PAGE_GLOBAL;
     flags.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
-    flags.set(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION, features.smap);
+    flags.insert(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION);
     flags.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.umip);
     flags
 }
@@ -72,7 +72,7 @@ pub fn report(features: &Features) {
     fact("cpu", Finding::Ok, format_args!("{}", brand.as_ref().map_or("unknown", |brand| brand.as_str().trim())));
     fact("nx", Finding::Ok, format_args!("data is never executable"));
     fact("smep", Finding::of(features.smep), format_args!("the hypervisor cannot execute domain memory"));
-    fact("smap", Finding::of(features.smap), format_args!("the hypervisor cannot touch domain memory by accident"));
+    fact("smap", Finding::Ok, format_args!("the hypervisor cannot touch domain memory by accident"));
     fact("umip", Finding::of(features.umip), format_args!("ring 3 cannot read descriptor table addresses"));
     fact("x2apic", Finding::of(features.x2apic), format_args!("else the APIC is reached through memory"));
     fact("tsc-deadline", Finding::of(features.tsc_deadline), format_args!("else the timer counts bus cycles"));

@@ -9,8 +9,8 @@ mod vcpus;
 pub use ending::{end, end_current};
 pub use native::{create, pause, set_entry, unpause, with_building};
 pub use policy::start;
-pub use schedule::{current_waits, reschedule, restart, resume, set_deadline, take_restart, timer, usage, waits, wake};
-pub use schedule::yield_now;
+pub use schedule::{current_waits, idle_ticks, idled, reschedule, restart, resume, set_deadline};
+pub use schedule::{take_restart, timer, usage, waits, wake, yield_now};
 
 use crate::traps::{Frame, reason};
 use crate::{cpu::percpu, system::system};

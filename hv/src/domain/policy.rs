@@ -2,7 +2,7 @@
 
 use super::native;
 use crate::boot::report::{self, Finding, fact};
-use crate::{machine::Bare, system::system, traps::entry};
+use crate::{machine::Bare, system::system, time, traps::entry};
 use core::fmt::Arguments;
 use hv_core::domain::{self, Domain, Env};
 use hv_core::error::Errno;
@@ -28,7 +28,9 @@ pub fn start() -> ! {
         fail(format_args!("{why}; it needs more than {need} pages"), "give it more memory in the policy")
     });
     fact("policy domain", Finding::Ok, format_args!("\"{name}\", {} pages", image.pages()));
-    entry::enter(super::resume())
+    let frame = super::resume();
+    time::mark(&time::STARTED);
+    entry::enter(frame)
 }
 
 fn fail(what: Arguments, remedy: &str) -> ! {

@@ -7,7 +7,7 @@ use crate::cpu::descriptors::{NO_PORTS, PortBitmap};
 use crate::traps::Frame;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use hv_core::authority::table::Range;
 use hv_core::fallible::{self, OutOfMemory};
 use hv_core::ids::{DomId, Hpa, SLOTS, Slot};
@@ -17,6 +17,7 @@ struct Place {
     frame: UnsafeCell<Frame>,
     /// One, or none for a domain without ports.
     ports: Mutex<Vec<PortBitmap>>,
+    has_ports: AtomicBool,
     domain: AtomicU16,
     progress: AtomicU32,
     root: AtomicU64,
@@ -31,6 +32,7 @@ static PLACES: [Place; SLOTS] = [const {
     Place {
         frame: UnsafeCell::new(Frame::start(0, 0, 0)),
         ports: Mutex::new(Vec::new()),
+        has_ports: AtomicBool::new(false),
         domain: AtomicU16::new(0),
         progress: AtomicU32::new(0),
         root: AtomicU64::new(0),

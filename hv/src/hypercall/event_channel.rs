@@ -1,7 +1,8 @@
 //! `event_channel_op` (Xen public `event_channel.h`, 2-level interface): copying in, `hv_core::events`, copying out.
 
 use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
-use crate::{irq, logging};
+use crate::irq::{self, Gate};
+use crate::logging;
 use hv_core::events::{self, Binding, Channel};
 use hv_core::ids::{Pirq, Port};
 use hv_core::space::Progress;
@@ -50,7 +51,7 @@ fn serve(call: &Call, command: u64) -> Outcome {
         abi::EVTCHNOP_BIND_PIRQ => call.in_out(|op: &mut abi::EvtchnBindPirq| {
             irq::check(caller, Pirq(op.pirq))?;
             op.port = events::bind_pirq(env, caller, Pirq(op.pirq))?.0;
-            irq::bound(caller, Pirq(op.pirq));
+            irq::set_bound(caller, Pirq(op.pirq), Gate::Open);
             Ok(())
         }),
         abi::EVTCHNOP_BIND_IPI => call
@@ -99,7 +100,7 @@ fn reset(call: &Call) -> Outcome {
 /// Undoes what stood behind a closed port. Whoever gives up the log's interrupt gives the serial line back.
 pub fn closed(dom: DomId, binding: Binding) {
     match binding {
-        Binding::Pirq(pirq) => irq::unbound(dom, Pirq(u32::from(pirq))),
+        Binding::Pirq(pirq) => irq::set_bound(dom, Pirq(u32::from(pirq)), Gate::Masked),
         Binding::Virq(virq) if u32::from(virq) == VIRQ_CON_RING => logging::take_serial_back(),
         _ => {}
     }

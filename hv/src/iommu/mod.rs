@@ -69,17 +69,12 @@ pub fn table_format() -> Option<VtdFormat> {
 /// Turns remapping on. After `pci::init`, which quarantined every device, and `system::init`.
 pub fn init(facts: &Facts) {
     match start(facts) {
-        Ok((remapping, (major, minor))) => {
-            let units = remapping.units.len();
+        Ok(remapping) => {
             let (finding, interrupts) =
                 if remapping.interrupts.is_some() { (Finding::Ok, "on") } else { (Finding::Refused, "MISSING") };
-            fact(
-                "iommu",
-                finding,
-                format_args!(
-                    "VT-d {major}.{minor}, {units} unit(s), DMA remapping on, interrupt remapping {interrupts}"
-                ),
-            );
+            let units = remapping.units.len();
+            let what = format_args!("VT-d, {units} unit(s), DMA remapping on, interrupt remapping {interrupts}");
+            fact("iommu", finding, what);
             REMAPPING.call_once(|| remapping);
         }
         Err(why) if system().policy.accepts_unprotected_dma() => fact(
@@ -94,14 +89,15 @@ pub fn init(facts: &Facts) {
     }
 }
 
-fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), Failure> {
-    let dmar = facts.dmar.as_ref().ok_or("no DMAR table, so no IOMMU that we know")?;
+fn start(facts: &Facts) -> Result<Remapping, Failure> {
+    let dmar = facts.dmar.as_ref().filter(|dmar| !dmar.units.is_empty());
+    let dmar = dmar.ok_or("no DMAR table that names a unit, so no IOMMU that we know")?;
     let page = || TablePage::new().ok_or(NO_MEMORY);
     let root = page()?;
     let mut contexts = [None; 256];
     for bus in pci::buses() {
         let table = page()?;
-        root.write(usize::from(bus), root_entry(table.address().as_u64()));
+        root.write(usize::from(bus), root_entry(table.address()));
         contexts[usize::from(bus)] = Some(table);
     }
     let mut units = Vec::new();
@@ -113,19 +109,14 @@ fn start(facts: &Facts) -> Result<(Remapping, (u32, u32)), Failure> {
         interrupts &= unit.extended.contains(ExtendedCapabilities::INTERRUPT_REMAPPING);
         units.push(unit);
     }
-    let version = units.first().ok_or("no remapping units")?.version();
+    let table = interrupts.then(page).transpose()?;
     for unit in &mut units {
         unit.enable_translation(root.address())?;
-    }
-    let table = if interrupts { Some(page()?) } else { None };
-    if let Some(table) = table {
-        for unit in &mut units {
-            unit.enable_interrupts(table.address())?;
-        }
+        table.map_or(Ok(()), |table| unit.enable_interrupts(table.address()))?;
     }
     let units = units.into_iter().map(Mutex::new).collect();
     let interrupts = table.map(|table| Mutex::new(Interrupts { table, used: [false; ENTRIES] }));
-    Ok((Remapping { units, contexts, interrupts, coherent }, version))
+    Ok(Remapping { units, contexts, interrupts, coherent })
 }
 
 /// The tag of a domain's translations: its slot, counted from 1. A slot is used again only after `release` flushed it.
@@ -145,28 +136,15 @@ impl Remapping {
     }
 }
 
-/// Lets a function's DMA through to the address space with this root. `unit` as `pci` found it.
-pub fn attach(unit: usize, bdf: Bdf, domain: DomId, root: Hpa) -> Result<(), Failure> {
-    set_context(unit, bdf, domain, |id| context_entry(root.0, id))
-}
-
-/// Blocks a function's DMA. On return, what it began before has ended; or, on an error, no device masters the bus.
-pub fn detach(unit: usize, bdf: Bdf, domain: DomId) -> Result<(), Failure> {
-    set_context(unit, bdf, domain, |_| BLOCKED)
-}
-
-/// Writes a function's context entry; on return nothing that a unit cached before is in use. On an error it is blocked.
-fn set_context(
-    unit: usize,
-    bdf: Bdf,
-    domain: DomId,
-    entry: impl FnOnce(IommuDomainId) -> [u64; 2],
-) -> Result<(), Failure> {
+/// Lets a function's DMA through to the address space of `domain` with this root, or blocks it. `unit` as `pci` found it.
+/// On return, what it began under the old entry has ended, and nothing of it is cached. On an error it is blocked, and no
+/// device masters the bus.
+pub fn set_context(unit: usize, bdf: Bdf, domain: DomId, root: Option<Hpa>) -> Result<(), Failure> {
     let remapping = REMAPPING.get().ok_or(NO_ENTRY)?;
     let unit = remapping.units.get(unit).ok_or(NO_ENTRY)?;
     let id = tag(domain).ok_or(NO_ENTRY)?;
     let (table, index) = (remapping.contexts[usize::from(bdf.bus())].ok_or(NO_ENTRY)?, usize::from(bdf.devfn()));
-    table.write(index, entry(id));
+    table.write(index, root.map_or(BLOCKED, |root| context_entry(root.0, id)));
     let outcome = unit.lock().run(&[Command::context(id, bdf), Command::iotlb(id)]);
     outcome.inspect_err(|why| {
         table.write(index, BLOCKED);
@@ -174,20 +152,13 @@ fn set_context(
     })
 }
 
-/// On return, no device uses a cached translation of this page of this domain, and DMA that used one has ended.
-pub fn flush_page(domain: DomId, page: Gfn) {
-    flush(domain, |id| Command::iotlb_page(id, page.base().0));
-}
-
-/// On return, no device uses a cached translation of this domain.
-pub fn flush_domain(domain: DomId) {
-    flush(domain, Command::iotlb);
-}
-
-fn flush(domain: DomId, command: impl Fn(IommuDomainId) -> Command) {
+/// On return, no device uses a cached translation of this page of this domain, and DMA that used one has ended. `None`: the
+/// same for all its pages.
+pub fn flush(domain: DomId, page: Option<Gfn>) {
     if let Some((remapping, id)) = REMAPPING.get().zip(tag(domain)) {
+        let command = page.map_or(Command::iotlb(id), |page| Command::iotlb_page(id, page.base().0));
         // After a failure no device can use what is still cached: none masters the bus any more.
-        let _ = remapping.run_all(&[command(id)]);
+        let _ = remapping.run_all(&[command]);
     }
 }
 
@@ -198,32 +169,21 @@ pub struct InterruptEntry(pub u16);
 
 /// Makes an entry that delivers `vector` to `cpu`, for requests from `source` only. `Ok(None)`: interrupts are not
 /// remapped on this machine.
-pub fn allocate_interrupt(
-    vector: u8,
-    cpu: u8,
-    trigger: Trigger,
-    source: Bdf,
-) -> Result<Option<InterruptEntry>, Failure> {
-    let Some((remapping, interrupts)) = interrupts() else {
-        return Ok(None);
-    };
+pub fn allocate_interrupt(vector: u8, cpu: u8, trigger: Trigger, source: Bdf) -> Result<Option<InterruptEntry>, Failure> {
+    let Some((remapping, interrupts)) = interrupts() else { return Ok(None) };
     let mut interrupts = interrupts.lock();
     let index = interrupts.used.iter().position(|used| !used).ok_or(NO_ENTRY)?;
     interrupts.table.write(index, interrupt_entry(vector, cpu, trigger, source));
     // An entry that was not present may be cached as such (caching mode).
-    if let Err(error) = remapping.run_all(&[Command::interrupt(index as u16)]) {
-        interrupts.table.write(index, BLOCKED);
-        return Err(error);
-    }
+    let known = remapping.run_all(&[Command::interrupt(index as u16)]);
+    known.inspect_err(|_| interrupts.table.write(index, BLOCKED))?;
     interrupts.used[index] = true;
     Ok(Some(InterruptEntry(index as u16)))
 }
 
 /// Takes an entry away: on return, requests that name it are blocked.
 pub fn free_interrupt(entry: InterruptEntry) {
-    let Some((remapping, interrupts)) = interrupts() else {
-        return;
-    };
+    let Some((remapping, interrupts)) = interrupts() else { return };
     let mut interrupts = interrupts.lock();
     interrupts.table.write(usize::from(entry.0), BLOCKED);
     // An entry that may still be cached is not used for anyone else.

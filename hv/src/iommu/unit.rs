@@ -12,7 +12,6 @@ use x86_64::PhysAddr;
 
 mod register {
     //! Offsets (VT-d 11.4).
-    pub const VERSION: u64 = 0x00;
     pub const CAPABILITIES: u64 = 0x08;
     pub const EXTENDED_CAPABILITIES: u64 = 0x10;
     pub const GLOBAL_COMMAND: u64 = 0x18;
@@ -55,8 +54,6 @@ pub const REGISTER_BYTES: u64 = 0x4000;
 const QUEUE_ENTRIES: usize = 256;
 /// A unit that has not answered after this long is broken.
 const ANSWER_NANOS: u64 = 500_000_000;
-/// Polls at most, should the clock stand still.
-const POLLS_MAX: u32 = 200_000_000;
 /// Faults handled in one visit.
 const FAULTS_PER_VISIT: usize = 16;
 
@@ -95,14 +92,8 @@ impl Unit {
         Ok(Self { registers, capabilities, extended, queue, status, tail: 0, waits: 0, broken: false })
     }
 
-    /// Version register, for the report.
-    pub fn version(&self) -> (u32, u32) {
-        let version = self.registers.read32(register::VERSION);
-        (version >> 4 & 0xf, version & 0xf)
-    }
-
     /// Turns translation on with this root table, from whatever state firmware left.
-    pub fn enable_translation(&mut self, root: PhysAddr) -> Result<(), Failure> {
+    pub fn enable_translation(&mut self, root: u64) -> Result<(), Failure> {
         for bit in [command::TRANSLATION, command::INTERRUPTS, command::QUEUE] {
             self.set(bit, false)?;
         }
@@ -110,9 +101,9 @@ impl Unit {
         let _of_before = self.take_faults();
         self.registers.write32(register::FAULT_STATUS, QUEUE_ERRORS);
         self.registers.write64(register::QUEUE_TAIL, 0);
-        self.registers.write64(register::QUEUE_ADDRESS, self.queue.address().as_u64());
+        self.registers.write64(register::QUEUE_ADDRESS, self.queue.address());
         self.set(command::QUEUE, true)?;
-        self.registers.write64(register::ROOT_TABLE, root.as_u64());
+        self.registers.write64(register::ROOT_TABLE, root);
         self.set(command::ROOT_POINTER, true)?;
         self.run(&[Command::CONTEXT_ALL, Command::IOTLB_ALL])?;
         self.set(command::TRANSLATION, true)?;
@@ -125,10 +116,10 @@ impl Unit {
 
     /// Turns interrupt remapping on with this table of 256 entries. Interrupts in compatibility format are blocked:
     /// that bit stays off.
-    pub fn enable_interrupts(&mut self, table: PhysAddr) -> Result<(), Failure> {
+    pub fn enable_interrupts(&mut self, table: u64) -> Result<(), Failure> {
         /// 2^(7+1) entries.
         const SIZE: u64 = 7;
-        self.registers.write64(register::INTERRUPT_TABLE, table.as_u64() | SIZE);
+        self.registers.write64(register::INTERRUPT_TABLE, table | SIZE);
         self.set(command::INTERRUPT_POINTER, true)?;
         self.run(&[Command::INTERRUPTS_ALL])?;
         self.set(command::INTERRUPTS, true)
@@ -152,21 +143,14 @@ impl Unit {
 
     /// Waits with a bound. Not being answered in time breaks the unit for good.
     fn poll(&mut self, done: impl Fn(&Self) -> bool) -> Result<(), Failure> {
-        let deadline = time::now().plus_nanos(ANSWER_NANOS);
-        for _ in 0..POLLS_MAX {
-            if done(self) {
-                return Ok(());
-            }
-            if time::now() > deadline {
-                break;
-            }
-            core::hint::spin_loop();
+        if time::poll_until(time::now().plus_nanos(ANSWER_NANOS), || done(self)) {
+            return Ok(());
         }
         self.broken = true;
         Err(LATE)
     }
 
-    /// Executes commands (at most 8) in order and waits until the last is done: then no stale entry is in use, and DMA
+    /// Executes commands (a few) in order and waits until the last is done: then no stale entry is in use, and DMA
     /// that began under one has ended. A unit that was late once is broken and never trusted again.
     pub fn run(&mut self, commands: &[Command]) -> Result<(), Failure> {
         if self.broken {
@@ -176,17 +160,17 @@ impl Unit {
         let number = self.waits;
         // Table entries, and what the caller wrote before, come before the commands that are about them.
         fence(Ordering::SeqCst);
-        for command in commands.iter().take(8) {
+        for command in commands {
             self.push(*command);
         }
-        self.push(Command::wait(self.status.address().as_u64(), number));
+        self.push(Command::wait(self.status.address(), number));
         fence(Ordering::SeqCst);
         self.registers.write64(register::QUEUE_TAIL, self.tail as u64 * 16);
         self.poll(|unit| {
             // The queue stops at an error; then the number never comes, and polling on would be pointless.
-            unit.status.read_u32(0) == number || unit.registers.read32(register::FAULT_STATUS) & QUEUE_ERRORS != 0
+            unit.status.first() == number || unit.registers.read32(register::FAULT_STATUS) & QUEUE_ERRORS != 0
         })?;
-        if self.status.read_u32(0) == number {
+        if self.status.first() == number {
             return Ok(());
         }
         self.broken = true;

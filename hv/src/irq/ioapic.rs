@@ -45,13 +45,9 @@ impl Lines {
     pub fn new(facts: &Facts) -> Self {
         let mut lines = Self::NONE;
         for entry in &facts.io_apics {
-            let Ok(address) = PhysAddr::try_new(entry.io_apic_address.into()) else {
-                continue;
-            };
             // SAFETY: the MADT says that an I/O APIC's registers are there.
-            let Ok(registers) = (unsafe { Registers::map(address, 0x20) }) else {
-                continue;
-            };
+            let registers = unsafe { Registers::map(PhysAddr::new(entry.io_apic_address.into()), 0x20) };
+            let Ok(registers) = registers else { continue };
             let source = facts.dmar.as_ref().and_then(|dmar| dmar.io_apic(entry.io_apic_id));
             let first_line = entry.global_system_interrupt_base;
             let mut controller = IoApic { registers, first_line, pins: 0, source };

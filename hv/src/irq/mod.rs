@@ -16,7 +16,7 @@ mod ioapic;
 
 use crate::acpi::Facts;
 use crate::iommu::{self, InterruptEntry};
-use crate::pci::{self, MessageMask};
+use crate::pci;
 use crate::system::system;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hv_core::error::Errno;
@@ -47,8 +47,9 @@ enum Source {
     Line { line: u32, trigger: Trigger },
 }
 
+/// Whether a source may fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gate {
+pub enum Gate {
     /// Unbound, or waiting for its domain.
     Masked,
     /// May fire.
@@ -148,9 +149,8 @@ impl Irq {
         self.gate = gate;
         match self.source {
             Source::Message { bdf, entry } => {
-                let mask = if gate == Gate::Masked { MessageMask::Masked } else { MessageMask::Open };
                 // The device is the domain's for as long as the vector is: `release` goes before `pci::release`.
-                let _ = pci::set_message(self.domain, bdf, entry, None, mask);
+                let _ = pci::set_message(self.domain, bdf, entry, None, gate);
             }
             Source::Line { line, .. } => lines.mask(line, gate),
         }
@@ -176,32 +176,28 @@ impl Irq {
 /// `EPERM`: not its device, or not a line that the policy grants it. `EINVAL`: no such vector, line or kind. `EEXIST`:
 /// the pirq is in use. `EBUSY`: the vector or line is mapped, by whomever. `ENOSPC`: no vector or pirq left. `EIO`.
 pub fn map(domain: DomId, label: Label, request: &PhysdevMapPirq) -> Result<Pirq, Errno> {
-    let wanted = u32::try_from(request.pirq).ok();
-    let mut irqs = IRQS.lock();
-    match request.kind {
+    let source = match request.kind {
         MAP_PIRQ_TYPE_MSI | MAP_PIRQ_TYPE_MSI_SEG => {
             let (bus, devfn) = (u8::try_from(request.bus), u8::try_from(request.devfn));
             // Another segment, or a number out of range, is no device of this machine.
-            let (Ok(bus), Ok(devfn)) = (bus, devfn) else {
-                return Err(Errno::EPERM);
-            };
+            let (Ok(bus), Ok(devfn)) = (bus, devfn) else { return Err(Errno::EPERM) };
             let bdf = Bdf(u16::from_be_bytes([bus, devfn]));
             let entry = u16::try_from(request.entry_nr).map_err(|_| Errno::EINVAL)?;
             if entry >= pci::messages_of(domain, bdf)? {
                 return Err(Errno::EINVAL);
             }
-            irqs.map(domain, Source::Message { bdf, entry }, wanted)
+            Source::Message { bdf, entry }
         }
         MAP_PIRQ_TYPE_GSI => {
             let line = u32::try_from(request.index).map_err(|_| Errno::EINVAL)?;
             if !system().policy.may_use_line(label, line) {
                 return Err(Errno::EPERM);
             }
-            let (trigger, _) = ioapic::signalling(line);
-            irqs.map(domain, Source::Line { line, trigger }, wanted)
+            Source::Line { line, trigger: ioapic::signalling(line).0 }
         }
-        _ => Err(Errno::EINVAL),
-    }
+        _ => return Err(Errno::EINVAL),
+    };
+    IRQS.lock().map(domain, source, u32::try_from(request.pirq).ok())
 }
 
 impl Irqs {
@@ -239,9 +235,7 @@ impl Irqs {
         let pirq = self.choose_pirq(domain, wanted, preferred)?;
         // Failures are not logged: a domain could ask on and on. What breaks is logged when it breaks.
         let entry = match requester {
-            Some(requester) => {
-                iommu::allocate_interrupt(vector, self.cpu, trigger, requester).map_err(|_| Errno::EIO)?
-            }
+            Some(bdf) => iommu::allocate_interrupt(vector, self.cpu, trigger, bdf).map_err(|_| Errno::EIO)?,
             None if iommu::remaps_interrupts() => return Err(Errno::EIO),
             None => None,
         };
@@ -249,7 +243,7 @@ impl Irqs {
         match source {
             Source::Message { bdf, entry: number } => {
                 let message = remapped.map_or_else(|| plain_message(vector, self.cpu), remappable_message);
-                if let Err(error) = pci::set_message(domain, bdf, number, Some(message), MessageMask::Masked) {
+                if let Err(error) = pci::set_message(domain, bdf, number, Some(message), Gate::Masked) {
                     entry.into_iter().for_each(iommu::free_interrupt);
                     return Err(error);
                 }
@@ -265,9 +259,7 @@ impl Irqs {
 
     /// Masks the source, blocks its remapping entry, frees the vector. A message that is on its way finds no vector.
     fn remove(&mut self, index: usize) {
-        let Some(mut irq) = self.by_vector.get_mut(index).and_then(Option::take) else {
-            return;
-        };
+        let Some(mut irq) = self.by_vector.get_mut(index).and_then(Option::take) else { return };
         irq.set_gate(Gate::Masked, &self.lines);
         WAITING[index / 64].fetch_and(!(1 << (index % 64)), Ordering::Relaxed);
         irq.entry.into_iter().for_each(iommu::free_interrupt);
@@ -293,19 +285,11 @@ pub fn check(domain: DomId, pirq: Pirq) -> Result<(), Errno> {
     IRQS.lock().find(domain, pirq).map(drop).map_err(|_| Errno::EPERM)
 }
 
-/// After `EVTCHNOP_bind_pirq`: the source may fire.
-pub fn bound(domain: DomId, pirq: Pirq) {
+/// After `EVTCHNOP_bind_pirq`: the source may fire ([`Gate::Open`]). After `EVTCHNOP_close` of its port: it is masked.
+pub fn set_bound(domain: DomId, pirq: Pirq, gate: Gate) {
     if let Ok((_, irq, lines)) = IRQS.lock().find(domain, pirq) {
-        irq.bound = true;
-        irq.set_gate(Gate::Open, lines);
-    }
-}
-
-/// After `EVTCHNOP_close` of its port: the source is masked.
-pub fn unbound(domain: DomId, pirq: Pirq) {
-    if let Ok((_, irq, lines)) = IRQS.lock().find(domain, pirq) {
-        irq.bound = false;
-        irq.set_gate(Gate::Masked, lines);
+        irq.bound = gate == Gate::Open;
+        irq.set_gate(gate, lines);
     }
 }
 

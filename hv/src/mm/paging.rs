@@ -131,16 +131,8 @@ pub fn load_root(root: PhysAddr) {
     unsafe { Cr3::write(PhysFrame::containing_address(root), Cr3Flags::empty()) }
 }
 
-/// Device registers or firmware tables in the hypervisor's address space, for good.
-#[derive(Clone, Copy, Debug)]
-pub struct DeviceMapping {
-    /// Where the first byte asked for appears.
-    pub address: VirtAddr,
-    /// Bytes.
-    pub bytes: u64,
-}
-
-fn map_window(start: PhysAddr, bytes: u64, flags: Flags) -> Result<DeviceMapping, MapError> {
+/// Maps device registers or firmware tables, for good. Answers where the first byte appears.
+fn map_window(start: PhysAddr, bytes: u64, flags: Flags) -> Result<VirtAddr, MapError> {
     let end = start.as_u64().checked_add(bytes).ok_or(MapError::BadRange)?;
     if bytes == 0 {
         return Err(MapError::BadRange);
@@ -155,16 +147,16 @@ fn map_window(start: PhysAddr, bytes: u64, flags: Flags) -> Result<DeviceMapping
     }
     tables.next_device = base + length + PAGE;
     tables.map_range(base, PhysAddr::new(first), length, flags)?;
-    Ok(DeviceMapping { address: base + (start.as_u64() - first), bytes })
+    Ok(base + (start.as_u64() - first))
 }
 
 /// Maps device registers: read-write, uncached.
-pub fn map_device(start: PhysAddr, bytes: u64) -> Result<DeviceMapping, MapError> {
+pub fn map_device(start: PhysAddr, bytes: u64) -> Result<VirtAddr, MapError> {
     map_window(start, bytes, DATA | Flags::NO_CACHE | Flags::WRITE_THROUGH)
 }
 
 /// Maps firmware tables: read-only, cached.
-pub fn map_firmware(start: PhysAddr, bytes: u64) -> Result<DeviceMapping, MapError> {
+pub fn map_firmware(start: PhysAddr, bytes: u64) -> Result<VirtAddr, MapError> {
     map_window(start, bytes, READ_ONLY)
 }
 

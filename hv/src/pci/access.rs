@@ -1,12 +1,11 @@
 //! What domains see of PCI: the policy domain the list of functions, a driver domain its own devices.
 
-use super::assign::{bar_address, owned_by};
-use super::{Function, Machine, Owner, SILENCED, STATES, State, find, machine, mastering};
+use super::{Function, Owner, SILENCED, State, find, functions, mastering};
 use core::sync::atomic::Ordering;
 use hv_core::error::Errno;
 use hv_core::ids::DomId;
 use hv_core::pci::Bdf;
-use hv_core::pci::bar::BarKind;
+use hv_core::pci::bar::{BARS, BarKind};
 use hv_core::pci::config::{Field, Verdict, judge_write};
 use xen_abi::platform::{
     BAR_HAS_MSIX, BAR_MEMORY, Bar, ConfigAccess, DeviceDescribe, DeviceInfo, LABEL_NONE, OWNER_HYPERVISOR,
@@ -15,11 +14,10 @@ use xen_abi::platform::{
 
 /// Facts of function number `index` of the machine. For the policy domain.
 pub fn info(index: u32) -> Result<DeviceInfo, Errno> {
-    let machine = machine().ok_or(Errno::ENOENT)?;
-    let function = machine.functions.get(index as usize).ok_or(Errno::ENOENT)?;
-    let states = STATES.lock();
-    let state = states.get(index as usize).ok_or(Errno::ENOENT)?;
-    let (label, selector) = state.driver.map_or((LABEL_NONE, u32::MAX), |(label, entry)| (label.0.into(), entry));
+    let function = functions().get(index as usize).ok_or(Errno::ENOENT)?;
+    let state = function.state.lock();
+    let (label, selector) =
+        function.driver.get().map_or((LABEL_NONE, u32::MAX), |(label, selector)| (label.0.into(), *selector));
     Ok(DeviceInfo {
         index,
         bdf: function.identity.bdf.0.into(),
@@ -39,20 +37,15 @@ pub fn info(index: u32) -> Result<DeviceInfo, Errno> {
 
 /// Facts of the `index`th device of `domain`.
 pub fn describe(domain: DomId, index: u32) -> Result<DeviceDescribe, Errno> {
-    let machine = machine().ok_or(Errno::ENOENT)?;
-    let states = STATES.lock();
-    let at = owned_by(domain, &states).nth(index as usize).ok_or(Errno::ENOENT)?;
-    let (function, state) = machine.functions.get(at).zip(states.get(at)).ok_or(Errno::ENOENT)?;
-    let mut bars = [Bar::default(); 6];
-    for ((slot, bar), out) in function.bars.iter().enumerate().zip(&mut bars) {
+    let mut own = functions().iter().filter(|function| function.state.lock().owner == Owner::Domain(domain));
+    let function = own.nth(index as usize).ok_or(Errno::ENOENT)?;
+    let mut bars = [Bar::default(); BARS];
+    for ((bar, gpa), out) in function.bars.iter().zip(function.addresses).zip(&mut bars) {
         let Some(bar) = bar else { continue };
+        let memory = if bar.kind == BarKind::Memory { BAR_MEMORY } else { 0 };
         let holds_msix = bar.pages().is_some_and(|pages| function.holes().iter().any(|hole| hole.overlaps(pages)));
-        *out = Bar {
-            gpa: bar_address(function, at, slot).unwrap_or(0),
-            bytes: bar.bytes,
-            flags: if bar.kind == BarKind::Memory { BAR_MEMORY } else { 0 } | if holds_msix { BAR_HAS_MSIX } else { 0 },
-            reserved: 0,
-        };
+        let flags = memory | if holds_msix { BAR_HAS_MSIX } else { 0 };
+        *out = Bar { gpa, bytes: bar.bytes, flags, reserved: 0 };
     }
     Ok(DeviceDescribe {
         index,
@@ -61,25 +54,24 @@ pub fn describe(domain: DomId, index: u32) -> Result<DeviceDescribe, Errno> {
         device: function.identity.device,
         class: function.identity.class,
         msix_vectors: function.messages.count().into(),
-        selector: state.driver.map_or(u32::MAX, |(_, entry)| entry),
+        selector: function.driver.get().map_or(u32::MAX, |(_, selector)| *selector),
         bars,
     })
 }
 
-/// Calls `act` for a function of `domain`, under the lock. `EPERM` when the domain does not have it: no different for
+/// Calls `act` for a function of `domain`, under its lock. `EPERM` when the domain does not have it: no different for
 /// functions that there are and that there are not.
 pub(super) fn with_owned<T>(
     domain: DomId,
     bdf: Bdf,
-    act: impl FnOnce(&Machine, &Function, &mut State) -> Result<T, Errno>,
+    act: impl FnOnce(&Function, &mut State) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
-    let (machine, at, function) = find(bdf).ok_or(Errno::EPERM)?;
-    let mut states = STATES.lock();
-    let state = states.get_mut(at).ok_or(Errno::EPERM)?;
+    let function = find(bdf).ok_or(Errno::EPERM)?;
+    let mut state = function.state.lock();
     if state.owner != Owner::Domain(domain) {
         return Err(Errno::EPERM);
     }
-    act(machine, function, state)
+    act(function, &mut state)
 }
 
 fn field(access: &ConfigAccess) -> Result<(Bdf, Field), Errno> {
@@ -91,20 +83,20 @@ fn field(access: &ConfigAccess) -> Result<(Bdf, Field), Errno> {
 /// Reads configuration space of an own device.
 pub fn config_read(domain: DomId, access: &ConfigAccess) -> Result<u32, Errno> {
     let (bdf, field) = field(access)?;
-    with_owned(domain, bdf, |machine, _, _| Ok(field.extract(machine.ecam.read(bdf, field.dword()))))
+    with_owned(domain, bdf, |function, _| Ok(field.extract(function.config.read(field.dword()))))
 }
 
 /// Writes configuration space of an own device: see `hv_core::pci::config` for what is let through.
 pub fn config_write(domain: DomId, access: &ConfigAccess) -> Result<(), Errno> {
     let (bdf, field) = field(access)?;
-    with_owned(domain, bdf, |machine, function, state| {
-        let current = machine.ecam.read(bdf, field.dword());
+    with_owned(domain, bdf, |function, state| {
+        let current = function.config.read(field.dword());
         match judge_write(field, access.value, current, mastering(function, state)) {
             Verdict::Write(dword) => {
-                machine.ecam.write(bdf, field.dword(), dword);
+                function.config.write(field.dword(), dword);
                 // Another CPU may have silenced it since it was judged.
                 if SILENCED.load(Ordering::SeqCst) {
-                    machine.silence(bdf);
+                    function.silence();
                 }
                 Ok(())
             }

@@ -1,12 +1,10 @@
-//! Configuration space, memory-mapped (PCI Express Base 5.0, 7.2.2), and walking its capability lists with a bound.
+//! Configuration space, memory-mapped (PCI Express Base 5.0, 7.2.2), and walks over its lists of capabilities.
 
 use crate::mm::MapError;
 use crate::mmio::Registers;
 use acpi::mcfg::McfgEntry;
-use core::cell::Cell;
 use core::ops::RangeInclusive;
 use hv_core::pci::Bdf;
-use pci_types::{ConfigRegionAccess, PciAddress};
 use x86_64::PhysAddr;
 
 /// Bytes of one bus's configuration space.
@@ -35,83 +33,60 @@ impl Ecam {
         Ok(Self { registers, buses: entry.bus_number_start..=entry.bus_number_end })
     }
 
-    /// Offset of a register; outside the window for buses that are not shown.
-    fn offset(&self, bdf: Bdf, register: u16) -> u64 {
-        let function = u64::from(bdf.0).wrapping_sub(u64::from(*self.buses.start()) << 8);
-        function.saturating_mul(4096).saturating_add(u64::from(register & 0xffc))
+    /// Configuration space of one function; outside the window for buses that are not shown.
+    pub fn function(&self, bdf: Bdf) -> Config {
+        let number = u64::from(bdf.0).wrapping_sub(u64::from(*self.buses.start()) << 8);
+        Config { registers: self.registers, start: number.saturating_mul(4096) }
+    }
+}
+
+/// Configuration space of one function.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    registers: Registers,
+    start: u64,
+}
+
+impl Config {
+    fn offset(&self, register: u16) -> u64 {
+        self.start.saturating_add(u64::from(register & 0xffc))
     }
 
     /// Reads an aligned double word; all ones where nothing answers.
-    pub fn read(&self, bdf: Bdf, register: u16) -> u32 {
-        self.registers.read32(self.offset(bdf, register))
+    pub fn read(&self, register: u16) -> u32 {
+        self.registers.read32(self.offset(register))
     }
 
     /// Writes an aligned double word.
-    pub fn write(&self, bdf: Bdf, register: u16, value: u32) {
-        self.registers.write32(self.offset(bdf, register), value);
+    pub fn write(&self, register: u16, value: u32) {
+        self.registers.write32(self.offset(register), value);
     }
 
     /// Replaces the bits of `mask` by those of `value`.
-    pub fn change(&self, bdf: Bdf, register: u16, mask: u32, value: u32) {
-        let current = self.read(bdf, register);
-        self.write(bdf, register, current & !mask | value & mask);
+    pub fn change(&self, register: u16, mask: u32, value: u32) {
+        let current = self.read(register);
+        self.write(register, current & !mask | value & mask);
     }
 
-    /// For `pci_types`, a few reads' worth.
-    pub fn bounded(&self) -> Bounded<'_> {
-        Bounded { ecam: self, reads_left: Cell::new(READS_MAX) }
+    /// Follows a list of capabilities, with a bound should it lead in a circle: offset and first double word of each.
+    fn list(&self, first: u16, lowest: u16, next: fn(u32) -> u16) -> impl Iterator<Item = (u16, u32)> {
+        /// As many as fit, 8 bytes each at least.
+        const MOST: usize = 4096 / 8;
+        let entry = move |at| (at >= lowest).then(|| (at, self.read(at)));
+        core::iter::successors(entry(first), move |(_, head)| entry(next(*head))).take(MOST)
+    }
+
+    /// Offset and first double word of each capability (PCI Local Bus 3.0, 6.7). The id is the lowest byte.
+    pub fn capabilities(&self) -> impl Iterator<Item = (u16, u32)> {
+        /// Status register, there is a list.
+        const LISTED: u32 = 1 << 20;
+        let first = if self.read(4) & LISTED != 0 { self.read(0x34) as u16 & 0xfc } else { 0 };
+        self.list(first, 0x40, |head| (head >> 8) as u16 & 0xfc)
     }
 
     /// The offset of an extended capability (PCI Express Base 5.0, 7.6).
-    pub fn extended_capability(&self, bdf: Bdf, id: u16) -> Option<u16> {
-        const FIRST: u16 = 0x100;
-        /// As many as fit behind [`FIRST`], each 8 bytes at least.
-        const MOST: usize = (4096 - 0x100) / 8;
-        let mut at = FIRST;
-        for _ in 0..MOST {
-            let head = self.read(bdf, at);
-            if at < FIRST || head == 0 || head == !0 {
-                return None;
-            }
-            if head as u16 == id {
-                return Some(at);
-            }
-            at = (head >> 20) as u16 & 0xffc;
-        }
-        None
+    pub fn extended_capability(&self, id: u16) -> Option<u16> {
+        let mut all = self.list(0x100, 0x100, |head| (head >> 20) as u16 & 0xffc);
+        all.find(|(_, head)| *head as u16 == id).map(|(at, _)| at)
     }
-}
-
-/// Reads that any sane list of capabilities takes at most: 48 of them, and what MSI-X and the header take beyond.
-const READS_MAX: u32 = 64;
-
-/// Configuration space that reads as zero after [`READS_MAX`] reads: `pci_types` follows capability lists without a
-/// bound, and a zero ends each.
-pub struct Bounded<'a> {
-    ecam: &'a Ecam,
-    reads_left: Cell<u32>,
-}
-
-// SAFETY of the functions, which are unsafe to call by the trait's definition: these ask nothing of their callers.
-// Every access is inside the window or has no effect, and what it can do is limited to a device in quarantine or
-// behind the IOMMU.
-impl ConfigRegionAccess for Bounded<'_> {
-    unsafe fn read(&self, address: PciAddress, offset: u16) -> u32 {
-        let Some(left) = self.reads_left.get().checked_sub(1) else { return 0 };
-        self.reads_left.set(left);
-        self.ecam.read(from_crate(address), offset)
-    }
-
-    unsafe fn write(&self, address: PciAddress, offset: u16, value: u32) {
-        self.ecam.write(from_crate(address), offset, value);
-    }
-}
-
-/// The name that `pci_types` has for a function.
-pub fn to_crate(bdf: Bdf) -> PciAddress {
-    PciAddress::new(0, bdf.bus(), bdf.device(), bdf.function())
-}
-
-fn from_crate(address: PciAddress) -> Bdf {
-    Bdf::new(address.bus(), address.device(), address.function())
 }

@@ -3,9 +3,12 @@
 //! All buses that configuration space shows are scanned in order. Nothing is followed, so a bridge that claims to lead in
 //! a circle leads nowhere.
 
-use super::ecam::{self, Ecam, to_crate};
-use super::{Function, Messages, MsiX, Reset};
+use super::ecam::{self, Config, Ecam};
+use super::messages::{MSIX_ENABLE, MSI_ENABLE};
+use super::{Function, Messages, MsiX, Owner, Reset, State};
 use crate::acpi::Facts;
+use crate::boot::report::{Finding, fact};
+use crate::time::Instant;
 use crate::{iommu, start};
 use alloc::vec::Vec;
 use hv_core::authority::Function as Identity;
@@ -13,48 +16,60 @@ use hv_core::iommu::dmar::Dmar;
 use hv_core::pci::Bdf;
 use hv_core::pci::bar::{BARS, Bar, Inside, PageRange, Probe, is_64_bit, overlaps, share_a_page};
 use hv_core::pci::config::{COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_MEMORY};
+use hv_core::pci::faults::Faults;
 use hv_core::pci::group::{Buses, FUNCTIONS_MAX, Member, Node, Separation, groups};
-use pci_types::capability::{MsixCapability, PciCapability};
-use pci_types::{EndpointHeader, HeaderType, PciHeader};
+use spin::{Mutex, Once};
+use xen_abi::native::MMIO_WINDOW;
 
 const BAR_0: u16 = 0x10;
 /// BARs of a bridge; its bus numbers lie behind.
 const BRIDGE_BARS: usize = 2;
 /// Class code of bridges; the host bridge and the bridge to the ISA bus have an ordinary header.
 const CLASS_BRIDGE: u32 = 0x06;
+/// Bytes of the MMIO window that each function of the machine has for itself.
+const WINDOW_BYTES: u64 = 1 << 36;
 
-/// All functions of the machine, in bus order. The answer's flag tells that there were more than
-/// [`FUNCTIONS_MAX`].
-pub fn enumerate(ecam: &Ecam, facts: &Facts) -> (Vec<Function>, bool) {
+/// Ids of capabilities (PCI Code and ID Assignment 1.11, 2).
+const POWER_MANAGEMENT: u8 = 0x01;
+const MSI: u8 = 0x05;
+const EXPRESS: u8 = 0x10;
+const MSI_X: u8 = 0x11;
+
+/// All functions of the machine, in bus order.
+pub fn enumerate(ecam: &Ecam, facts: &Facts) -> Vec<Function> {
+    /// Header type, the device has several functions.
+    const SEVERAL: u32 = 1 << 23;
     let mut functions = Vec::with_capacity(FUNCTIONS_MAX);
     let mut more = false;
     for bus in ecam.buses.clone() {
         for device in 0..32 {
-            let first = PciHeader::new(to_crate(Bdf::new(bus, device, 0)));
-            if first.id(ecam.bounded()).0 == 0xffff {
-                continue;
-            }
-            let last = if first.has_multiple_functions(ecam.bounded()) { 7 } else { 0 };
-            for function in 0..=last {
-                match probe(ecam, Bdf::new(bus, device, function)) {
+            let first = ecam.function(Bdf::new(bus, device, 0));
+            let several = first.read(0) as u16 != 0xffff && first.read(0x0c) & SEVERAL != 0;
+            for function in 0..=if several { 7 } else { 0 } {
+                let bdf = Bdf::new(bus, device, function);
+                match probe(ecam.function(bdf), bdf) {
                     Some(_) if functions.len() == FUNCTIONS_MAX => more = true,
-                    Some(found) => functions.push(found),
-                    None => {}
+                    found => functions.extend(found),
                 }
             }
         }
     }
+    if more {
+        fact("pci", Finding::Refused, format_args!("more functions than supported: the rest is left alone"));
+    }
     let members: Vec<Member> = functions.iter().map(|function| function.member).collect();
     let unfit: Vec<_> = functions.iter().map(|function| unfit(function, &functions, &members, facts)).collect();
-    for ((function, group), unfit) in functions.iter_mut().zip(groups(&members)).zip(unfit) {
+    for (index, ((function, unfit), group)) in functions.iter_mut().zip(unfit).zip(groups(&members)).enumerate() {
+        let addresses = lay_out(index as u64, &function.bars);
+        function.addresses = addresses.unwrap_or_default();
+        function.unfit = unfit.or(addresses.is_none().then_some("its registers are too large"));
         function.group = group;
-        function.unfit = unfit;
         function.unit = facts.dmar.as_ref().and_then(|dmar| {
             let behind = |at, bdf| members.iter().any(|bridge| bridge.bdf == at && bridge.leads_to(bdf));
             dmar.unit_of(function.member.bdf, |at| bus_behind(&members, at), behind)
         });
     }
-    (functions, more)
+    functions
 }
 
 /// The bus behind a bridge.
@@ -62,150 +77,154 @@ fn bus_behind(members: &[Member], at: Bdf) -> Option<u8> {
     members.iter().find(|bridge| bridge.bdf == at)?.node.buses().map(|buses| buses.secondary)
 }
 
+/// Where the memory BARs of function number `index` appear in its owner's address space. `None`: they do not fit in the
+/// function's part of the window.
+fn lay_out(index: u64, bars: &[Option<Bar>; BARS]) -> Option<[u64; BARS]> {
+    let mut addresses = [0; BARS];
+    let mut next = MMIO_WINDOW + index * WINDOW_BYTES;
+    let end = next + WINDOW_BYTES;
+    for (address, bar) in addresses.iter_mut().zip(bars) {
+        let Some((bar, pages)) = bar.as_ref().and_then(|bar| Some((bar, bar.pages()?))) else { continue };
+        let bytes = (pages.end - pages.first) * 4096;
+        let start = next.checked_next_multiple_of(bytes.next_power_of_two().min(2 << 20))?;
+        next = start.checked_add(bytes).filter(|next| *next <= end)?;
+        *address = start + bar.base % 4096;
+    }
+    Some(addresses)
+}
+
 /// Reads one function and quarantines it.
-fn probe(ecam: &Ecam, bdf: Bdf) -> Option<Function> {
-    let header = PciHeader::new(to_crate(bdf));
-    let (vendor, device) = header.id(ecam.bounded());
+fn probe(config: Config, bdf: Bdf) -> Option<Function> {
+    let id = config.read(0);
+    let (vendor, device) = (id as u16, (id >> 16) as u16);
     if vendor == 0xffff {
         return None;
     }
-    let class = ecam.read(bdf, 8) >> 8;
-    let (node, bars) = match header.header_type(ecam.bounded()) {
-        HeaderType::Endpoint if class >> 16 != CLASS_BRIDGE => (Node::Endpoint, BARS),
-        HeaderType::PciPciBridge => {
-            let [_, secondary, subordinate, _] = ecam.read(bdf, 0x18).to_le_bytes();
+    let class = config.read(8) >> 8;
+    let (node, bars) = match config.read(0x0c) >> 16 & 0x7f {
+        0 if class >> 16 != CLASS_BRIDGE => (Node::Endpoint, BARS),
+        1 => {
+            let [_, secondary, subordinate, _] = config.read(0x18).to_le_bytes();
             let buses = Buses { secondary, subordinate };
-            let express = is_express_port(ecam, bdf);
+            // Root port, upstream and downstream switch port, not a bridge to conventional PCI (PCI Express Base 5.0,
+            // 7.5.3.2).
+            let is_port = |head: u32| head as u8 == EXPRESS && matches!(head >> 20 & 0xf, 4..=6);
+            let express = config.capabilities().any(|(_, head)| is_port(head));
             (if express { Node::Port(buses) } else { Node::ConventionalBridge(buses) }, BRIDGE_BARS)
         }
         _ => (Node::Kept, 0),
     };
+    let state = State {
+        owner: if node == Node::Endpoint { Owner::Quarantine } else { Owner::Hypervisor },
+        faults: 0,
+        faults_of_owner: Faults::NONE,
+        ready_at: Instant::from_nanos(0),
+        table: None,
+    };
     let mut function = Function {
+        config,
         identity: Identity { bdf, vendor, device, class },
-        member: Member { bdf, node, separation: separate(ecam, bdf, node) },
+        member: Member { bdf, node, separation: separate(config, node) },
         bars: [None; BARS],
         bar_registers: [0; BARS],
+        addresses: [0; BARS],
         messages: Messages::None,
         express: None,
         reset: Reset::None,
         group: 0,
         unit: None,
         unfit: None,
+        driver: Once::new(),
+        state: Mutex::new(state),
     };
     if node != Node::Kept {
         // Quarantine: no decoding, no bus mastering, no interrupt pin. BARs are sized with decoding off.
-        ecam.write(bdf, 4, COMMAND_INTX_DISABLE);
-        size_bars(ecam, &mut function, bars);
+        config.write(4, COMMAND_INTX_DISABLE);
+        size_bars(&mut function, bars);
     }
     if node == Node::Endpoint {
-        read_capabilities(ecam, &mut function);
+        read_capabilities(&mut function);
     } else if node != Node::Kept {
         // What is behind a bridge must be able to reach memory, by way of the IOMMU.
-        ecam.write(bdf, 4, COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE);
+        config.write(4, COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE);
     }
     Some(function)
 }
 
 /// Sizes the first `count` BARs.
-fn size_bars(ecam: &Ecam, function: &mut Function, count: usize) {
-    let bdf = function.member.bdf;
-    for (slot, register) in (0..count).zip((BAR_0..).step_by(4)) {
-        function.bar_registers[slot] = ecam.read(bdf, register);
+fn size_bars(function: &mut Function, count: usize) {
+    let config = function.config;
+    let mut sized = [(0, 0); BARS];
+    for (slot, (original, ones)) in sized.iter_mut().enumerate().take(count) {
+        let register = BAR_0 + slot as u16 * 4;
+        *original = config.read(register);
+        config.write(register, !0);
+        *ones = config.read(register);
+        config.write(register, *original);
+        function.bar_registers[slot] = *original;
     }
-    let sized = |register: u16, original: u32| {
-        ecam.write(bdf, register, !0);
-        let ones = ecam.read(bdf, register);
-        ecam.write(bdf, register, original);
-        ones
-    };
     let mut slot = 0;
     while slot < count {
-        let register = BAR_0 + slot as u16 * 4;
-        let original = function.bar_registers[slot];
+        let (original, ones) = sized[slot];
         let wide = is_64_bit(original, slot) && slot + 1 < count;
-        let upper = wide.then(|| function.bar_registers[slot + 1]);
-        let probe = Probe {
-            original,
-            ones: sized(register, original),
-            upper: upper.map(|upper| (upper, sized(register + 4, upper))),
-        };
+        let probe = Probe { original, ones, upper: wide.then(|| sized[slot + 1]) };
         // A BAR that firmware left without an address decodes nothing that could be mapped.
         function.bars[slot] = probe.decode().filter(|bar| bar.base != 0);
         slot += if wide { 2 } else { 1 };
     }
 }
 
-fn read_capabilities(ecam: &Ecam, function: &mut Function) {
-    let bdf = function.member.bdf;
-    let Some(header) = EndpointHeader::from_header(PciHeader::new(to_crate(bdf)), ecam.bounded()) else {
-        return;
-    };
-    let mut power_state = None;
-    for capability in header.capabilities(ecam.bounded()) {
-        match capability {
-            PciCapability::MsiX(mut msix) => {
-                msix.set_enabled(false, ecam.bounded());
-                if let Some(tables) = msix_tables(&msix, &function.bars) {
+/// Switches messages off, and remembers how the function signals interrupts and how it can be reset.
+fn read_capabilities(function: &mut Function) {
+    /// Device capabilities, function-level reset.
+    const FUNCTION_LEVEL: u32 = 1 << 28;
+    /// Power management control, no soft reset.
+    const NO_SOFT_RESET: u32 = 1 << 3;
+    let config = function.config;
+    for (at, head) in config.capabilities() {
+        match head as u8 {
+            MSI_X => {
+                config.change(at, MSIX_ENABLE, 0);
+                if let Some(tables) = msix_tables(config, (at, head), &function.bars) {
                     function.messages = Messages::MsiX(tables);
                 }
             }
-            PciCapability::Msi(msi) => {
-                msi.set_enabled(false, ecam.bounded());
+            MSI => {
+                config.change(at, MSI_ENABLE, 0);
                 if matches!(function.messages, Messages::None) {
-                    function.messages = Messages::Msi(msi);
+                    function.messages = Messages::Msi(at);
                 }
             }
-            PciCapability::PciExpress(at) => {
-                let control = ecam.read(bdf, at.offset + 8) as u16 & 0x7fff;
-                function.express = Some((at.offset, control));
+            EXPRESS => {
+                function.express = Some((at, config.read(at + 8) as u16 & 0x7fff));
+                if config.read(at + 4) & FUNCTION_LEVEL != 0 {
+                    function.reset = Reset::FunctionLevel(at);
+                }
             }
-            PciCapability::PowerManagement(at) => power_state = Some(at.offset),
+            POWER_MANAGEMENT if function.reset == Reset::None && config.read(at + 4) & NO_SOFT_RESET == 0 => {
+                function.reset = Reset::PowerCycle(at);
+            }
             _ => {}
         }
     }
-    function.reset = reset_method(ecam, bdf, function.express.map(|(at, _)| at), power_state);
 }
 
 /// Where the tables are, if they are where they can be.
-fn msix_tables(msix: &MsixCapability, bars: &[Option<Bar>; BARS]) -> Option<MsiX> {
-    let vectors = msix.table_size();
-    let table = Inside { bar: msix.table_bar(), offset: msix.table_offset(), bytes: u32::from(vectors) * 16 };
-    let pending_bytes = u32::from(vectors).div_ceil(64) * 8;
-    let pending = Inside { bar: msix.pba_bar(), offset: msix.pba_offset(), bytes: pending_bytes };
+fn msix_tables(config: Config, (at, head): (u16, u32), bars: &[Option<Bar>; BARS]) -> Option<MsiX> {
+    let vectors = (head >> 16) as u16 % 0x800 + 1;
+    let inside = |register, bytes| {
+        let place = config.read(register);
+        Inside { bar: place as u8 & 7, offset: place & !7, bytes }
+    };
+    let table = inside(at + 4, u32::from(vectors) * 16);
+    let pending = inside(at + 8, u32::from(vectors).div_ceil(64) * 8);
     let holes = [table.pages(bars)?, pending.pages(bars)?];
     let bar = (*bars.get(usize::from(table.bar))?)?;
-    Some(MsiX { capability: *msix, vectors, table: bar.base + u64::from(table.offset), holes })
-}
-
-fn reset_method(ecam: &Ecam, bdf: Bdf, express: Option<u16>, power_state: Option<u16>) -> Reset {
-    /// Device capabilities, function-level reset.
-    const CAPABLE: u32 = 1 << 28;
-    /// Power management control, no soft reset.
-    const NO_SOFT_RESET: u32 = 1 << 3;
-    match (express, power_state) {
-        (Some(at), _) if ecam.read(bdf, at + 4) & CAPABLE != 0 => Reset::FunctionLevel(at),
-        (_, Some(at)) if ecam.read(bdf, at + 4) & NO_SOFT_RESET == 0 => Reset::PowerCycle(at),
-        _ => Reset::None,
-    }
-}
-
-/// Whether a bridge is a PCI Express port, and not one to conventional PCI (PCI Express Base 5.0, 7.5.3.2).
-fn is_express_port(ecam: &Ecam, bdf: Bdf) -> bool {
-    const EXPRESS: u32 = 0x10;
-    let mut at = ecam.read(bdf, 0x34) as u16 & 0xfc;
-    for _ in 0..48 {
-        let head = ecam.read(bdf, at);
-        if at == 0 || head & 0xff == EXPRESS {
-            // Root port, upstream and downstream switch port.
-            return at != 0 && matches!(head >> 20 & 0xf, 4..=6);
-        }
-        at = (head >> 8) as u16 & 0xfc;
-    }
-    false
+    Some(MsiX { at, vectors, table: bar.base + u64::from(table.offset), holes })
 }
 
 /// Switches Access Control Services on, where they are.
-fn separate(ecam: &Ecam, bdf: Bdf, node: Node) -> Separation {
+fn separate(config: Config, node: Node) -> Separation {
     /// Extended capability id.
     const ACS: u16 = 0x0d;
     /// Source validation, request and completion redirect, upstream forwarding: what a port needs.
@@ -213,9 +232,9 @@ fn separate(ecam: &Ecam, bdf: Bdf, node: Node) -> Separation {
     /// Request and completion redirect: what a function among several needs.
     const ENDPOINT: u32 = 0b0_1100;
     let needed = if node.buses().is_some() { PORT } else { ENDPOINT };
-    match ecam.extended_capability(bdf, ACS) {
-        Some(at) if ecam.read(bdf, at + 4) & needed == needed => {
-            ecam.change(bdf, at + 4, PORT << 16, needed << 16);
+    match config.extended_capability(ACS) {
+        Some(at) if config.read(at + 4) & needed == needed => {
+            config.change(at + 4, PORT << 16, needed << 16);
             Separation::AccessControlServices
         }
         _ => Separation::None,

@@ -5,7 +5,8 @@
 //! and in no domain.
 
 use super::access::with_owned;
-use super::{Function, Machine, Messages, State};
+use super::{Function, Messages, State};
+use crate::irq::Gate;
 use crate::mmio::Registers;
 use hv_core::error::Errno;
 use hv_core::ids::DomId;
@@ -13,28 +14,23 @@ use hv_core::pci::Bdf;
 use hv_core::pci::config::{COMMAND_INTX_DISABLE, COMMAND_MEMORY};
 use x86_64::PhysAddr;
 
+/// Bits of control, in the upper half of the first double word of either capability.
+pub(super) const MSIX_ENABLE: u32 = 1 << 31;
+const MSIX_MASK_ALL: u32 = 1 << 30;
+pub(super) const MSI_ENABLE: u32 = 1 << 16;
+const MSI_SEVERAL: u32 = 0b111 << 20;
+const MSI_64_BIT: u32 = 1 << 23;
+
 const ENTRY_BYTES: u64 = 16;
 const ENTRY_ADDRESS: u64 = 0;
 const ENTRY_DATA: u64 = 8;
 const ENTRY_CONTROL: u64 = 12;
 const ENTRY_MASKED: u32 = 1;
 
-/// Whether a message may be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MessageMask {
-    /// It waits (MSI-X keeps it pending; MSI without mask bits loses it).
-    Masked,
-    /// It is sent.
-    Open,
-}
-
 /// Makes the table reachable for the hypervisor, every vector masked, and switches MSI-X on. The function must be
 /// in quarantine with its BARs in place.
-pub(super) fn prepare(machine: &Machine, function: &Function, state: &mut State) -> Result<(), Errno> {
-    let Messages::MsiX(msix) = &function.messages else {
-        return Ok(());
-    };
-    let bdf = function.member.bdf;
+pub(super) fn prepare(function: &Function, state: &mut State) -> Result<(), Errno> {
+    let Messages::MsiX(msix) = &function.messages else { return Ok(()) };
     if state.table.is_none() {
         let start = PhysAddr::try_new(msix.table).map_err(|_| Errno::ENODEV)?;
         // SAFETY: the range lies inside a BAR as sized at boot, which is not over memory (`enumerate::unfit`).
@@ -42,64 +38,63 @@ pub(super) fn prepare(machine: &Machine, function: &Function, state: &mut State)
         state.table = Some(table.map_err(|_| Errno::ENOMEM)?);
     }
     let table = state.table.ok_or(Errno::ENODEV)?;
-    machine.ecam.write(bdf, 4, COMMAND_MEMORY | COMMAND_INTX_DISABLE);
+    function.config.write(4, COMMAND_MEMORY | COMMAND_INTX_DISABLE);
     for entry in 0..u64::from(msix.vectors) {
         table.write32(entry * ENTRY_BYTES + ENTRY_CONTROL, ENTRY_MASKED);
     }
-    let mut capability = msix.capability;
-    capability.set_function_mask(false, machine.ecam.bounded());
-    capability.set_enabled(true, machine.ecam.bounded());
+    function.config.change(msix.at, MSIX_MASK_ALL | MSIX_ENABLE, MSIX_ENABLE);
     Ok(())
 }
 
 /// Switches all messages off.
-pub(super) fn disable(machine: &Machine, function: &Function) {
+pub(super) fn disable(function: &Function) {
     match function.messages {
-        Messages::MsiX(mut msix) => msix.capability.set_enabled(false, machine.ecam.bounded()),
-        Messages::Msi(msi) => msi.set_enabled(false, machine.ecam.bounded()),
+        Messages::MsiX(msix) => function.config.change(msix.at, MSIX_ENABLE, 0),
+        Messages::Msi(at) => function.config.change(at, MSI_ENABLE, 0),
         Messages::None => {}
     }
 }
 
 /// How many messages a device of `domain` can send.
 pub fn messages_of(domain: DomId, bdf: Bdf) -> Result<u16, Errno> {
-    with_owned(domain, bdf, |_, function, _| Ok(function.messages.count()))
+    with_owned(domain, bdf, |function, _| Ok(function.messages.count()))
 }
 
 /// Whether a message that a device wants to send while it is masked is sent later.
 pub fn keeps_masked_messages(bdf: Bdf) -> bool {
-    super::find(bdf).is_some_and(|(_, _, function)| matches!(function.messages, Messages::MsiX(_)))
+    super::find(bdf).is_some_and(|function| matches!(function.messages, Messages::MsiX(_)))
 }
 
-/// Sets where message `entry` of a device of `domain` goes, and whether it may go. `target`: address and data, `None`
-/// to leave them.
-pub fn set_message(
-    domain: DomId,
-    bdf: Bdf,
-    entry: u16,
-    target: Option<(u64, u32)>,
-    mask: MessageMask,
-) -> Result<(), Errno> {
-    with_owned(domain, bdf, |machine, function, state| match &function.messages {
+/// An interrupt message: address and data.
+pub type Message = (u64, u32);
+
+/// Sets where message `entry` of a device of `domain` goes (`None`: leaves it), and whether it is sent. One that is masked
+/// waits (MSI-X keeps it pending; MSI loses it).
+pub fn set_message(domain: DomId, bdf: Bdf, entry: u16, to: Option<Message>, gate: Gate) -> Result<(), Errno> {
+    with_owned(domain, bdf, |function, state| match &function.messages {
         Messages::MsiX(msix) if entry < msix.vectors => {
             let table = state.table.ok_or(Errno::ENODEV)?;
             let at = u64::from(entry) * ENTRY_BYTES;
-            if let Some((address, data)) = target {
+            if let Some((address, data)) = to {
                 // Masked while it is neither the old nor the new.
                 table.write32(at + ENTRY_CONTROL, ENTRY_MASKED);
                 table.write32(at + ENTRY_ADDRESS, address as u32);
                 table.write32(at + ENTRY_ADDRESS + 4, (address >> 32) as u32);
                 table.write32(at + ENTRY_DATA, data);
             }
-            table.write32(at + ENTRY_CONTROL, if mask == MessageMask::Masked { ENTRY_MASKED } else { 0 });
+            table.write32(at + ENTRY_CONTROL, if gate == Gate::Masked { ENTRY_MASKED } else { 0 });
             Ok(())
         }
-        Messages::Msi(msi) if entry == 0 => {
-            if let Some((address, data)) = target {
-                msi.set_enabled(false, machine.ecam.bounded());
-                msi.set_message_info(address, data, machine.ecam.bounded());
+        Messages::Msi(at) if entry == 0 => {
+            let config = function.config;
+            if let Some((address, data)) = to {
+                config.change(*at, MSI_ENABLE | MSI_SEVERAL, 0);
+                config.write(at + 4, address as u32);
+                // Without the upper half of the address, its place is that of the data.
+                config.write(at + 8, (address >> 32) as u32);
+                config.write(if config.read(*at) & MSI_64_BIT != 0 { at + 12 } else { at + 8 }, data);
             }
-            msi.set_enabled(mask == MessageMask::Open, machine.ecam.bounded());
+            config.change(*at, MSI_ENABLE, if gate == Gate::Masked { 0 } else { MSI_ENABLE });
             Ok(())
         }
         _ => Err(Errno::EINVAL),

@@ -1,7 +1,7 @@
 //! PCI devices: found once at boot, owned by exactly one domain, by the hypervisor, or by quarantine.
 //!
 //! What a function *is* (identity, BARs, capabilities, group) is read at boot into [`Function`] and never again: nothing
-//! that a device or its owner does later can move what was checked. Who *has* it is in [`State`], under a lock.
+//! that a device or its owner does later can move what was checked. Who *has* it is in [`State`], under a lock of its own.
 //!
 //! Quarantine is where every device starts and where it returns: no decoding, no bus mastering, no interrupts, and a
 //! context entry in the IOMMU that blocks. Bridges, and what has no type 0 header, stay the hypervisor's.
@@ -9,7 +9,7 @@
 //! **Bus mastering** is a right that is lost for good, or until the next owner: for faults without end, when an IOMMU fails,
 //! and where none confines the device. `config_write` asks [`mastering`] each time.
 //!
-//! Lock order: a domain's lock, then `irq`'s, then [`STATES`], then the IOMMU's.
+//! Lock order: a domain's lock, then `irq`'s, then a function's, then the IOMMU's.
 
 mod access;
 mod assign;
@@ -20,7 +20,7 @@ mod reset;
 
 pub use access::{config_read, config_write, describe, info};
 pub use assign::{assign, release, tables_of};
-pub use messages::{MessageMask, keeps_masked_messages, messages_of, set_message};
+pub use messages::{keeps_masked_messages, messages_of, set_message};
 
 use crate::acpi::Facts;
 use crate::boot::report::{Finding, fact};
@@ -31,7 +31,7 @@ use crate::time::Instant;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
-use ecam::Ecam;
+use ecam::{Config, Ecam};
 use hv_core::authority::{Function as Identity, Resolution, SealedPolicy};
 use hv_core::ids::{DomId, Label};
 use hv_core::iommu::vtd::Fault;
@@ -40,13 +40,13 @@ use hv_core::pci::bar::{BARS, Bar, BarKind, PageRange};
 use hv_core::pci::config::{BusMastering, COMMAND_BUS_MASTER};
 use hv_core::pci::faults::Faults;
 use hv_core::pci::group::{Member, Node};
-use pci_types::capability::{MsiCapability, MsixCapability};
 use spin::{Mutex, Once};
 
 /// MSI-X as found at boot.
 #[derive(Clone, Copy, Debug)]
 struct MsiX {
-    capability: MsixCapability,
+    /// Offset of the capability.
+    at: u16,
     vectors: u16,
     /// Machine address of the table.
     table: u64,
@@ -58,7 +58,8 @@ struct MsiX {
 #[derive(Clone, Copy, Debug)]
 enum Messages {
     None,
-    Msi(MsiCapability),
+    /// At this offset.
+    Msi(u16),
     MsiX(MsiX),
 }
 
@@ -73,13 +74,16 @@ enum Reset {
     None,
 }
 
-/// What was found at boot; does not change.
+/// A function: what was found at boot, which does not change, and its state.
 #[derive(Debug)]
 struct Function {
+    config: Config,
     identity: Identity,
     member: Member,
     bars: [Option<Bar>; BARS],
     bar_registers: [u32; BARS],
+    /// Where its owner finds the memory BARs; 0 for others.
+    addresses: [u64; BARS],
     messages: Messages,
     /// PCI Express capability, and its device control as firmware set it.
     express: Option<(u16, u16)>,
@@ -90,6 +94,9 @@ struct Function {
     unit: Option<usize>,
     /// Why no domain may have it.
     unfit: Option<&'static str>,
+    /// Label and selector of the sealed policy, once that is known.
+    driver: Once<(Label, u32)>,
+    state: Mutex<State>,
 }
 
 /// Who has a function.
@@ -117,70 +124,43 @@ struct State {
     ready_at: Instant,
     /// The MSI-X table, once mapped.
     table: Option<Registers>,
-    /// Label and selector of the sealed policy.
-    driver: Option<(Label, u32)>,
 }
 
-/// Everything about PCI that does not change.
-struct Machine {
-    ecam: Ecam,
-    functions: Vec<Function>,
-}
-
-static MACHINE: Once<Machine> = Once::new();
-static STATES: Mutex<Vec<State>> = Mutex::new(Vec::new());
+/// All functions, by name.
+static FUNCTIONS: Once<Vec<Function>> = Once::new();
 /// No device masters the bus any more.
 static SILENCED: AtomicBool = AtomicBool::new(false);
 /// Faults of what is no known function.
 static STRANGERS: Mutex<Faults> = Mutex::new(Faults::NONE);
 
-fn machine() -> Option<&'static Machine> {
-    MACHINE.get()
+/// All functions, by name.
+fn functions() -> &'static [Function] {
+    FUNCTIONS.get().map_or(&[], Vec::as_slice)
 }
 
-/// The function with this name, with its index in [`Machine::functions`] and [`STATES`].
-fn find(bdf: Bdf) -> Option<(&'static Machine, usize, &'static Function)> {
-    let machine = machine()?;
-    let at = machine.functions.binary_search_by_key(&bdf, |function| function.member.bdf).ok()?;
-    Some((machine, at, machine.functions.get(at)?))
+/// The function with this name.
+fn find(bdf: Bdf) -> Option<&'static Function> {
+    functions().get(functions().binary_search_by_key(&bdf, |function| function.member.bdf).ok()?)
 }
 
 /// Finds all functions and quarantines them. After `acpi::init`, before `iommu::init`.
 pub fn init(facts: &Facts) {
-    let Some(info) = &facts.ecam else {
-        fact("pci", Finding::Missing, format_args!("no configuration space (MCFG): no devices"));
-        return;
+    let refuse = |why: fmt::Arguments| fact("pci", Finding::Missing, why);
+    let ecam = match facts.ecam.as_ref().map(Ecam::map) {
+        Some(Ok(ecam)) => ecam,
+        Some(Err(why)) => return refuse(format_args!("cannot map configuration space: {why:?}")),
+        None => return refuse(format_args!("no configuration space (MCFG): no devices")),
     };
-    let ecam = match Ecam::map(info) {
-        Ok(ecam) => ecam,
-        Err(why) => {
-            fact("pci", Finding::Missing, format_args!("cannot map configuration space: {why:?}"));
-            return;
-        }
-    };
-    let (functions, more) = enumerate::enumerate(&ecam, facts);
-    if more {
-        fact("pci", Finding::Refused, format_args!("more functions than supported: the rest is left alone"));
-    }
-    let state = |function: &Function| State {
-        owner: if function.is_endpoint() { Owner::Quarantine } else { Owner::Hypervisor },
-        faults: 0,
-        faults_of_owner: Faults::NONE,
-        ready_at: Instant::from_nanos(0),
-        table: None,
-        driver: None,
-    };
-    *STATES.lock() = functions.iter().map(state).collect();
+    let functions = enumerate::enumerate(&ecam, facts);
     let endpoints = functions.iter().filter(|function| function.is_endpoint()).count();
     fact("pci", Finding::Ok, format_args!("{} functions, {endpoints} in quarantine", functions.len()));
-    MACHINE.call_once(|| Machine { ecam, functions });
+    FUNCTIONS.call_once(|| functions);
 }
 
 /// Finds out which function each device entry of the policy means, reports it, and starts resetting those functions so
 /// that they are ready when they are asked for. After `system::init`.
 pub fn resolve(policy: &SealedPolicy) {
-    let functions = machine().map_or(&[][..], |machine| &machine.functions);
-    let candidates = functions.iter().filter(|function| function.is_endpoint()).map(|function| &function.identity);
+    let candidates = functions().iter().filter(|function| function.is_endpoint()).map(|function| &function.identity);
     for (index, entry) in policy.devices().iter().enumerate() {
         let name = policy.text(entry.name);
         let refused = |why: fmt::Arguments| fact(name, Finding::Refused, why);
@@ -202,59 +182,46 @@ pub fn resolve(policy: &SealedPolicy) {
 }
 
 fn select(bdf: Bdf, label: Label, selector: u32, name: &str, policy: &SealedPolicy) {
-    let Some((machine, at, function)) = find(bdf) else { return };
-    let mut states = STATES.lock();
-    let Some(state) = states.get_mut(at) else { return };
-    state.driver = Some((label, selector));
-    reset::start(machine, function, state);
+    let Some(function) = find(bdf) else { return };
+    function.driver.call_once(|| (label, selector));
+    reset::start(function, &mut function.state.lock());
     let Identity { vendor, device, .. } = function.identity;
-    let reset = match function.reset {
-        Reset::FunctionLevel(_) => "function-level reset",
-        Reset::PowerCycle(_) => "reset by power state",
-        Reset::None => "no reset",
-    };
+    let (owner, reset) = (policy.name(label), if function.reset == Reset::None { ", no reset" } else { "" });
     match function.unfit {
         Some(why) => fact(name, Finding::Refused, format_args!("{bdf} {vendor:04x}:{device:04x}: {why}")),
-        None => {
-            let owner = policy.name(label);
-            fact(name, Finding::Ok, format_args!("{bdf} {vendor:04x}:{device:04x} for {owner}, {reset}"));
-        }
+        None => fact(name, Finding::Ok, format_args!("{bdf} {vendor:04x}:{device:04x} for {owner}{reset}")),
     }
 }
 
 /// Buses that have functions, for the IOMMU's tables.
 pub fn buses() -> impl Iterator<Item = u8> {
-    let functions = machine().map_or(&[][..], |machine| &machine.functions);
     let mut last = None;
-    functions.iter().map(|function| function.member.bdf.bus()).filter(move |bus| last.replace(*bus) != Some(*bus))
+    functions().iter().map(|function| function.member.bdf.bus()).filter(move |bus| last.replace(*bus) != Some(*bus))
 }
 
 /// Counts and reports a DMA or interrupt fault. A device that goes on and on loses bus mastering.
 pub fn record_fault(fault: &Fault) {
     let bdf = fault.source;
-    let Some((machine, at, _)) = find(bdf) else {
+    let Some(function) = find(bdf) else {
         if let Some(count) = STRANGERS.lock().record() {
             log::warn!("DMA fault: unknown device {bdf} {fault} [{count}]");
         }
         return;
     };
-    let mut states = STATES.lock();
-    let Some(state) = states.get_mut(at) else { return };
+    let mut state = function.state.lock();
     state.faults = state.faults.saturating_add(1);
     let told = state.faults_of_owner.record();
     let too_many = state.faults_of_owner.too_many();
     if too_many {
-        machine.silence(bdf);
+        function.silence();
     }
     let Some(count) = told else { return };
     let end = if too_many { ", its bus mastering stays off" } else { "" };
-    match (state.owner, state.driver) {
-        (Owner::Domain(_), Some((label, _))) => {
-            let name = system().policy.name(label);
-            log::warn!("DMA fault: device {bdf} (domain {name}) {fault} [{count}]{end}");
-        }
-        (owner, _) => log::warn!("DMA fault: device {bdf} ({owner:?}) {fault} [{count}]{end}"),
-    }
+    let owner = match (state.owner, function.driver.get()) {
+        (Owner::Domain(_), Some((label, _))) => system().policy.name(*label),
+        _ => "none",
+    };
+    log::warn!("DMA fault: device {bdf} (domain {owner}) {fault} [{count}]{end}");
 }
 
 /// Takes bus mastering from every device for good, without a lock: the last resort when an IOMMU fails, so that what
@@ -264,24 +231,13 @@ pub fn silence_all(why: &str) {
         return;
     }
     log::error!("{why}: bus mastering of all devices is off for good");
-    let Some(machine) = machine() else { return };
-    for function in machine.functions.iter().filter(|function| function.is_endpoint()) {
-        machine.silence(function.member.bdf);
-    }
+    functions().iter().filter(|function| function.is_endpoint()).for_each(Function::silence);
 }
 
 /// Whether a device may master the bus now.
 fn mastering(function: &Function, state: &State) -> BusMastering {
     let lost = SILENCED.load(Ordering::SeqCst) || state.faults_of_owner.too_many();
     if lost || !function.is_confined() { BusMastering::Denied } else { BusMastering::Allowed }
-}
-
-impl Machine {
-    /// Takes bus mastering from a function and leaves the rest of its command register as it is.
-    fn silence(&self, bdf: Bdf) {
-        // The upper half is status, whose ones are cleared by ones.
-        self.ecam.change(bdf, 4, 0xffff_0000 | COMMAND_BUS_MASTER, 0);
-    }
 }
 
 impl Messages {
@@ -295,17 +251,21 @@ impl Messages {
     }
 }
 
-impl State {
-    /// Whether the sealed policy gives the function to this label.
-    fn is_for(&self, label: Label) -> bool {
-        self.driver.is_some_and(|(driver, _)| driver == label)
-    }
-}
-
 impl Function {
     /// Whether a domain could have it, in principle.
     fn is_endpoint(&self) -> bool {
         self.member.node == Node::Endpoint
+    }
+
+    /// Takes bus mastering from it and leaves the rest of its command register as it is.
+    fn silence(&self) {
+        // The upper half is status, whose ones are cleared by ones.
+        self.config.change(4, 0xffff_0000 | COMMAND_BUS_MASTER, 0);
+    }
+
+    /// Whether the sealed policy gives it to this label.
+    fn is_for(&self, label: Label) -> bool {
+        self.driver.get().is_some_and(|(driver, _)| *driver == label)
     }
 
     /// Whether an IOMMU confines its DMA.
@@ -318,9 +278,9 @@ impl Function {
         if let Messages::MsiX(msix) = &self.messages { &msix.holes } else { &[] }
     }
 
-    /// Its memory BARs, with their numbers.
-    fn memory_bars(&self) -> impl Iterator<Item = (usize, &Bar)> {
-        let bars = self.bars.iter().enumerate();
-        bars.filter_map(|(slot, bar)| Some((slot, bar.as_ref().filter(|bar| bar.kind == BarKind::Memory)?)))
+    /// Its memory BARs, and where its owner finds them.
+    fn memory_bars(&self) -> impl Iterator<Item = (&Bar, u64)> {
+        let bars = self.bars.iter().zip(self.addresses);
+        bars.filter_map(|(bar, address)| Some((bar.as_ref().filter(|bar| bar.kind == BarKind::Memory)?, address)))
     }
 }

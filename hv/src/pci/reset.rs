@@ -3,9 +3,8 @@
 //! A reset is started when a device comes back (and at boot), and waited for when it is given away: usually the time
 //! has long passed by then. A reset loses the BARs; they are put back as they were at boot.
 
-use super::ecam::Ecam;
-use super::{Function, Machine, Reset, State};
-use crate::time::{self, Instant};
+use super::{Function, Reset, State};
+use crate::time;
 use hv_core::pci::config::COMMAND_INTX_DISABLE;
 
 /// After a function-level reset it may take this long until the function answers.
@@ -14,23 +13,21 @@ const FUNCTION_LEVEL_NANOS: u64 = 100_000_000;
 const POWER_CYCLE_NANOS: u64 = 10_000_000;
 /// A function that does not answer this long after that is dead.
 const ANSWER_NANOS: u64 = 1_000_000_000;
-/// Polls at most, should the clock stand still.
-const POLLS_MAX: u32 = 100_000_000;
 
 /// Starts a reset. The function must not be anyone's.
-pub fn start(machine: &Machine, function: &Function, state: &mut State) {
+pub fn start(function: &Function, state: &mut State) {
     /// Device control, initiate function-level reset.
     const INITIATE: u32 = 1 << 15;
     const POWER_STATE: u32 = 0b11;
-    let (ecam, bdf) = (&machine.ecam, function.member.bdf);
+    let config = function.config;
     let wait = match function.reset {
         Reset::FunctionLevel(at) => {
-            ecam.change(bdf, at + 8, INITIATE, INITIATE);
+            config.change(at + 8, INITIATE, INITIATE);
             FUNCTION_LEVEL_NANOS
         }
         Reset::PowerCycle(at) => {
             // D3hot now, D0 when it is waited for.
-            ecam.change(bdf, at + 4, POWER_STATE, POWER_STATE);
+            config.change(at + 4, POWER_STATE, POWER_STATE);
             POWER_CYCLE_NANOS
         }
         Reset::None => 0,
@@ -40,41 +37,30 @@ pub fn start(machine: &Machine, function: &Function, state: &mut State) {
 
 /// Waits until a reset is over and puts configuration space in order. `false`: the function does not answer.
 #[must_use]
-pub fn finish(machine: &Machine, function: &Function, state: &State) -> bool {
-    let (ecam, bdf) = (&machine.ecam, function.member.bdf);
-    wait_until(state.ready_at, || false);
+pub fn finish(function: &Function, state: &State) -> bool {
+    let config = function.config;
+    let _over = time::poll_until(state.ready_at, || false);
     if let Reset::PowerCycle(at) = function.reset {
-        ecam.change(bdf, at + 4, 0b11, 0);
-        wait_until(time::now().plus_nanos(POWER_CYCLE_NANOS), || false);
+        config.change(at + 4, 0b11, 0);
+        let _over = time::poll_until(time::now().plus_nanos(POWER_CYCLE_NANOS), || false);
     }
     let identity = u32::from(function.identity.device) << 16 | u32::from(function.identity.vendor);
-    let answers = || ecam.read(bdf, 0) == identity;
-    wait_until(time::now().plus_nanos(ANSWER_NANOS), answers);
-    if !answers() {
-        return false;
+    let alive = time::poll_until(time::now().plus_nanos(ANSWER_NANOS), || config.read(0) == identity);
+    if alive {
+        restore(function);
     }
-    restore(ecam, function);
-    true
+    alive
 }
 
 /// Configuration space as it is in quarantine.
-pub fn restore(ecam: &Ecam, function: &Function) {
-    let bdf = function.member.bdf;
-    ecam.write(bdf, 4, COMMAND_INTX_DISABLE);
+pub fn restore(function: &Function) {
+    let config = function.config;
+    config.write(4, COMMAND_INTX_DISABLE);
     for (register, value) in (0x10..).step_by(4).zip(function.bar_registers) {
-        ecam.write(bdf, register, value);
+        config.write(register, value);
     }
     if let Some((at, control)) = function.express {
         // Payload sizes and the like; the upper half is status, and bit 15 would reset it again.
-        ecam.change(bdf, at + 8, 0xffff_7fff, u32::from(control));
-    }
-}
-
-fn wait_until(when: Instant, done: impl Fn() -> bool) {
-    for _ in 0..POLLS_MAX {
-        if done() || time::now() >= when {
-            return;
-        }
-        core::hint::spin_loop();
+        config.change(at + 8, 0xffff_7fff, u32::from(control));
     }
 }

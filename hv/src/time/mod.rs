@@ -1,16 +1,18 @@
-//! System time: nanoseconds since the hypervisor's first Rust code, from the TSC, with the same arithmetic that
+//! System time: nanoseconds since the TSC's frequency was known, early at boot, from the TSC, with the same arithmetic that
 //! domains use on their shared info (Xen public `xen.h`, `vcpu_time_info`).
 
 mod calibrate;
 
 pub use calibrate::calibrate;
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
+use spin::Once;
 
-static BOOT_TSC: AtomicU64 = AtomicU64::new(0);
-static KHZ: AtomicU64 = AtomicU64::new(0);
-static MULTIPLIER: AtomicU32 = AtomicU32::new(0);
-static SHIFT: AtomicU32 = AtomicU32::new(0);
+/// The TSC when the hypervisor was entered.
+pub static ENTERED: AtomicU64 = AtomicU64::new(0);
+/// The TSC when the policy domain was.
+pub static STARTED: AtomicU64 = AtomicU64::new(0);
+static SCALE: Once<Scale> = Once::new();
 
 /// An instant: nanoseconds of system time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -20,12 +22,12 @@ impl Instant {
     /// Never.
     pub const NEVER: Instant = Instant(u64::MAX);
 
-    /// `nanos` after the hypervisor's start.
+    /// `nanos` after system time 0.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// Nanoseconds since the hypervisor's start.
+    /// Nanoseconds since system time 0.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
@@ -37,19 +39,16 @@ impl Instant {
 }
 
 /// How TSC ticks become nanoseconds: `((ticks << shift) * multiplier) >> 32`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct Scale {
+    /// TSC frequency.
+    pub khz: u64,
     /// TSC at system time 0.
     pub boot_tsc: u64,
     /// `tsc_to_system_mul`.
     pub multiplier: u32,
     /// `tsc_shift`.
     pub shift: u32,
-}
-
-/// Remembers when the hypervisor started.
-pub fn init_early() {
-    BOOT_TSC.store(tsc(), Ordering::Relaxed);
 }
 
 /// The time-stamp counter.
@@ -59,30 +58,21 @@ pub fn tsc() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// Sets the frequency: nanoseconds per tick = 10^6 / khz = multiplier / 2^32 * 2^shift.
+/// Sets the frequency, and system time to 0: nanoseconds per tick = 10^6 / khz = multiplier / 2^32 * 2^shift.
 pub fn set_khz(khz: u64) {
     let (mut shift, mut divisor) = (0, khz.max(1));
     while divisor <= 1_000_000 {
         divisor *= 2;
         shift += 1;
     }
-    KHZ.store(khz, Ordering::Relaxed);
-    SHIFT.store(shift, Ordering::Relaxed);
-    MULTIPLIER.store(((1_000_000 << 32) / divisor) as u32, Ordering::Relaxed);
+    let multiplier = ((1_000_000 << 32) / divisor) as u32;
+    SCALE.call_once(|| Scale { khz, boot_tsc: tsc(), multiplier, shift });
 }
 
-/// The frequency in kHz.
-pub fn khz() -> u64 {
-    KHZ.load(Ordering::Relaxed)
-}
-
-/// The scale in force.
+/// The scale in force; all zeros before there is one.
+#[inline]
 pub fn scale() -> Scale {
-    Scale {
-        boot_tsc: BOOT_TSC.load(Ordering::Relaxed),
-        multiplier: MULTIPLIER.load(Ordering::Relaxed),
-        shift: SHIFT.load(Ordering::Relaxed),
-    }
+    SCALE.get().copied().unwrap_or_default()
 }
 
 /// The TSC value at `when`; `u64::MAX` for what is too far away.
@@ -95,10 +85,43 @@ pub fn tsc_at(when: Instant) -> u64 {
     u64::try_from(ticks).ok().and_then(|ticks| ticks.checked_add(scale.boot_tsc)).unwrap_or(u64::MAX)
 }
 
-/// System time. 0 before the TSC is calibrated.
+/// System time when the TSC has this value. 0 before the TSC is calibrated.
+#[inline]
+pub fn at_tsc(tsc: u64) -> Instant {
+    Instant(nanos(tsc.saturating_sub(scale().boot_tsc)))
+}
+
+/// Nanoseconds that so many ticks of the TSC take.
+#[inline]
+pub fn nanos(ticks: u64) -> u64 {
+    let scale = scale();
+    ((u128::from(ticks) << scale.shift).wrapping_mul(u128::from(scale.multiplier)) >> 32) as u64
+}
+
+/// System time.
 #[inline]
 pub fn now() -> Instant {
-    let scale = scale();
-    let ticks = tsc().wrapping_sub(scale.boot_tsc) << scale.shift;
-    Instant((u128::from(ticks) * u128::from(scale.multiplier) >> 32) as u64)
+    at_tsc(tsc())
+}
+
+/// Remembers the TSC of this moment.
+pub fn mark(moment: &AtomicU64) {
+    moment.store(tsc(), Ordering::Relaxed);
+}
+
+/// Polls until `done` answers yes, at most until `when`. Answers whether it did.
+#[must_use]
+pub fn poll_until(when: Instant, done: impl Fn() -> bool) -> bool {
+    /// Should the clock stand still.
+    const POLLS_MAX: u32 = 200_000_000;
+    for _ in 0..POLLS_MAX {
+        if done() {
+            return true;
+        }
+        if now() >= when {
+            break;
+        }
+        core::hint::spin_loop();
+    }
+    false
 }

@@ -2,6 +2,7 @@
 
 use super::{DomId, Errno, abi, domid, system};
 use crate::{domain, iommu, time};
+use core::sync::atomic::Ordering;
 use hv_core::domain::{Domain, Life};
 use hv_core::ids::GrantRef;
 
@@ -14,7 +15,7 @@ pub fn domain(op: &mut abi::DomainInfo) -> Result<(), Errno> {
 
 fn describe(id: DomId, domain: &mut Domain, info: &mut abi::DomainInfo) {
     let account = domain.account;
-    let (cpu_ns, hypercalls) = domain::usage(domain.slot());
+    let (ticks, hypercalls) = domain::usage(domain.slot());
     *info = abi::DomainInfo {
         domid: u32::from(id.0),
         label: u32::from(domain.label().0),
@@ -27,7 +28,7 @@ fn describe(id: DomId, domain: &mut Domain, info: &mut abi::DomainInfo) {
         reason: domain.death().reason,
         pages: account.pages,
         table_pages: u64::from(domain.space.tables()),
-        cpu_ns,
+        cpu_ns: time::nanos(ticks),
         hypercalls,
         events_sent: account.events_sent,
         grants_mapped: u64::from(domain.grants.mapped()),
@@ -56,8 +57,10 @@ pub fn machine(op: &mut abi::MachineInfo) -> Result<(), Errno> {
         frames_total: frames.total(),
         frames_free: frames.free(),
         frames_hypervisor: frames.hypervisor(),
-        tsc_khz: time::khz(),
-        boot_tsc: time::scale().boot_tsc,
+        tsc_khz: time::scale().khz,
+        boot_tsc: time::ENTERED.load(Ordering::Relaxed),
+        policy_tsc: time::STARTED.load(Ordering::Relaxed),
+        idle_ticks: domain::idle_ticks(),
         iommu: u32::from(iommu::available()),
         interrupt_remapping: u32::from(iommu::remaps_interrupts()),
         cpus: 1,

@@ -5,7 +5,7 @@ mod info;
 
 use super::{Answer, Call, DomId, Errno, Gpa, Outcome, Structure, domain, system, user};
 use crate::{logging, pci, power};
-use hv_core::authority::table::{FLAG_CONTROL, FLAG_DRIVER, FLAG_LOG};
+use hv_core::authority::table::{FLAG_CONTROL, FLAG_DRIVER, FLAG_LOG, FLAG_OBSERVE};
 use xen_abi::platform as abi;
 
 /// Bytes of log that one call takes at most.
@@ -16,6 +16,7 @@ pub fn serve(call: &Call) -> Outcome {
     match call.command() {
         abi::VERSION_QUERY if call.args[1..3] == [0, 0] => return Ok(Answer::Done(u64::from(abi::VERSION))),
         abi::VERSION_QUERY => return Err(Errno::EINVAL),
+        abi::DOMAIN_INFO | abi::MACHINE_INFO => require(call, FLAG_CONTROL | FLAG_OBSERVE)?,
         abi::CREATE_DOMAIN..=abi::REAPED => require(call, FLAG_CONTROL)?,
         abi::DEVICE_DESCRIBE..=abi::CONFIG_WRITE => require(call, FLAG_DRIVER)?,
         abi::READ_LOG => require(call, FLAG_LOG)?,
@@ -49,7 +50,7 @@ pub fn serve(call: &Call) -> Outcome {
     }
 }
 
-/// Fails unless the caller's label has a flag.
+/// Fails unless the caller's label has a flag, or one of several.
 fn require(call: &Call, flag: u32) -> Result<(), Errno> {
     let label = system().domains.label(call.caller).ok_or(Errno::ESRCH)?;
     if system().policy.has_flag(label, flag) { Ok(()) } else { Err(Errno::EPERM) }
