@@ -34,6 +34,18 @@ pub enum Network {
     },
 }
 
+/// What virtual time, and with it the time stamp counter, goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The host's clock.
+    Host,
+    /// A nanosecond an instruction; an idle CPU jumps to the next deadline. Deterministic, without devices that answer
+    /// in their own time.
+    Instructions,
+    /// A nanosecond an instruction, and the host's time while the CPU is idle: for machines whose devices do.
+    InstructionsAndSleep,
+}
+
 /// Where the first serial line goes.
 #[derive(Clone, Debug)]
 pub enum Serial {
@@ -64,8 +76,8 @@ pub struct Machine {
     pub serial: Serial,
     /// QEMU's machine protocol on this unix socket (server).
     pub qmp: Option<PathBuf>,
-    /// Deterministic: virtual time counts instructions.
-    pub instruction_clock: bool,
+    /// What virtual time goes by.
+    pub clock: Clock,
     /// Wait for a debugger on TCP port 1234 of the loopback.
     pub debugger: bool,
     /// Words for the hypervisor.
@@ -85,7 +97,7 @@ impl Default for Machine {
             edu: false,
             serial: Serial::Output,
             qmp: None,
-            instruction_clock: false,
+            clock: Clock::Host,
             debugger: false,
             command_line: String::new(),
             more: vec![],
@@ -124,8 +136,10 @@ impl Machine {
         let memory = format!("{}M", self.memory / MIB);
         qemu.args(["-name", "bulkhead", "-accel", "tcg", "-machine", "q35", "-cpu", &self.cpu, "-m", &memory]);
         qemu.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-        if self.instruction_clock {
-            qemu.args(["-icount", "shift=0,sleep=off"]);
+        match self.clock {
+            Clock::Host => {}
+            Clock::Instructions => drop(qemu.args(["-icount", "shift=0,sleep=off"])),
+            Clock::InstructionsAndSleep => drop(qemu.args(["-icount", "shift=0,sleep=on"])),
         }
         qemu.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
         self.add_serial(&mut qemu)?;

@@ -10,7 +10,7 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use xtask::bundle::{self, Member};
-use xtask::machine::{Disk, MIB, Machine, Network};
+use xtask::machine::{Clock, Disk, MIB, Machine, Network};
 use xtask::{images, say};
 
 /// A system may take this long.
@@ -117,6 +117,7 @@ const SETUPS: &[Setup] = &[
         machine: |machine, folder| {
             let image = folder.join("disk.img");
             fs::File::create(&image)?.set_len(64 * MIB)?;
+            machine.clock = Clock::InstructionsAndSleep;
             machine.disks.push(Disk { image, keep_writes: false });
             Ok(())
         },
@@ -126,6 +127,7 @@ const SETUPS: &[Setup] = &[
         domains: NIC,
         machine: |machine, _| {
             let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+            machine.clock = Clock::InstructionsAndSleep;
             machine.network = Some(Network::User { port });
             Ok(())
         },
@@ -186,8 +188,7 @@ impl Drop for System {
 
 impl System {
     fn boot(programs: &Path, setup: &Setup, domains: &str) -> Result<Self> {
-        let policy =
-            policy::load("bench.toml", &format!("{BASE}{domains}")).map_err(|errors| anyhow!("{errors}"))?;
+        let policy = policy::load("bench.toml", &format!("{BASE}{domains}")).map_err(|errors| anyhow!("{errors}"))?;
         let mut members = vec![Member { name: bundle::POLICY_TABLE.into(), data: policy.compile() }];
         for name in policy.images() {
             members.push(Member { name: name.to_string(), data: images::read(programs, name)? });
@@ -195,7 +196,7 @@ impl System {
         let folder = Scratch::new()?;
         let file = folder.path.join("bundle.cpio");
         fs::write(&file, bundle::write(&members)?)?;
-        let mut machine = Machine { memory: 2048 * MIB, instruction_clock: true, ..Machine::default() };
+        let mut machine = Machine { memory: 2048 * MIB, clock: Clock::Instructions, ..Machine::default() };
         machine.qmp = Some(folder.path.join("qmp"));
         (setup.machine)(&mut machine, &folder.path)?;
         let mut command = machine.qemu(&programs.join(images::HYPERVISOR), &file)?;

@@ -134,7 +134,11 @@ fn compare(old: &Results, new: &Results) {
             Some(before) if before.median == now.median => {}
             Some(before) => {
                 let percent = (now.median / before.median - 1.0) * 100.0;
-                println!("{name:<34} {:>11} -> {:>11} {percent:>+8.2} %", number(Some(before.median)), number(Some(now.median)));
+                println!(
+                    "{name:<34} {:>11} -> {:>11} {percent:>+8.2} %",
+                    number(Some(before.median)),
+                    number(Some(now.median))
+                );
                 moved += 1;
             }
             None => println!("{name:<34} {:>11} -> {:>11}", "new", number(Some(now.median))),

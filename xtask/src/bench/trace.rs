@@ -111,7 +111,9 @@ fn report(log: &Path, symbols: &Symbols, items: u64) -> Result<()> {
     for line in BufReader::new(fs::File::open(log)?).lines() {
         // Trace 0: 0x7f2a8c0 [0000000000000000/ffffffff80201234/0040c0b3/ff000001] name
         let line = line?;
-        let Some(counter) = line.split('/').nth(1).and_then(|word| u64::from_str_radix(word, 16).ok()) else { continue };
+        let Some(counter) = line.split('/').nth(1).and_then(|word| u64::from_str_radix(word, 16).ok()) else {
+            continue;
+        };
         if counter == mark {
             // What is before the first mark is no whole piece.
             if pieces > 0 {

@@ -139,8 +139,7 @@ impl RunQueue {
     /// Makes a vCPU known, asleep. `weight` 1 to 65535; `cap_percent` of the CPU, 0 for none.
     pub fn add(&mut self, key: VcpuKey, weight: u32, cap_percent: u32) {
         let rate = (UNIT_WEIGHT << RATE_BITS).div_ceil(u64::from(weight.max(1)));
-        let mut new =
-            Entity { state: State::Asleep, cap: cap_percent, rate, virtual_time: self.floor, ..ABSENT };
+        let mut new = Entity { state: State::Asleep, cap: cap_percent, rate, virtual_time: self.floor, ..ABSENT };
         new.credit = new.in_virtual(self.ticks(SLICE_US));
         new.margin = new.in_virtual(self.ticks(PREEMPT_MARGIN_US));
         if let Some(entity) = self.entities.get_mut(key.index()) {

@@ -68,7 +68,8 @@ pub fn offer() -> Result<Offer, String> {
     let in_words = |error: Errno| error.to_string();
     let mut device = Frontend::open(KIND, 0).map_err(in_words)?;
     device.wait_for_backend(soon()).map_err(in_words)?;
-    let pages = GrantedPages::allocate(PAGES, device.backend(), Access::ReadWrite).map_err(|error| error.to_string())?;
+    let pages =
+        GrantedPages::allocate(PAGES, device.backend(), Access::ReadWrite).map_err(|error| error.to_string())?;
     let channel = Channel::listen(device.backend()).map_err(in_words)?;
     let first = pages.reference(0).0;
     if pages.references().iter().zip(first..).any(|(reference, expected)| reference.0 != expected) {

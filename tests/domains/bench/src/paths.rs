@@ -11,6 +11,7 @@ use frontends::net::{self, Nic};
 use runtime::grant::GrantedPages;
 use runtime::store::{self, Store};
 use runtime::time::{Instant, now};
+use runtime::xenbus::Frontend;
 use runtime::{DomId, event};
 
 /// Samples of each path.
@@ -28,7 +29,8 @@ fn words(error: impl ToString) -> String {
 
 /// Who serves the first device of a kind.
 fn backend(kind: &str) -> Result<DomId, String> {
-    let id = Store::new().read_parsed(&format!("device/{kind}/0/backend-id")).map_err(words)?;
+    let index = Frontend::list(kind).first().copied().ok_or("no device")?;
+    let id = Store::new().read_parsed(&format!("device/{kind}/{index}/backend-id")).map_err(words)?;
     DomId::from_u32(id).ok_or(String::from("no back end"))
 }
 

@@ -6,8 +6,8 @@
 use alloc::vec::Vec;
 use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
-use runtime::{info, println};
 use runtime::time::ticks;
+use runtime::{info, println};
 
 /// What was measured, in tenths of a tick.
 #[derive(Default)]
@@ -33,7 +33,8 @@ impl Samples {
     pub fn report(mut self, name: &'static str) -> Report {
         self.0.sort_unstable();
         let count = self.0.len();
-        let at = |percent: usize| self.0.get((count * percent / 100).min(count.saturating_sub(1))).copied().unwrap_or(0);
+        let at =
+            |percent: usize| self.0.get((count * percent / 100).min(count.saturating_sub(1))).copied().unwrap_or(0);
         let mean = self.0.iter().sum::<u64>() / (count as u64).max(1);
         Report { name, min: at(0), median: at(50), p99: at(99), mean, count }
     }
