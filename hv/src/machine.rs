@@ -4,51 +4,37 @@
 //! Domains write the same memory at the same time, on other CPUs and by DMA. Therefore it is never behind a Rust
 //! reference: runs of bytes are moved by instructions that the compiler cannot see into, words by atomics.
 
-use crate::mm::direct;
+use crate::mm::layout::DIRECT_MAP;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use hv_core::ids::{DomId, Gfn, Hpa, Mfn, PAGE_BYTES};
 use hv_core::machine::{FlushScope, Machine, MachineMemory};
-use x86_64::{PhysAddr, VirtAddr};
+use x86_64::VirtAddr;
 
 /// This machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Bare;
 
-fn at(address: Hpa) -> VirtAddr {
-    direct(PhysAddr::new_truncate(address.0))
+/// Where the direct map shows a byte of RAM.
+#[inline(always)]
+fn at<T>(address: Hpa) -> *mut T {
+    core::ptr::with_exposed_provenance_mut(DIRECT_MAP.wrapping_add(address.0) as usize)
 }
 
-/// Copies `bytes` upwards. Plain moves: for the short runs that are usual here they beat string instructions, whose
-/// start-up costs more than such a run, on hardware, and whose every step does, in emulation.
+/// Copies `bytes` upwards, by words and then by bytes.
 ///
 /// # Safety
 /// Both runs are mapped, `to` writable; if `to` is Rust memory, it belongs to the caller.
+#[inline(always)]
 unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
-    // SAFETY: the caller's promise; exactly `bytes` bytes are read and written.
+    // SAFETY: the caller's promise; exactly `bytes` bytes are read and written. The direction flag is clear.
     unsafe {
         core::arch::asm!(
-            "2: sub {left}, 32",
-            "jb 3f",
-            "mov {a}, [{from}]", "mov {b}, [{from} + 8]", "mov {c}, [{from} + 16]", "mov {d}, [{from} + 24]",
-            "mov [{to}], {a}", "mov [{to} + 8], {b}", "mov [{to} + 16], {c}", "mov [{to} + 24], {d}",
-            "add {from}, 32", "add {to}, 32",
-            "jmp 2b",
-            "3: add {left}, 32",
-            "4: sub {left}, 4",
-            "jb 5f",
-            "mov {a:e}, [{from}]", "mov [{to}], {a:e}",
-            "add {from}, 4", "add {to}, 4",
-            "jmp 4b",
-            "5: add {left}, 4",
-            "jz 7f",
-            "6: movzx {a:e}, byte ptr [{from}]", "mov [{to}], {a:l}",
-            "inc {from}", "inc {to}",
-            "dec {left}",
-            "jnz 6b",
-            "7:",
-            left = inout(reg) bytes => _, from = inout(reg) from => _, to = inout(reg) to => _,
-            a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
-            options(nostack),
+            "rep movsq",
+            "mov ecx, {rest:e}",
+            "rep movsb",
+            rest = in(reg) bytes % 8,
+            inout("rcx") bytes / 8 => _, inout("rsi") from => _, inout("rdi") to => _,
+            options(nostack, preserves_flags),
         );
     }
 }
@@ -61,7 +47,7 @@ macro_rules! atomics {
             fn $name(&self, address: Hpa, $($argument: $type),*) -> $result {
                 // SAFETY: callers name aligned words in frames that the frame table owns; those are RAM, which the
                 // direct map shows read-write and no Rust object lives in. Every access to such words is atomic.
-                let word: &$atomic = unsafe { $atomic::from_ptr(at(address).as_mut_ptr()) };
+                let word: &$atomic = unsafe { $atomic::from_ptr(at(address)) };
                 word.$operation($($argument,)* $(Ordering::$order),*)
             }
         )*
@@ -72,24 +58,24 @@ impl MachineMemory for Bare {
     #[inline]
     fn read(&self, from: Hpa, into: &mut [u8]) {
         // SAFETY: the run lies in one frame of RAM; `into` is the caller's.
-        unsafe { copy(at(from).as_ptr(), into.as_mut_ptr(), into.len()) }
+        unsafe { copy(at(from), into.as_mut_ptr(), into.len()) }
     }
 
     #[inline]
     fn write(&self, to: Hpa, bytes: &[u8]) {
         // SAFETY: the run lies in one frame of RAM that holds no Rust object.
-        unsafe { copy(bytes.as_ptr(), at(to).as_mut_ptr(), bytes.len()) }
+        unsafe { copy(bytes.as_ptr(), at(to), bytes.len()) }
     }
 
     #[inline]
     fn copy(&self, from: Hpa, to: Hpa, bytes: usize) {
         // SAFETY: both runs lie in frames of RAM that hold no Rust object.
-        unsafe { copy(at(from).as_ptr(), at(to).as_mut_ptr(), bytes) }
+        unsafe { copy(at(from), at(to), bytes) }
     }
 
     fn zero(&self, frame: Mfn) {
         // SAFETY: a frame of RAM that holds no Rust object but, through this call, plain words.
-        let words: &[AtomicU64; PAGE_BYTES as usize / 8] = unsafe { &*at(frame.base()).as_ptr() };
+        let words: &[AtomicU64; PAGE_BYTES as usize / 8] = unsafe { &*at(frame.base()) };
         // The inner loop has a fixed length, so it becomes eight stores.
         for line in words.as_chunks::<8>().0 {
             for word in line {
@@ -112,7 +98,7 @@ impl MachineMemory for Bare {
     fn write_back(&self, address: Hpa) {
         // SAFETY: flushes the cache line of a mapped word; its contents stay.
         unsafe {
-            core::arch::asm!("clflush [{}]", "mfence", in(reg) at(address).as_u64(), options(nostack, preserves_flags));
+            core::arch::asm!("clflush [{}]", "mfence", in(reg) at::<u8>(address), options(nostack, preserves_flags));
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::errno::{Errno, Result};
 /// # Safety
 ///
 /// As for [`arch::hypercall`].
+#[inline(always)]
 unsafe fn call(number: u64, arguments: [u64; 5]) -> Result<u64> {
     // SAFETY: passed on to the caller.
     Errno::check(unsafe { arch::hypercall(number, arguments) })
@@ -35,6 +36,7 @@ unsafe fn call(number: u64, arguments: [u64; 5]) -> Result<u64> {
 ///
 /// What the command does beside reading and writing the structure must respect Rust's references, see
 /// [`arch::hypercall`].
+#[inline(always)]
 unsafe fn with<T>(number: u64, command: u64, structure: &mut T) -> Result<u64> {
     // SAFETY: the structure is exclusively borrowed; the rest is the caller's promise.
     unsafe { call(number, [command, core::ptr::from_mut(structure) as u64, 0, 0, 0]) }

@@ -65,9 +65,10 @@ impl DomId {
     /// The caller itself, in arguments (`DOMID_SELF`).
     pub const SELF: DomId = DomId(0x7ff0);
 
-    /// The slot that this id is about, if a domain can have it at all.
-    pub const fn slot(self) -> Option<Slot> {
-        if self.0 < Self::FIRST_RESERVED { Some(Slot((self.0 as usize % SLOTS) as u8)) } else { None }
+    /// The slot that this id is about. That of a reserved id holds a domain of another id, if any.
+    #[inline]
+    pub const fn slot(self) -> Slot {
+        Slot((self.0 as usize % SLOTS) as u8)
     }
 
     /// Resolves [`DomId::SELF`].
@@ -141,11 +142,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reserved_ids_have_no_slot() {
-        assert_eq!(DomId(0).slot(), Some(Slot(0)));
-        assert_eq!(DomId(129).slot(), Some(Slot(1)));
-        assert_eq!(DomId::SELF.slot(), None);
-        assert_eq!(DomId(u16::MAX).slot(), None);
+    fn the_low_bits_of_an_id_are_its_slot() {
+        assert_eq!(DomId(0).slot(), Slot(0));
+        assert_eq!(DomId(129).slot(), Slot(1));
     }
 
     #[test]

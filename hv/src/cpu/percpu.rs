@@ -4,15 +4,18 @@
 
 use super::descriptors::Descriptors;
 use crate::mm::{MapError, map_stack};
-use crate::{domain::Current, traps::Frame};
+use crate::traps::Frame;
 use alloc::boxed::Box;
-use hv_core::ids::Slot;
+use hv_core::ids::{DomId, Slot};
 use hv_core::sched::{RunQueue, Timers};
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{GsBase, KernelGsBase};
 
 /// Pages of a CPU's stack.
 const STACK_PAGES: u64 = 16;
+
+/// In the place of a domain's id when there is none; no domain has it.
+pub const NOBODY: DomId = DomId::SELF;
 
 /// One CPU's own data.
 #[repr(C)]
@@ -29,8 +32,8 @@ pub struct PerCpu {
     pub attention: u32,
     /// Non-zero while the CPU waits for interrupts in the idle loop.
     pub idle: u32,
-    /// The domain that runs, or whose trap is being handled.
-    pub current: Option<Current>,
+    /// The domain that runs, or whose trap is being handled; [`NOBODY`] while the CPU idles.
+    pub current: DomId,
     /// Whose page tables are loaded; `None`: the hypervisor's own.
     pub loaded: Option<Slot>,
     /// Hypercalls of the current domain that its account does not have yet.
@@ -63,7 +66,7 @@ impl PerCpu {
             user_rsp: 0,
             attention: 1,
             idle: 0,
-            current: None,
+            current: NOBODY,
             loaded: None,
             hypercalls: 0,
             restart: (0, [0; 5]),

@@ -25,10 +25,8 @@ fn release_devices(domain: DomId) -> Progress {
 
 /// Ends the current domain; it does not come back from its trap.
 pub fn end_current(death: Death) {
-    if let Some(current) = current() {
-        // It runs, so it is there and not dying.
-        let _ = end(current.domain, death);
-    }
+    // It runs, so it is there and not dying.
+    let _ = end(current(), death);
 }
 
 /// Ends a domain in any state: it does not run any more; [`slice()`] returns what it had.

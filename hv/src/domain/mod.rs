@@ -14,26 +14,12 @@ pub use schedule::{take_restart, timer, usage, waits, wake, yield_now};
 
 use crate::traps::{Frame, reason};
 use crate::{cpu::percpu, system::system};
-use hv_core::ids::{DomId, Slot, VcpuId};
+use hv_core::ids::{DomId, VcpuId};
 use hv_core::events;
 
-/// A domain that a CPU runs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Current {
-    /// Its id.
-    pub domain: DomId,
-    /// Its slot.
-    pub slot: Slot,
-}
-
-/// The domain whose hypercall is being served. (There is always one when that is so.)
+/// The domain whose trap is being handled; [`percpu::NOBODY`] in the idle loop.
 #[inline]
-pub fn caller() -> DomId {
-    percpu::with(|cpu| cpu.current.map_or(DomId::SELF, |current| current.domain))
-}
-
-/// The domain whose trap is being handled.
-pub fn current() -> Option<Current> {
+pub fn current() -> DomId {
     percpu::with(|cpu| cpu.current)
 }
 
@@ -44,7 +30,7 @@ pub fn exception(frame: &Frame, fault_address: u64) {
 
 /// Remembers how far the current domain's multicall has come; answers what was remembered.
 pub fn swap_progress(progress: u32) -> u32 {
-    current().map_or(0, |current| vcpus::swap_progress(current.slot, progress))
+    vcpus::swap_progress(current().slot(), progress)
 }
 
 /// Raises a virtual interrupt for the domain whose label has a flag.
@@ -58,5 +44,5 @@ fn raise_for_flag(flag: u32, virq: u32) {
 
 /// Whether a domain id has been used. (Ids are given out in order of generation, so none is forgotten.)
 pub fn existed(id: DomId) -> bool {
-    id.slot().is_some_and(|slot| vcpus::domain(slot).0 >= id.0 && vcpus::root(slot).0 != 0)
+    id.0 < DomId::FIRST_RESERVED && vcpus::domain(id.slot()).0 >= id.0 && vcpus::root(id.slot()).0 != 0
 }

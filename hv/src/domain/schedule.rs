@@ -3,12 +3,12 @@
 //! Every way out of the hypervisor asks [`resume`] for the frame to go on with. As long as nothing happened that the
 //! scheduler must see (`PerCpu::attention`), that is the same domain's again, at the cost of one test.
 
-use super::{Current, ending, vcpus};
-use crate::cpu::percpu::{self, PerCpu};
+use super::{ending, vcpus};
+use crate::cpu::percpu::{self, NOBODY, PerCpu};
 use crate::time::{self, Instant};
 use crate::{cpu::descriptors::scrub_segments, system::system, traps::Frame};
 use crate::{logging, mm};
-use hv_core::ids::{Slot, VcpuId};
+use hv_core::ids::{DomId, Slot, VcpuId};
 use hv_core::sched::{Preempt, TimerKind, VcpuKey};
 use hv_core::{authority::table::FLAG_LOG, domain::Wake, events};
 use x86_64::PhysAddr;
@@ -72,10 +72,11 @@ pub fn timer() {
 }
 
 /// A vCPU's wait has ended.
+#[inline]
 pub fn wake(wake: Wake) {
     percpu::with(|cpu| {
-        cpu.timers.cancel(wake.into(), TimerKind::Poll);
-        make_runnable_on(cpu, wake.into());
+        cpu.timers.cancel(wake.0, TimerKind::Poll);
+        make_runnable_on(cpu, wake.0);
     });
 }
 
@@ -97,9 +98,7 @@ fn make_runnable_on(cpu: &mut PerCpu, key: VcpuKey) {
 #[inline]
 pub fn current_waits() {
     percpu::with(|cpu| {
-        if let Some(current) = cpu.current {
-            cpu.queue.sleep(VcpuKey::new(current.slot, VCPU));
-        }
+        cpu.queue.sleep(VcpuKey::new(cpu.current.slot(), VCPU));
         cpu.attention |= DECIDE;
     });
 }
@@ -116,8 +115,7 @@ pub fn yield_now() {
 /// Sets (`Some`) or cancels a deadline of the current domain.
 pub fn set_deadline(kind: TimerKind, when: Option<Instant>) {
     percpu::with(|cpu| {
-        let Some(current) = cpu.current else { return };
-        let key = VcpuKey::new(current.slot, VCPU);
+        let key = VcpuKey::new(cpu.current.slot(), VCPU);
         match when {
             Some(when) => cpu.timers.set(key, kind, time::tsc_at(when)),
             None => cpu.timers.cancel(key, kind),
@@ -192,8 +190,9 @@ fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
         leave(cpu);
         return None;
     };
-    if cpu.current.is_none_or(|current| current.slot != slot) {
-        switch(cpu, slot);
+    let domain = vcpus::domain(slot);
+    if cpu.current != domain {
+        switch(cpu, domain, slot);
     }
     set_alarm(cpu, decision.until);
     Some(cpu.frame)
@@ -202,16 +201,15 @@ fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
 /// No domain is current any more.
 #[inline]
 fn leave(cpu: &mut PerCpu) {
-    if let Some(current) = cpu.current.take() {
-        vcpus::add_hypercalls(current.slot, core::mem::take(&mut cpu.hypercalls));
-    }
+    vcpus::add_hypercalls(cpu.current.slot(), core::mem::take(&mut cpu.hypercalls));
+    cpu.current = NOBODY;
 }
 
 /// Loads a domain.
 #[inline]
-fn switch(cpu: &mut PerCpu, slot: Slot) {
+fn switch(cpu: &mut PerCpu, domain: DomId, slot: Slot) {
     leave(cpu);
-    cpu.current = Some(Current { domain: vcpus::domain(slot), slot });
+    cpu.current = domain;
     cpu.set_frame(vcpus::frame(slot));
     if cpu.loaded != Some(slot) {
         mm::load_root(PhysAddr::new(vcpus::root(slot).0));
@@ -268,7 +266,7 @@ pub fn dismiss(slot: Slot) {
         let key = VcpuKey::new(slot, VCPU);
         vcpus::add_ran(slot, cpu.queue.remove(key, now()));
         cpu.attention |= DECIDE;
-        if cpu.current.is_some_and(|current| current.slot == slot) {
+        if cpu.current == vcpus::domain(slot) {
             leave(cpu);
         }
         if cpu.loaded == Some(slot) {
@@ -291,7 +289,7 @@ pub fn forget_deadlines(slot: Slot) {
 pub fn usage(slot: Slot) -> (u64, u64) {
     percpu::with(|cpu| {
         cpu.queue.charge(now());
-        let fresh = if cpu.current.is_some_and(|current| current.slot == slot) { cpu.hypercalls } else { 0 };
+        let fresh = if cpu.current == vcpus::domain(slot) { cpu.hypercalls } else { 0 };
         let ran = vcpus::ran(slot) + cpu.queue.ran(VcpuKey::new(slot, VCPU));
         (ran, vcpus::hypercalls(slot) + fresh)
     })

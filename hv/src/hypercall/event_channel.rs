@@ -17,9 +17,17 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
     if command != EVTCHNOP_SEND {
         return others(command, structure);
     }
-    result(user::read(Gpa(structure)).map_err(Errno::from).and_then(|op: abi::EvtchnSend| {
-        events::send(&system().env(), domain::caller(), Port(op.port)).map(wake)
-    }))
+    match user::read::<abi::EvtchnSend>(Gpa(structure)) {
+        Ok(op) => result(send(domain::current(), Port(op.port))),
+        Err(fault) => result(Err(fault.into())),
+    }
+}
+
+/// Sends an event for the caller.
+#[inline(never)]
+pub fn send(caller: DomId, port: Port) -> Result<(), Errno> {
+    wake(events::send(&system().env(), caller, port)?);
+    Ok(())
 }
 
 #[inline(never)]

@@ -195,7 +195,7 @@ pub static SERVERS: [Server; NUMBERS] = {
 /// Serves a call, and turns what it comes to into what the domain finds in RAX.
 #[inline(always)]
 fn answer(number: u64, args: [u64; 5], serve: impl FnOnce(&Call) -> Outcome) -> u64 {
-    match serve(&Call { caller: domain::caller(), number, args }) {
+    match serve(&Call { caller: domain::current(), number, args }) {
         Ok(Answer::Done(value)) => value,
         Err(error) => error.to_result() as u64,
         Ok(Answer::Again) => {

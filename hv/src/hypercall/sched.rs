@@ -1,6 +1,6 @@
 //! `sched_op` (Xen public `sched.h`): yielding, waiting, ending.
 
-use super::{Answer, Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
+use super::{Answer, Call, DomId, Errno, Gpa, OK, Outcome, domain, event_channel, result, system, user, wake};
 use crate::irq;
 use crate::time::{self, Instant};
 use heapless::Vec;
@@ -20,8 +20,8 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
             domain::yield_now();
             0
         }
-        abi::SCHEDOP_BLOCK => result(block(domain::caller())),
-        SCHEDOP_SEND_AND_BLOCK => result(send_and_block(domain::caller(), Port(structure as u32))),
+        abi::SCHEDOP_BLOCK => result(block(domain::current())),
+        SCHEDOP_SEND_AND_BLOCK => result(send_and_block(domain::current(), Port(structure as u32))),
         _ => others(command, structure),
     }
 }
@@ -48,7 +48,7 @@ fn block(caller: DomId) -> Result<(), Errno> {
 /// An event for the peer, and nothing to do until it answers.
 #[inline]
 fn send_and_block(caller: DomId, port: Port) -> Result<(), Errno> {
-    events::send(&system().env(), caller, port).map(wake)?;
+    event_channel::send(caller, port)?;
     block(caller)
 }
 

@@ -120,8 +120,8 @@ fn start(facts: &Facts) -> Result<Remapping, Failure> {
 }
 
 /// The tag of a domain's translations: its slot, counted from 1. A slot is used again only after `release` flushed it.
-fn tag(domain: DomId) -> Option<IommuDomainId> {
-    domain.slot().map(|slot| IommuDomainId(u16::from(slot.0) + 1))
+fn tag(domain: DomId) -> IommuDomainId {
+    IommuDomainId(u16::from(domain.slot().0) + 1)
 }
 
 impl Remapping {
@@ -142,7 +142,7 @@ impl Remapping {
 pub fn set_context(unit: usize, bdf: Bdf, domain: DomId, root: Option<Hpa>) -> Result<(), Failure> {
     let remapping = REMAPPING.get().ok_or(NO_ENTRY)?;
     let unit = remapping.units.get(unit).ok_or(NO_ENTRY)?;
-    let id = tag(domain).ok_or(NO_ENTRY)?;
+    let id = tag(domain);
     let (table, index) = (remapping.contexts[usize::from(bdf.bus())].ok_or(NO_ENTRY)?, usize::from(bdf.devfn()));
     table.write(index, root.map_or(BLOCKED, |root| context_entry(root.0, id)));
     let outcome = unit.lock().run(&[Command::context(id, bdf), Command::iotlb(id)]);
@@ -155,7 +155,8 @@ pub fn set_context(unit: usize, bdf: Bdf, domain: DomId, root: Option<Hpa>) -> R
 /// On return, no device uses a cached translation of this page of this domain, and DMA that used one has ended. `None`: the
 /// same for all its pages.
 pub fn flush(domain: DomId, page: Option<Gfn>) {
-    if let Some((remapping, id)) = REMAPPING.get().zip(tag(domain)) {
+    if let Some(remapping) = REMAPPING.get() {
+        let id = tag(domain);
         let command = page.map_or(Command::iotlb(id), |page| Command::iotlb_page(id, page.base().0));
         // After a failure no device can use what is still cached: none masters the bus any more.
         let _ = remapping.run_all(&[command]);

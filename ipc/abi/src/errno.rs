@@ -123,6 +123,7 @@ impl Errno {
     }
 
     /// Splits what a hypercall returned. A negative number that Xen does not define counts as [`Errno::EINVAL`].
+    #[inline(always)]
     pub const fn check(result: i64) -> Result<u64, Errno> {
         if result >= 0 {
             return Ok(result.unsigned_abs());

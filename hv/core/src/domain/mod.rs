@@ -24,6 +24,7 @@ use crate::frames::FrameTable;
 use crate::grant::GrantTable;
 use crate::ids::{DomId, Gfn, Label, PAGE_BYTES, Port, Slot, VcpuId};
 use crate::machine::{Machine, MachineMemory};
+use crate::sched::VcpuKey;
 use crate::space::{Access, AddressSpace};
 
 /// vCPUs a domain can have.
@@ -194,12 +195,13 @@ impl Domain {
     }
 
     /// A vCPU.
+    #[inline]
     pub fn vcpu(&mut self, vcpu: VcpuId) -> Option<&mut Vcpu> {
         self.vcpus.get_mut(usize::from(vcpu.0))
     }
 
     /// Makes one of its own ports pending.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn deliver(&mut self, port: Port, memory: &impl MachineMemory) -> Option<Wake> {
         let vcpu = self.events.target(port);
         let signal = self.events.shared.set_pending(port, vcpu, memory);
@@ -207,20 +209,20 @@ impl Domain {
     }
 
     /// Ends the wait of the vCPU that a signal is for.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn wake_for(&mut self, signal: Signal, port: Port) -> Option<Wake> {
         let (vcpu, unmasked) = match signal {
             Signal::Nothing => return None,
             Signal::Masked(vcpu) => (vcpu, false),
             Signal::Unmasked(vcpu) => (vcpu, true),
         };
-        let (domain, slot) = (self.id, self.slot);
+        let key = VcpuKey::new(self.slot, vcpu);
         let wait = &mut self.vcpu(vcpu)?.wait;
         if !wait.ends(port, unmasked) {
             return None;
         }
         *wait = Wait::No;
-        Some(Wake { domain, slot, vcpu })
+        Some(Wake(key))
     }
 
     /// `SCHEDOP_block`: lets a vCPU wait for an event. `false`: it has been told of one already, and goes on.
@@ -260,9 +262,9 @@ impl Domain {
 
     /// Ends a vCPU's wait because its time has come.
     pub fn end_wait(&mut self, vcpu: VcpuId) -> Option<Wake> {
-        let (domain, slot) = (self.id, self.slot);
+        let key = VcpuKey::new(self.slot, vcpu);
         let was = core::mem::replace(&mut self.vcpu(vcpu)?.wait, Wait::No);
-        (was != Wait::No).then_some(Wake { domain, slot, vcpu })
+        (was != Wait::No).then_some(Wake(key))
     }
 }
 

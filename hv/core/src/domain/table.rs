@@ -16,6 +16,7 @@ use crate::ids::{DomId, Label, SLOTS, Slot};
 
 const VACANT: u32 = u32::MAX;
 
+#[repr(align(64))] // a cache line each
 struct Place {
     /// id | label << 16 of the domain here, or [`VACANT`]: to turn away wrong ids without the lock.
     occupant: AtomicU32,
@@ -88,8 +89,9 @@ impl DomainTable {
         }
     }
 
+    #[inline]
     fn place(&self, id: DomId) -> Option<&Place> {
-        self.places.get(usize::from(id.slot()?.0))
+        self.places.get(usize::from(id.slot().0))
     }
 
     /// The label of a living or dying domain.
@@ -102,7 +104,7 @@ impl DomainTable {
     ///
     /// # Errors
     /// `ESRCH`: no such domain.
-    #[inline]
+    #[inline(always)] // in the way of each hypercall
     pub fn with<R>(&self, id: DomId, action: impl FnOnce(&mut Domain) -> R) -> Result<R, Errno> {
         let mut domain = self.place(id).ok_or(Errno::ESRCH)?.domain.lock();
         match domain.first_mut() {
@@ -167,7 +169,7 @@ impl DomainTable {
         let id = if label == Label(0) { names.policy.take()? } else { names.others.pop_front()? };
         let serial = names.serial;
         names.serial = serial.wrapping_add(1);
-        Some(Reservation { id, slot: id.slot()?, serial })
+        Some(Reservation { id, slot: id.slot(), serial })
     }
 
     /// Gives back an id and its slot, whose next domain has another id.

@@ -1,18 +1,12 @@
 //! What the logic knows of a virtual CPU: what it waits for. Its registers are `hv`'s.
 
-use crate::ids::{DomId, Mfn, Port, Slot, VcpuId};
+use crate::ids::{Mfn, Port};
+use crate::sched::VcpuKey;
 
 /// A vCPU that became runnable; `hv` tells the scheduler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the scheduler has to hear of it"]
-pub struct Wake {
-    /// Whose.
-    pub domain: DomId,
-    /// Its slot.
-    pub slot: Slot,
-    /// Which.
-    pub vcpu: VcpuId,
-}
+pub struct Wake(pub VcpuKey);
 
 /// What a vCPU waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -177,40 +177,53 @@ pub fn close_slice<M: Machine>(
     Ok(if end == limit { Progress::Done } else { Progress::More })
 }
 
-enum Route {
-    Here(Option<Wake>),
-    There(DomId, Port),
-}
-
 /// `EVTCHNOP_send`: makes the other end pending. Into an unbound port it goes nowhere, as on Xen.
 ///
 /// # Errors
 /// `EINVAL`: not a port that can send.
-#[inline]
+#[inline(always)]
 pub fn send<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Option<Wake>, Errno> {
-    let route = env.domains.with(caller, |domain| {
-        let route = match domain.events.binding(port)? {
-            Binding::Interdomain { remote, port: far } if remote != caller => {
-                Route::There(remote, Port(u32::from(far)))
+    let mut wake = None;
+    let (remote, far) = env.domains.with(caller, |domain| -> Result<_, Errno> {
+        let elsewhere = match domain.events.binding(port)? {
+            Binding::Interdomain { remote, port: far } => {
+                if remote == caller {
+                    wake = domain.deliver(Port(u32::from(far)), env.machine);
+                }
+                (remote, Port(u32::from(far)))
             }
-            Binding::Interdomain { port: far, .. } => Route::Here(domain.deliver(Port(u32::from(far)), env.machine)),
-            Binding::Ipi => Route::Here(domain.deliver(port, env.machine)),
-            Binding::Unbound { .. } => Route::Here(None),
-            Binding::Free | Binding::Reserved | Binding::Pirq(_) | Binding::Virq(_) => return Err(Errno::EINVAL),
+            binding => {
+                wake = send_alone(domain, port, binding, env.machine)?;
+                (caller, port)
+            }
         };
         domain.account.events_sent = domain.account.events_sent.wrapping_add(1);
-        Ok(route)
+        Ok(elsewhere)
     })??;
-    match route {
-        Route::Here(wake) => Ok(wake),
-        Route::There(remote, far) => {
-            let back = Binding::Interdomain { remote: caller, port: port.0 as u16 };
-            let wake = env.domains.with(remote, |domain| {
-                let connected = domain.events.binding(far) == Ok(back);
-                if connected { domain.deliver(far, env.machine) } else { None }
-            });
-            Ok(wake.unwrap_or(None))
-        }
+    if remote != caller {
+        let back = Binding::Interdomain { remote: caller, port: port.0 as u16 };
+        // A peer that is gone hears nothing.
+        let _gone = env.domains.with(remote, |domain| {
+            if domain.events.binding(far) == Ok(back) {
+                wake = domain.deliver(far, env.machine);
+            }
+        });
+    }
+    Ok(wake)
+}
+
+/// Sends by a port that has no other end.
+#[cold]
+fn send_alone<M: Machine>(
+    domain: &mut Domain,
+    port: Port,
+    binding: Binding,
+    machine: &M,
+) -> Result<Option<Wake>, Errno> {
+    match binding {
+        Binding::Ipi => Ok(domain.deliver(port, machine)),
+        Binding::Unbound { .. } => Ok(None),
+        _ => Err(Errno::EINVAL),
     }
 }
 

@@ -28,7 +28,7 @@ pub enum Signal {
 /// A domain's shared info page, and where each vCPU's part of it has moved to.
 #[derive(Clone, Copy, Debug)]
 pub struct SharedInfoPage {
-    frame: Mfn,
+    base: Hpa,
     vcpu_info: [Hpa; VCPUS_MAX],
 }
 
@@ -39,19 +39,19 @@ impl SharedInfoPage {
         for (place, index) in vcpu_info.iter_mut().zip(0u64..) {
             *place = frame.at(index.wrapping_mul(VCPU_INFO_BYTES));
         }
-        Self { frame, vcpu_info }
+        Self { base: frame.base(), vcpu_info }
     }
 
     /// The page.
     #[inline]
     pub fn frame(&self) -> Mfn {
-        self.frame
+        self.base.mfn()
     }
 
     /// Where a vCPU's `VcpuInfo` is (the time part too).
     #[inline]
     pub fn vcpu_info(&self, vcpu: VcpuId) -> Hpa {
-        self.vcpu_info.get(usize::from(vcpu.0)).copied().unwrap_or(self.frame.at(0))
+        self.vcpu_info.get(usize::from(vcpu.0)).copied().unwrap_or(self.base)
     }
 
     /// Moves a vCPU's part to `place`, a frame that the caller has pinned, with its contents. All words are marked as
@@ -66,10 +66,11 @@ impl SharedInfoPage {
         memory.store_u8(Hpa(place.0.wrapping_add(UPCALL_PENDING)), 1);
     }
 
+    /// The word of a port, which is one that exists, and its bit.
     #[inline]
     fn word(&self, base: u64, port: Port) -> (Hpa, u64) {
-        let at = self.frame.at(base.wrapping_add(u64::from(port.0 >> 6) << 3));
-        (at, 1u64.wrapping_shl(port.0))
+        let at = self.base.0.wrapping_add(base).wrapping_add(u64::from(port.0 >> 6) << 3);
+        (Hpa(at), 1u64.wrapping_shl(port.0))
     }
 
     /// Makes a port pending.

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use xen_abi::xen::{NR_VIRQS, VIRQ_CON_RING, VIRQ_CONSOLE, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER};
 
+use crate::sched::VcpuKey;
 use super::*;
 use crate::authority::table;
 use crate::domain::{Life, Wait, Wake};
@@ -71,7 +72,7 @@ fn a_send_makes_the_other_end_pending_and_wakes_it() {
     let (near, far) = it.connect();
     assert!(it.block(it.b));
     let wake = send(&it.world.env(), it.a, near).unwrap().expect("b was blocked");
-    assert_eq!((wake.domain, wake.vcpu), (it.b, VcpuId(0)));
+    assert_eq!(wake, Wake(VcpuKey::new(it.b.slot(), VcpuId(0))));
     assert!(it.pending(it.b, far) && !it.pending(it.a, near));
     assert_eq!(it.wait(it.b), Wait::No);
     assert_eq!(send(&it.world.env(), it.a, near), Ok(None), "pending already");
@@ -102,7 +103,7 @@ fn masked_ports_wake_only_their_poller() {
     assert!(it.pending(it.b, far));
     assert_eq!(it.wait(it.b), Wait::Blocked);
     let wake = unmask(&it.world.env(), it.b, far).unwrap().expect("unmasking a pending port");
-    assert_eq!(wake.domain, it.b);
+    assert_eq!(wake.0.slot(), it.b.slot());
     it.clear(it.b, far);
     it.set_mask(it.b, far);
     let poll = |ports: &[Port]| {
@@ -124,7 +125,7 @@ fn polling_waits_for_its_ports_only() {
     assert_eq!(send(&it.world.env(), it.a, near), Ok(None));
     assert_eq!(it.wait(it.b), Wait::Polling(other));
     let ended = it.world.domains.with(it.b, |domain| domain.end_wait(VcpuId(0))).unwrap();
-    assert_eq!(ended.map(|wake: Wake| wake.domain), Some(it.b));
+    assert_eq!(ended.map(|wake: Wake| wake.0.slot()), Some(it.b.slot()));
     let again = it.world.domains.with(it.b, |domain| domain.end_wait(VcpuId(0))).unwrap();
     assert_eq!(again, None);
 }

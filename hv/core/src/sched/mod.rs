@@ -11,7 +11,7 @@ mod timers;
 pub use queue::{Decision, Preempt, RunQueue, SLICE_US};
 pub use timers::{Alarm, Expired, TimerKind, Timers, singleshot};
 
-use crate::domain::{VCPUS_MAX, Wake};
+use crate::domain::VCPUS_MAX;
 use crate::ids::{SLOTS, Slot, VcpuId};
 
 /// vCPUs that there can be.
@@ -45,13 +45,6 @@ impl VcpuKey {
     #[inline]
     const fn index(self) -> usize {
         self.0 as usize
-    }
-}
-
-impl From<Wake> for VcpuKey {
-    #[inline]
-    fn from(wake: Wake) -> Self {
-        Self::new(wake.slot, wake.vcpu)
     }
 }
 
