@@ -51,7 +51,7 @@ impl Log for Sink {
         let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
         // The sink cannot fail.
         let _ = writeln!(Sink, "[{seconds:5}.{micros:06}] hv: {mark}{}", record.args());
-        NEWS.store(true, Ordering::Relaxed);
+        tell();
     }
 
     fn flush(&self) {}
@@ -62,7 +62,13 @@ pub fn domain_text(name: &str, text: &str) {
     for part in text.split_inclusive('\n') {
         let _ = write!(Sink, "({name}) {part}{}", if part.ends_with('\n') { "" } else { "\n" });
     }
+    tell();
+}
+
+/// There is something to read: whoever reads is told when the current hypercall or trap ends.
+fn tell() {
     NEWS.store(true, Ordering::Relaxed);
+    crate::domain::CHORES.store(true, Ordering::Relaxed);
 }
 
 /// Makes `log::info!` and its kin work.
@@ -82,13 +88,7 @@ pub fn take_serial_back() {
     OWN_SERIAL.store(true, Ordering::Relaxed);
 }
 
-/// Whether lines came since [`take_news`].
-#[inline]
-pub fn news() -> bool {
-    NEWS.load(Ordering::Relaxed)
-}
-
-/// The same, and there are none any more.
+/// Whether lines came since this was asked last.
 pub fn take_news() -> bool {
     NEWS.swap(false, Ordering::Relaxed)
 }

@@ -5,7 +5,7 @@
 
 use crate::{mm::map_stack, traps::entry};
 use alloc::boxed::Box;
-use x86_64::instructions::segmentation::{CS, SS, Segment};
+use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
 use x86_64::instructions::tables::{lgdt, lidt, load_tss};
 use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::gdt::{DescriptorFlags, SegmentSelector};
@@ -112,8 +112,10 @@ impl Descriptors {
             SS::set_reg(SegmentSelector(KERNEL_DATA));
             lidt(&idt);
             load_tss(SegmentSelector(TSS_SELECTOR));
+            for null in [DS::set_reg, ES::set_reg, FS::set_reg, GS::set_reg] {
+                null(SegmentSelector(0));
+            }
         }
-        scrub_segments();
     }
 
     /// Sets the stack that traps from ring 3 start on.
@@ -136,19 +138,6 @@ impl Descriptors {
             }
             None => self.tss.segment.iomap_base = NO_BITMAP,
         }
-    }
-}
-
-/// Empties the segment registers that a domain can load, so that the next one does not find them.
-pub fn scrub_segments() {
-    // SAFETY: null selectors are valid in DS, ES, FS and GS in 64-bit mode. Loading one may clear the segment's base:
-    // that of FS is 0 anyway, and around GS the bases are swapped, so that the domain's (0) is the one that goes.
-    unsafe {
-        core::arch::asm!(
-            "mov ds, {null:e}", "mov es, {null:e}", "mov fs, {null:e}",
-            "swapgs", "mov gs, {null:e}", "swapgs",
-            null = in(reg) 0, options(nostack, preserves_flags),
-        );
     }
 }
 

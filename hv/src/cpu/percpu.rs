@@ -88,7 +88,7 @@ impl PerCpu {
     #[inline]
     pub fn set_frame(&mut self, frame: *mut Frame) {
         self.frame = frame;
-        self.descriptors.set_ring0_stack(VirtAddr::from_ptr(frame.wrapping_add(1)));
+        self.descriptors.set_ring0_stack(VirtAddr::new_truncate(frame.wrapping_add(1).addr() as u64));
     }
 }
 

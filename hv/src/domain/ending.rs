@@ -2,7 +2,7 @@
 
 use super::{current, raise_for_flag, schedule, vcpus};
 use crate::{irq, logging, mm, pci, system::system};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::Ordering;
 use heapless::Deque;
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use hv_core::domain::{Death, begin_destroy, destroy_slice};
@@ -13,8 +13,6 @@ use xen_abi::{sched::SHUTDOWN_POWEROFF, xen::VIRQ_DOM_EXC};
 
 /// Domains whose resources are being returned.
 static DYING: Mutex<Deque<DomId, SLOTS>> = Mutex::new(Deque::new());
-/// Whether there are any.
-static REAPING: AtomicBool = AtomicBool::new(false);
 
 /// Takes a dying domain's devices and interrupts.
 fn release_devices(domain: DomId) -> Progress {
@@ -57,20 +55,14 @@ pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
     }
     // There are as many places as slots.
     let _ = DYING.lock().push_back(domain);
-    REAPING.store(true, Ordering::Relaxed);
+    schedule::CHORES.store(true, Ordering::Relaxed);
     raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
     Ok(())
 }
 
-/// Whether there is something for [`slice()`] to do.
-#[inline]
-pub fn pending() -> bool {
-    REAPING.load(Ordering::Relaxed)
-}
-
-/// Returns a bounded part of what one dying domain had.
-pub fn slice() {
-    let Some(domain) = DYING.lock().pop_front() else { return };
+/// Returns a bounded part of what one dying domain had. Answers whether there is more to do.
+pub fn slice() -> bool {
+    let Some(domain) = DYING.lock().pop_front() else { return false };
     if destroy_slice(&system().env(), domain, release_devices) == Ok(Progress::More) {
         // It was in the queue just now.
         let _ = DYING.lock().push_back(domain);
@@ -78,5 +70,5 @@ pub fn slice() {
         log::debug!("domain {domain} is gone; {} frames free", system().frames.free());
         raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
     }
-    REAPING.store(!DYING.lock().is_empty(), Ordering::Relaxed);
+    !DYING.lock().is_empty()
 }

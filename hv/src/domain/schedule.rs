@@ -6,9 +6,10 @@
 use super::{ending, vcpus};
 use crate::cpu::percpu::{self, NOBODY, PerCpu};
 use crate::time::{self, Instant};
-use crate::{cpu::descriptors::scrub_segments, system::system, traps::Frame};
+use crate::{system::system, traps::Frame};
+use core::sync::atomic::{AtomicBool, Ordering};
 use crate::{logging, mm};
-use hv_core::ids::{DomId, Slot, VcpuId};
+use hv_core::ids::{Slot, VcpuId};
 use hv_core::sched::{Preempt, TimerKind, VcpuKey};
 use hv_core::{authority::table::FLAG_LOG, domain::Wake, events};
 use x86_64::PhysAddr;
@@ -21,9 +22,16 @@ const VCPU: VcpuId = VcpuId(0);
 const REAP_INTERVAL_NS: u64 = 1_000_000;
 
 /// [`PerCpu::attention`]: who runs next is to be decided.
-pub const DECIDE: u32 = 1;
+const DECIDE: u32 = 1;
+/// [`PerCpu::attention`]: who runs next has been decided, and is to be loaded.
+const SWITCH: u32 = 2;
+/// [`PerCpu::attention`]: a deadline may have come.
+const EXPIRE: u32 = 4;
 /// [`PerCpu::attention`]: the hypercall of the current domain is to be made again ([`PerCpu::restart`]).
-const RESTART: u32 = 2;
+const RESTART: u32 = 8;
+
+/// Set when there is something to do beside choosing who runs next: the log has news, a dead domain has resources.
+pub static CHORES: AtomicBool = AtomicBool::new(false);
 
 /// Time is counted in ticks of the time stamp counter here; only what domains ask for and are told is in nanoseconds.
 #[inline]
@@ -67,17 +75,28 @@ pub fn waits() -> bool {
 pub fn timer() {
     percpu::with(|cpu| {
         cpu.alarm = u64::MAX;
-        cpu.attention |= DECIDE;
+        cpu.attention |= DECIDE | EXPIRE;
     });
 }
 
 /// A vCPU's wait has ended.
 #[inline]
 pub fn wake(wake: Wake) {
-    percpu::with(|cpu| {
-        cpu.timers.cancel(wake.0, TimerKind::Poll);
-        make_runnable_on(cpu, wake.0);
+    percpu::with(|cpu| make_runnable_on(cpu, wake.0));
+}
+
+/// A vCPU's wait has ended, and the current domain's begins.
+#[inline]
+pub fn hand_over(woken: Wake) {
+    let handed = percpu::with(|cpu| {
+        let handed = cpu.queue.hand_over(woken.0, now());
+        cpu.attention |= if handed { SWITCH } else { DECIDE };
+        handed
     });
+    if !handed {
+        wake(woken);
+        current_waits();
+    }
 }
 
 /// An admitted vCPU can run.
@@ -140,15 +159,18 @@ fn reprogram(cpu: &mut PerCpu, wanted: u64) {
     crate::apic::set_timer(time::at_tsc(wanted));
 }
 
-/// Looks at everything that may have happened, and chooses. The current domain's registers are in its frame.
+/// Decides who goes on. The current domain's registers are in its frame.
 pub extern "C" fn reschedule() -> *mut Frame {
-    let chosen = percpu::with(|cpu| {
-        let due = cpu.timers.next().is_some_and(|next| next <= now());
-        let nothing_else = cpu.attention == DECIDE && !due && !ending::pending() && !logging::news();
-        cpu.attention &= !DECIDE;
-        if nothing_else { choose(cpu) } else { None }
+    let chores = CHORES.load(Ordering::Relaxed);
+    let frame = percpu::with(|cpu| match core::mem::take(&mut cpu.attention) {
+        SWITCH if !chores => Some(load(cpu, cpu.queue.current())),
+        DECIDE if !chores => choose(cpu),
+        attention => {
+            cpu.attention = attention;
+            None
+        }
     });
-    chosen.unwrap_or_else(look_at_all)
+    frame.unwrap_or_else(look_at_all)
 }
 
 /// The long way round.
@@ -163,20 +185,22 @@ fn look_at_all() -> *mut Frame {
     }
     loop {
         percpu::with(|cpu| cpu.attention = 0);
+        CHORES.store(false, Ordering::Relaxed);
         expire_deadlines();
         if logging::take_news() {
             super::raise_for_flag(FLAG_LOG, VIRQ_CON_RING);
         }
-        ending::slice();
+        let reaping = ending::slice();
         if let Some(frame) = percpu::with(choose) {
-            if ending::pending() {
+            if reaping {
                 // Who runs alone and never waits would keep what the dead had for ever.
+                CHORES.store(true, Ordering::Relaxed);
                 let next = time::tsc_at(time::now().plus_nanos(REAP_INTERVAL_NS));
                 percpu::with(|cpu| set_alarm(cpu, next));
             }
             return frame;
         }
-        if !ending::pending() {
+        if !reaping {
             idle();
         }
     }
@@ -185,17 +209,12 @@ fn look_at_all() -> *mut Frame {
 /// Takes the next domain from the queue and loads it. `None`: nobody can run.
 #[inline]
 fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
-    let decision = cpu.queue.pick(now());
-    let Some(slot) = decision.run.map(|key| key.slot()) else {
+    let Some(next) = cpu.queue.pick(now()) else {
         leave(cpu);
         return None;
     };
-    let domain = vcpus::domain(slot);
-    if cpu.current != domain {
-        switch(cpu, domain, slot);
-    }
-    set_alarm(cpu, decision.until);
-    Some(cpu.frame)
+    set_alarm(cpu, cpu.queue.until());
+    Some(load(cpu, next))
 }
 
 /// No domain is current any more.
@@ -205,18 +224,22 @@ fn leave(cpu: &mut PerCpu) {
     cpu.current = NOBODY;
 }
 
-/// Loads a domain.
-#[inline]
-fn switch(cpu: &mut PerCpu, domain: DomId, slot: Slot) {
-    leave(cpu);
-    cpu.current = domain;
-    cpu.set_frame(vcpus::frame(slot));
-    if cpu.loaded != Some(slot) {
-        mm::load_root(PhysAddr::new(vcpus::root(slot).0));
-        cpu.loaded = Some(slot);
-        vcpus::load_ports(slot, cpu.descriptors);
-        scrub_segments();
+/// Makes a domain the current one.
+#[inline(always)]
+fn load(cpu: &mut PerCpu, next: VcpuKey) -> *mut Frame {
+    let slot = next.slot();
+    let domain = vcpus::domain(slot);
+    if cpu.current != domain {
+        leave(cpu);
+        cpu.current = domain;
+        cpu.set_frame(vcpus::frame(slot));
+        if cpu.loaded != Some(slot) {
+            cpu.loaded = Some(slot);
+            mm::load_root(PhysAddr::new_truncate(vcpus::root(slot).0));
+            vcpus::load_ports(slot, cpu.descriptors);
+        }
     }
+    cpu.frame
 }
 
 /// Raises what is due.
@@ -225,7 +248,7 @@ fn expire_deadlines() {
         let (domain, vcpu) = (vcpus::domain(expired.vcpu.slot()), expired.vcpu.vcpu());
         let woken = match expired.kind {
             TimerKind::Singleshot => events::raise_virq(&system().env(), domain, VIRQ_TIMER, vcpu),
-            TimerKind::Poll => system().domains.with(domain, |domain| domain.end_wait(vcpu)).ok().flatten(),
+            TimerKind::Poll => system().domains.with(domain, |domain| domain.end_poll(vcpu)).ok().flatten(),
         };
         if let Some(woken) = woken {
             wake(woken);

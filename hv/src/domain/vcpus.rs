@@ -13,6 +13,7 @@ use hv_core::fallible::{self, OutOfMemory};
 use hv_core::ids::{DomId, Hpa, SLOTS, Slot};
 use spin::Mutex;
 
+#[repr(align(256))] // no domain's is in another's cache line
 struct Place {
     frame: UnsafeCell<Frame>,
     /// One, or none for a domain without ports.
@@ -41,6 +42,7 @@ static PLACES: [Place; SLOTS] = [const {
     }
 }; SLOTS];
 
+#[inline]
 fn place(slot: Slot) -> &'static Place {
     &PLACES[usize::from(slot.0) % SLOTS]
 }
@@ -125,7 +127,9 @@ pub fn hypercalls(slot: Slot) -> u64 {
 /// Counts hypercalls.
 #[inline]
 pub fn add_hypercalls(slot: Slot, count: u64) {
-    place(slot).hypercalls.fetch_add(count, Ordering::Relaxed);
+    let counter = &place(slot).hypercalls;
+    // The CPU that the domain runs on is the only one that counts.
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
 }
 
 /// Ticks that a slot's domain ran before it was paused last.

@@ -1,6 +1,6 @@
 //! `sched_op` (Xen public `sched.h`): yielding, waiting, ending.
 
-use super::{Answer, Call, DomId, Errno, Gpa, OK, Outcome, domain, event_channel, result, system, user, wake};
+use super::{Answer, Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
 use crate::irq;
 use crate::time::{self, Instant};
 use heapless::Vec;
@@ -48,8 +48,15 @@ fn block(caller: DomId) -> Result<(), Errno> {
 /// An event for the peer, and nothing to do until it answers.
 #[inline]
 fn send_and_block(caller: DomId, port: Port) -> Result<(), Errno> {
-    event_channel::send(caller, port)?;
-    block(caller)
+    rearm(caller);
+    let sent = events::send_and_block(&system().env(), caller, port)?;
+    match sent.wake {
+        Some(woken) if sent.waits => domain::hand_over(woken),
+        Some(woken) => domain::wake(woken),
+        None if sent.waits => domain::current_waits(),
+        None => {}
+    }
+    Ok(())
 }
 
 fn poll(call: &Call) -> Outcome {
@@ -63,10 +70,12 @@ fn poll(call: &Call) -> Outcome {
     if !system.domains.with(call.caller, |domain| domain.poll(VcpuId(0), &ports, &system.machine))?? {
         return OK;
     }
+    // What an earlier poll left is for another time.
+    domain::set_deadline(TimerKind::Poll, None);
     if op.timeout != 0 {
         let limit = Instant::from_nanos(op.timeout);
         if limit <= time::now() {
-            let _runs_on = system.domains.with(call.caller, |domain| domain.end_wait(VcpuId(0)))?;
+            let _runs_on = system.domains.with(call.caller, |domain| domain.end_poll(VcpuId(0)))?;
             return OK;
         }
         domain::set_deadline(TimerKind::Poll, Some(limit));

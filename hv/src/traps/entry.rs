@@ -5,6 +5,9 @@
 //! scheduler has work (`PerCpu::attention`) is the rest of the domain's state saved in its frame. The argument registers
 //! come back as zero, so that nothing of the hypervisor is left in them.
 //!
+//! Whoever goes on after somebody else might have run finds its segment registers empty: what one domain loaded is not
+//! the next one's to read. (Null selectors are valid in DS, ES, FS and GS in 64-bit mode; the bases of domains are 0.)
+//!
 //! SYSRET with a non-canonical RCX would fault in ring 0 on some CPUs; nothing can be mapped in the last page below the
 //! hole, so RIP behind a SYSCALL is canonical, and each exit checks again.
 //!
@@ -140,6 +143,10 @@ syscall_entry:
 
     .globl resume_domain
 resume_domain:
+    xor edi, edi
+    .irp segment, ds, es, fs
+        mov \segment, edi
+    .endr
     cmp dword ptr [rax + {vector}], {vector_syscall}
     jne 2f
     mov rcx, [rax + {rip}]
@@ -154,13 +161,15 @@ resume_domain:
     mov rbp, [rax + {rbp}]
     mov rbx, [rax + {rbx}]
     mov rax, [rax + {rax}]
-    clear_arguments
     swapgs
+    mov gs, edi
+    clear_arguments
     sysretq
-2:  mov rsp, rax
+2:  swapgs
+    mov gs, edi
+    mov rsp, rax
     restore_registers
     add rsp, 16
-    swapgs
     iretq
     .popsection
 "#,

@@ -260,11 +260,15 @@ impl Domain {
         true
     }
 
-    /// Ends a vCPU's wait because its time has come.
-    pub fn end_wait(&mut self, vcpu: VcpuId) -> Option<Wake> {
+    /// Ends a vCPU's `SCHEDOP_poll` because its time has come. Another wait goes on.
+    pub fn end_poll(&mut self, vcpu: VcpuId) -> Option<Wake> {
         let key = VcpuKey::new(self.slot, vcpu);
-        let was = core::mem::replace(&mut self.vcpu(vcpu)?.wait, Wait::No);
-        (was != Wait::No).then_some(Wake(key))
+        let wait = &mut self.vcpu(vcpu)?.wait;
+        if matches!(wait, Wait::No | Wait::Blocked) {
+            return None;
+        }
+        *wait = Wait::No;
+        Some(Wake(key))
     }
 }
 

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 pub use ops::{
     alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_slice, raise_pirq,
-    raise_virq, send, status, unmask,
+    raise_virq, send, send_and_block, status, unmask,
 };
 pub use pending::{SharedInfoPage, Signal};
 use xen_abi::xen::{EVTCHN_2L_NR_CHANNELS, NR_VIRQS};

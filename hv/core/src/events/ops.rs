@@ -177,27 +177,52 @@ pub fn close_slice<M: Machine>(
     Ok(if end == limit { Progress::Done } else { Progress::More })
 }
 
+/// What a send comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use = "somebody may have to run, or to stop"]
+pub struct Sent {
+    /// Who wakes.
+    pub wake: Option<Wake>,
+    /// Whether the caller waits from now on.
+    pub waits: bool,
+}
+
 /// `EVTCHNOP_send`: makes the other end pending. Into an unbound port it goes nowhere, as on Xen.
 ///
 /// # Errors
 /// `EINVAL`: not a port that can send.
 #[inline(always)]
 pub fn send<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Option<Wake>, Errno> {
-    let mut wake = None;
+    Ok(transmit::<M, false>(env, caller, port)?.wake)
+}
+
+/// [`send`], and then the caller waits as by `SCHEDOP_block`, unless it has been told of an event.
+///
+/// # Errors
+/// As [`send`]; the caller does not wait then.
+#[inline(always)]
+pub fn send_and_block<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Sent, Errno> {
+    transmit::<M, true>(env, caller, port)
+}
+
+#[inline(always)]
+fn transmit<M: Machine, const BLOCK: bool>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Sent, Errno> {
+    let mut sent = Sent { wake: None, waits: false };
     let (remote, far) = env.domains.with(caller, |domain| -> Result<_, Errno> {
         let elsewhere = match domain.events.binding(port)? {
             Binding::Interdomain { remote, port: far } => {
                 if remote == caller {
-                    wake = domain.deliver(Port(u32::from(far)), env.machine);
+                    sent.wake = domain.deliver(Port(u32::from(far)), env.machine);
                 }
                 (remote, Port(u32::from(far)))
             }
             binding => {
-                wake = send_alone(domain, port, binding, env.machine)?;
+                sent.wake = send_alone(domain, port, binding, env.machine)?;
                 (caller, port)
             }
         };
         domain.account.events_sent = domain.account.events_sent.wrapping_add(1);
+        sent.waits = BLOCK && domain.block(VcpuId(0), env.machine);
         Ok(elsewhere)
     })??;
     if remote != caller {
@@ -205,11 +230,11 @@ pub fn send<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<O
         // A peer that is gone hears nothing.
         let _gone = env.domains.with(remote, |domain| {
             if domain.events.binding(far) == Ok(back) {
-                wake = domain.deliver(far, env.machine);
+                sent.wake = domain.deliver(far, env.machine);
             }
         });
     }
-    Ok(wake)
+    Ok(sent)
 }
 
 /// Sends by a port that has no other end.

@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 use xen_abi::xen::{NR_VIRQS, VIRQ_CON_RING, VIRQ_CONSOLE, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER};
 
-use crate::sched::VcpuKey;
 use super::*;
 use crate::authority::table;
 use crate::domain::{Life, Wait, Wake};
 use crate::ids::{Gfn, Hpa, Label, Pirq};
+use crate::sched::VcpuKey;
 use crate::space::Progress;
 use crate::testing::{OWN, TableBuilder, World, link};
 
@@ -124,9 +124,9 @@ fn polling_waits_for_its_ports_only() {
     it.world.domains.with(it.b, |domain| domain.poll(VcpuId(0), &[other], &it.world.machine)).unwrap().unwrap();
     assert_eq!(send(&it.world.env(), it.a, near), Ok(None));
     assert_eq!(it.wait(it.b), Wait::Polling(other));
-    let ended = it.world.domains.with(it.b, |domain| domain.end_wait(VcpuId(0))).unwrap();
+    let ended = it.world.domains.with(it.b, |domain| domain.end_poll(VcpuId(0))).unwrap();
     assert_eq!(ended.map(|wake: Wake| wake.0.slot()), Some(it.b.slot()));
-    let again = it.world.domains.with(it.b, |domain| domain.end_wait(VcpuId(0))).unwrap();
+    let again = it.world.domains.with(it.b, |domain| domain.end_poll(VcpuId(0))).unwrap();
     assert_eq!(again, None);
 }
 

@@ -76,15 +76,24 @@ impl<const N: usize> IndexedHeap<N> {
 
     /// Puts an item in that is not there, and takes out the one of the smallest value: possibly the same.
     #[inline]
-    pub fn exchange(&mut self, item: usize, value: u64) -> (usize, u64) {
-        match self.peek() {
-            Some(first) if first.1 <= value => {
-                self.refill();
-                self.insert(item, value);
-                first
-            }
-            _ => (item, value),
+    pub fn exchange(&mut self, item: usize, value: u64) -> usize {
+        let first = self.first;
+        if first.1 == NOWHERE || value < first.0 {
+            return item;
         }
+        if self.rest.is_empty() {
+            self.first = (value, item as u16);
+        } else {
+            self.refill();
+            self.insert(item, value);
+        }
+        usize::from(first.1)
+    }
+
+    /// Whether there are no items.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.first.1 == NOWHERE
     }
 
     #[inline]

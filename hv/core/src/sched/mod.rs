@@ -8,7 +8,7 @@ mod heap;
 mod queue;
 mod timers;
 
-pub use queue::{Decision, Preempt, RunQueue, SLICE_US};
+pub use queue::{Preempt, RunQueue, SLICE_US};
 pub use timers::{Alarm, Expired, TimerKind, Timers, singleshot};
 
 use crate::domain::VCPUS_MAX;

@@ -33,15 +33,6 @@ pub enum Preempt {
     Yes,
 }
 
-/// What to run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Decision {
-    /// Whom; `None`: nobody is runnable.
-    pub run: Option<VcpuKey>,
-    /// When to ask again at the latest; `u64::MAX`: never, by this queue.
-    pub until: u64,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Absent,
@@ -81,11 +72,11 @@ const ABSENT: Entity = Entity {
 };
 
 impl Entity {
-    /// Rounded up: no run is free.
+    /// Rounded up: no run is free. Right for runs below 2^54 ticks, half a year.
     #[inline]
     fn in_virtual(&self, ticks: u64) -> u64 {
-        let ticks = u128::from(ticks).wrapping_mul(u128::from(self.rate)) >> RATE_BITS;
-        u64::try_from(ticks).unwrap_or(u64::MAX).saturating_add(1)
+        let product = u128::from(ticks).wrapping_mul(u128::from(self.rate));
+        ((product >> RATE_BITS) as u64).saturating_add(1)
     }
 }
 
@@ -95,16 +86,23 @@ pub struct RunQueue {
     entities: [Entity; VCPU_KEYS],
     queued: IndexedHeap<VCPU_KEYS>,
     parked: IndexedHeap<VCPU_KEYS>,
-    /// The vCPU that was picked last; it may be asleep by now, and is charged for all time until the next pick.
-    current: Option<VcpuKey>,
+    /// The vCPU that was picked last, [`NOBODY`] if none; it may be asleep by now, and is charged for all time until
+    /// the next pick.
+    current: u16,
     /// When the current vCPU was picked.
     picked: u64,
     /// Since when it has run without being charged.
     since: u64,
     /// Virtual time that no runnable vCPU is behind; never goes back.
     floor: u64,
-    ticks_per_us: u64,
+    /// The constants above in ticks.
+    slice: u64,
+    margin: u64,
+    period: u64,
 }
+
+/// No vCPU has this number, so that looking it up finds none.
+const NOBODY: u16 = u16::MAX;
 
 impl RunQueue {
     /// No vCPUs. [`Self::set_clock`] follows.
@@ -113,35 +111,33 @@ impl RunQueue {
             entities: [ABSENT; VCPU_KEYS],
             queued: IndexedHeap::new(),
             parked: IndexedHeap::new(),
-            current: None,
+            current: NOBODY,
             picked: 0,
             since: 0,
             floor: 0,
-            ticks_per_us: 1,
+            slice: SLICE_US,
+            margin: PREEMPT_MARGIN_US,
+            period: CAP_PERIOD_US,
         }
     }
 
     /// Says how long a tick is. Before any vCPU is there.
     pub fn set_clock(&mut self, ticks_per_us: u64) {
-        self.ticks_per_us = ticks_per_us.max(1);
-    }
-
-    #[inline]
-    const fn ticks(&self, us: u64) -> u64 {
-        us.saturating_mul(self.ticks_per_us)
+        let ticks = |us: u64| us.saturating_mul(ticks_per_us.max(1));
+        (self.slice, self.margin, self.period) = (ticks(SLICE_US), ticks(PREEMPT_MARGIN_US), ticks(CAP_PERIOD_US));
     }
 
     #[inline]
     fn current_entity(&mut self) -> Option<&mut Entity> {
-        self.entities.get_mut(self.current?.index())
+        self.entities.get_mut(usize::from(self.current))
     }
 
     /// Makes a vCPU known, asleep. `weight` 1 to 65535; `cap_percent` of the CPU, 0 for none.
     pub fn add(&mut self, key: VcpuKey, weight: u32, cap_percent: u32) {
         let rate = (UNIT_WEIGHT << RATE_BITS).div_ceil(u64::from(weight.max(1)));
         let mut new = Entity { state: State::Asleep, cap: cap_percent, rate, virtual_time: self.floor, ..ABSENT };
-        new.credit = new.in_virtual(self.ticks(SLICE_US));
-        new.margin = new.in_virtual(self.ticks(PREEMPT_MARGIN_US));
+        new.credit = new.in_virtual(self.slice);
+        new.margin = new.in_virtual(self.margin);
         if let Some(entity) = self.entities.get_mut(key.index()) {
             *entity = new;
         }
@@ -150,9 +146,9 @@ impl RunQueue {
     /// Forgets a vCPU, in whatever state; answers how long it ran, all told.
     pub fn remove(&mut self, key: VcpuKey, now: u64) -> u64 {
         self.sleep(key);
-        if self.current == Some(key) {
+        if self.current == key.0 {
             self.charge(now);
-            self.current = None;
+            self.current = NOBODY;
         }
         self.entities.get_mut(key.index()).map_or(0, |entity| core::mem::replace(entity, ABSENT).ran)
     }
@@ -163,6 +159,12 @@ impl RunQueue {
         self.current_entity().is_some_and(|entity| entity.state == State::Running)
     }
 
+    /// The vCPU that was picked last.
+    #[inline]
+    pub const fn current(&self) -> VcpuKey {
+        VcpuKey(self.current)
+    }
+
     /// Ticks that a vCPU has run, up to the last charge.
     pub fn ran(&self, key: VcpuKey) -> u64 {
         self.entities.get(key.index()).map_or(0, |entity| entity.ran)
@@ -171,30 +173,24 @@ impl RunQueue {
     /// Makes a vCPU runnable. [`Self::until`] may be earlier then, even if it does not preempt.
     #[inline]
     pub fn wake(&mut self, key: VcpuKey, now: u64) -> Preempt {
+        self.charge_much(now);
         let floor = self.floor;
         let Some(entity) = self.entities.get_mut(key.index()) else { return Preempt::No };
         if entity.state != State::Asleep {
             return Preempt::No;
         }
-        if self.current == Some(key) {
+        entity.virtual_time = entity.virtual_time.max(floor.saturating_sub(entity.credit));
+        let virtual_time = entity.virtual_time;
+        if self.current == key.0 {
             // It has just gone to sleep, and goes on.
             entity.state = State::Running;
             return Preempt::Yes;
         }
-        let virtual_time = entity.virtual_time.max(floor.saturating_sub(entity.credit));
-        entity.virtual_time = virtual_time;
+        entity.state = State::Queued;
         if entity.cap != 0 && self.is_parked(key, now) {
             return Preempt::No;
         }
-        if let Some(entity) = self.entities.get_mut(key.index()) {
-            entity.state = State::Queued;
-        }
         self.queued.insert(key.index(), virtual_time);
-        // What the current one ran since it was charged last counts when it is much.
-        let unbooked = now.saturating_sub(self.since);
-        if unbooked > self.ticks_per_us.saturating_mul(PREEMPT_MARGIN_US / 4) {
-            self.charge(now);
-        }
         match self.current_entity() {
             Some(current) if current.state == State::Running => {
                 let ahead = virtual_time.saturating_add(current.margin) < current.virtual_time;
@@ -204,14 +200,39 @@ impl RunQueue {
         }
     }
 
+    /// The current vCPU waits, and one that waited runs in its place, if that is what [`Self::wake`], [`Self::sleep`]
+    /// and [`Self::pick`] would come to: nobody else has a better claim. `false`: nothing is done.
+    #[inline]
+    pub fn hand_over(&mut self, key: VcpuKey, now: u64) -> bool {
+        self.charge_much(now);
+        let best_other = self.queued.peek().map_or(u64::MAX, |(_, first)| first);
+        let floor = self.floor;
+        let Some(next) = self.entities.get(key.index()) else { return false };
+        let virtual_time = next.virtual_time.max(floor.saturating_sub(next.credit));
+        let fair = next.state == State::Asleep && next.cap == 0 && virtual_time <= best_other;
+        if !fair || self.current == key.0 || !self.parked.is_empty() {
+            return false;
+        }
+        self.charge(now);
+        if let Some(entity) = self.current_entity() {
+            entity.state = State::Asleep;
+        }
+        if let Some(next) = self.entities.get_mut(key.index()) {
+            next.virtual_time = virtual_time;
+            next.state = State::Running;
+        }
+        self.current = key.0;
+        self.picked = now;
+        true
+    }
+
     /// Parks a capped vCPU until its next period if it has used up its budget, and says whether.
     #[cold]
     fn is_parked(&mut self, key: VcpuKey, now: u64) -> bool {
-        let period = self.ticks(CAP_PERIOD_US);
         let Some(entity) = self.entities.get_mut(key.index()) else { return false };
         if now >= entity.period_end {
-            entity.period_end = now.saturating_add(period);
-            entity.budget = (period / 100).saturating_mul(u64::from(entity.cap));
+            entity.period_end = now.saturating_add(self.period);
+            entity.budget = (self.period / 100).saturating_mul(u64::from(entity.cap));
         }
         if entity.budget != 0 {
             return false;
@@ -225,13 +246,15 @@ impl RunQueue {
     #[inline]
     pub fn sleep(&mut self, key: VcpuKey) {
         let Some(entity) = self.entities.get_mut(key.index()) else { return };
-        match entity.state {
-            State::Absent | State::Asleep => return,
+        let state = entity.state;
+        if state != State::Absent {
+            entity.state = State::Asleep;
+        }
+        match state {
             State::Queued => self.queued.remove(key.index()),
             State::Parked => self.parked.remove(key.index()),
-            State::Running => {}
+            State::Absent | State::Asleep | State::Running => {}
         }
-        entity.state = State::Asleep;
     }
 
     /// The current vCPU lets the others go first, once. [`Self::pick`] follows.
@@ -244,16 +267,30 @@ impl RunQueue {
         }
     }
 
+    /// Books the time since the last charge if it is much: what is little can wait for the next decision.
+    #[inline]
+    fn charge_much(&mut self, now: u64) {
+        if now.wrapping_sub(self.since) > self.margin {
+            self.charge(now);
+        }
+    }
+
     /// Books the time since the last charge to the current vCPU.
     #[inline]
     pub fn charge(&mut self, now: u64) {
-        let ran = now.saturating_sub(self.since);
+        // Time does not go back; should the counter, a very long run would be booked, and the next rebase forgets it.
+        let ran = now.wrapping_sub(self.since);
+        if ran == 0 {
+            return;
+        }
         self.since = now;
-        let Some(entity) = self.current_entity() else { return };
+        let Some(entity) = self.entities.get_mut(usize::from(self.current)) else { return };
         entity.ran = entity.ran.wrapping_add(ran);
-        entity.budget = entity.budget.saturating_sub(ran);
         let virtual_time = entity.virtual_time.saturating_add(entity.in_virtual(ran));
         entity.virtual_time = virtual_time;
+        if entity.cap != 0 {
+            entity.budget = entity.budget.saturating_sub(ran);
+        }
         let least = self.queued.peek().map_or(virtual_time, |(_, first)| first.min(virtual_time));
         self.floor = self.floor.max(least);
         if virtual_time >= REBASE_AT {
@@ -289,44 +326,46 @@ impl RunQueue {
         }
     }
 
-    /// Decides who runs from now on. The current vCPU, unless it sleeps, goes back into the queue first.
+    /// Decides who runs from now on; `None`: nobody can. The current vCPU, unless it sleeps, goes back into the queue
+    /// first.
     #[inline]
-    pub fn pick(&mut self, now: u64) -> Decision {
+    pub fn pick(&mut self, now: u64) -> Option<VcpuKey> {
         self.charge(now);
-        if self.parked.peek().is_some() {
+        if !self.parked.is_empty() {
             self.release_parked(now);
         }
-        let best = match self.current.take().and_then(|key| self.line_up(key, now)) {
-            Some((item, virtual_time)) => Some(self.queued.exchange(item, virtual_time)),
-            None => self.queued.pop(),
+        let item = match self.line_up(now) {
+            Some((item, virtual_time)) => self.queued.exchange(item, virtual_time),
+            None => self.queued.pop().map_or(usize::from(NOBODY), |(item, _)| item),
         };
-        if let Some((item, _)) = best
-            && let Some(entity) = self.entities.get_mut(item)
-        {
-            entity.state = State::Running;
-            self.current = Some(VcpuKey(item as u16));
-            self.picked = now;
-        }
-        Decision { run: self.current, until: self.until() }
+        self.current = item as u16;
+        self.picked = now;
+        let entity = self.entities.get_mut(item)?;
+        entity.state = State::Running;
+        Some(VcpuKey(item as u16))
     }
 
-    /// What to queue a vCPU by that ran until now, if it is to be queued.
+    /// What to queue the current vCPU by, if it is to be queued.
     #[inline]
-    fn line_up(&mut self, key: VcpuKey, now: u64) -> Option<(usize, u64)> {
-        let entity = self.entities.get_mut(key.index()).filter(|entity| entity.state == State::Running)?;
+    fn line_up(&mut self, now: u64) -> Option<(usize, u64)> {
+        let current = self.current;
+        let entity = self.current_entity().filter(|entity| entity.state == State::Running)?;
         entity.state = State::Queued;
         let (cap, virtual_time) = (entity.cap, entity.virtual_time);
-        if cap != 0 && self.is_parked(key, now) { None } else { Some((key.index(), virtual_time)) }
+        if cap != 0 && self.is_parked(VcpuKey(current), now) {
+            None
+        } else {
+            Some((usize::from(current), virtual_time))
+        }
     }
 
-    /// When [`Self::pick`] is due at the latest, as things are now. A wake may bring it forward: a vCPU that runs alone
-    /// has no end of slice.
+    /// When [`Self::pick`] is due at the latest, as things are now; `u64::MAX`: never, by this queue. A wake may bring
+    /// it forward: a vCPU that runs alone has no end of slice.
     #[inline]
     pub fn until(&self) -> u64 {
         let unpark = self.parked.peek().map_or(u64::MAX, |(_, until)| until);
-        let Some(entity) = self.current.and_then(|current| self.entities.get(current.index())) else { return unpark };
-        let slice =
-            if self.queued.peek().is_none() { u64::MAX } else { self.picked.saturating_add(self.ticks(SLICE_US)) };
+        let Some(entity) = self.entities.get(usize::from(self.current)) else { return unpark };
+        let slice = if self.queued.is_empty() { u64::MAX } else { self.picked.wrapping_add(self.slice) };
         let budget = if entity.cap == 0 { u64::MAX } else { self.since.saturating_add(entity.budget) };
         slice.min(budget).min(unpark)
     }

@@ -27,8 +27,8 @@ fn run(queue: &mut RunQueue, from: u64, total: u64, count: u8) -> Vec<u64> {
     let before: Vec<u64> = (0..count).map(|slot| queue.ran(key(slot))).collect();
     let mut now = from;
     while now < from + total {
-        let decision = queue.pick(now);
-        now = decision.until.min(now + SLICE_NS).min(from + total);
+        let _picked = queue.pick(now);
+        now = queue.until().min(now + SLICE_NS).min(from + total);
     }
     queue.charge(now);
     (0..count).map(|slot| queue.ran(key(slot)) - before[usize::from(slot)]).collect()
@@ -55,9 +55,9 @@ fn a_sleeper_preempts_a_spinner_at_once() {
         queue.add(key(slot), 256, 0);
     }
     let _preempt = queue.wake(key(0), 0);
-    assert_eq!(queue.pick(0).run, Some(key(0)));
+    assert_eq!(queue.pick(0), Some(key(0)));
     assert_eq!(queue.wake(key(1), 100_000_000), Preempt::Yes);
-    assert_eq!(queue.pick(100_000_000).run, Some(key(1)));
+    assert_eq!(queue.pick(100_000_000), Some(key(1)));
 }
 
 #[test]
@@ -73,12 +73,12 @@ fn napping_gains_nothing_over_spinning() {
     let mut napper_wakes = u64::MAX;
     while now < 4_000_000_000 {
         let decision = queue.pick(now);
-        if decision.run == Some(key(1)) && napper_ran_until == u64::MAX {
+        if decision == Some(key(1)) && napper_ran_until == u64::MAX {
             napper_ran_until = 1_900_000;
         }
         let step = 100_000;
         now += step;
-        if decision.run == Some(key(1)) {
+        if decision == Some(key(1)) {
             napper_ran_until -= step;
             if napper_ran_until == 0 {
                 queue.sleep(key(1));
@@ -104,7 +104,7 @@ fn e07_a_spinner_flooded_with_wakes_of_others_still_progresses() {
     // The other is woken a million times and runs each time for as long as it is let.
     for _ in 0..100_000 {
         let _preempt = queue.wake(key(1), now);
-        let picked = queue.pick(now).run;
+        let picked = queue.pick(now);
         now += 10_000;
         if picked == Some(key(1)) {
             queue.sleep(key(1));
@@ -128,9 +128,9 @@ fn alone_there_is_no_end_of_slice() {
     let mut queue = new_queue();
     queue.add(key(3), 256, 0);
     let _preempt = queue.wake(key(3), 5);
-    assert_eq!(queue.pick(5), Decision { run: Some(key(3)), until: u64::MAX });
+    assert_eq!((queue.pick(5), queue.until()), (Some(key(3)), u64::MAX));
     queue.sleep(key(3));
-    assert_eq!(queue.pick(6), Decision { run: None, until: u64::MAX });
+    assert_eq!((queue.pick(6), queue.until()), (None, u64::MAX));
 }
 
 #[test]
@@ -140,7 +140,8 @@ fn a_wake_ends_the_endless_slice() {
         queue.add(key(slot), 256, 0);
     }
     let _preempt = queue.wake(key(0), 0);
-    assert_eq!(queue.pick(0).until, u64::MAX);
+    assert_eq!(queue.pick(0), Some(key(0)));
+    assert_eq!(queue.until(), u64::MAX);
     let _preempt = queue.wake(key(1), 1_000);
     assert_eq!(queue.until(), SLICE_NS);
 }
@@ -152,12 +153,12 @@ fn yielding_lets_the_other_run_and_comes_back() {
         queue.add(key(slot), 256, 0);
         let _preempt = queue.wake(key(slot), 0);
     }
-    let first = queue.pick(0).run;
+    let first = queue.pick(0);
     queue.yield_now();
-    let second = queue.pick(1).run;
+    let second = queue.pick(1);
     assert_ne!(first, second);
     queue.yield_now();
-    assert_eq!(queue.pick(2).run, first);
+    assert_eq!(queue.pick(2), first);
 }
 
 #[test]
@@ -165,10 +166,10 @@ fn a_removed_vcpu_never_runs() {
     let mut queue = new_queue();
     queue.add(key(0), 256, 0);
     let _preempt = queue.wake(key(0), 0);
-    assert_eq!(queue.pick(0).run, Some(key(0)));
+    assert_eq!(queue.pick(0), Some(key(0)));
     assert_eq!(queue.remove(key(0), 1), 1);
     assert_eq!(queue.wake(key(0), 2), Preempt::No);
-    assert_eq!(queue.pick(3).run, None);
+    assert_eq!(queue.pick(3), None);
 }
 
 #[test]
@@ -217,6 +218,39 @@ fn timers_of_both_kinds_are_apart() {
 
 proptest! {
     #[test]
+    fn handing_over_takes_nothing_from_others(rounds in prop::collection::vec(1u64..400_000, 2000), weight in 1u32..2000) {
+        // Two hand over to each other all the time, a third never rests.
+        let mut queue = new_queue();
+        for (slot, weight) in [(0, 256), (1, 256), (2, weight)] {
+            queue.add(key(slot), weight, 0);
+        }
+        let _preempt = (queue.wake(key(0), 0), queue.wake(key(2), 0));
+        let (mut now, mut current) = (0, queue.pick(0));
+        for round in rounds {
+            now += round;
+            match current.filter(|current| *current != key(2)) {
+                Some(current_key) => {
+                    let peer = if current_key == key(0) { key(1) } else { key(0) };
+                    if queue.hand_over(peer, now) {
+                        current = Some(peer);
+                    } else {
+                        let _preempt = queue.wake(peer, now);
+                        queue.sleep(current_key);
+                        current = queue.pick(now);
+                    }
+                }
+                None => current = queue.pick(now),
+            }
+            prop_assert!(queue.is_running());
+        }
+        queue.charge(now);
+        let ran: Vec<u64> = (0..3).map(|slot| queue.ran(key(slot))).collect();
+        prop_assert_eq!(ran.iter().sum::<u64>(), now, "no time is lost");
+        let entitled = now / (256 + u64::from(weight)) * u64::from(weight);
+        prop_assert!(ran[2] + 20 * SLICE_NS >= entitled, "{:?} of {}", ran, now);
+    }
+
+    #[test]
     fn the_heap_is_a_sorted_map(steps in prop::collection::vec((0usize..24, 0u64..50, 0u8..4), 0..200)) {
         let mut heap = IndexedHeap::<24>::new();
         let mut model = vec![None; 24];
@@ -257,7 +291,7 @@ proptest! {
         for _ in 0..2000 {
             let decision = queue.pick(now);
             now += 700_000;
-            if let Some(run) = decision.run && run.slot().0 > 0 {
+            if let Some(run) = decision && run.slot().0 > 0 {
                 let slot = usize::from(run.slot().0);
                 queue.sleep(run);
                 asleep[slot] = Some(now + naps[slot - 1]);
