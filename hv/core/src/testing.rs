@@ -11,9 +11,10 @@ use zerocopy::IntoBytes;
 use crate::authority::{SealedPolicy, crc32, table};
 use crate::domain::{self, Death, DomainTable, Env, Life};
 use crate::frames::{FrameTable, State};
-use crate::ids::{DomId, Gfn, Hpa, Label, Mfn, PAGE_BYTES};
+use crate::ids::{DomId, Gfn, Gpa, Hpa, Label, Mfn, PAGE_BYTES};
 use crate::machine::{FlushScope, Machine, MachineMemory};
-use crate::space::{Progress, Rights, VtdFormat};
+use crate::space::guest::Use;
+use crate::space::{AddressSpace, Fault, Progress, Rights, VtdFormat};
 
 /// Memory, and what the translation caches may still hold.
 pub struct TestMachine {
@@ -368,5 +369,24 @@ pub mod injection {
     /// Ends injection; tells whether it had not struck yet.
     pub fn disarm() -> bool {
         COUNTDOWN.with(|countdown| countdown.take().is_some())
+    }
+}
+
+/// A guest's view of its memory, by its own rights.
+impl AddressSpace {
+    /// Reads as the guest would.
+    pub fn copy_in(&mut self, from: Gpa, into: &mut [u8], memory: &impl MachineMemory) -> Result<(), Fault> {
+        self.pieces(from, into.len(), Use::Read, memory, |hpa, range| {
+            memory.read(hpa, into.get_mut(range).ok_or(Fault)?);
+            Ok(())
+        })
+    }
+
+    /// Writes as the guest would.
+    pub fn copy_out(&mut self, to: Gpa, bytes: &[u8], memory: &impl MachineMemory) -> Result<(), Fault> {
+        self.pieces(to, bytes.len(), Use::Write, memory, |hpa, range| {
+            memory.write(hpa, bytes.get(range).ok_or(Fault)?);
+            Ok(())
+        })
     }
 }

@@ -1,57 +1,120 @@
 //! `grant_table_op` (Xen public `grant_table.h`, version 1): batches of structures, each with a status of its own.
 
-use super::{Call, DomId, Errno, OK, Outcome, Structure};
+use super::{Call, DomId, Errno, Gpa, Outcome, Structure, domain, system, user};
+use crate::machine::Bare;
+use core::mem::MaybeUninit;
+use hv_core::domain::Env;
 use hv_core::grant::{self, Status};
-use xen_abi::grant_table as abi;
+use xen_abi::{grant_table as abi, xen::HYPERVISOR_GRANT_TABLE_OP};
 
 /// Structures served before others get a chance.
-const SLICE: u32 = 32;
+const SLICE: u64 = 32;
+
+/// Mapping, unmapping and copying are the paths that matter; all else is apart.
+pub extern "C" fn server(command: u64, array: u64, count: u64, _: u64, _: u64) -> u64 {
+    match command {
+        abi::GNTTABOP_MAP_GRANT_REF => map(array, count),
+        abi::GNTTABOP_UNMAP_GRANT_REF => unmap(array, count),
+        abi::GNTTABOP_COPY => copy(array, count),
+        _ => others(command, array, count),
+    }
+}
 
 #[inline(never)]
-pub fn serve(call: &Call) -> Outcome {
-    match call.command() {
-        abi::GNTTABOP_MAP_GRANT_REF => batch(call, |op: &mut abi::GnttabMapGrantRef| {
-            let mapped = grant::map(&call.env(), call.caller, op);
-            op.status = Status::of(&mapped);
-            (op.handle, op.dev_bus_addr) =
-                mapped.map_or((abi::INVALID_GRANT_HANDLE, 0), |mapped| (mapped.handle.0, mapped.dev_bus_addr));
-        }),
-        abi::GNTTABOP_UNMAP_GRANT_REF => batch(call, |op: &mut abi::GnttabUnmapGrantRef| {
-            op.status = Status::of(&grant::unmap(&call.env(), call.caller, op));
-        }),
-        abi::GNTTABOP_COPY => batch(call, |op: &mut abi::GnttabCopy| {
-            op.status = Status::of(&grant::copy(&call.env(), call.caller, op));
-        }),
+fn map(array: u64, count: u64) -> u64 {
+    batch(abi::GNTTABOP_MAP_GRANT_REF, array, count, |env, caller, op: &mut abi::GnttabMapGrantRef| {
+        match grant::map(env, caller, op) {
+            Ok(mapped) => {
+                op.status = abi::GNTST_OKAY;
+                (op.handle, op.dev_bus_addr) = (mapped.handle.0, mapped.dev_bus_addr);
+            }
+            Err(status) => {
+                op.status = status as i16;
+                (op.handle, op.dev_bus_addr) = (abi::INVALID_GRANT_HANDLE, 0);
+            }
+        }
+    })
+}
+
+#[inline(never)]
+fn unmap(array: u64, count: u64) -> u64 {
+    batch(abi::GNTTABOP_UNMAP_GRANT_REF, array, count, |env, caller, op: &mut abi::GnttabUnmapGrantRef| {
+        op.status = Status::of(&grant::unmap(env, caller, op));
+    })
+}
+
+#[inline(never)]
+fn copy(array: u64, count: u64) -> u64 {
+    batch(abi::GNTTABOP_COPY, array, count, |env, caller, op: &mut abi::GnttabCopy| {
+        op.status = Status::of(&grant::copy(env, caller, op));
+    })
+}
+
+#[inline(never)]
+fn others(command: u64, array: u64, count: u64) -> u64 {
+    let array_of = |env: &Env<'static, Bare>, caller| match command {
         // The frames themselves are mapped by XENMAPSPACE_grant_table: a translated domain is told no machine frames.
-        abi::GNTTABOP_SETUP_TABLE => batch(call, |op: &mut abi::GnttabSetupTable| {
-            op.status = Status::of(&grant::setup_table(&call.env(), call.caller, DomId(op.dom), op.nr_frames));
-        }),
-        abi::GNTTABOP_QUERY_SIZE => batch(call, |op: &mut abi::GnttabQuerySize| {
-            let size = grant::query_size(&call.env(), call.caller, DomId(op.dom));
+        abi::GNTTABOP_SETUP_TABLE => Some(batch(command, array, count, |_, _, op: &mut abi::GnttabSetupTable| {
+            op.status = Status::of(&grant::setup_table(env, caller, DomId(op.dom), op.nr_frames));
+        })),
+        abi::GNTTABOP_QUERY_SIZE => Some(batch(command, array, count, |_, _, op: &mut abi::GnttabQuerySize| {
+            let size = grant::query_size(env, caller, DomId(op.dom));
             op.status = Status::of(&size);
             (op.nr_frames, op.max_nr_frames) = size.unwrap_or((0, 0));
-        }),
+        })),
+        _ => None,
+    };
+    let done = array_of(&system().env(), domain::current());
+    done.unwrap_or_else(|| super::answer(HYPERVISOR_GRANT_TABLE_OP, [command, array, count, 0, 0], version))
+}
+
+fn version(call: &Call) -> Outcome {
+    match call.command() {
         abi::GNTTABOP_SET_VERSION => call.input(|op: abi::GnttabSetVersion| grant::set_version(op.version)),
         abi::GNTTABOP_GET_VERSION => call.in_out(|op: &mut abi::GnttabGetVersion| {
             op.version = 1;
             call.must_be_own(op.dom)
         }),
-        // What is not here is not provided: it changes nothing.
         _ => Err(Errno::ENOSYS),
     }
 }
 
 /// Serves an array of structures, a slice a call. A structure that cannot be written back is not acted on.
-fn batch<T: Structure>(call: &Call, mut serve: impl FnMut(&mut T)) -> Outcome {
-    let count = u32::try_from(call.args[2]).map_err(|_| Errno::EINVAL)?;
+#[inline(always)]
+fn batch<T: Structure>(
+    command: u64,
+    array: u64,
+    count: u64,
+    mut serve: impl FnMut(&Env<'static, Bare>, DomId, &mut T),
+) -> u64 {
+    let mut slice = |first: u64| {
+        let mut at = array.checked_add(first * size_of::<T>() as u64).ok_or(Errno::EFAULT)?;
+        let (env, caller) = (&system().env(), domain::current());
+        let length = SLICE.min(count - first);
+        for _ in 0..length {
+            user::check_writable(Gpa(at), size_of::<T>())?;
+            let place = &mut MaybeUninit::uninit();
+            let op = user::read_into(Gpa(at), place)?;
+            serve(env, caller, op);
+            user::write(Gpa(at), op)?;
+            // This one was below the end of all addresses; the next is looked at before it is used.
+            at += size_of::<T>() as u64;
+        }
+        Ok(first + length)
+    };
+    let arguments = [command, array, count, 0, 0];
     // What fits one slice is never interrupted.
-    let first = if count > SLICE { call.progress()? } else { 0 };
-    let end = count.min(first.saturating_add(SLICE));
-    for index in first..end {
-        let at = super::element::<T>(call.structure(), index)?;
-        let mut op: T = call.read_in_out(at)?;
-        serve(&mut op);
-        call.write(at, &op)?;
+    match (if count > SLICE { first_of_slice(arguments) } else { Ok(0) }).and_then(&mut slice) {
+        Ok(done) if done == count => 0,
+        Ok(done) => super::answer(HYPERVISOR_GRANT_TABLE_OP, arguments, |call| call.again(done as u32)),
+        Err(error) => error.to_result() as u64,
     }
-    if end < count { call.again(end) } else { OK }
+}
+
+/// Where the slice of a long batch begins.
+#[cold]
+fn first_of_slice(args: [u64; 5]) -> Result<u64, Errno> {
+    let count = u32::try_from(args[2]).map_err(|_| Errno::EINVAL)?;
+    let call = Call { caller: domain::current(), number: HYPERVISOR_GRANT_TABLE_OP, args };
+    Ok(u64::from(call.progress()?.min(count)))
 }

@@ -44,9 +44,9 @@ pub type Outcome = Result<Answer, Errno>;
 pub const OK: Outcome = Ok(Answer::Done(0));
 
 /// What can be copied in and out: any bytes are a value, and none of them are padding.
-pub trait Structure: FromBytes + IntoBytes + Immutable {}
+pub trait Structure: FromBytes + IntoBytes + Immutable + Copy {}
 
-impl<T: FromBytes + IntoBytes + Immutable> Structure for T {}
+impl<T: FromBytes + IntoBytes + Immutable + Copy> Structure for T {}
 
 /// A hypercall being served.
 #[derive(Clone, Copy)]
@@ -180,7 +180,7 @@ pub static SERVERS: [Server; NUMBERS] = {
     }
     let mut servers: [Server; NUMBERS] = [none; NUMBERS];
     servers[abi::HYPERVISOR_EVENT_CHANNEL_OP as usize] = event_channel::server;
-    servers[abi::HYPERVISOR_GRANT_TABLE_OP as usize] = server!(abi::HYPERVISOR_GRANT_TABLE_OP, grant_table::serve);
+    servers[abi::HYPERVISOR_GRANT_TABLE_OP as usize] = grant_table::server;
     servers[abi::HYPERVISOR_SCHED_OP as usize] = sched::server;
     servers[abi::HYPERVISOR_XEN_VERSION as usize] = version::server;
     servers[abi::HYPERVISOR_VCPU_OP as usize] = server!(abi::HYPERVISOR_VCPU_OP, vcpu::serve);

@@ -70,13 +70,18 @@ unsafe fn copy_words<const BYTES: usize>(from: *const u8, to: *mut u8) -> Result
 
 /// Copies a structure in.
 #[inline(always)]
-pub fn read<T: FromBytes>(from: Gpa) -> Result<T, Fault> {
+pub fn read<T: FromBytes + Copy>(from: Gpa) -> Result<T, Fault> {
+    Ok(*read_into(from, &mut MaybeUninit::uninit())?)
+}
+
+/// Copies a structure to a place.
+#[inline(always)]
+pub fn read_into<T: FromBytes>(from: Gpa, place: &mut MaybeUninit<T>) -> Result<&mut T, Fault> {
     let from = within(from, size_of::<T>())?;
-    let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: `value` is ours; where the domain's bytes all arrived, any bytes are a `T`.
+    // SAFETY: `place` is ours; where the domain's bytes all arrived, any bytes are a `T`.
     unsafe {
-        sized::<T>(from as *const u8, value.as_mut_ptr().cast())?;
-        Ok(value.assume_init())
+        sized::<T>(from as *const u8, place.as_mut_ptr().cast())?;
+        Ok(place.assume_init_mut())
     }
 }
 

@@ -118,34 +118,25 @@ impl DomainTable {
     ///
     /// # Errors
     /// `ESRCH`: one of them does not exist.
-    #[inline]
+    #[inline(always)] // in the way of each hypercall about grants
     pub fn with_pair<R>(
         &self,
         local: DomId,
         remote: DomId,
         action: impl FnOnce(&mut Pair<'_>) -> R,
     ) -> Result<R, Errno> {
-        if local == remote {
-            return self.with(local, |domain| action(&mut Pair { local: domain, remote: None }));
-        }
         let (here, there) = (self.place(local).ok_or(Errno::ESRCH)?, self.place(remote).ok_or(Errno::ESRCH)?);
-        if core::ptr::eq(here, there) {
+        let early = (remote.slot() < local.slot()).then(|| there.domain.lock());
+        let mut here = here.domain.lock();
+        let mut there = early.or_else(|| (local.slot() != remote.slot()).then(|| there.domain.lock()));
+        let near = here.first_mut().filter(|domain| domain.id() == local).ok_or(Errno::ESRCH)?;
+        let far = match &mut there {
+            Some(there) => Some(there.first_mut().filter(|domain| domain.id() == remote).ok_or(Errno::ESRCH)?),
             // Two ids, one slot: one of them is stale.
-            return Err(Errno::ESRCH);
-        }
-        let (mut here, mut there) = if local.slot() < remote.slot() {
-            let here = here.domain.lock();
-            (here, there.domain.lock())
-        } else {
-            let there = there.domain.lock();
-            (here.domain.lock(), there)
+            None if local != remote => return Err(Errno::ESRCH),
+            None => None,
         };
-        match (here.first_mut(), there.first_mut()) {
-            (Some(here), Some(there)) if here.id() == local && there.id() == remote => {
-                Ok(action(&mut Pair { local: here, remote: Some(there) }))
-            }
-            _ => Err(Errno::ESRCH),
-        }
+        Ok(action(&mut Pair { local: near, remote: far }))
     }
 
     /// The first domain whose id is `from` or higher. Looks at each slot once.

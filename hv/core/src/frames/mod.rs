@@ -130,7 +130,7 @@ impl FrameTable {
     ///
     /// # Errors
     /// [`FrameError::NotOwned`], [`FrameError::TooManyPins`].
-    #[inline]
+    #[inline(always)]
     pub fn pin(&self, mfn: Mfn, owner: Slot) -> Result<(), FrameError> {
         self.change(mfn, |entry| match entry.is_private_to(owner) {
             true if entry.pins() < PINS_MAX => Ok(Entry(entry.0.wrapping_add(1))),
@@ -143,7 +143,7 @@ impl FrameTable {
     ///
     /// # Errors
     /// [`FrameError::NotPinned`].
-    #[inline]
+    #[inline(always)]
     pub fn unpin(&self, mfn: Mfn) -> Result<(), FrameError> {
         // Only private and leaving frames have pins; a free one's entry is a link.
         self.change(mfn, |entry| match (entry.state(), entry.pins()) {
@@ -185,10 +185,9 @@ impl FrameTable {
 
     /// Changes an entry in one step. A frame that is in limbo then goes to the free list. The loop ends: it repeats only
     /// when another CPU changed this very entry, which needs locks that this CPU holds.
-    #[inline]
+    #[inline(always)]
     fn change(&self, mfn: Mfn, to: impl Fn(Entry) -> Result<Entry, FrameError>) -> Result<(), FrameError> {
-        let index = usize::try_from(mfn.0).map_err(|_| FrameError::NotOwned)?;
-        let word = self.entries.get(index).ok_or(FrameError::NotOwned)?;
+        let word = self.entries.get(mfn.0 as usize).ok_or(FrameError::NotOwned)?;
         let mut current = word.load(Ordering::Relaxed);
         let new = loop {
             let new = to(Entry(current))?;

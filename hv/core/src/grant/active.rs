@@ -9,7 +9,7 @@ use xen_abi::grant_table::{GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_SUB
 use super::{Access, Status};
 use crate::domain::{Domain, Env};
 use crate::frames::FrameError;
-use crate::ids::{DomId, Gfn, GrantRef, Hpa, Mfn};
+use crate::ids::{DomId, Gfn, GrantRef, Hpa, Mfn, Slot};
 use crate::machine::{Machine, MachineMemory};
 
 /// Tries to mark an entry that its owner keeps changing.
@@ -62,7 +62,7 @@ pub(super) struct Use {
 }
 
 /// Ends a use: the grantor, if it still exists, sees its entry unused; the pin goes. No domain may be locked.
-#[inline]
+#[inline(always)]
 pub(super) fn end_use<M: Machine>(env: &Env<'_, M>, grant: Use) {
     let _nothing_to_unmark_when_gone = env.domains.with(grant.grantor, |grantor| {
         if grantor.serial() == grant.serial {
@@ -78,7 +78,7 @@ impl Domain {
     ///
     /// # Errors
     /// [`Status`]; nothing is pinned or marked.
-    #[inline]
+    #[inline(always)]
     pub(super) fn acquire<M: Machine>(
         &mut self,
         env: &Env<'_, M>,
@@ -86,63 +86,62 @@ impl Domain {
         gref: GrantRef,
         access: Access,
     ) -> Result<Use, Status> {
-        let entry = self.grants.entry(gref).ok_or(Status::BadGntref)?;
-        let mut active = self.grants.active(gref).copied().ok_or(Status::BadGntref)?;
-        // Flags and domain in the low half, the frame number in the high one.
+        let (grantor, serial, slot) = (self.id(), self.serial(), self.slot());
+        let (entry, active) = self.grants.entry_and_active(gref).ok_or(Status::BadGntref)?;
+        if active.in_use() {
+            return self.acquire_more(env, user, gref, access);
+        }
+        // Flags and domain in the low half, the frame number in the high one. The entry is judged here, so that a bad
+        // entry is not taken for a bad page, and again when it is marked.
         let words = env.machine.load_u64(entry);
-        if !active.in_use() {
-            active = self.snapshot(env.machine, user, words, access)?;
-        } else if active.user != user {
-            return Err(Status::GeneralError);
-        }
-        let mfn = Mfn(u64::from(active.mfn));
-        // A page that was pinned for reading may be one that its owner itself cannot write, its code for example.
-        if access == Access::Write
-            && active.readers != 0
-            && active.writers == 0
-            && self.space.private(active.gfn(), access, env.machine) != Some(mfn)
-        {
-            return Err(Status::BadPage);
-        }
-        let first_of_its_kind = match access {
-            Access::Read => !active.in_use(),
-            Access::Write => active.writers == 0,
-        };
-        let count = active.count(access);
-        *count = count.checked_add(1).ok_or(Status::NoSpace)?;
-        env.frames.pin(mfn, self.slot()).map_err(|error| match error {
-            FrameError::TooManyPins => Status::NoSpace,
-            FrameError::NotOwned | FrameError::NotPinned => Status::BadPage,
-        })?;
-        if first_of_its_kind && let Err(status) = mark(env.machine, entry, words as u32, user, access) {
-            let unpinned = env.frames.unpin(mfn);
-            debug_assert!(unpinned.is_ok(), "pinned a moment ago");
-            return Err(status);
-        }
-        if let Some(slot) = self.grants.active_mut(gref) {
-            *slot = active;
-        }
-        Ok(Use { grantor: self.id(), serial: self.serial(), gref, access, mfn })
-    }
-
-    /// Finds the page that an entry means. The entry is judged here, so that a bad entry is not taken for a bad page,
-    /// and again when it is marked.
-    #[inline]
-    fn snapshot(&self, memory: &impl MachineMemory, user: DomId, words: u64, access: Access) -> Result<Active, Status> {
         judge(words as u32, user, access)?;
         let gfn = (words >> 32) as u32;
-        let page = self.space.private(Gfn(u64::from(gfn)), access, memory).ok_or(Status::BadPage)?;
+        let page = self.space.private(Gfn(u64::from(gfn)), access, env.machine).ok_or(Status::BadPage)?;
         let mfn = u32::try_from(page.0).map_err(|_| Status::BadPage)?;
-        Ok(Active { mfn, gfn, user, readers: 0, writers: 0 })
+        pin(env, page, slot)?;
+        mark(env, entry, words as u32, user, access, page)?;
+        let (readers, writers) = match access {
+            Access::Read => (1, 0),
+            Access::Write => (0, 1),
+        };
+        *active = Active { mfn, gfn, user, readers, writers };
+        Ok(Use { grantor, serial, gref, access, mfn: page })
+    }
+
+    /// The same for an entry that is in use already: its snapshot counts.
+    #[inline(never)]
+    fn acquire_more<M: Machine>(
+        &mut self,
+        env: &Env<'_, M>,
+        user: DomId,
+        gref: GrantRef,
+        access: Access,
+    ) -> Result<Use, Status> {
+        let (grantor, serial, slot) = (self.id(), self.serial(), self.slot());
+        let (entry, active) = self.grants.entry_and_active(gref).ok_or(Status::BadGntref)?;
+        if active.user != user {
+            return Err(Status::GeneralError);
+        }
+        let (mfn, gfn) = (Mfn(u64::from(active.mfn)), active.gfn());
+        let first_writer = access == Access::Write && active.writers == 0;
+        // A page that was pinned for reading may be one that its owner itself cannot write, its code for example.
+        if first_writer && self.space.private(gfn, access, env.machine) != Some(mfn) {
+            return Err(Status::BadPage);
+        }
+        let count = active.count(access);
+        let more = count.checked_add(1).ok_or(Status::NoSpace)?;
+        pin(env, mfn, slot)?;
+        if first_writer {
+            mark(env, entry, env.machine.load_u32(entry), user, access, mfn)?;
+        }
+        *count = more;
+        Ok(Use { grantor, serial, gref, access, mfn })
     }
 
     /// Clears the marks of a use that no other use needs. An entry that is gone with its table needs none.
-    #[inline]
+    #[inline(always)]
     fn unmark(&mut self, memory: &impl MachineMemory, grant: &Use) {
-        let Some(entry) = self.grants.entry(grant.gref) else { return };
-        let Some(active) = self.grants.active_mut(grant.gref) else {
-            return;
-        };
+        let Some((entry, active)) = self.grants.entry_and_active(grant.gref) else { return };
         let mfn = u64::from(active.mfn);
         let count = active.count(grant.access);
         if *count == 0 || mfn != grant.mfn.0 {
@@ -163,8 +162,16 @@ impl Domain {
     }
 }
 
+#[inline(always)]
+fn pin<M: Machine>(env: &Env<'_, M>, mfn: Mfn, owner: Slot) -> Result<(), Status> {
+    env.frames.pin(mfn, owner).map_err(|error| match error {
+        FrameError::TooManyPins => Status::NoSpace,
+        FrameError::NotOwned | FrameError::NotPinned => Status::BadPage,
+    })
+}
+
 /// Whether an entry's first word (flags below, domain above) grants this access to this domain.
-#[inline]
+#[inline(always)]
 fn judge(word: u32, user: DomId, access: Access) -> Result<(), Status> {
     let (flags, domid) = (word as u16, (word >> 16) as u16);
     let plain = flags & (GTF_TYPE_MASK | GTF_SUB_PAGE) == GTF_PERMIT_ACCESS;
@@ -172,20 +179,31 @@ fn judge(word: u32, user: DomId, access: Access) -> Result<(), Status> {
     if plain && writable && domid == user.0 { Ok(()) } else { Err(Status::GeneralError) }
 }
 
-/// Marks an entry as being read or written, if it grants that at this very moment. `word` is its first word as it was
-/// read last.
-#[inline]
-fn mark(memory: &impl MachineMemory, entry: Hpa, mut word: u32, user: DomId, access: Access) -> Result<(), Status> {
+/// Marks an entry as being read or written, if it grants that at this very moment; else the page is unpinned again.
+/// `word` is its first word as it was read last.
+#[inline(always)]
+fn mark<M: Machine>(
+    env: &Env<'_, M>,
+    entry: Hpa,
+    mut word: u32,
+    user: DomId,
+    access: Access,
+    pinned: Mfn,
+) -> Result<(), Status> {
     let marks = match access {
         Access::Read => GTF_READING,
         Access::Write => GTF_READING | GTF_WRITING,
     };
     for _ in 0..MARK_TRIES {
-        judge(word, user, access)?;
-        match memory.compare_exchange_u32(entry, word, word | u32::from(marks)) {
+        if judge(word, user, access).is_err() {
+            break;
+        }
+        match env.machine.compare_exchange_u32(entry, word, word | u32::from(marks)) {
             Ok(_) => return Ok(()),
             Err(found) => word = found,
         }
     }
+    let unpinned = env.frames.unpin(pinned);
+    debug_assert!(unpinned.is_ok(), "pinned a moment ago");
     Err(Status::GeneralError)
 }

@@ -23,7 +23,7 @@ enum Side {
 ///
 /// # Errors
 /// [`Status`]; nothing was copied.
-#[inline]
+#[inline(always)]
 pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Result<(), Status> {
     if op.flags & !(GNTCOPY_SOURCE_GREF | GNTCOPY_DEST_GREF) != 0 {
         return Err(Status::GeneralError);
@@ -44,7 +44,7 @@ pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Res
 }
 
 /// Pins a granted side; `reference` is its flag. An own page needs none: it is used under its domain's lock.
-#[inline]
+#[inline(always)]
 fn open<M: Machine>(
     env: &Env<'_, M>,
     caller: DomId,
@@ -70,7 +70,7 @@ fn open<M: Machine>(
     })?
 }
 
-#[inline]
+#[inline(always)]
 fn run<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy, source: &Side, dest: &Side) -> Result<(), Status> {
     let between = |source: Mfn, dest: Mfn| {
         let (from, to) = (source.at(u64::from(op.source.offset)), dest.at(u64::from(op.dest.offset)));
@@ -81,7 +81,7 @@ fn run<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy, source: &Si
         return Ok(());
     }
     env.domains.with(caller, |domain| {
-        let find = |side: &Side, access| match side {
+        let mut find = |side: &Side, access| match side {
             Side::Granted(granted) => Some(granted.mfn),
             Side::Own(gfn) => domain.space.private(*gfn, access, env.machine),
         };
@@ -90,7 +90,7 @@ fn run<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy, source: &Si
     })?
 }
 
-#[inline]
+#[inline(always)]
 fn close<M: Machine>(env: &Env<'_, M>, side: Side) {
     if let Side::Granted(grant) = side {
         end_use(env, grant);

@@ -29,13 +29,13 @@ pub struct Mapped {
 ///
 /// # Errors
 /// [`Status`]; nothing changed.
-#[inline]
+#[inline(always)]
 pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabMapGrantRef) -> Result<Mapped, Status> {
     let grantor = DomId(op.dom).or_self(caller);
     env.domains.with_pair(caller, grantor, |pair| map_between(env, pair, op))?
 }
 
-#[inline]
+#[inline(always)]
 fn map_between<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<Mapped, Status> {
     // The caller too: another CPU may have ended it while it was on its way here.
     if pair.remote().is_dying() || pair.local().is_dying() {
@@ -64,7 +64,7 @@ fn map_between<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMap
 }
 
 /// Judges the flags: `host_map` is needed, `device_map` is for domains with an IOMMU space, nothing else is known.
-#[inline]
+#[inline(always)]
 fn access(mapper: &Domain, flags: u32) -> Result<Access, Status> {
     let known = GNTMAP_HOST_MAP | GNTMAP_DEVICE_MAP | GNTMAP_READONLY | GNTMAP_GUEST_AVAIL_MASK;
     if flags & (GNTMAP_HOST_MAP | GNTMAP_DEVICE_MAP) == 0 {
@@ -79,7 +79,7 @@ fn access(mapper: &Domain, flags: u32) -> Result<Access, Status> {
 }
 
 /// Where to map: a page-aligned address; in a native domain within the grant window.
-#[inline]
+#[inline(always)]
 fn place(mapper: &Domain, host_addr: u64) -> Result<Gfn, Status> {
     let in_window = (GRANT_WINDOW..GRANT_WINDOW_END).contains(&host_addr);
     if Gpa(host_addr).offset() != 0 || mapper.is_native() && !in_window {

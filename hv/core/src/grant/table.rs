@@ -62,9 +62,11 @@ impl GrantTable {
         self.active.get(gref.0 as usize)
     }
 
-    #[inline]
-    pub(super) fn active_mut(&mut self, gref: GrantRef) -> Option<&mut Active> {
-        self.active.get_mut(gref.0 as usize)
+    /// Where the guest's entry is, and the hypervisor's side of it.
+    #[inline(always)]
+    pub(super) fn entry_and_active(&mut self, gref: GrantRef) -> Option<(Hpa, &mut Active)> {
+        let entry = self.entry(gref)?;
+        Some((entry, self.active.get_mut(gref.0 as usize)?))
     }
 
     pub(super) fn entries(&self) -> u32 {

@@ -5,9 +5,10 @@
 
 use alloc::vec::Vec;
 
+use super::Access;
 use super::active::Use;
 use crate::fallible;
-use crate::ids::{Gfn, Handle};
+use crate::ids::{DomId, Gfn, GrantRef, Handle, Mfn};
 
 const INDEX_BITS: u32 = 16;
 const INDEX_MASK: u32 = 0xffff;
@@ -22,22 +23,43 @@ pub(super) struct Mapping {
     pub gfn: Gfn,
 }
 
+/// Half a cache line: what a [`Mapping`] is, more tightly.
 #[derive(Clone, Copy, Debug)]
-enum State {
-    Free { next: u32 },
-    Used(Mapping),
-}
-
-#[derive(Clone, Copy, Debug)]
+#[repr(align(32))]
 struct Entry {
-    state: State,
+    gfn: Gfn,
+    mfn: u32,
+    serial: u32,
+    gref: GrantRef,
+    /// The next free entry, while this one is free.
+    next: u32,
+    grantor: DomId,
     generation: u16,
+    /// `None`: free.
+    access: Option<Access>,
 }
 
 impl Entry {
-    #[inline]
+    const FREE: Entry = Entry {
+        gfn: Gfn(0),
+        mfn: 0,
+        serial: 0,
+        gref: GrantRef(0),
+        next: END,
+        grantor: DomId(0),
+        generation: 0,
+        access: None,
+    };
+
+    #[inline(always)]
     fn handle(&self, index: u32) -> Handle {
         Handle(u32::from(self.generation) << INDEX_BITS | index)
+    }
+
+    #[inline(always)]
+    fn mapping(&self) -> Option<Mapping> {
+        let Self { gfn, serial, gref, grantor, .. } = *self;
+        Some(Mapping { grant: Use { grantor, serial, gref, access: self.access?, mfn: Mfn(self.mfn.into()) }, gfn })
     }
 }
 
@@ -65,60 +87,67 @@ impl Tracking {
     }
 
     /// The handle that the next mapping will have; `None` when the domain has mapped all it may or there is no memory.
-    #[inline]
+    #[inline(always)]
     pub fn next_handle(&mut self) -> Option<Handle> {
         if self.in_use >= self.limit {
             return None;
         }
-        if self.first_free == END {
-            fallible::push(&mut self.entries, Entry { state: State::Free { next: END }, generation: 0 }).ok()?;
-            self.first_free = self.len().wrapping_sub(1);
+        match self.entries.get(self.first_free as usize) {
+            Some(entry) => Some(entry.handle(self.first_free)),
+            None => self.grow(),
         }
-        let entry = self.entries.get(self.first_free as usize)?;
-        Some(entry.handle(self.first_free))
+    }
+
+    #[inline(never)]
+    fn grow(&mut self) -> Option<Handle> {
+        fallible::push(&mut self.entries, Entry::FREE).ok()?;
+        self.first_free = self.len().wrapping_sub(1);
+        Some(Handle(self.first_free))
     }
 
     /// Adds a mapping, under the handle that [`Self::next_handle`] gave.
-    #[inline]
+    #[inline(always)]
     pub fn fill(&mut self, handle: Handle, mapping: Mapping) {
+        let Mapping { grant, gfn } = mapping;
         if let Some(entry) = self.entry(handle)
-            && let State::Free { next } = entry.state
+            && entry.access.is_none()
         {
-            entry.state = State::Used(mapping);
+            let (next, generation) = (entry.next, entry.generation);
+            let Use { grantor, serial, gref, access, mfn } = grant;
+            let mfn = mfn.0 as u32;
+            *entry = Entry { gfn, mfn, serial, gref, next: END, grantor, generation, access: Some(access) };
             self.first_free = next;
             self.in_use = self.in_use.wrapping_add(1);
         }
     }
 
     /// The mapping of a handle.
-    #[inline]
-    pub fn get(&self, handle: Handle) -> Option<Mapping> {
-        self.at(handle.0 & INDEX_MASK).filter(|(found, _)| *found == handle).map(|(_, mapping)| mapping)
+    #[inline(always)]
+    pub fn get(&mut self, handle: Handle) -> Option<Mapping> {
+        self.entry(handle)?.mapping()
     }
 
     /// The mapping at an index, if it is used.
-    #[inline]
     pub fn at(&self, index: u32) -> Option<(Handle, Mapping)> {
         let entry = self.entries.get(index as usize)?;
-        let State::Used(mapping) = entry.state else { return None };
-        Some((entry.handle(index), mapping))
+        Some((entry.handle(index), entry.mapping()?))
     }
 
     /// Frees a used entry; its handle is void.
-    #[inline]
+    #[inline(always)]
     pub fn free(&mut self, handle: Handle) {
         let next = self.first_free;
         if let Some(entry) = self.entry(handle)
-            && let State::Used(_) = entry.state
+            && entry.access.take().is_some()
         {
-            let generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
-            *entry = Entry { state: State::Free { next }, generation };
+            entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
+            entry.next = next;
             self.first_free = handle.0 & INDEX_MASK;
             self.in_use = self.in_use.wrapping_sub(1);
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn entry(&mut self, handle: Handle) -> Option<&mut Entry> {
         let entry = self.entries.get_mut((handle.0 & INDEX_MASK) as usize)?;
         (u32::from(entry.generation) == handle.0 >> INDEX_BITS).then_some(entry)

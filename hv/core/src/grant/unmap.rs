@@ -18,7 +18,7 @@ use crate::space::{Flushed, Progress, Unmapped};
 ///
 /// # Errors
 /// [`Status`]; nothing changed.
-#[inline]
+#[inline(always)]
 pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabUnmapGrantRef) -> Result<(), Status> {
     let (mapping, unmapped) = env.domains.with(caller, |mapper| begin(env, mapper, op))??;
     finish(env, mapping, unmapped.flush(env.machine));
@@ -26,7 +26,7 @@ pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabUnmapGrantR
 }
 
 /// First half: the handle is void and the page unmapped; the grantor still sees it in use.
-#[inline]
+#[inline(always)]
 pub(super) fn begin<M: Machine>(
     env: &Env<'_, M>,
     mapper: &mut Domain,
@@ -43,7 +43,7 @@ pub(super) fn begin<M: Machine>(
     take(env, mapper, handle, mapping)
 }
 
-#[inline]
+#[inline(always)]
 fn take<M: Machine>(
     env: &Env<'_, M>,
     mapper: &mut Domain,
@@ -57,7 +57,7 @@ fn take<M: Machine>(
 }
 
 /// Second half: nobody can reach the page any more, and the use ends. No domain may be locked.
-#[inline]
+#[inline(always)]
 pub(super) fn finish<M: Machine>(env: &Env<'_, M>, mapping: Mapping, flushed: Flushed) {
     debug_assert_eq!(flushed.into_page().mfn, mapping.grant.mfn, "another page was at the mapping's place");
     end_use(env, mapping.grant);

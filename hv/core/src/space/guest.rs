@@ -1,8 +1,7 @@
-//! Copying between the hypervisor and a guest's memory, across page borders, by the guest's own rights.
+//! Filling a domain's memory while it is built, across page borders, from the hypervisor's or its builder's. (How a domain
+//! that runs is read and written by the hypervisor is the machine's business: by its own page table, and its own rights.)
 
 use core::ops::Range;
-
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{AddressSpace, PageKind};
 use crate::ids::{Gpa, Hpa, PAGE_BYTES};
@@ -19,8 +18,9 @@ impl From<Fault> for crate::error::Errno {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Use {
+pub(crate) enum Use {
     Read,
+    #[cfg(test)]
     Write,
     /// A builder filling a page that the domain will only read or run.
     Build,
@@ -28,11 +28,11 @@ enum Use {
 
 impl AddressSpace {
     /// The machine address of a guest byte and how many bytes of its page follow, if the access is allowed.
-    #[inline]
-    fn span(&self, gpa: Gpa, access: Use, memory: &impl MachineMemory) -> Result<(Hpa, usize), Fault> {
+    fn span(&mut self, gpa: Gpa, access: Use, memory: &impl MachineMemory) -> Result<(Hpa, usize), Fault> {
         let page = self.translate(gpa.gfn(), memory).ok_or(Fault)?;
         let allowed = match access {
             Use::Read => page.kind != PageKind::Device,
+            #[cfg(test)]
             Use::Write => page.kind != PageKind::Device && page.rights.writable(),
             Use::Build => page.kind == PageKind::Private,
         };
@@ -44,9 +44,8 @@ impl AddressSpace {
     }
 
     /// Hands the run of bytes in each page to `piece`, as its machine address and its place among `bytes`, in order.
-    #[inline]
-    fn pieces(
-        &self,
+    pub(crate) fn pieces(
+        &mut self,
         start: Gpa,
         bytes: usize,
         access: Use,
@@ -64,75 +63,15 @@ impl AddressSpace {
         Ok(())
     }
 
-    /// Copies `into.len()` bytes in. On a fault, `into` may be half filled and must not be used.
-    ///
-    /// # Errors
-    /// [`Fault`].
-    #[inline]
-    pub fn copy_in(&self, from: Gpa, into: &mut [u8], memory: &impl MachineMemory) -> Result<(), Fault> {
-        self.pieces(from, into.len(), Use::Read, memory, |hpa, range| {
-            memory.read(hpa, into.get_mut(range).ok_or(Fault)?);
-            Ok(())
-        })
-    }
-
-    /// Copies bytes out. On a fault some pages may have been written: those that the guest could write itself.
-    ///
-    /// # Errors
-    /// [`Fault`].
-    #[inline]
-    pub fn copy_out(&self, to: Gpa, bytes: &[u8], memory: &impl MachineMemory) -> Result<(), Fault> {
-        self.put(to, bytes, Use::Write, memory)
-    }
-
     /// Copies bytes into private pages whatever their rights: for the builder of a domain that does not run yet.
     ///
     /// # Errors
     /// [`Fault`]: not populated.
-    pub fn fill(&self, to: Gpa, bytes: &[u8], memory: &impl MachineMemory) -> Result<(), Fault> {
-        self.put(to, bytes, Use::Build, memory)
-    }
-
-    #[inline]
-    fn put(&self, to: Gpa, bytes: &[u8], access: Use, memory: &impl MachineMemory) -> Result<(), Fault> {
-        self.pieces(to, bytes.len(), access, memory, |hpa, range| {
+    pub fn fill(&mut self, to: Gpa, bytes: &[u8], memory: &impl MachineMemory) -> Result<(), Fault> {
+        self.pieces(to, bytes.len(), Use::Build, memory, |hpa, range| {
             memory.write(hpa, bytes.get(range).ok_or(Fault)?);
             Ok(())
         })
-    }
-
-    /// Copies a structure in.
-    ///
-    /// # Errors
-    /// [`Fault`].
-    #[inline]
-    pub fn read<T: FromBytes + IntoBytes>(&self, from: Gpa, memory: &impl MachineMemory) -> Result<T, Fault> {
-        let mut value = T::new_zeroed();
-        self.copy_in(from, value.as_mut_bytes(), memory)?;
-        Ok(value)
-    }
-
-    /// Copies a structure out.
-    ///
-    /// # Errors
-    /// [`Fault`].
-    #[inline]
-    pub fn write(
-        &self,
-        to: Gpa,
-        value: &(impl IntoBytes + Immutable),
-        memory: &impl MachineMemory,
-    ) -> Result<(), Fault> {
-        self.copy_out(to, value.as_bytes(), memory)
-    }
-
-    /// Checks that a structure of `bytes` could be written at `to`, without writing: before an operation whose result
-    /// has to be told.
-    ///
-    /// # Errors
-    /// [`Fault`].
-    pub fn check_writable(&self, to: Gpa, bytes: usize, memory: &impl MachineMemory) -> Result<(), Fault> {
-        self.pieces(to, bytes, Use::Write, memory, |_, _| Ok(()))
     }
 
     /// Copies between two spaces: the builder's source to the built domain's private memory.
@@ -140,9 +79,9 @@ impl AddressSpace {
     /// # Errors
     /// [`Fault`]; some bytes may have been copied.
     pub fn fill_from(
-        &self,
+        &mut self,
         to: Gpa,
-        source: &AddressSpace,
+        source: &mut AddressSpace,
         from: Gpa,
         bytes: u64,
         memory: &impl MachineMemory,

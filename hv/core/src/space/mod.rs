@@ -6,7 +6,7 @@
 //! that must be flushed before the frame behind it can be let go (`unmapped.rs`).
 
 mod format;
-mod guest;
+pub(crate) mod guest;
 mod table;
 mod teardown;
 mod unmapped;
@@ -187,7 +187,7 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`MapError`]; nothing is mapped then.
-    #[inline]
+    #[inline(always)]
     pub fn prepare<M: Machine>(&mut self, env: &Env<'_, M>, gfn: Gfn, kind: PageKind) -> Result<Prepared, MapError> {
         if gfn >= GFN_LIMIT {
             return Err(MapError::BadAddress);
@@ -201,7 +201,7 @@ impl AddressSpace {
     }
 
     /// Second phase: makes the page reachable. Nothing may have been mapped since [`Self::prepare`].
-    #[inline]
+    #[inline(always)]
     pub fn commit(&mut self, prepared: Prepared, page: Page, memory: &impl MachineMemory) {
         if let (Some(iommu), Some(place)) = (&mut self.iommu, prepared.iommu) {
             iommu.set(place, page, memory);
@@ -224,7 +224,7 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`MapError::Vacant`].
-    #[inline]
+    #[inline(always)]
     pub fn unmap(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Result<Unmapped, MapError> {
         let page = self.cpu.clear(gfn, memory).ok_or(MapError::Vacant)?;
         if let Some(iommu) = &mut self.iommu {
@@ -234,14 +234,14 @@ impl AddressSpace {
     }
 
     /// What is mapped at a page.
-    #[inline]
-    pub fn translate(&self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
+    #[inline(always)]
+    pub fn translate(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
         if gfn >= GFN_LIMIT { None } else { self.cpu.get(gfn, memory) }
     }
 
     /// The frame of a page of the domain's own memory, if its rights include this access.
-    #[inline]
-    pub fn private(&self, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
+    #[inline(always)]
+    pub fn private(&mut self, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
         let page = self.translate(gfn, memory)?;
         let allowed = access == Access::Read || page.rights.writable();
         (page.kind == PageKind::Private && allowed).then_some(page.mfn)

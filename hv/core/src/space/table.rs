@@ -47,11 +47,25 @@ impl TableBudget {
 #[must_use = "nothing is mapped yet"]
 pub(super) struct Place(Hpa);
 
-/// A page table tree.
+/// A last-level table that was used lately: a key of the pages it is for, and where it is.
+#[derive(Clone, Copy, Debug)]
+struct Leaf {
+    key: u64,
+    table: Mfn,
+}
+
+/// No page has this key.
+const NO_LEAF: Leaf = Leaf { key: u64::MAX, table: Mfn(0) };
+/// One for a domain's own memory, one for the grant window: the walks of one do not push the other out.
+const LEAVES: usize = 2;
+const LEAF_SHIFT: u32 = (xen_abi::native::GRANT_WINDOW >> 12).trailing_zeros();
+
+/// A page table tree. Tables are freed with the tree only, so what `leaves` remembers stays true.
 #[derive(Debug)]
 pub(super) struct RadixTable<F> {
     pub(super) format: F,
     pub(super) root: Mfn,
+    leaves: [Leaf; LEAVES],
 }
 
 /// The entry for `gfn` in a table of this level (0: the last).
@@ -68,7 +82,7 @@ impl<F: TableFormat> RadixTable<F> {
     /// [`MapError::NoMemory`].
     pub fn new<M: Machine>(env: &Env<'_, M>, format: F, budget: &mut TableBudget) -> Result<Self, MapError> {
         let root = budget.allocate(env)?;
-        Ok(Self { format, root })
+        Ok(Self { format, root, leaves: [NO_LEAF; LEAVES] })
     }
 
     /// Whether the table has a place for this page at all.
@@ -77,18 +91,61 @@ impl<F: TableFormat> RadixTable<F> {
         gfn.0 >> LEVEL_BITS.wrapping_mul(self.format.levels()) == 0
     }
 
+    /// The last-level table for a page, from memory or by a walk that remembers it.
+    #[inline(always)]
+    fn leaf(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Mfn> {
+        let key = gfn.0 >> LEVEL_BITS;
+        let remembered = self.leaves.get((gfn.0 >> LEAF_SHIFT) as usize % LEAVES);
+        match remembered.filter(|leaf| leaf.key == key) {
+            Some(leaf) => Some(leaf.table),
+            None => self.walk(gfn, memory),
+        }
+    }
+
+    #[inline(never)]
+    fn walk(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Mfn> {
+        if !self.covers(gfn) {
+            return None;
+        }
+        let mut table = self.root;
+        for level in (1..self.format.levels()).rev() {
+            let entry = memory.load_u64(entry_at(table, gfn, level));
+            if !present(entry) {
+                return None;
+            }
+            table = target(entry);
+        }
+        if let Some(leaf) = self.leaves.get_mut((gfn.0 >> LEAF_SHIFT) as usize % LEAVES) {
+            *leaf = Leaf { key: gfn.0 >> LEVEL_BITS, table };
+        }
+        Some(table)
+    }
+
     /// Makes the tables on the way to a vacant page. On failure some may have been made: they are empty, belong to the
     /// tree, and go with it.
     ///
     /// # Errors
     /// [`MapError`] but `Vacant`.
-    #[inline]
+    #[inline(always)]
     pub fn prepare<M: Machine>(
         &mut self,
         env: &Env<'_, M>,
         gfn: Gfn,
         budget: &mut TableBudget,
     ) -> Result<Place, MapError> {
+        let table = match self.leaf(gfn, env.machine) {
+            Some(table) => table,
+            None => self.grow(env, gfn, budget)?,
+        };
+        let at = entry_at(table, gfn, 0);
+        if present(env.machine.load_u64(at)) {
+            return Err(MapError::Occupied);
+        }
+        Ok(Place(at))
+    }
+
+    #[inline(never)]
+    fn grow<M: Machine>(&mut self, env: &Env<'_, M>, gfn: Gfn, budget: &mut TableBudget) -> Result<Mfn, MapError> {
         if !self.covers(gfn) {
             return Err(MapError::BadAddress);
         }
@@ -104,21 +161,17 @@ impl<F: TableFormat> RadixTable<F> {
                 next
             };
         }
-        let at = entry_at(table, gfn, 0);
-        if present(env.machine.load_u64(at)) {
-            return Err(MapError::Occupied);
-        }
-        Ok(Place(at))
+        Ok(table)
     }
 
     /// Maps a page at a place that [`Self::prepare`] gave.
-    #[inline]
+    #[inline(always)]
     pub fn set(&mut self, place: Place, page: Page, memory: &impl MachineMemory) {
         self.store(place.0, self.format.leaf(page), memory);
     }
 
     /// Unmaps a page and tells what was there.
-    #[inline]
+    #[inline(always)]
     pub fn clear(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
         let (at, page) = self.find(gfn, memory)?;
         self.store(at, 0, memory);
@@ -126,25 +179,14 @@ impl<F: TableFormat> RadixTable<F> {
     }
 
     /// What is mapped at a page.
-    #[inline]
-    pub fn get(&self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
+    #[inline(always)]
+    pub fn get(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
         self.find(gfn, memory).map(|(_, page)| page)
     }
 
-    #[inline]
-    fn find(&self, gfn: Gfn, memory: &impl MachineMemory) -> Option<(Hpa, Page)> {
-        if !self.covers(gfn) {
-            return None;
-        }
-        let mut table = self.root;
-        for level in (1..self.format.levels()).rev() {
-            let entry = memory.load_u64(entry_at(table, gfn, level));
-            if !present(entry) {
-                return None;
-            }
-            table = target(entry);
-        }
-        let at = entry_at(table, gfn, 0);
+    #[inline(always)]
+    fn find(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<(Hpa, Page)> {
+        let at = entry_at(self.leaf(gfn, memory)?, gfn, 0);
         let entry = memory.load_u64(at);
         present(entry).then(|| (at, self.format.page(entry)))
     }

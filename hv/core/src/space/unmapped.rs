@@ -19,7 +19,7 @@ pub struct Unmapped {
 
 impl Unmapped {
     /// Flushes this page.
-    #[inline]
+    #[inline(always)]
     pub fn flush(self, machine: &impl Machine) -> Flushed {
         machine.flush_page(self.domain, self.gfn, self.scope);
         Flushed(self.page)

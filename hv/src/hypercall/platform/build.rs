@@ -43,7 +43,7 @@ pub fn copy_in(caller: DomId, op: abi::CopyIn) -> Result<(), Errno> {
     }
     system().domains.with_pair(caller, domid(op.domid)?, |pair| match pair.both() {
         (source, Some(target)) if target.is_building() => {
-            Ok(target.space.fill_from(Gpa(op.gpa), &source.space, Gpa(op.source), op.bytes, &system().machine)?)
+            Ok(target.space.fill_from(Gpa(op.gpa), &mut source.space, Gpa(op.source), op.bytes, &system().machine)?)
         }
         // The caller runs, so it is not its own target.
         _ => Err(Errno::EPERM),
