@@ -104,14 +104,16 @@ impl MachineMemory for Bare {
 }
 
 impl Machine for Bare {
-    fn flush_page(&self, domain: DomId, page: Gfn, scope: FlushScope) {
-        // One CPU and no address space tags: what is not in the loaded space is in no TLB, and for another space's
-        // address this does nothing.
-        if let Ok(address) = VirtAddr::try_new(page.base().0) {
-            x86_64::instructions::tlb::flush(address);
+    #[inline]
+    fn flush_pages(&self, domain: DomId, pages: &[Gfn], scope: FlushScope) {
+        for page in pages {
+            // One CPU and no address space tags: what is not in the loaded space is in no TLB, and for another space's
+            // address this does nothing.
+            x86_64::instructions::tlb::flush(VirtAddr::new_truncate(page.base().0));
         }
         if scope == FlushScope::CpuAndIommu {
-            crate::iommu::flush(domain, Some(page));
+            // Several are cheaper with all others of the domain than one by one.
+            crate::iommu::flush(domain, if let [page] = pages { Some(*page) } else { None });
         }
     }
 

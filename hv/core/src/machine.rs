@@ -49,8 +49,8 @@ pub trait MachineMemory {
 
 /// Everything the logic asks of the machine.
 pub trait Machine: MachineMemory {
-    /// On return, no CPU and (if in scope) no IOMMU uses an old translation of this page of this domain.
-    fn flush_page(&self, domain: DomId, page: Gfn, scope: FlushScope);
+    /// On return, no CPU and (if in scope) no IOMMU uses an old translation of these pages of this domain.
+    fn flush_pages(&self, domain: DomId, pages: &[Gfn], scope: FlushScope);
     /// The same for all pages of the domain.
     fn flush_all(&self, domain: DomId, scope: FlushScope);
 }

@@ -19,6 +19,7 @@ use zerocopy::IntoBytes;
 
 use crate::domain::{self, Death, Life};
 use crate::grant::{self, Status};
+use crate::testing;
 use crate::ids::{DomId, Gfn, Gpa, GrantRef, Handle, Hpa, Mfn, PAGE_BYTES, Port};
 use crate::machine::MachineMemory;
 use crate::space::Rights;
@@ -202,7 +203,7 @@ impl Model {
         let flags = GNTMAP_HOST_MAP | if write { 0 } else { GNTMAP_READONLY };
         let op = GnttabMapGrantRef { host_addr, flags, gref, dom: grantor.0, ..GnttabMapGrantRef::default() };
         let armed = injection::armed();
-        let mapped = grant::map(&self.world.env(), mapper, &op);
+        let mapped = testing::map(&self.world.env(), mapper, &op);
         let struck = armed && !injection::armed();
         if struck && mapped == Err(Status::NoSpace) {
             return;
@@ -233,10 +234,10 @@ impl Model {
             2 => (GnttabUnmapGrantRef { dev_bus_addr: 1, ..good }, Err(Status::BadDevAddr)),
             _ => (good, Ok(())),
         };
-        assert_eq!(grant::unmap(&self.world.env(), mapping.mapper, &op), expected);
+        assert_eq!(testing::unmap(&self.world.env(), mapping.mapper, &op), expected);
         if expected.is_ok() {
             self.mappings.swap_remove(index);
-            assert_eq!(grant::unmap(&self.world.env(), mapping.mapper, &op), Err(Status::BadHandle), "twice");
+            assert_eq!(testing::unmap(&self.world.env(), mapping.mapper, &op), Err(Status::BadHandle), "twice");
         }
     }
 
@@ -248,7 +249,7 @@ impl Model {
         let dest = GnttabCopyPtr { target: OWN.0, domid: DomId::SELF.0, ..GnttabCopyPtr::default() };
         let op = GnttabCopy { source, dest, len: 64, flags: GNTCOPY_SOURCE_GREF, ..GnttabCopy::default() };
         // Whatever it answers, the checks that follow each step find what it left behind.
-        let _any = grant::copy(&self.world.env(), caller, &op);
+        let _any = testing::copy(&self.world.env(), caller, &op);
     }
 
     fn give_back(&mut self, owner: u16, page: u64) {
@@ -430,5 +431,5 @@ fn build_and_use(world: &World) -> Option<()> {
         dom: other.0,
         ..GnttabMapGrantRef::default()
     };
-    grant::map(&env, one, &op).ok().map(drop)
+    testing::map(&env, one, &op).ok().map(drop)
 }

@@ -14,7 +14,7 @@ use zerocopy::IntoBytes;
 
 use crate::domain::Death;
 use crate::events::{self, Binding};
-use crate::grant;
+use crate::testing;
 use crate::ids::{DomId, PAGE_BYTES, Port};
 use crate::machine::MachineMemory;
 use crate::testing::{OWN, World};
@@ -76,7 +76,7 @@ impl Shared {
             0 => {
                 let flags = GNTMAP_HOST_MAP | if random.below(2) == 0 { GNTMAP_READONLY } else { 0 };
                 let op = GnttabMapGrantRef { host_addr, flags, gref, dom: peer.0, ..GnttabMapGrantRef::default() };
-                if let Ok(mapped) = grant::map(&env, caller, &op) {
+                if let Ok(mapped) = testing::map(&env, caller, &op) {
                     self.handles.lock().unwrap().push((caller, host_addr, mapped.handle.0));
                 }
             }
@@ -93,13 +93,13 @@ impl Shared {
                 }
                 drop(handles);
                 let op = GnttabUnmapGrantRef { host_addr, handle, ..GnttabUnmapGrantRef::default() };
-                let _any = grant::unmap(&env, mapper, &op);
+                let _any = testing::unmap(&env, mapper, &op);
             }
             _ => {
                 let source = GnttabCopyPtr { target: u64::from(gref), domid: peer.0, ..GnttabCopyPtr::default() };
                 let dest = GnttabCopyPtr { target: OWN.0 + 1, domid: DomId::SELF.0, ..GnttabCopyPtr::default() };
                 let op = GnttabCopy { source, dest, len: 32, flags: GNTCOPY_SOURCE_GREF, ..GnttabCopy::default() };
-                let _any = grant::copy(&env, caller, &op);
+                let _any = testing::copy(&env, caller, &op);
             }
         }
     }

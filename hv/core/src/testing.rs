@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::vec::Vec;
 
+use xen_abi::grant_table::{GnttabCopy, GnttabMapGrantRef, GnttabUnmapGrantRef};
 use zerocopy::IntoBytes;
 
 use crate::authority::{SealedPolicy, crc32, table};
 use crate::domain::{self, Death, DomainTable, Env, Life};
 use crate::frames::{FrameTable, State};
-use crate::ids::{DomId, Gfn, Gpa, Hpa, Label, Mfn, PAGE_BYTES};
+use crate::grant::{self, Status};
+use crate::ids::{DomId, Gfn, Gpa, Handle, Hpa, Label, Mfn, PAGE_BYTES};
 use crate::machine::{FlushScope, Machine, MachineMemory};
 use crate::space::guest::Use;
 use crate::space::{AddressSpace, Fault, Progress, Rights, VtdFormat};
@@ -117,8 +119,8 @@ impl MachineMemory for TestMachine {
 }
 
 impl Machine for TestMachine {
-    fn flush_page(&self, domain: DomId, page: Gfn, _: FlushScope) {
-        self.cached().remove(&(domain, page));
+    fn flush_pages(&self, domain: DomId, pages: &[Gfn], _: FlushScope) {
+        self.cached().retain(|(cached, page), _| *cached != domain || !pages.contains(page));
     }
 
     fn flush_all(&self, domain: DomId, _: FlushScope) {
@@ -389,4 +391,49 @@ impl AddressSpace {
             Ok(())
         })
     }
+}
+
+/// A mapping that was made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mapped {
+    pub handle: Handle,
+    pub dev_bus_addr: u64,
+}
+
+fn status(number: i16) -> Result<(), Status> {
+    let all = [
+        Status::GeneralError,
+        Status::BadDomain,
+        Status::BadGntref,
+        Status::BadHandle,
+        Status::BadVirtAddr,
+        Status::BadDevAddr,
+        Status::PermissionDenied,
+        Status::BadPage,
+        Status::BadCopyArg,
+        Status::NoSpace,
+    ];
+    if number == 0 { Ok(()) } else { Err(*all.iter().find(|status| **status as i16 == number).unwrap()) }
+}
+
+/// `grant::map` of one.
+pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabMapGrantRef) -> Result<Mapped, Status> {
+    let mut ops = [*op];
+    grant::map(env, caller, &mut ops);
+    status(ops[0].status)?;
+    Ok(Mapped { handle: Handle(ops[0].handle), dev_bus_addr: ops[0].dev_bus_addr })
+}
+
+/// `grant::unmap` of one.
+pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabUnmapGrantRef) -> Result<(), Status> {
+    let mut ops = [*op];
+    grant::unmap(env, caller, &mut ops);
+    status(ops[0].status)
+}
+
+/// `grant::copy` of one.
+pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Result<(), Status> {
+    let mut ops = [*op];
+    grant::copy(env, caller, &mut ops);
+    status(ops[0].status)
 }

@@ -9,6 +9,8 @@ use xen_abi::{grant_table as abi, xen::HYPERVISOR_GRANT_TABLE_OP};
 
 /// Structures served before others get a chance.
 const SLICE: u64 = 32;
+/// Structures that are copied in, served and copied out together.
+const CHUNK: usize = 16;
 
 /// Mapping, unmapping and copying are the paths that matter; all else is apart.
 pub extern "C" fn server(command: u64, array: u64, count: u64, _: u64, _: u64) -> u64 {
@@ -22,50 +24,37 @@ pub extern "C" fn server(command: u64, array: u64, count: u64, _: u64, _: u64) -
 
 #[inline(never)]
 fn map(array: u64, count: u64) -> u64 {
-    batch(abi::GNTTABOP_MAP_GRANT_REF, array, count, |env, caller, op: &mut abi::GnttabMapGrantRef| {
-        match grant::map(env, caller, op) {
-            Ok(mapped) => {
-                op.status = abi::GNTST_OKAY;
-                (op.handle, op.dev_bus_addr) = (mapped.handle.0, mapped.dev_bus_addr);
-            }
-            Err(status) => {
-                op.status = status as i16;
-                (op.handle, op.dev_bus_addr) = (abi::INVALID_GRANT_HANDLE, 0);
-            }
-        }
-    })
+    batch(abi::GNTTABOP_MAP_GRANT_REF, array, count, grant::map)
 }
 
 #[inline(never)]
 fn unmap(array: u64, count: u64) -> u64 {
-    batch(abi::GNTTABOP_UNMAP_GRANT_REF, array, count, |env, caller, op: &mut abi::GnttabUnmapGrantRef| {
-        op.status = Status::of(&grant::unmap(env, caller, op));
-    })
+    batch(abi::GNTTABOP_UNMAP_GRANT_REF, array, count, grant::unmap)
 }
 
 #[inline(never)]
 fn copy(array: u64, count: u64) -> u64 {
-    batch(abi::GNTTABOP_COPY, array, count, |env, caller, op: &mut abi::GnttabCopy| {
-        op.status = Status::of(&grant::copy(env, caller, op));
-    })
+    batch(abi::GNTTABOP_COPY, array, count, grant::copy)
 }
 
 #[inline(never)]
 fn others(command: u64, array: u64, count: u64) -> u64 {
-    let array_of = |env: &Env<'static, Bare>, caller| match command {
+    match command {
         // The frames themselves are mapped by XENMAPSPACE_grant_table: a translated domain is told no machine frames.
-        abi::GNTTABOP_SETUP_TABLE => Some(batch(command, array, count, |_, _, op: &mut abi::GnttabSetupTable| {
-            op.status = Status::of(&grant::setup_table(env, caller, DomId(op.dom), op.nr_frames));
-        })),
-        abi::GNTTABOP_QUERY_SIZE => Some(batch(command, array, count, |_, _, op: &mut abi::GnttabQuerySize| {
-            let size = grant::query_size(env, caller, DomId(op.dom));
-            op.status = Status::of(&size);
-            (op.nr_frames, op.max_nr_frames) = size.unwrap_or((0, 0));
-        })),
-        _ => None,
-    };
-    let done = array_of(&system().env(), domain::current());
-    done.unwrap_or_else(|| super::answer(HYPERVISOR_GRANT_TABLE_OP, [command, array, count, 0, 0], version))
+        abi::GNTTABOP_SETUP_TABLE => batch(command, array, count, |env, caller, ops: &mut [abi::GnttabSetupTable]| {
+            for op in ops {
+                op.status = Status::of(&grant::setup_table(env, caller, DomId(op.dom), op.nr_frames));
+            }
+        }),
+        abi::GNTTABOP_QUERY_SIZE => batch(command, array, count, |env, caller, ops: &mut [abi::GnttabQuerySize]| {
+            for op in ops {
+                let size = grant::query_size(env, caller, DomId(op.dom));
+                op.status = Status::of(&size);
+                (op.nr_frames, op.max_nr_frames) = size.unwrap_or((0, 0));
+            }
+        }),
+        _ => super::answer(HYPERVISOR_GRANT_TABLE_OP, [command, array, count, 0, 0], version),
+    }
 }
 
 fn version(call: &Call) -> Outcome {
@@ -79,32 +68,33 @@ fn version(call: &Call) -> Outcome {
     }
 }
 
-/// Serves an array of structures, a slice a call. A structure that cannot be written back is not acted on.
+/// Serves an array of structures, a slice a call. Structures that cannot be written back are not acted on.
 #[inline(always)]
 fn batch<T: Structure>(
     command: u64,
     array: u64,
     count: u64,
-    mut serve: impl FnMut(&Env<'static, Bare>, DomId, &mut T),
+    serve: impl Fn(&Env<'static, Bare>, DomId, &mut [T]),
 ) -> u64 {
-    let mut slice = |first: u64| {
+    let slice = |first: u64| {
         let mut at = array.checked_add(first * size_of::<T>() as u64).ok_or(Errno::EFAULT)?;
-        let (env, caller) = (&system().env(), domain::current());
-        let length = SLICE.min(count - first);
-        for _ in 0..length {
-            user::check_writable(Gpa(at), size_of::<T>())?;
-            let place = &mut MaybeUninit::uninit();
-            let op = user::read_into(Gpa(at), place)?;
-            serve(env, caller, op);
-            user::write(Gpa(at), op)?;
-            // This one was below the end of all addresses; the next is looked at before it is used.
-            at += size_of::<T>() as u64;
+        let end = count.min(first + SLICE);
+        let mut done = first;
+        while done < end {
+            let length = CHUNK.min((end - done) as usize);
+            let place = &mut [const { MaybeUninit::<T>::uninit() }; CHUNK];
+            let ops = user::read_slice(Gpa(at), &mut place[..length])?;
+            serve(&system().env(), domain::current(), ops);
+            user::write_slice(Gpa(at), ops)?;
+            // This chunk was below the end of all addresses; the next is looked at before it is used.
+            at += size_of_val(ops) as u64;
+            done += length as u64;
         }
-        Ok(first + length)
+        Ok(end)
     };
     let arguments = [command, array, count, 0, 0];
     // What fits one slice is never interrupted.
-    match (if count > SLICE { first_of_slice(arguments) } else { Ok(0) }).and_then(&mut slice) {
+    match (if count > SLICE { first_of_slice(arguments) } else { Ok(0) }).and_then(slice) {
         Ok(done) if done == count => 0,
         Ok(done) => super::answer(HYPERVISOR_GRANT_TABLE_OP, arguments, |call| call.again(done as u32)),
         Err(error) => error.to_result() as u64,

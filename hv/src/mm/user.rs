@@ -132,6 +132,51 @@ unsafe fn copy_bytes(from: *const u8, to: *mut u8, bytes: usize) -> Result<(), F
     if fault == 0 { Ok(()) } else { Err(Fault) }
 }
 
+/// Copies structures in that will be copied out again: they must be writable before anything is done.
+#[inline(always)]
+pub fn read_slice<T: FromBytes + IntoBytes>(from: Gpa, places: &mut [MaybeUninit<T>]) -> Result<&mut [T], Fault> {
+    const { assert!(size_of::<T>().is_multiple_of(8)) }
+    let bytes = size_of_val(places);
+    check_writable(from, bytes)?;
+    // SAFETY: `places` is ours, `check_writable` knows the domain's side; where its bytes all arrived, any bytes are a `T`.
+    unsafe {
+        copy_run(from.0 as *const u8, places.as_mut_ptr().cast(), bytes)?;
+        Ok(places.assume_init_mut())
+    }
+}
+
+/// Copies structures out.
+#[inline(always)]
+pub fn write_slice<T: IntoBytes + Immutable>(to: Gpa, values: &[T]) -> Result<(), Fault> {
+    let to = within(to, size_of_val(values))?;
+    // SAFETY: `values` is borrowed and has no padding.
+    unsafe { copy_run(values.as_ptr().cast(), to as *mut u8, size_of_val(values)) }
+}
+
+/// Copies a multiple of 8 bytes.
+///
+/// # Safety
+/// As [`copy_words`].
+#[inline(always)]
+unsafe fn copy_run(from: *const u8, to: *mut u8, bytes: usize) -> Result<(), Fault> {
+    let fault: u64;
+    // SAFETY: as in `copy_words`. The direction flag is clear.
+    unsafe {
+        asm!(
+            "xor eax, eax",
+            "stac",
+            "2: rep movsq",
+            "3: clac",
+            ".pushsection .fixups, \"a\"",
+            ".quad 2b, 3b",
+            ".popsection",
+            inout("rcx") bytes / 8 => _, inout("rsi") from => _, inout("rdi") to => _, out("rax") fault,
+            options(nostack),
+        );
+    }
+    if fault == 0 { Ok(()) } else { Err(Fault) }
+}
+
 /// Copies bytes in. On a fault, `into` may be half filled and must not be used.
 pub fn read_bytes(from: Gpa, into: &mut [u8]) -> Result<(), Fault> {
     let from = within(from, into.len())?;

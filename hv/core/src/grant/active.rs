@@ -49,7 +49,7 @@ impl Active {
     }
 }
 
-/// A use of a grant: a mapping, or a copy in progress. Its page is pinned until [`end_use`].
+/// A use of a grant: a mapping, or a copy in progress. Its page is pinned until [`end_uses`].
 #[derive(Clone, Copy, Debug)]
 #[must_use = "the page stays pinned"]
 pub(super) struct Use {
@@ -61,16 +61,25 @@ pub(super) struct Use {
     pub mfn: Mfn,
 }
 
-/// Ends a use: the grantor, if it still exists, sees its entry unused; the pin goes. No domain may be locked.
+/// Ends uses: the grantors, if they still exist, see their entries unused; the pins go. No domain may be locked.
 #[inline(always)]
-pub(super) fn end_use<M: Machine>(env: &Env<'_, M>, grant: Use) {
-    let _nothing_to_unmark_when_gone = env.domains.with(grant.grantor, |grantor| {
-        if grantor.serial() == grant.serial {
-            grantor.unmark(env.machine, &grant);
+pub(super) fn end_uses<M: Machine>(env: &Env<'_, M>, uses: &[Use]) {
+    let mut rest = uses;
+    while let Some(grantor) = rest.first().map(|first| first.grantor) {
+        let others = rest.iter().position(|grant| grant.grantor != grantor).unwrap_or(rest.len());
+        let (same, later) = rest.split_at(others);
+        let _nothing_to_unmark_when_gone = env.domains.with(grantor, |domain| {
+            let serial = domain.serial();
+            for grant in same.iter().filter(|grant| grant.serial == serial) {
+                domain.unmark(env.machine, grant);
+            }
+        });
+        for grant in same {
+            let unpinned = env.frames.unpin(grant.mfn);
+            debug_assert!(unpinned.is_ok(), "a grant in use had no pin");
         }
-    });
-    let unpinned = env.frames.unpin(grant.mfn);
-    debug_assert!(unpinned.is_ok(), "a grant in use had no pin");
+        rest = later;
+    }
 }
 
 impl Domain {
@@ -98,8 +107,7 @@ impl Domain {
         let gfn = (words >> 32) as u32;
         let page = self.space.private(Gfn(u64::from(gfn)), access, env.machine).ok_or(Status::BadPage)?;
         let mfn = u32::try_from(page.0).map_err(|_| Status::BadPage)?;
-        pin(env, page, slot)?;
-        mark(env, entry, words as u32, user, access, page)?;
+        pin_and_mark(env, page, slot, (entry, words as u32), user, access)?;
         let (readers, writers) = match access {
             Access::Read => (1, 0),
             Access::Write => (0, 1),
@@ -130,9 +138,10 @@ impl Domain {
         }
         let count = active.count(access);
         let more = count.checked_add(1).ok_or(Status::NoSpace)?;
-        pin(env, mfn, slot)?;
         if first_writer {
-            mark(env, entry, env.machine.load_u32(entry), user, access, mfn)?;
+            pin_and_mark(env, mfn, slot, (entry, env.machine.load_u32(entry)), user, access)?;
+        } else {
+            pin(env, mfn, slot)?;
         }
         *count = more;
         Ok(Use { grantor, serial, gref, access, mfn })
@@ -170,40 +179,60 @@ fn pin<M: Machine>(env: &Env<'_, M>, mfn: Mfn, owner: Slot) -> Result<(), Status
     })
 }
 
+/// Both or none. `word` is the entry's place and first word, as it was read last.
+#[inline(always)]
+fn pin_and_mark<M: Machine>(
+    env: &Env<'_, M>,
+    mfn: Mfn,
+    owner: Slot,
+    (entry, word): (Hpa, u32),
+    user: DomId,
+    access: Access,
+) -> Result<(), Status> {
+    pin(env, mfn, owner)?;
+    mark(env.machine, entry, word, user, access).inspect_err(|_| {
+        let unpinned = env.frames.unpin(mfn);
+        debug_assert!(unpinned.is_ok(), "pinned a moment ago");
+    })
+}
+
 /// Whether an entry's first word (flags below, domain above) grants this access to this domain.
 #[inline(always)]
-fn judge(word: u32, user: DomId, access: Access) -> Result<(), Status> {
+pub(super) fn judge(word: u32, user: DomId, access: Access) -> Result<(), Status> {
     let (flags, domid) = (word as u16, (word >> 16) as u16);
     let plain = flags & (GTF_TYPE_MASK | GTF_SUB_PAGE) == GTF_PERMIT_ACCESS;
     let writable = flags & GTF_READONLY == 0 || access == Access::Read;
     if plain && writable && domid == user.0 { Ok(()) } else { Err(Status::GeneralError) }
 }
 
-/// Marks an entry as being read or written, if it grants that at this very moment; else the page is unpinned again.
-/// `word` is its first word as it was read last.
+/// Marks an entry as being read or written, if it grants that at this very moment. `word` is its first word as it was
+/// read last.
+///
+/// # Errors
+/// [`Status::GeneralError`]; it is not marked.
 #[inline(always)]
-fn mark<M: Machine>(
-    env: &Env<'_, M>,
+pub(super) fn mark(
+    memory: &impl MachineMemory,
     entry: Hpa,
     mut word: u32,
     user: DomId,
     access: Access,
-    pinned: Mfn,
 ) -> Result<(), Status> {
-    let marks = match access {
-        Access::Read => GTF_READING,
-        Access::Write => GTF_READING | GTF_WRITING,
-    };
     for _ in 0..MARK_TRIES {
-        if judge(word, user, access).is_err() {
-            break;
-        }
-        match env.machine.compare_exchange_u32(entry, word, word | u32::from(marks)) {
+        judge(word, user, access)?;
+        match memory.compare_exchange_u32(entry, word, word | u32::from(marks(access))) {
             Ok(_) => return Ok(()),
             Err(found) => word = found,
         }
     }
-    let unpinned = env.frames.unpin(pinned);
-    debug_assert!(unpinned.is_ok(), "pinned a moment ago");
     Err(Status::GeneralError)
+}
+
+/// The flags of an entry that is in use.
+#[inline(always)]
+pub(super) const fn marks(access: Access) -> u16 {
+    match access {
+        Access::Read => GTF_READING,
+        Access::Write => GTF_READING | GTF_WRITING,
+    }
 }

@@ -1,13 +1,14 @@
 //! `GNTTABOP_copy`: within one page of each side, by reference or, for the caller's own pages, by frame number.
 //!
-//! A granted page is found and pinned under its own domain's lock, so that never more than one domain is locked, and
-//! copied by its pin; an own page is found and copied under the caller's lock.
+//! The usual copy, between an own page and a granted one that is not in use, locks both domains and needs no pin. In all
+//! other cases a granted page is found and pinned under its own domain's lock, so that never more than one domain is
+//! locked, and copied by its pin; an own page is found and copied under the caller's lock.
 
 use xen_abi::grant_table::{GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GnttabCopy, GnttabCopyPtr};
 
-use super::active::{Use, end_use};
+use super::active::{Use, end_uses, judge, mark, marks};
 use super::{Access, Status};
-use crate::domain::Env;
+use crate::domain::{Env, Pair};
 use crate::ids::{DomId, Gfn, GrantRef, Mfn, PAGE_BYTES};
 use crate::machine::Machine;
 
@@ -19,12 +20,19 @@ enum Side {
     Own(Gfn),
 }
 
-/// Does one copy for the caller. `op` is the guest's structure, copied in once.
+/// Copies for the caller. `ops` are the guest's structures, copied in once; their statuses are set.
+pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabCopy]) {
+    for op in ops {
+        op.status = Status::of(&copy_one(env, caller, op));
+    }
+}
+
+/// Does one copy.
 ///
 /// # Errors
 /// [`Status`]; nothing was copied.
 #[inline(always)]
-pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Result<(), Status> {
+fn copy_one<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Result<(), Status> {
     if op.flags & !(GNTCOPY_SOURCE_GREF | GNTCOPY_DEST_GREF) != 0 {
         return Err(Status::GeneralError);
     }
@@ -32,6 +40,62 @@ pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Res
     if !fits(&op.source) || !fits(&op.dest) {
         return Err(Status::BadCopyArg);
     }
+    let (granted, own, access) = match op.flags {
+        GNTCOPY_SOURCE_GREF => (&op.source, &op.dest, Access::Read),
+        GNTCOPY_DEST_GREF => (&op.dest, &op.source, Access::Write),
+        _ => return copy_by_pins(env, caller, op),
+    };
+    if DomId(own.domid).or_self(caller) != caller {
+        // It is refused there, unless something else is wrong first.
+        return copy_by_pins(env, caller, op);
+    }
+    let owner = DomId(granted.domid).or_self(caller);
+    let done = env.domains.with_pair(caller, owner, |pair| copy_between(env, pair, op, granted, own, access))??;
+    // An entry that is in use has a snapshot, which counts.
+    done.map_or_else(|| copy_by_pins(env, caller, op), Ok)
+}
+
+/// Copies between an own page and one behind an entry that nobody uses. Both domains are locked until it is done, so
+/// both pages stay what they are; the entry is marked, so that its owner sees that it is in use. `None`: it is in use.
+#[inline(always)]
+fn copy_between<M: Machine>(
+    env: &Env<'_, M>,
+    pair: &mut Pair<'_>,
+    op: &GnttabCopy,
+    granted: &GnttabCopyPtr,
+    own: &GnttabCopyPtr,
+    access: Access,
+) -> Result<Option<()>, Status> {
+    if pair.remote().is_dying() {
+        return Err(Status::BadDomain);
+    }
+    if !env.policy.may_share(pair.local().label(), pair.remote().label()) {
+        return Err(Status::PermissionDenied);
+    }
+    let user = pair.local().id();
+    // The reference is the low half of a union with a frame number.
+    let gref = GrantRef(granted.target as u32);
+    let grantor = pair.remote();
+    let (entry, active) = grantor.grants.entry_and_active(gref).ok_or(Status::BadGntref)?;
+    if active.in_use() {
+        return Ok(None);
+    }
+    let words = env.machine.load_u64(entry);
+    judge(words as u32, user, access)?;
+    let far = grantor.space.private(Gfn(words >> 32), access, env.machine).ok_or(Status::BadPage)?;
+    let own_access = if access == Access::Read { Access::Write } else { Access::Read };
+    let near = pair.local().space.private(Gfn(own.target), own_access, env.machine).ok_or(Status::BadPage)?;
+    mark(env.machine, entry, words as u32, user, access)?;
+    let (far, near) = (far.at(u64::from(granted.offset)), near.at(u64::from(own.offset)));
+    let (from, to) = if access == Access::Read { (far, near) } else { (near, far) };
+    env.machine.copy(from, to, usize::from(op.len));
+    env.machine.fetch_and_u16(entry, !marks(access));
+    Ok(Some(()))
+}
+
+/// Any copy, by pinning what is granted.
+#[inline(never)]
+fn copy_by_pins<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Result<(), Status> {
     let source = open(env, caller, &op.source, op.flags & GNTCOPY_SOURCE_GREF, Access::Read)?;
     let dest = open(env, caller, &op.dest, op.flags & GNTCOPY_DEST_GREF, Access::Write);
     let copied = dest.and_then(|dest| {
@@ -93,6 +157,6 @@ fn run<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy, source: &Si
 #[inline(always)]
 fn close<M: Machine>(env: &Env<'_, M>, side: Side) {
     if let Side::Granted(grant) = side {
-        end_use(env, grant);
+        end_uses(env, &[grant]);
     }
 }

@@ -5,38 +5,50 @@
 //! `application_map`, `contains_pte`) are refused.
 
 use xen_abi::grant_table::{
-    GNTMAP_DEVICE_MAP, GNTMAP_GUEST_AVAIL_MASK, GNTMAP_HOST_MAP, GNTMAP_READONLY, GnttabMapGrantRef,
+    GNTMAP_DEVICE_MAP, GNTMAP_GUEST_AVAIL_MASK, GNTMAP_HOST_MAP, GNTMAP_READONLY, GnttabMapGrantRef, INVALID_GRANT_HANDLE,
 };
 use xen_abi::native::{GRANT_WINDOW, GRANT_WINDOW_END};
 
 use super::tracking::Mapping;
 use super::{Access, Status};
 use crate::domain::{Domain, Env, Pair};
-use crate::ids::{DomId, Gfn, Gpa, GrantRef, Handle};
+use crate::ids::{DomId, Gfn, Gpa, GrantRef};
 use crate::machine::{FlushScope, Machine};
 use crate::space::{Page, PageKind, Rights};
 
-/// A mapping that was made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mapped {
-    /// To unmap it by.
-    pub handle: Handle,
-    /// Where the caller's devices see it; 0 when it was not mapped for them.
-    pub dev_bus_addr: u64,
+/// Maps grants for the caller. `ops` are the guest's structures, copied in once; their outputs are set.
+pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGrantRef]) {
+    let mut rest = ops;
+    while let Some(dom) = rest.first().map(|first| first.dom) {
+        let others = rest.iter().position(|op| op.dom != dom).unwrap_or(rest.len());
+        let (same, later) = rest.split_at_mut(others);
+        let grantor = DomId(dom).or_self(caller);
+        let found = env.domains.with_pair(caller, grantor, |pair| {
+            for op in same.iter_mut() {
+                let mapped = map_one(env, pair, op);
+                op.status = Status::of(&mapped);
+                (op.handle, op.dev_bus_addr) = mapped.unwrap_or(NOTHING);
+            }
+        });
+        if let Err(error) = found {
+            for op in same {
+                op.status = Status::from(error) as i16;
+                (op.handle, op.dev_bus_addr) = NOTHING;
+            }
+        }
+        rest = later;
+    }
 }
 
-/// Maps one grant for the caller. `op` is the guest's structure, copied in once; its outputs are ignored.
+/// Handle and device address of what was not mapped.
+const NOTHING: (u32, u64) = (INVALID_GRANT_HANDLE, 0);
+
+/// Maps one: its handle, and where the caller's devices see it, 0 when it was not mapped for them.
 ///
 /// # Errors
 /// [`Status`]; nothing changed.
 #[inline(always)]
-pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabMapGrantRef) -> Result<Mapped, Status> {
-    let grantor = DomId(op.dom).or_self(caller);
-    env.domains.with_pair(caller, grantor, |pair| map_between(env, pair, op))?
-}
-
-#[inline(always)]
-fn map_between<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<Mapped, Status> {
+fn map_one<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<(u32, u64), Status> {
     // The caller too: another CPU may have ended it while it was on its way here.
     if pair.remote().is_dying() || pair.local().is_dying() {
         return Err(Status::BadDomain);
@@ -60,7 +72,7 @@ fn map_between<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMap
     mapper.space.commit(prepared, Page { mfn: grant.mfn, rights, kind: PageKind::Foreign }, env.machine);
     mapper.grants.tracking.fill(handle, Mapping { grant, gfn });
     let for_devices = op.flags & GNTMAP_DEVICE_MAP != 0;
-    Ok(Mapped { handle, dev_bus_addr: if for_devices { gfn.base().0 } else { 0 } })
+    Ok((handle.0, if for_devices { gfn.base().0 } else { 0 }))
 }
 
 /// Judges the flags: `host_map` is needed, `device_map` is for domains with an IOMMU space, nothing else is known.

@@ -20,7 +20,7 @@ mod unmap;
 pub use crate::space::Access;
 pub use copy::copy;
 pub use info::{Info, info};
-pub use map::{Mapped, map};
+pub use map::map;
 pub use status::Status;
 pub use table::{GrantTable, query_size, seed, set_version, setup_table};
 pub use unmap::{unmap, unmap_slice};

@@ -16,7 +16,7 @@ use crate::frames::State;
 use crate::ids::{DomId, Gfn, Gpa, GrantRef, Handle, Hpa, Mfn, PAGE_BYTES};
 use crate::machine::MachineMemory;
 use crate::space::{PageKind, Progress, Rights};
-use crate::testing::{OWN, TableBuilder, World, link};
+use crate::testing::{Mapped, OWN, TableBuilder, World, copy, link, map, unmap};
 
 const GRANTED: u16 = abi::GTF_PERMIT_ACCESS;
 const HOST: u32 = GNTMAP_HOST_MAP;
@@ -282,14 +282,16 @@ fn g10_the_mapper_cannot_reach_the_page_when_the_grantor_sees_it_unused() {
     let gfn = Gpa(GRANT_WINDOW).gfn();
     it.world.machine.touch(it.driver, gfn, it.page(0));
     let env = it.world.env();
-    let begun = it.with(it.driver, |domain| unmap::begin(&env, domain, &unmap_op(0, handle)));
-    let (mapping, unmapped) = begun.unwrap();
+    let (mut run, mut uses) = (crate::space::UnmappedRun::new(it.driver), heapless::Vec::new());
+    let mut ops = [unmap_op(0, handle)];
+    it.with(it.driver, |domain| super::unmap::begin(&env, domain, &mut ops, &mut run, &mut uses));
+    assert_eq!((ops[0].status, uses.len()), (abi::GNTST_OKAY, 1));
     assert_ne!(it.marks(1), 0, "not flushed yet");
     assert_eq!(it.unmap(&unmap_op(0, handle)), Err(Status::BadHandle), "by another CPU meanwhile");
-    let flushed = unmapped.flush(&it.world.machine);
+    let flushed = run.flush(&it.world.machine);
     assert!(!it.world.machine.cached().contains_key(&(it.driver, gfn)));
     assert_eq!(it.pins(0), 1);
-    unmap::finish(&env, mapping, flushed);
+    super::unmap::finish(&env, &uses, flushed);
     it.nothing_is_mapped();
 }
 
@@ -565,8 +567,8 @@ fn g18_an_entry_that_never_holds_still_is_given_up() {
         }
     }
     impl crate::machine::Machine for Restless<'_> {
-        fn flush_page(&self, domain: DomId, page: Gfn, scope: crate::machine::FlushScope) {
-            crate::machine::Machine::flush_page(&self.0.machine, domain, page, scope);
+        fn flush_pages(&self, domain: DomId, pages: &[Gfn], scope: crate::machine::FlushScope) {
+            crate::machine::Machine::flush_pages(&self.0.machine, domain, pages, scope);
         }
         fn flush_all(&self, domain: DomId, scope: crate::machine::FlushScope) {
             crate::machine::Machine::flush_all(&self.0.machine, domain, scope);

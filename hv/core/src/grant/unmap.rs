@@ -6,32 +6,50 @@
 use xen_abi::grant_table::GnttabUnmapGrantRef;
 
 use super::Status;
-use super::active::end_use;
+use super::active::{Use, end_uses};
 use super::tracking::Mapping;
 use crate::domain::{Domain, Env};
 use crate::error::Errno;
 use crate::ids::{DomId, Gpa, Handle};
 use crate::machine::Machine;
-use crate::space::{Flushed, Progress, Unmapped};
+use crate::space::{FlushedRun, Progress, RUN_MAX, UnmappedRun};
 
-/// Undoes one mapping of the caller. `op` is the guest's structure, copied in once.
-///
-/// # Errors
-/// [`Status`]; nothing changed.
-#[inline(always)]
-pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabUnmapGrantRef) -> Result<(), Status> {
-    let (mapping, unmapped) = env.domains.with(caller, |mapper| begin(env, mapper, op))??;
-    finish(env, mapping, unmapped.flush(env.machine));
-    Ok(())
+/// What has to be ended when a run is flushed.
+type Uses = heapless::Vec<Use, RUN_MAX>;
+
+/// Undoes mappings of the caller. `ops` are the guest's structures, copied in once; their statuses are set.
+pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabUnmapGrantRef]) {
+    for ops in ops.chunks_mut(RUN_MAX) {
+        let (mut run, mut uses) = (UnmappedRun::new(caller), Uses::new());
+        if let Err(error) = env.domains.with(caller, |mapper| begin(env, mapper, ops, &mut run, &mut uses)) {
+            ops.iter_mut().for_each(|op| op.status = Status::from(error) as i16);
+        }
+        finish(env, &uses, run.flush(env.machine));
+    }
 }
 
-/// First half: the handle is void and the page unmapped; the grantor still sees it in use.
+/// First half: the handles are void and the pages unmapped; the grantors still see them in use.
 #[inline(always)]
 pub(super) fn begin<M: Machine>(
     env: &Env<'_, M>,
     mapper: &mut Domain,
-    op: &GnttabUnmapGrantRef,
-) -> Result<(Mapping, Unmapped), Status> {
+    ops: &mut [GnttabUnmapGrantRef],
+    run: &mut UnmappedRun,
+    uses: &mut Uses,
+) {
+    for op in ops {
+        let taken = check(mapper, op).and_then(|(handle, mapping)| take(env, mapper, handle, mapping, run));
+        op.status = Status::of(&taken);
+        if let Ok(grant) = taken {
+            // A run takes as many.
+            let _never_full = uses.push(grant);
+        }
+    }
+}
+
+/// The mapping that a request is about.
+#[inline(always)]
+fn check(mapper: &mut Domain, op: &GnttabUnmapGrantRef) -> Result<(Handle, Mapping), Status> {
     let handle = Handle(op.handle);
     let mapping = mapper.grants.tracking.get(handle).ok_or(Status::BadHandle)?;
     if mapping.gfn.base() != Gpa(op.host_addr) {
@@ -40,7 +58,7 @@ pub(super) fn begin<M: Machine>(
     if op.dev_bus_addr != 0 && op.dev_bus_addr != op.host_addr {
         return Err(Status::BadDevAddr);
     }
-    take(env, mapper, handle, mapping)
+    Ok((handle, mapping))
 }
 
 #[inline(always)]
@@ -49,18 +67,18 @@ fn take<M: Machine>(
     mapper: &mut Domain,
     handle: Handle,
     mapping: Mapping,
-) -> Result<(Mapping, Unmapped), Status> {
+    run: &mut UnmappedRun,
+) -> Result<Use, Status> {
     // The page is there: nothing but this function takes a foreign page out of a space.
-    let unmapped = mapper.space.unmap(mapping.gfn, env.machine)?;
+    mapper.space.unmap_in(run, mapping.gfn, env.machine)?;
     mapper.grants.tracking.free(handle);
-    Ok((mapping, unmapped))
+    Ok(mapping.grant)
 }
 
-/// Second half: nobody can reach the page any more, and the use ends. No domain may be locked.
+/// Second half: nobody can reach the pages any more, and the uses end. No domain may be locked.
 #[inline(always)]
-pub(super) fn finish<M: Machine>(env: &Env<'_, M>, mapping: Mapping, flushed: Flushed) {
-    debug_assert_eq!(flushed.into_page().mfn, mapping.grant.mfn, "another page was at the mapping's place");
-    end_use(env, mapping.grant);
+pub(super) fn finish<M: Machine>(env: &Env<'_, M>, uses: &Uses, _: FlushedRun) {
+    end_uses(env, uses);
 }
 
 /// Undoes mappings of a dying domain, looking at up to `entries` of its handles from `*next` on.
@@ -68,19 +86,25 @@ pub(super) fn finish<M: Machine>(env: &Env<'_, M>, mapping: Mapping, flushed: Fl
 /// # Errors
 /// `ESRCH`: no such domain.
 pub fn unmap_slice<M: Machine>(env: &Env<'_, M>, dom: DomId, next: &mut u32, entries: u32) -> Result<Progress, Errno> {
-    for _ in 0..entries {
-        let index = *next;
-        let taken = env.domains.with(dom, |mapper| {
-            let found = mapper.grants.tracking.at(index);
-            let taken = found.and_then(|(handle, mapping)| take(env, mapper, handle, mapping).ok());
-            (index < mapper.grants.tracking.len()).then_some(taken)
+    let end = next.saturating_add(entries);
+    while *next < end {
+        let (mut run, mut uses) = (UnmappedRun::new(dom), Uses::new());
+        let more = env.domains.with(dom, |mapper| {
+            let stop = end.min(mapper.grants.tracking.len());
+            while *next < stop && !uses.is_full() {
+                if let Some((handle, mapping)) = mapper.grants.tracking.at(*next)
+                    && let Ok(grant) = take(env, mapper, handle, mapping, &mut run)
+                {
+                    let _never_full = uses.push(grant);
+                }
+                *next = next.wrapping_add(1);
+            }
+            *next < mapper.grants.tracking.len()
         })?;
-        match taken {
-            None => return Ok(Progress::Done),
-            Some(None) => {}
-            Some(Some((mapping, unmapped))) => finish(env, mapping, unmapped.flush(env.machine)),
+        finish(env, &uses, run.flush(env.machine));
+        if !more {
+            return Ok(Progress::Done);
         }
-        *next = index.wrapping_add(1);
     }
     Ok(Progress::More)
 }

@@ -1,6 +1,6 @@
 //! Page table formats: how an entry says where and what.
 
-use super::{Page, PageKind, Rights};
+use super::{Access, Page, PageKind, Rights};
 use crate::ids::Mfn;
 
 /// The entries of a radix table of 512-entry levels and 4 KiB pages.
@@ -19,6 +19,12 @@ pub(super) trait TableFormat: Copy {
     fn table(self, table: Mfn) -> u64;
     /// What a leaf entry that is [`present`] shows.
     fn page(self, entry: u64) -> Page;
+    /// Whether a leaf entry shows memory of the domain's own that it may use so. (One comparison, where it can be.)
+    #[inline(always)]
+    fn is_private(self, entry: u64, access: Access) -> bool {
+        let page = self.page(entry);
+        present(entry) && page.kind == PageKind::Private && (access == Access::Read || page.rights.writable())
+    }
 }
 
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -48,9 +54,20 @@ const USER: u64 = 1 << 2;
 /// PCD and PWT: PAT entry 3, uncached in the power-on PAT and in `hv`'s.
 const UNCACHED: u64 = 1 << 3 | 1 << 4;
 const KIND_SHIFT: u32 = 9;
+/// All of the kind's bits; none is set for [`PageKind::Private`].
+const KIND_MASK: u64 = 7 << KIND_SHIFT;
 const NO_EXECUTE: u64 = 1 << 63;
 
 impl TableFormat for NativeFormat {
+    #[inline(always)]
+    fn is_private(self, entry: u64, access: Access) -> bool {
+        let (mask, wanted) = match access {
+            Access::Read => (KIND_MASK | PRESENT, PRESENT),
+            Access::Write => (KIND_MASK | PRESENT | WRITABLE, PRESENT | WRITABLE),
+        };
+        entry & mask == wanted
+    }
+
     #[inline]
     fn leaf(self, page: Page) -> u64 {
         let rights = match page.rights {
@@ -74,7 +91,7 @@ impl TableFormat for NativeFormat {
             (false, true) => Rights::Read,
             (false, false) => Rights::ReadExecute,
         };
-        let kind = match (entry >> KIND_SHIFT) & 7 {
+        let kind = match (entry & KIND_MASK) >> KIND_SHIFT {
             0 => PageKind::Private,
             1 => PageKind::Foreign,
             2 => PageKind::Device,

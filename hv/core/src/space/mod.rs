@@ -14,7 +14,7 @@ mod unmapped;
 pub use format::VtdFormat;
 pub use guest::Fault;
 pub use teardown::{Progress, Teardown};
-pub use unmapped::{Flushed, Unmapped};
+pub use unmapped::{Flushed, FlushedRun, RUN_MAX, Unmapped, UnmappedRun};
 
 use crate::domain::Env;
 use crate::frames::FrameTable;
@@ -233,6 +233,24 @@ impl AddressSpace {
         Ok(Unmapped { domain: self.domain, gfn, page, scope: self.scope() })
     }
 
+    /// Ends a mapping as part of a run of pages that are flushed together.
+    ///
+    /// # Errors
+    /// [`MapError::Vacant`]; [`MapError::BadAddress`]: the run is another domain's. [`MapError::NoMemory`]: it is full.
+    #[inline(always)]
+    pub fn unmap_in(&mut self, run: &mut UnmappedRun, gfn: Gfn, memory: &impl MachineMemory) -> Result<(), MapError> {
+        if run.domain != self.domain {
+            return Err(MapError::BadAddress);
+        }
+        run.pages.push(gfn).map_err(|_| MapError::NoMemory)?;
+        run.scope = self.scope();
+        self.cpu.clear(gfn, memory).ok_or(MapError::Vacant)?;
+        if let Some(iommu) = &mut self.iommu {
+            let _device_pages_have_none = iommu.clear(gfn, memory);
+        }
+        Ok(())
+    }
+
     /// What is mapped at a page.
     #[inline(always)]
     pub fn translate(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
@@ -242,9 +260,7 @@ impl AddressSpace {
     /// The frame of a page of the domain's own memory, if its rights include this access.
     #[inline(always)]
     pub fn private(&mut self, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
-        let page = self.translate(gfn, memory)?;
-        let allowed = access == Access::Read || page.rights.writable();
-        (page.kind == PageKind::Private && allowed).then_some(page.mfn)
+        if gfn >= GFN_LIMIT { None } else { self.cpu.private(gfn, access, memory) }
     }
 }
 

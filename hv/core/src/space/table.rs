@@ -2,7 +2,7 @@
 
 use super::format::TableFormat;
 use super::format::{present, target};
-use super::{MapError, Page};
+use super::{Access, MapError, Page};
 use crate::domain::Env;
 use crate::frames::{FrameTable, Purpose};
 use crate::ids::{Gfn, Hpa, Mfn, Slot};
@@ -182,6 +182,13 @@ impl<F: TableFormat> RadixTable<F> {
     #[inline(always)]
     pub fn get(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
         self.find(gfn, memory).map(|(_, page)| page)
+    }
+
+    /// The frame of a page of the domain's own memory, if its rights include this access.
+    #[inline(always)]
+    pub fn private(&mut self, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
+        let entry = memory.load_u64(entry_at(self.leaf(gfn, memory)?, gfn, 0));
+        self.format.is_private(entry, access).then_some(target(entry))
     }
 
     #[inline(always)]

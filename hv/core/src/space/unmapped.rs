@@ -21,8 +21,42 @@ impl Unmapped {
     /// Flushes this page.
     #[inline(always)]
     pub fn flush(self, machine: &impl Machine) -> Flushed {
-        machine.flush_page(self.domain, self.gfn, self.scope);
+        machine.flush_pages(self.domain, &[self.gfn], self.scope);
         Flushed(self.page)
+    }
+}
+
+/// Pages of a run at most.
+pub const RUN_MAX: usize = 16;
+
+/// Several pages of one space whose entries are gone and whose translations may still be cached.
+#[derive(Debug)]
+#[must_use = "the translation caches still hold these pages"]
+pub struct UnmappedRun {
+    pub(super) domain: DomId,
+    pub(super) scope: FlushScope,
+    pub(super) pages: heapless::Vec<Gfn, RUN_MAX>,
+}
+
+/// That the pages of a run can no longer be reached.
+#[derive(Debug)]
+#[must_use = "the frames have still to be unpinned"]
+pub struct FlushedRun(());
+
+impl UnmappedRun {
+    /// No pages of this domain yet.
+    #[inline(always)]
+    pub const fn new(domain: DomId) -> Self {
+        Self { domain, scope: FlushScope::Cpu, pages: heapless::Vec::new() }
+    }
+
+    /// Flushes them all.
+    #[inline(always)]
+    pub fn flush(self, machine: &impl Machine) -> FlushedRun {
+        if !self.pages.is_empty() {
+            machine.flush_pages(self.domain, &self.pages, self.scope);
+        }
+        FlushedRun(())
     }
 }
 
