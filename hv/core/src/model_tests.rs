@@ -19,10 +19,10 @@ use zerocopy::IntoBytes;
 
 use crate::domain::{self, Death, Life};
 use crate::grant::{self, Status};
-use crate::testing;
 use crate::ids::{DomId, Gfn, Gpa, GrantRef, Handle, Hpa, Mfn, PAGE_BYTES, Port};
 use crate::machine::MachineMemory;
 use crate::space::Rights;
+use crate::testing;
 use crate::testing::injection;
 use crate::testing::{OWN, OWN_PAGES, World, no_devices};
 use crate::{events, ids};

@@ -14,9 +14,9 @@ use zerocopy::IntoBytes;
 
 use crate::domain::Death;
 use crate::events::{self, Binding};
-use crate::testing;
 use crate::ids::{DomId, PAGE_BYTES, Port};
 use crate::machine::MachineMemory;
+use crate::testing;
 use crate::testing::{OWN, World};
 use crate::{domain, space};
 

@@ -76,25 +76,28 @@ fn batch<T: Structure>(
     count: u64,
     serve: impl Fn(&Env<'static, Bare>, DomId, &mut [T]),
 ) -> u64 {
-    let slice = |first: u64| {
-        let mut at = array.checked_add(first * size_of::<T>() as u64).ok_or(Errno::EFAULT)?;
-        let end = count.min(first + SLICE);
-        let mut done = first;
-        while done < end {
-            let length = CHUNK.min((end - done) as usize);
-            let place = &mut [const { MaybeUninit::<T>::uninit() }; CHUNK];
-            let ops = user::read_slice(Gpa(at), &mut place[..length])?;
-            serve(&system().env(), domain::current(), ops);
-            user::write_slice(Gpa(at), ops)?;
-            // This chunk was below the end of all addresses; the next is looked at before it is used.
-            at += size_of_val(ops) as u64;
-            done += length as u64;
-        }
-        Ok(end)
+    let chunk = |at: u64, length: usize| {
+        let place = &mut [const { MaybeUninit::<T>::uninit() }; CHUNK];
+        let ops = user::read_slice(Gpa(at), place.get_mut(..length).unwrap_or_default())?;
+        serve(&system().env(), domain::current(), ops);
+        user::write_slice(Gpa(at), ops).map_err(Errno::from)
     };
     let arguments = [command, array, count, 0, 0];
     // What fits one slice is never interrupted.
-    match (if count > SLICE { first_of_slice(arguments) } else { Ok(0) }).and_then(slice) {
+    let first = if count > SLICE { first_of_slice(arguments) } else { Ok(0) };
+    let served = first.and_then(|first| {
+        let mut at = array.checked_add(first * size_of::<T>() as u64).ok_or(Errno::EFAULT)?;
+        let (mut done, end) = (first, count.min(first + SLICE));
+        while done < end {
+            let length = CHUNK.min((end - done) as usize);
+            chunk(at, length)?;
+            // This chunk was below the end of all addresses; the next is looked at before it is used.
+            at += (length * size_of::<T>()) as u64;
+            done += length as u64;
+        }
+        Ok(end)
+    });
+    match served {
         Ok(done) if done == count => 0,
         Ok(done) => super::answer(HYPERVISOR_GRANT_TABLE_OP, arguments, |call| call.again(done as u32)),
         Err(error) => error.to_result() as u64,

@@ -44,6 +44,15 @@ pub struct Env<'a, M> {
     pub policy: &'a SealedPolicy,
 }
 
+impl<M> Env<'_, M> {
+    /// The same again, for a path that is rarely taken: what it is lent need not be in memory on the others.
+    #[inline(always)]
+    pub(crate) const fn copied(&self) -> Env<'_, M> {
+        let Self { machine, frames, domains, policy } = *self;
+        Env { machine, frames, domains, policy }
+    }
+}
+
 /// Where a domain is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Life {

@@ -98,10 +98,10 @@ impl Domain {
         let (grantor, serial, slot) = (self.id(), self.serial(), self.slot());
         let (entry, active) = self.grants.entry_and_active(gref).ok_or(Status::BadGntref)?;
         if active.in_use() {
-            return self.acquire_more(env, user, gref, access);
+            return self.acquire_more(&env.copied(), user, gref, access);
         }
         // Flags and domain in the low half, the frame number in the high one. The entry is judged here, so that a bad
-        // entry is not taken for a bad page, and again when it is marked.
+        // entry is not taken for a bad page; when it is marked it must still be the same.
         let words = env.machine.load_u64(entry);
         judge(words as u32, user, access)?;
         let gfn = (words >> 32) as u32;
@@ -139,7 +139,9 @@ impl Domain {
         let count = active.count(access);
         let more = count.checked_add(1).ok_or(Status::NoSpace)?;
         if first_writer {
-            pin_and_mark(env, mfn, slot, (entry, env.machine.load_u32(entry)), user, access)?;
+            let word = env.machine.load_u32(entry);
+            judge(word, user, access)?;
+            pin_and_mark(env, mfn, slot, (entry, word), user, access)?;
         } else {
             pin(env, mfn, slot)?;
         }
@@ -179,7 +181,7 @@ fn pin<M: Machine>(env: &Env<'_, M>, mfn: Mfn, owner: Slot) -> Result<(), Status
     })
 }
 
-/// Both or none. `word` is the entry's place and first word, as it was read last.
+/// Both or none. `word` is the entry's place and first word, as it was read and judged last.
 #[inline(always)]
 fn pin_and_mark<M: Machine>(
     env: &Env<'_, M>,
@@ -206,7 +208,7 @@ pub(super) fn judge(word: u32, user: DomId, access: Access) -> Result<(), Status
 }
 
 /// Marks an entry as being read or written, if it grants that at this very moment. `word` is its first word as it was
-/// read last.
+/// read and judged last.
 ///
 /// # Errors
 /// [`Status::GeneralError`]; it is not marked.
@@ -219,11 +221,11 @@ pub(super) fn mark(
     access: Access,
 ) -> Result<(), Status> {
     for _ in 0..MARK_TRIES {
-        judge(word, user, access)?;
         match memory.compare_exchange_u32(entry, word, word | u32::from(marks(access))) {
             Ok(_) => return Ok(()),
             Err(found) => word = found,
         }
+        judge(word, user, access)?;
     }
     Err(Status::GeneralError)
 }

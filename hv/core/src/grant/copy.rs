@@ -43,16 +43,16 @@ fn copy_one<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Res
     let (granted, own, access) = match op.flags {
         GNTCOPY_SOURCE_GREF => (&op.source, &op.dest, Access::Read),
         GNTCOPY_DEST_GREF => (&op.dest, &op.source, Access::Write),
-        _ => return copy_by_pins(env, caller, op),
+        _ => return copy_by_pins(&env.copied(), caller, op),
     };
     if DomId(own.domid).or_self(caller) != caller {
         // It is refused there, unless something else is wrong first.
-        return copy_by_pins(env, caller, op);
+        return copy_by_pins(&env.copied(), caller, op);
     }
     let owner = DomId(granted.domid).or_self(caller);
     let done = env.domains.with_pair(caller, owner, |pair| copy_between(env, pair, op, granted, own, access))??;
     // An entry that is in use has a snapshot, which counts.
-    done.map_or_else(|| copy_by_pins(env, caller, op), Ok)
+    done.map_or_else(|| copy_by_pins(&env.copied(), caller, op), Ok)
 }
 
 /// Copies between an own page and one behind an entry that nobody uses. Both domains are locked until it is done, so

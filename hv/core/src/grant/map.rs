@@ -5,7 +5,8 @@
 //! `application_map`, `contains_pte`) are refused.
 
 use xen_abi::grant_table::{
-    GNTMAP_DEVICE_MAP, GNTMAP_GUEST_AVAIL_MASK, GNTMAP_HOST_MAP, GNTMAP_READONLY, GnttabMapGrantRef, INVALID_GRANT_HANDLE,
+    GNTMAP_DEVICE_MAP, GNTMAP_GUEST_AVAIL_MASK, GNTMAP_HOST_MAP, GNTMAP_READONLY, GnttabMapGrantRef,
+    INVALID_GRANT_HANDLE,
 };
 use xen_abi::native::{GRANT_WINDOW, GRANT_WINDOW_END};
 

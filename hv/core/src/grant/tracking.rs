@@ -108,17 +108,13 @@ impl Tracking {
     /// Adds a mapping, under the handle that [`Self::next_handle`] gave.
     #[inline(always)]
     pub fn fill(&mut self, handle: Handle, mapping: Mapping) {
-        let Mapping { grant, gfn } = mapping;
-        if let Some(entry) = self.entry(handle)
-            && entry.access.is_none()
-        {
-            let (next, generation) = (entry.next, entry.generation);
-            let Use { grantor, serial, gref, access, mfn } = grant;
-            let mfn = mfn.0 as u32;
-            *entry = Entry { gfn, mfn, serial, gref, next: END, grantor, generation, access: Some(access) };
-            self.first_free = next;
-            self.in_use = self.in_use.wrapping_add(1);
-        }
+        let Mapping { grant: Use { grantor, serial, gref, access, mfn }, gfn } = mapping;
+        let Some(entry) = self.entries.get_mut((handle.0 & INDEX_MASK) as usize) else { return };
+        debug_assert!(entry.access.is_none() && handle.0 & INDEX_MASK == self.first_free, "not the next handle");
+        self.first_free = entry.next;
+        self.in_use = self.in_use.wrapping_add(1);
+        let (generation, mfn) = (entry.generation, mfn.0 as u32);
+        *entry = Entry { gfn, mfn, serial, gref, next: END, grantor, generation, access: Some(access) };
     }
 
     /// The mapping of a handle.

@@ -135,7 +135,7 @@ impl<F: TableFormat> RadixTable<F> {
     ) -> Result<Place, MapError> {
         let table = match self.leaf(gfn, env.machine) {
             Some(table) => table,
-            None => self.grow(env, gfn, budget)?,
+            None => self.grow(&env.copied(), gfn, budget)?,
         };
         let at = entry_at(table, gfn, 0);
         if present(env.machine.load_u64(at)) {
