@@ -118,6 +118,7 @@ pub fn mask_all_but(ports: &[Port]) {
 
 /// Takes a port's event, if there is one: `true`, and it is cleared. Without waiting; `sched::block` behind it waits
 /// for the next event of any unmasked port.
+#[inline]
 pub fn take(port: Port) -> bool {
     shared_info::clear_upcall_pending();
     shared_info::bits().take(port.0)

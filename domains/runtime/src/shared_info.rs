@@ -30,11 +30,13 @@ pub(crate) fn init() {
     page().u8_at(offset::UPCALL_MASK).store(0, Ordering::Relaxed);
 }
 
+#[inline]
 fn page() -> Shared<'static> {
     // SAFETY: mapped by `init` before anything else runs, for ever; accessed through this type only.
     unsafe { Shared::new(SHARED_INFO as *mut u8, PAGE) }
 }
 
+#[inline]
 fn words(offset: usize) -> &'static [AtomicU64; WORDS] {
     let first = page().part(offset, WORDS * 8).u64_at(0) as *const AtomicU64;
     // SAFETY: `part` checked that 64 words from here lie in the page, which stays mapped; atomics are sound on memory
@@ -43,11 +45,13 @@ fn words(offset: usize) -> &'static [AtomicU64; WORDS] {
 }
 
 /// The event bits.
+#[inline]
 pub(crate) fn bits() -> EventBits<'static> {
     EventBits { pending: words(offset::PENDING), mask: words(offset::MASK), selector: page().u64_at(offset::SELECTOR) }
 }
 
 /// Clears the flag by which the hypervisor says that something became pending. Before looking at the bits.
+#[inline]
 pub(crate) fn clear_upcall_pending() {
     page().u8_at(offset::UPCALL_PENDING).store(0, SeqCst);
 }

@@ -6,7 +6,7 @@ use super::descriptors::Descriptors;
 use crate::mm::{MapError, map_stack};
 use crate::traps::Frame;
 use alloc::boxed::Box;
-use hv_core::ids::{DomId, Slot};
+use hv_core::ids::DomId;
 use hv_core::sched::{RunQueue, Timers};
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{GsBase, KernelGsBase};
@@ -34,8 +34,8 @@ pub struct PerCpu {
     pub idle: u32,
     /// The domain that runs, or whose trap is being handled; [`NOBODY`] while the CPU idles.
     pub current: DomId,
-    /// Whose page tables are loaded; `None`: the hypervisor's own.
-    pub loaded: Option<Slot>,
+    /// Whose page tables are loaded; [`NOBODY`]: the hypervisor's own.
+    pub loaded: DomId,
     /// Hypercalls of the current domain that its account does not have yet.
     pub hypercalls: u64,
     /// The hypercall that is to be made again, with its arguments, when `attention` says so.
@@ -67,7 +67,7 @@ impl PerCpu {
             attention: 1,
             idle: 0,
             current: NOBODY,
-            loaded: None,
+            loaded: NOBODY,
             hypercalls: 0,
             restart: (0, [0; 5]),
             idle_ticks: 0,

@@ -163,7 +163,7 @@ fn reprogram(cpu: &mut PerCpu, wanted: u64) {
 pub extern "C" fn reschedule() -> *mut Frame {
     let chores = CHORES.load(Ordering::Relaxed);
     let frame = percpu::with(|cpu| match core::mem::take(&mut cpu.attention) {
-        SWITCH if !chores => Some(load(cpu, cpu.queue.current())),
+        SWITCH if !chores => cpu.queue.current().map(|next| load(cpu, next)),
         DECIDE if !chores => choose(cpu),
         attention => {
             cpu.attention = attention;
@@ -233,8 +233,8 @@ fn load(cpu: &mut PerCpu, next: VcpuKey) -> *mut Frame {
         leave(cpu);
         cpu.current = domain;
         cpu.set_frame(vcpus::frame(slot));
-        if cpu.loaded != Some(slot) {
-            cpu.loaded = Some(slot);
+        if cpu.loaded != domain {
+            cpu.loaded = domain;
             mm::load_root(PhysAddr::new_truncate(vcpus::root(slot).0));
             vcpus::load_ports(slot, cpu.descriptors);
         }
@@ -292,9 +292,9 @@ pub fn dismiss(slot: Slot) {
         if cpu.current == vcpus::domain(slot) {
             leave(cpu);
         }
-        if cpu.loaded == Some(slot) {
+        if cpu.loaded == vcpus::domain(slot) {
             mm::load_root(mm::hypervisor_root());
-            cpu.loaded = None;
+            cpu.loaded = NOBODY;
         }
     });
 }

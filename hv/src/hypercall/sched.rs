@@ -20,8 +20,8 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
             domain::yield_now();
             0
         }
-        abi::SCHEDOP_BLOCK => result(block(domain::current())),
-        SCHEDOP_SEND_AND_BLOCK => result(send_and_block(domain::current(), Port(structure as u32))),
+        abi::SCHEDOP_BLOCK => block(),
+        SCHEDOP_SEND_AND_BLOCK => send_and_block(Port(structure as u32)),
         _ => others(command, structure),
     }
 }
@@ -35,28 +35,34 @@ fn others(command: u64, structure: u64) -> u64 {
     })
 }
 
-#[inline]
-fn block(caller: DomId) -> Result<(), Errno> {
+#[inline(never)]
+fn block() -> u64 {
+    let (system, caller) = (system(), domain::current());
     rearm(caller);
-    let system = system();
-    if system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine))? {
-        domain::current_waits();
+    match system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine)) {
+        Ok(true) => domain::current_waits(),
+        Ok(false) => {}
+        Err(error) => return result(Err(error)),
     }
-    Ok(())
+    0
 }
 
 /// An event for the peer, and nothing to do until it answers.
-#[inline]
-fn send_and_block(caller: DomId, port: Port) -> Result<(), Errno> {
+#[inline(never)]
+fn send_and_block(port: Port) -> u64 {
+    let caller = domain::current();
     rearm(caller);
-    let sent = events::send_and_block(&system().env(), caller, port)?;
+    let sent = match events::send_and_block(&system().env(), caller, port) {
+        Ok(sent) => sent,
+        Err(error) => return result(Err(error)),
+    };
     match sent.wake {
         Some(woken) if sent.waits => domain::hand_over(woken),
         Some(woken) => domain::wake(woken),
         None if sent.waits => domain::current_waits(),
         None => {}
     }
-    Ok(())
+    0
 }
 
 fn poll(call: &Call) -> Outcome {

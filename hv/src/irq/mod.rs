@@ -18,7 +18,7 @@ use crate::acpi::Facts;
 use crate::iommu::{self, InterruptEntry};
 use crate::pci;
 use crate::system::system;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hv_core::error::Errno;
 use hv_core::events::PIRQS_MAX;
 use hv_core::ids::{DomId, Label, Pirq};
@@ -77,6 +77,7 @@ struct Irqs {
 
 static IRQS: Mutex<Irqs> = Mutex::new(Irqs { by_vector: [const { None }; VECTORS], lines: Lines::NONE, cpu: 0 });
 /// Vectors whose gate is not open although they are bound: what [`rearm`] has to look at.
+static ANY_WAITING: AtomicBool = AtomicBool::new(false);
 static WAITING: [AtomicU64; VECTORS.div_ceil(64)] = [const { AtomicU64::new(0) }; VECTORS.div_ceil(64)];
 
 /// Masks all lines and takes the IOMMU's fault interrupt. After `iommu::init`; `cpu` is the APIC id of the CPU that
@@ -108,6 +109,7 @@ pub fn handle(vector: u8) -> Option<(DomId, Pirq)> {
     }
     if irq.bound && !level {
         WAITING[index / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
+        ANY_WAITING.store(true, Ordering::Relaxed);
     }
     irq.bound.then_some((irq.domain, irq.pirq))
 }
@@ -115,7 +117,7 @@ pub fn handle(vector: u8) -> Option<(DomId, Pirq)> {
 /// Whether [`rearm`] may have something to do.
 #[inline]
 pub fn any_waiting() -> bool {
-    WAITING.iter().any(|word| word.load(Ordering::Relaxed) != 0)
+    ANY_WAITING.load(Ordering::Relaxed)
 }
 
 /// The domain has come back for more (it blocks or polls): sources that waited for that may fire again. `raise` is
@@ -137,6 +139,8 @@ pub fn rearm(domain: DomId, mut raise: impl FnMut(Pirq)) {
             }
         }
     }
+    let any = WAITING.iter().any(|word| word.load(Ordering::Relaxed) != 0);
+    ANY_WAITING.store(any, Ordering::Relaxed);
 }
 
 impl Irq {

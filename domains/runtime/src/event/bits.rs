@@ -25,6 +25,7 @@ pub struct EventBits<'a> {
 }
 
 impl<'a> EventBits<'a> {
+    #[inline]
     fn word_and_bit(port: u32) -> (usize, u64) {
         assert!(port < PORTS, "port {port} is beyond the 2-level ABI");
         ((port / 64) as usize, 1 << (port % 64))
@@ -66,6 +67,7 @@ impl<'a> EventBits<'a> {
     }
 
     /// Clears the port's pending bit and says whether it was set.
+    #[inline]
     pub fn take(self, port: u32) -> bool {
         let (word, bit) = Self::word_and_bit(port);
         self.pending[word].fetch_and(!bit, SeqCst) & bit != 0

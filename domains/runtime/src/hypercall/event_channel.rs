@@ -50,6 +50,7 @@ pub fn close(port: Port) -> Result<()> {
 }
 
 /// Sends an event.
+#[inline]
 pub fn send(port: Port) -> Result<()> {
     op(abi::EVTCHNOP_SEND, &mut abi::EvtchnSend { port: port.0 }).map(drop)
 }

@@ -27,9 +27,12 @@ pub enum Wait {
 impl Wait {
     /// Whether a port that became pending ends the wait.
     pub(crate) fn ends(self, port: Port, unmasked: bool) -> bool {
+        // By far the most frequent.
+        if self == Wait::Blocked {
+            return unmasked;
+        }
         match self {
-            Wait::No | Wait::Timeout => false,
-            Wait::Blocked => unmasked,
+            Wait::No | Wait::Timeout | Wait::Blocked => false,
             Wait::Polling(polled) => polled == port,
             Wait::PollingSeveral => true,
         }

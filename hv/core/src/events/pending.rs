@@ -51,7 +51,8 @@ impl SharedInfoPage {
     /// Where a vCPU's `VcpuInfo` is (the time part too).
     #[inline]
     pub fn vcpu_info(&self, vcpu: VcpuId) -> Hpa {
-        self.vcpu_info.get(usize::from(vcpu.0)).copied().unwrap_or(self.base)
+        // A vCPU that there is: the remainder changes nothing.
+        self.vcpu_info.get(usize::from(vcpu.0) % VCPUS_MAX).copied().unwrap_or(self.base)
     }
 
     /// Moves a vCPU's part to `place`, a frame that the caller has pinned, with its contents. All words are marked as

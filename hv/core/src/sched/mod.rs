@@ -11,40 +11,53 @@ mod timers;
 pub use queue::{Preempt, RunQueue, SLICE_US};
 pub use timers::{Alarm, Expired, TimerKind, Timers, singleshot};
 
+use core::num::NonZero;
+
 use crate::domain::VCPUS_MAX;
 use crate::ids::{SLOTS, Slot, VcpuId};
 
 /// vCPUs that there can be.
 pub const VCPU_KEYS: usize = SLOTS * VCPUS_MAX;
 
-/// A vCPU among all of the machine.
+/// A vCPU among all of the machine. (Never zero, so that having none costs no room.)
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct VcpuKey(u16);
+pub struct VcpuKey(NonZero<u16>);
+
+const _: () = assert!(VCPU_KEYS < 1 << 14 && VCPU_KEYS.is_power_of_two());
 
 impl VcpuKey {
     /// The vCPU of the domain in a slot.
-    #[inline]
+    #[inline(always)]
     pub const fn new(slot: Slot, vcpu: VcpuId) -> Self {
-        let slot = slot.0 as usize % SLOTS;
         let vcpu = vcpu.0 as usize % VCPUS_MAX;
-        Self((slot * VCPUS_MAX + vcpu) as u16)
+        Self::of_index(slot.0 as usize * VCPUS_MAX + vcpu)
     }
 
     /// Its domain's slot.
-    #[inline]
+    #[inline(always)]
     pub const fn slot(self) -> Slot {
-        Slot((self.0 as usize / VCPUS_MAX) as u8)
+        Slot((self.index() / VCPUS_MAX) as u8)
     }
 
     /// Its number in the domain.
-    #[inline]
+    #[inline(always)]
     pub const fn vcpu(self) -> VcpuId {
-        VcpuId((self.0 as usize % VCPUS_MAX) as u8)
+        VcpuId((self.index() % VCPUS_MAX) as u8)
     }
 
-    #[inline]
+    /// Below [`VCPU_KEYS`], for certain.
+    #[inline(always)]
     const fn index(self) -> usize {
-        self.0 as usize
+        self.0.get() as usize % VCPU_KEYS
+    }
+
+    #[inline(always)]
+    const fn of_index(index: usize) -> Self {
+        let tag = 1 << 14;
+        match NonZero::new((index % VCPU_KEYS) as u16 | tag) {
+            Some(key) => Self(key),
+            None => Self(NonZero::<u16>::MIN),
+        }
     }
 }
 

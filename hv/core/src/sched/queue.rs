@@ -76,7 +76,7 @@ impl Entity {
     #[inline]
     fn in_virtual(&self, ticks: u64) -> u64 {
         let product = u128::from(ticks).wrapping_mul(u128::from(self.rate));
-        ((product >> RATE_BITS) as u64).saturating_add(1)
+        ((product >> RATE_BITS) as u64).wrapping_add(1)
     }
 }
 
@@ -86,9 +86,8 @@ pub struct RunQueue {
     entities: [Entity; VCPU_KEYS],
     queued: IndexedHeap<VCPU_KEYS>,
     parked: IndexedHeap<VCPU_KEYS>,
-    /// The vCPU that was picked last, [`NOBODY`] if none; it may be asleep by now, and is charged for all time until
-    /// the next pick.
-    current: u16,
+    /// The vCPU that was picked last; it may be asleep by now, and is charged for all time until the next pick.
+    current: Option<VcpuKey>,
     /// When the current vCPU was picked.
     picked: u64,
     /// Since when it has run without being charged.
@@ -101,9 +100,6 @@ pub struct RunQueue {
     period: u64,
 }
 
-/// No vCPU has this number, so that looking it up finds none.
-const NOBODY: u16 = u16::MAX;
-
 impl RunQueue {
     /// No vCPUs. [`Self::set_clock`] follows.
     pub const fn new() -> Self {
@@ -111,7 +107,7 @@ impl RunQueue {
             entities: [ABSENT; VCPU_KEYS],
             queued: IndexedHeap::new(),
             parked: IndexedHeap::new(),
-            current: NOBODY,
+            current: None,
             picked: 0,
             since: 0,
             floor: 0,
@@ -129,7 +125,7 @@ impl RunQueue {
 
     #[inline]
     fn current_entity(&mut self) -> Option<&mut Entity> {
-        self.entities.get_mut(usize::from(self.current))
+        self.entities.get_mut(self.current?.index())
     }
 
     /// Makes a vCPU known, asleep. `weight` 1 to 65535; `cap_percent` of the CPU, 0 for none.
@@ -146,9 +142,9 @@ impl RunQueue {
     /// Forgets a vCPU, in whatever state; answers how long it ran, all told.
     pub fn remove(&mut self, key: VcpuKey, now: u64) -> u64 {
         self.sleep(key);
-        if self.current == key.0 {
+        if self.current == Some(key) {
             self.charge(now);
-            self.current = NOBODY;
+            self.current = None;
         }
         self.entities.get_mut(key.index()).map_or(0, |entity| core::mem::replace(entity, ABSENT).ran)
     }
@@ -161,8 +157,8 @@ impl RunQueue {
 
     /// The vCPU that was picked last.
     #[inline]
-    pub const fn current(&self) -> VcpuKey {
-        VcpuKey(self.current)
+    pub const fn current(&self) -> Option<VcpuKey> {
+        self.current
     }
 
     /// Ticks that a vCPU has run, up to the last charge.
@@ -181,7 +177,7 @@ impl RunQueue {
         }
         entity.virtual_time = entity.virtual_time.max(floor.saturating_sub(entity.credit));
         let virtual_time = entity.virtual_time;
-        if self.current == key.0 {
+        if self.current == Some(key) {
             // It has just gone to sleep, and goes on.
             entity.state = State::Running;
             return Preempt::Yes;
@@ -200,29 +196,26 @@ impl RunQueue {
         }
     }
 
-    /// The current vCPU waits, and one that waited runs in its place, if that is what [`Self::wake`], [`Self::sleep`]
-    /// and [`Self::pick`] would come to: nobody else has a better claim. `false`: nothing is done.
+    /// The current vCPU waits, and one that waited runs in its place, where that is what [`Self::wake`], [`Self::sleep`]
+    /// and [`Self::pick`] would come to at once: nobody else is runnable. `false`: nothing is done.
     #[inline]
     pub fn hand_over(&mut self, key: VcpuKey, now: u64) -> bool {
-        self.charge_much(now);
-        let best_other = self.queued.peek().map_or(u64::MAX, |(_, first)| first);
-        let floor = self.floor;
         let Some(next) = self.entities.get(key.index()) else { return false };
-        let virtual_time = next.virtual_time.max(floor.saturating_sub(next.credit));
-        let fair = next.state == State::Asleep && next.cap == 0 && virtual_time <= best_other;
-        if !fair || self.current == key.0 || !self.parked.is_empty() {
+        let alone = self.queued.is_empty() && self.parked.is_empty() && self.current != Some(key);
+        if next.state != State::Asleep || next.cap != 0 || !alone {
             return false;
         }
         self.charge(now);
-        if let Some(entity) = self.current_entity() {
-            entity.state = State::Asleep;
+        if let Some(current) = self.current_entity() {
+            current.state = State::Asleep;
         }
-        if let Some(next) = self.entities.get_mut(key.index()) {
-            next.virtual_time = virtual_time;
+        let floor = self.floor;
+        self.current = Some(key);
+        self.picked = now;
+        if let Some(next) = self.current_entity() {
+            next.virtual_time = next.virtual_time.max(floor.saturating_sub(next.credit));
             next.state = State::Running;
         }
-        self.current = key.0;
-        self.picked = now;
         true
     }
 
@@ -284,9 +277,10 @@ impl RunQueue {
             return;
         }
         self.since = now;
-        let Some(entity) = self.entities.get_mut(usize::from(self.current)) else { return };
+        let Some(entity) = self.current.and_then(|current| self.entities.get_mut(current.index())) else { return };
         entity.ran = entity.ran.wrapping_add(ran);
-        let virtual_time = entity.virtual_time.saturating_add(entity.in_virtual(ran));
+        // Both are below 2^62, by the rebase.
+        let virtual_time = entity.virtual_time.wrapping_add(entity.in_virtual(ran));
         entity.virtual_time = virtual_time;
         if entity.cap != 0 {
             entity.budget = entity.budget.saturating_sub(ran);
@@ -320,7 +314,7 @@ impl RunQueue {
             entity.virtual_time = entity.virtual_time.max(self.floor);
             entity.state = State::Queued;
             let virtual_time = entity.virtual_time;
-            if !self.is_parked(VcpuKey(item as u16), now) {
+            if !self.is_parked(VcpuKey::of_index(item), now) {
                 self.queued.insert(item, virtual_time);
             }
         }
@@ -334,29 +328,24 @@ impl RunQueue {
         if !self.parked.is_empty() {
             self.release_parked(now);
         }
-        let item = match self.line_up(now) {
-            Some((item, virtual_time)) => self.queued.exchange(item, virtual_time),
-            None => self.queued.pop().map_or(usize::from(NOBODY), |(item, _)| item),
+        let best = match self.line_up(now) {
+            Some((item, virtual_time)) => Some(self.queued.exchange(item, virtual_time)),
+            None => self.queued.pop().map(|(item, _)| item),
         };
-        self.current = item as u16;
+        self.current = best.map(VcpuKey::of_index);
         self.picked = now;
-        let entity = self.entities.get_mut(item)?;
-        entity.state = State::Running;
-        Some(VcpuKey(item as u16))
+        self.current_entity()?.state = State::Running;
+        self.current
     }
 
     /// What to queue the current vCPU by, if it is to be queued.
     #[inline]
     fn line_up(&mut self, now: u64) -> Option<(usize, u64)> {
-        let current = self.current;
+        let current = self.current?;
         let entity = self.current_entity().filter(|entity| entity.state == State::Running)?;
         entity.state = State::Queued;
         let (cap, virtual_time) = (entity.cap, entity.virtual_time);
-        if cap != 0 && self.is_parked(VcpuKey(current), now) {
-            None
-        } else {
-            Some((usize::from(current), virtual_time))
-        }
+        if cap != 0 && self.is_parked(current, now) { None } else { Some((current.index(), virtual_time)) }
     }
 
     /// When [`Self::pick`] is due at the latest, as things are now; `u64::MAX`: never, by this queue. A wake may bring
@@ -364,7 +353,7 @@ impl RunQueue {
     #[inline]
     pub fn until(&self) -> u64 {
         let unpark = self.parked.peek().map_or(u64::MAX, |(_, until)| until);
-        let Some(entity) = self.entities.get(usize::from(self.current)) else { return unpark };
+        let Some(entity) = self.current.and_then(|current| self.entities.get(current.index())) else { return unpark };
         let slice = if self.queued.is_empty() { u64::MAX } else { self.picked.wrapping_add(self.slice) };
         let budget = if entity.cap == 0 { u64::MAX } else { self.since.saturating_add(entity.budget) };
         slice.min(budget).min(unpark)

@@ -86,6 +86,6 @@ impl Timers {
         let (item, _) = self.heap.peek().filter(|&(_, deadline)| deadline <= now)?;
         self.heap.remove(item);
         let kind = if item.is_multiple_of(KINDS) { TimerKind::Singleshot } else { TimerKind::Poll };
-        Some(Expired { vcpu: VcpuKey((item / KINDS) as u16), kind })
+        Some(Expired { vcpu: VcpuKey::of_index(item / KINDS), kind })
     }
 }
