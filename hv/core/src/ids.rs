@@ -124,16 +124,6 @@ impl Bdf {
     pub const fn bus(self) -> u8 {
         (self.0 >> 8) as u8
     }
-
-    /// Device number on its bus, below 32.
-    pub const fn device(self) -> u8 {
-        (self.0 >> 3) as u8 & 0x1f
-    }
-
-    /// Function number, below 8.
-    pub const fn function(self) -> u8 {
-        self.0 as u8 & 7
-    }
 }
 
 #[cfg(test)]

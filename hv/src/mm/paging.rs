@@ -131,8 +131,8 @@ pub fn load_root(root: PhysAddr) {
     unsafe { Cr3::write(PhysFrame::containing_address(root), Cr3Flags::empty()) }
 }
 
-/// Maps device registers or firmware tables, for good. Answers where the first byte appears.
-fn map_window(start: PhysAddr, bytes: u64, flags: Flags) -> Result<VirtAddr, MapError> {
+/// Maps device registers for good, read-write, uncached. Answers where the first byte appears.
+pub fn map_device(start: PhysAddr, bytes: u64) -> Result<VirtAddr, MapError> {
     let end = start.as_u64().checked_add(bytes).ok_or(MapError::BadRange)?;
     if bytes == 0 {
         return Err(MapError::BadRange);
@@ -146,18 +146,8 @@ fn map_window(start: PhysAddr, bytes: u64, flags: Flags) -> Result<VirtAddr, Map
         return Err(MapError::OutOfTables);
     }
     tables.next_device = base + length + PAGE;
-    tables.map_range(base, PhysAddr::new(first), length, flags)?;
+    tables.map_range(base, PhysAddr::new(first), length, DATA | Flags::NO_CACHE | Flags::WRITE_THROUGH)?;
     Ok(base + (start.as_u64() - first))
-}
-
-/// Maps device registers: read-write, uncached.
-pub fn map_device(start: PhysAddr, bytes: u64) -> Result<VirtAddr, MapError> {
-    map_window(start, bytes, DATA | Flags::NO_CACHE | Flags::WRITE_THROUGH)
-}
-
-/// Maps firmware tables: read-only, cached.
-pub fn map_firmware(start: PhysAddr, bytes: u64) -> Result<VirtAddr, MapError> {
-    map_window(start, bytes, READ_ONLY)
 }
 
 /// Maps `pages` fresh frames as a stack that stays; answers its top. The page on either side is unmapped: an overflow is

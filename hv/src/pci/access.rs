@@ -1,11 +1,11 @@
 //! What domains see of PCI: the policy domain the list of functions, a driver domain its own devices.
 
-use super::{Function, Owner, SILENCED, State, find, functions, mastering};
+use super::{Function, Owner, SILENCED, State, denied, find, functions};
 use core::sync::atomic::Ordering;
 use hv_core::error::Errno;
 use hv_core::ids::DomId;
 use hv_core::pci::Bdf;
-use hv_core::pci::bar::{BARS, BarKind};
+use hv_core::pci::bar::BARS;
 use hv_core::pci::config::{Field, Verdict, judge_write};
 use xen_abi::platform::{
     BAR_HAS_MSIX, BAR_MEMORY, Bar, ConfigAccess, DeviceDescribe, DeviceInfo, LABEL_NONE, OWNER_HYPERVISOR,
@@ -42,9 +42,8 @@ pub fn describe(domain: DomId, index: u32) -> Result<DeviceDescribe, Errno> {
     let mut bars = [Bar::default(); BARS];
     for ((bar, gpa), out) in function.bars.iter().zip(function.addresses).zip(&mut bars) {
         let Some(bar) = bar else { continue };
-        let memory = if bar.kind == BarKind::Memory { BAR_MEMORY } else { 0 };
-        let holds_msix = bar.pages().is_some_and(|pages| function.holes().iter().any(|hole| hole.overlaps(pages)));
-        let flags = memory | if holds_msix { BAR_HAS_MSIX } else { 0 };
+        let holds_msix = function.holes().iter().any(|hole| hole.overlaps(bar.pages()));
+        let flags = BAR_MEMORY | if holds_msix { BAR_HAS_MSIX } else { 0 };
         *out = Bar { gpa, bytes: bar.bytes, flags, reserved: 0 };
     }
     Ok(DeviceDescribe {
@@ -91,7 +90,7 @@ pub fn config_write(domain: DomId, access: &ConfigAccess) -> Result<(), Errno> {
     let (bdf, field) = field(access)?;
     with_owned(domain, bdf, |function, state| {
         let current = function.config.read(field.dword());
-        match judge_write(field, access.value, current, mastering(function, state)) {
+        match judge_write(field, access.value, current, denied(function, state)) {
             Verdict::Write(dword) => {
                 function.config.write(field.dword(), dword);
                 // Another CPU may have silenced it since it was judged.

@@ -5,6 +5,8 @@ use crate::mmio::Registers;
 use acpi::mcfg::McfgEntry;
 use core::ops::RangeInclusive;
 use hv_core::pci::Bdf;
+use hv_core::pci::config::Command;
+use pci_types::StatusRegister;
 use x86_64::PhysAddr;
 
 /// Bytes of one bus's configuration space.
@@ -68,6 +70,11 @@ impl Config {
         self.write(register, current & !mask | value & mask);
     }
 
+    /// Sets the command register. Writing zeros to status, its upper half, changes nothing there.
+    pub fn command(&self, command: Command) {
+        self.write(4, command.bits().into());
+    }
+
     /// Follows a list of capabilities, with a bound should it lead in a circle: offset and first double word of each.
     fn list(&self, first: u16, lowest: u16, next: fn(u32) -> u16) -> impl Iterator<Item = (u16, u32)> {
         /// As many as fit, 8 bytes each at least.
@@ -78,9 +85,8 @@ impl Config {
 
     /// Offset and first double word of each capability (PCI Local Bus 3.0, 6.7). The id is the lowest byte.
     pub fn capabilities(&self) -> impl Iterator<Item = (u16, u32)> {
-        /// Status register, there is a list.
-        const LISTED: u32 = 1 << 20;
-        let first = if self.read(4) & LISTED != 0 { self.read(0x34) as u16 & 0xfc } else { 0 };
+        let listed = StatusRegister::new((self.read(4) >> 16) as u16).has_capability_list();
+        let first = if listed { self.read(0x34) as u16 & 0xfc } else { 0 };
         self.list(first, 0x40, |head| (head >> 8) as u16 & 0xfc)
     }
 

@@ -7,7 +7,7 @@
 //! context entry in the IOMMU that blocks. Bridges, and what has no type 0 header, stay the hypervisor's.
 //!
 //! **Bus mastering** is a right that is lost for good, or until the next owner: for faults without end, when an IOMMU fails,
-//! and where none confines the device. `config_write` asks [`mastering`] each time.
+//! and where none confines the device. `config_write` asks [`denied`] each time.
 //!
 //! Lock order: a domain's lock, then `irq`'s, then a function's, then the IOMMU's.
 
@@ -36,8 +36,8 @@ use hv_core::authority::{Function as Identity, Resolution, SealedPolicy};
 use hv_core::ids::{DomId, Label};
 use hv_core::iommu::vtd::Fault;
 use hv_core::pci::Bdf;
-use hv_core::pci::bar::{BARS, Bar, BarKind, PageRange};
-use hv_core::pci::config::{BusMastering, COMMAND_BUS_MASTER};
+use hv_core::pci::bar::{BARS, Bar, Bars, PageRange};
+use hv_core::pci::config::Command;
 use hv_core::pci::faults::Faults;
 use hv_core::pci::group::{Member, Node};
 use spin::{Mutex, Once};
@@ -48,8 +48,8 @@ struct MsiX {
     /// Offset of the capability.
     at: u16,
     vectors: u16,
-    /// Machine address of the table.
-    table: u64,
+    /// The table, which only the hypervisor reaches.
+    table: Registers,
     /// The pages of the table and of its pending bits, which no domain gets.
     holes: [PageRange; 2],
 }
@@ -80,9 +80,9 @@ struct Function {
     config: Config,
     identity: Identity,
     member: Member,
-    bars: [Option<Bar>; BARS],
+    bars: Bars,
     bar_registers: [u32; BARS],
-    /// Where its owner finds the memory BARs; 0 for others.
+    /// Where its owner finds the BARs; 0 for none.
     addresses: [u64; BARS],
     messages: Messages,
     /// PCI Express capability, and its device control as firmware set it.
@@ -122,8 +122,6 @@ struct State {
     faults_of_owner: Faults,
     /// A reset is in progress until then.
     ready_at: Instant,
-    /// The MSI-X table, once mapped.
-    table: Option<Registers>,
 }
 
 /// All functions, by name.
@@ -234,10 +232,10 @@ pub fn silence_all(why: &str) {
     functions().iter().filter(|function| function.is_endpoint()).for_each(Function::silence);
 }
 
-/// Whether a device may master the bus now.
-fn mastering(function: &Function, state: &State) -> BusMastering {
+/// What the owner of a device must not set in its command register now.
+fn denied(function: &Function, state: &State) -> Command {
     let lost = SILENCED.load(Ordering::SeqCst) || state.faults_of_owner.too_many();
-    if lost || !function.is_confined() { BusMastering::Denied } else { BusMastering::Allowed }
+    if lost || !function.is_confined() { Command::BUS_MASTER_ENABLE } else { Command::empty() }
 }
 
 impl Messages {
@@ -260,7 +258,7 @@ impl Function {
     /// Takes bus mastering from it and leaves the rest of its command register as it is.
     fn silence(&self) {
         // The upper half is status, whose ones are cleared by ones.
-        self.config.change(4, 0xffff_0000 | COMMAND_BUS_MASTER, 0);
+        self.config.change(4, 0xffff_0000 | u32::from(Command::BUS_MASTER_ENABLE.bits()), 0);
     }
 
     /// Whether the sealed policy gives it to this label.
@@ -278,9 +276,8 @@ impl Function {
         if let Messages::MsiX(msix) = &self.messages { &msix.holes } else { &[] }
     }
 
-    /// Its memory BARs, and where its owner finds them.
+    /// Its BARs, and where its owner finds them.
     fn memory_bars(&self) -> impl Iterator<Item = (&Bar, u64)> {
-        let bars = self.bars.iter().zip(self.addresses);
-        bars.filter_map(|(bar, address)| Some((bar.as_ref().filter(|bar| bar.kind == BarKind::Memory)?, address)))
+        self.bars.iter().zip(self.addresses).filter_map(|(bar, address)| Some((bar.as_ref()?, address)))
     }
 }

@@ -5,7 +5,7 @@
 
 use super::{Function, Reset, State};
 use crate::time;
-use hv_core::pci::config::COMMAND_INTX_DISABLE;
+use hv_core::pci::config::Command;
 
 /// After a function-level reset it may take this long until the function answers.
 const FUNCTION_LEVEL_NANOS: u64 = 100_000_000;
@@ -55,7 +55,7 @@ pub fn finish(function: &Function, state: &State) -> bool {
 /// Configuration space as it is in quarantine.
 pub fn restore(function: &Function) {
     let config = function.config;
-    config.write(4, COMMAND_INTX_DISABLE);
+    config.command(Command::INTERRUPT_DISABLE);
     for (register, value) in (0x10..).step_by(4).zip(function.bar_registers) {
         config.write(register, value);
     }
