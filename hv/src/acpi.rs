@@ -98,13 +98,7 @@ fn read_madt(tables: &AcpiTables<Firmware>, facts: &mut Facts) -> Result<(), &'s
     /// Bytes before the first entry: header, local APIC address, flags.
     const FIXED: usize = 44;
     let madt = tables.find_table::<Madt>().map_err(|_| "no MADT")?;
-    // The sizes of the entries that are read below.
-    let minimum = |kind| match kind {
-        1 => 12,
-        2 => 10,
-        _ => 2,
-    };
-    if !bytes_of(&madt).get(FIXED..).is_some_and(|entries| entries_are_sound(entries, minimum)) {
+    if !bytes_of(&madt).get(FIXED..).is_some_and(entries_are_sound) {
         return Err("the MADT's entries do not fit in it");
     }
     // What does not fit in the lists is left out: interrupt lines that are not used.

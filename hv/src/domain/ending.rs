@@ -16,13 +16,6 @@ static DYING: Mutex<Deque<DomId, SLOTS>> = Mutex::new(Deque::new());
 /// Whether there are any.
 static REAPING: AtomicBool = AtomicBool::new(false);
 
-/// Takes a dying domain's devices and interrupts.
-fn release_devices(domain: DomId) -> Progress {
-    irq::release(domain);
-    pci::release(domain);
-    Progress::Done
-}
-
 /// Ends the current domain; it does not come back from its trap.
 pub fn end_current(death: Death) {
     if let Some(current) = current() {
@@ -73,6 +66,10 @@ pub fn pending() -> bool {
 /// Returns a bounded part of what one dying domain had.
 pub fn slice() {
     let Some(domain) = DYING.lock().pop_front() else { return };
+    let release_devices = |domain| {
+        irq::release(domain);
+        pci::release(domain);
+    };
     if destroy_slice(&system().env(), domain, release_devices) == Ok(Progress::More) {
         // It was in the queue just now.
         let _ = DYING.lock().push_back(domain);

@@ -1,13 +1,12 @@
 //! Configuration space, memory-mapped (PCI Express Base 5.0, 7.2.2), and walks over its lists of capabilities.
 
-use crate::mm::MapError;
+use hv_core::{ids::Hpa, space::MapError};
 use crate::mmio::Registers;
 use acpi::mcfg::McfgEntry;
 use core::ops::RangeInclusive;
 use hv_core::pci::Bdf;
 use hv_core::pci::config::Command;
 use pci_types::StatusRegister;
-use x86_64::PhysAddr;
 
 /// Bytes of one bus's configuration space.
 const BUS_BYTES: u64 = 1 << 20;
@@ -29,9 +28,8 @@ impl Ecam {
     /// Maps what the MCFG table describes.
     pub fn map(entry: &McfgEntry) -> Result<Self, MapError> {
         let (start, bytes) = extent(entry);
-        let start = PhysAddr::try_new(start).map_err(|_| MapError::BadRange)?;
         // SAFETY: firmware says that this range is configuration space, which the chipset decodes, not memory.
-        let registers = unsafe { Registers::map(start, bytes)? };
+        let registers = unsafe { Registers::map(Hpa(start), bytes)? };
         Ok(Self { registers, buses: entry.bus_number_start..=entry.bus_number_end })
     }
 

@@ -12,14 +12,12 @@ use crate::mmio::Registers;
 use crate::time::Instant;
 use crate::{iommu, start};
 use alloc::vec::Vec;
-use hv_core::authority::Function as Identity;
-use hv_core::pci::Bdf;
-use hv_core::pci::bar::{BARS, Bars, PageRange, decode, inside, overlaps, share_a_page};
+use hv_core::{ids::Hpa, pci::Bdf};
+use hv_core::pci::bar::{BARS, Bars, PageRange, decode, inside, overlaps, share_a_page, touching};
 use hv_core::pci::config::Command;
 use hv_core::pci::faults::Faults;
 use hv_core::pci::group::{FUNCTIONS_MAX, Member, Node, groups};
 use spin::{Mutex, Once};
-use x86_64::PhysAddr;
 use xen_abi::native::MMIO_WINDOW;
 
 const BAR_0: u16 = 0x10;
@@ -58,14 +56,14 @@ pub fn enumerate(ecam: &Ecam, facts: &Facts) -> Vec<Function> {
     if more {
         fact("pci", Finding::Refused, format_args!("more functions than supported: the rest is left alone"));
     }
-    let members: Vec<Member> = functions.iter().map(|function| function.member).collect();
+    let members: Vec<Member> = functions.iter().map(|function| function.found).collect();
     let unfit: Vec<_> = functions.iter().map(|function| unfit(function, &functions, &members, facts)).collect();
     for (index, ((function, unfit), group)) in functions.iter_mut().zip(unfit).zip(groups(&members)).enumerate() {
         let addresses = lay_out(index as u64, &function.bars);
         function.addresses = addresses.unwrap_or_default();
         function.unfit = unfit.or(addresses.is_none().then_some("its registers are too large"));
         function.group = group;
-        function.unit = facts.dmar.as_ref().and_then(|dmar| dmar.unit_of(function.member.bdf, &members));
+        function.unit = facts.dmar.as_ref().and_then(|dmar| dmar.unit_of(function.found.bdf, &members));
         if function.is_endpoint() {
             read_capabilities(function);
         }
@@ -81,7 +79,7 @@ fn lay_out(index: u64, bars: &Bars) -> Option<[u64; BARS]> {
     let end = next + WINDOW_BYTES;
     for (address, bar) in addresses.iter_mut().zip(bars) {
         let Some(bar) = bar else { continue };
-        let bytes = (bar.pages().end - bar.pages().first) * 4096;
+        let bytes = (bar.pages().end - bar.pages().start) * 4096;
         let start = next.checked_next_multiple_of(bytes.next_power_of_two().min(2 << 20))?;
         next = start.checked_add(bytes).filter(|next| *next <= end)?;
         *address = start + bar.base % 4096;
@@ -117,8 +115,7 @@ fn probe(config: Config, bdf: Bdf) -> Option<Function> {
     };
     let mut function = Function {
         config,
-        identity: Identity { bdf, vendor, device, class },
-        member: Member { bdf, node, access_control: separate(config, node) },
+        found: Member { bdf, vendor, device, class, node, access_control: separate(config, node) },
         bars: [None; BARS],
         bar_registers: [0; BARS],
         addresses: [0; BARS],
@@ -200,7 +197,7 @@ fn msix_tables(function: &Function, at: u16, head: u32) -> Option<MsiX> {
     let find = |register, bytes: u64| {
         let place = function.config.read(register);
         let base = inside(&function.bars, place as u8 & 7, place & !7, bytes as u32)?;
-        Some((base, PageRange::touching(base, bytes)))
+        Some((base, touching(base, bytes)))
     };
     let table_bytes = u64::from(vectors) * ENTRY_BYTES;
     let (base, table_pages) = find(at + 4, table_bytes)?;
@@ -208,10 +205,9 @@ fn msix_tables(function: &Function, at: u16, head: u32) -> Option<MsiX> {
     if function.unfit.is_some() {
         return None;
     }
-    let base = PhysAddr::try_new(base).ok()?;
     // SAFETY: the range lies inside a BAR as sized above, which is not over memory: else the function is unfit.
-    let table = unsafe { Registers::map(base, table_bytes) };
-    let table = table.inspect_err(|why| log::error!("{}: no MSI-X: {why:?}", function.member.bdf)).ok()?;
+    let table = unsafe { Registers::map(Hpa(base), table_bytes) };
+    let table = table.inspect_err(|why| log::error!("{}: no MSI-X: {why:?}", function.found.bdf)).ok()?;
     Some(MsiX { at, vectors, table, holes: [table_pages, pending_pages] })
 }
 
@@ -233,14 +229,14 @@ fn separate(config: Config, node: Node) -> bool {
 
 /// What stands against giving a function away, whoever wants it.
 fn unfit(function: &Function, all: &[Function], members: &[Member], facts: &Facts) -> Option<&'static str> {
-    let bdf = function.member.bdf;
-    let mut others = all.iter().filter(|other| other.member.bdf != bdf);
+    let bdf = function.found.bdf;
+    let mut others = all.iter().filter(|other| other.found.bdf != bdf);
     let conventional = |bridge: &Member| matches!(bridge.node, Node::Bridge { express: false, .. });
     if members.iter().any(|bridge| conventional(bridge) && bridge.leads_to(bdf)) {
         Some("a bridge to conventional PCI speaks for it, so the IOMMU cannot tell it apart")
     } else if facts.dmar.as_ref().is_some_and(|dmar| dmar.has_reserved_memory(bdf, members)) {
         Some("firmware reserves memory for its DMA")
-    } else if taken(facts).any(|range| overlaps(&function.bars, range)) {
+    } else if taken(facts).any(|range| overlaps(&function.bars, &range)) {
         Some("its registers lie over memory, or over the chipset's or the hypervisor's registers")
     } else if others.any(|other| share_a_page(&function.bars, &other.bars)) {
         Some("its registers share a page with another function's")
@@ -258,5 +254,5 @@ fn taken(facts: &Facts) -> impl Iterator<Item = PageRange> {
     let io_apics = facts.io_apics.iter().map(|entry| (u64::from(entry.io_apic_address), 4096));
     let units = facts.dmar.iter().flat_map(|dmar| &dmar.units).map(|unit| (unit.registers, iommu::REGISTER_BYTES));
     let all = FIXED.into_iter().chain(ram).chain(io_apics).chain(units).chain(facts.ecam.iter().map(ecam::extent));
-    all.map(|(base, bytes)| PageRange::touching(base, bytes))
+    all.map(|(base, bytes)| touching(base, bytes))
 }

@@ -38,9 +38,9 @@ pub(super) fn prepare(function: &Function) {
 
 /// Switches all messages off.
 pub(super) fn disable(function: &Function) {
-    match function.messages {
+    match &function.messages {
         Messages::MsiX(msix) => function.config.change(msix.at, MSIX_ENABLE, 0),
-        Messages::Msi(at) => function.config.change(at, MSI_ENABLE, 0),
+        Messages::Msi(at) => function.config.change(*at, MSI_ENABLE, 0),
         Messages::None => {}
     }
 }

@@ -32,7 +32,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use ecam::{Config, Ecam};
-use hv_core::authority::{Function as Identity, Resolution, SealedPolicy};
+use hv_core::authority::{SealedPolicy, Unresolved};
 use hv_core::ids::{DomId, Label};
 use hv_core::iommu::vtd::Fault;
 use hv_core::pci::Bdf;
@@ -43,7 +43,7 @@ use hv_core::pci::group::{Member, Node};
 use spin::{Mutex, Once};
 
 /// MSI-X as found at boot.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct MsiX {
     /// Offset of the capability.
     at: u16,
@@ -55,7 +55,7 @@ struct MsiX {
 }
 
 /// How it signals interrupts by message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Messages {
     None,
     /// At this offset.
@@ -78,8 +78,7 @@ enum Reset {
 #[derive(Debug)]
 struct Function {
     config: Config,
-    identity: Identity,
-    member: Member,
+    found: Member,
     bars: Bars,
     bar_registers: [u32; BARS],
     /// Where its owner finds the BARs; 0 for none.
@@ -138,7 +137,7 @@ fn functions() -> &'static [Function] {
 
 /// The function with this name.
 fn find(bdf: Bdf) -> Option<&'static Function> {
-    functions().get(functions().binary_search_by_key(&bdf, |function| function.member.bdf).ok()?)
+    functions().get(functions().binary_search_by_key(&bdf, |function| function.found.bdf).ok()?)
 }
 
 /// Finds all functions and quarantines them. After `acpi::init`, before `iommu::init`.
@@ -158,23 +157,15 @@ pub fn init(facts: &Facts) {
 /// Finds out which function each device entry of the policy means, reports it, and starts resetting those functions so
 /// that they are ready when they are asked for. After `system::init`.
 pub fn resolve(policy: &SealedPolicy) {
-    let candidates = functions().iter().filter(|function| function.is_endpoint()).map(|function| &function.identity);
+    let candidates = functions().iter().filter(|function| function.is_endpoint()).map(|function| &function.found);
     for (index, entry) in policy.devices().iter().enumerate() {
         let name = policy.text(entry.name);
-        let refused = |why: fmt::Arguments| fact(name, Finding::Refused, why);
         match policy.resolve(index, candidates.clone()) {
-            Resolution::One(bdf) => select(bdf, Label(entry.label as u16), index as u32, name, policy),
-            Resolution::Missing { optional: true } => {
+            Ok(bdf) => select(bdf, Label(entry.label as u16), index as u32, name, policy),
+            Err(why) if why == Unresolved::Missing && entry.optional != 0 => {
                 fact(name, Finding::Missing, format_args!("no such device, optional"));
             }
-            Resolution::Missing { optional: false } => refused(format_args!("no such device in this machine")),
-            Resolution::Ambiguous(one, other) => {
-                refused(format_args!("both {one} and {other} match: name the slot in the policy"));
-            }
-            Resolution::Contested(bdf, rival) => {
-                let rival = policy.devices().get(rival).map_or("", |entry| policy.text(entry.name));
-                refused(format_args!("{bdf} is claimed by {rival} too"));
-            }
+            Err(why) => fact(name, Finding::Refused, format_args!("{why}")),
         }
     }
 }
@@ -183,7 +174,7 @@ fn select(bdf: Bdf, label: Label, selector: u32, name: &str, policy: &SealedPoli
     let Some(function) = find(bdf) else { return };
     function.driver.call_once(|| (label, selector));
     reset::start(function, &mut function.state.lock());
-    let Identity { vendor, device, .. } = function.identity;
+    let Member { vendor, device, .. } = function.found;
     let (owner, reset) = (policy.name(label), if function.reset == Reset::None { ", no reset" } else { "" });
     match function.unfit {
         Some(why) => fact(name, Finding::Refused, format_args!("{bdf} {vendor:04x}:{device:04x}: {why}")),
@@ -194,7 +185,7 @@ fn select(bdf: Bdf, label: Label, selector: u32, name: &str, policy: &SealedPoli
 /// Buses that have functions, for the IOMMU's tables.
 pub fn buses() -> impl Iterator<Item = u8> {
     let mut last = None;
-    functions().iter().map(|function| function.member.bdf.bus()).filter(move |bus| last.replace(*bus) != Some(*bus))
+    functions().iter().map(|function| function.found.bdf.bus()).filter(move |bus| last.replace(*bus) != Some(*bus))
 }
 
 /// Counts and reports a DMA or interrupt fault. A device that goes on and on loses bus mastering.
@@ -252,7 +243,7 @@ impl Messages {
 impl Function {
     /// Whether a domain could have it, in principle.
     fn is_endpoint(&self) -> bool {
-        self.member.node == Node::Endpoint
+        self.found.node == Node::Endpoint
     }
 
     /// Takes bus mastering from it and leaves the rest of its command register as it is.

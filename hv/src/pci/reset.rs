@@ -44,7 +44,7 @@ pub fn finish(function: &Function, state: &State) -> bool {
         config.change(at + 4, 0b11, 0);
         let _over = time::poll_until(time::now().plus_nanos(POWER_CYCLE_NANOS), || false);
     }
-    let identity = u32::from(function.identity.device) << 16 | u32::from(function.identity.vendor);
+    let identity = u32::from(function.found.device) << 16 | u32::from(function.found.vendor);
     let alive = time::poll_until(time::now().plus_nanos(ANSWER_NANOS), || config.read(0) == identity);
     if alive {
         restore(function);

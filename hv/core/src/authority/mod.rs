@@ -11,7 +11,7 @@ mod parse;
 use alloc::vec::Vec;
 
 pub use crc32::crc32;
-pub use devices::{Function, Resolution};
+pub use devices::Unresolved;
 pub use parse::PolicyError;
 pub use xen_abi::policy_table as table;
 

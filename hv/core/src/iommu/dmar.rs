@@ -15,16 +15,6 @@ pub const SCOPES_MAX: usize = 128;
 /// Bridges on the way to a device, itself included, at most.
 pub const PATH_MAX: usize = 4;
 
-/// Whom a scope belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScopeOf {
-    /// `units[n]`.
-    Unit(usize),
-    /// A reserved memory region (RMRR): memory that firmware or the device uses by DMA behind our back. A device with
-    /// one is not given away.
-    Region,
-}
-
 /// What a scope names (VT-d 8.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScopeKind {
@@ -41,8 +31,9 @@ pub enum ScopeKind {
 /// A device scope: a path from a bus through bridges to a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// Whom it belongs to.
-    pub of: ScopeOf,
+    /// The unit (`units[n]`) that it belongs to. `None`: it belongs to a reserved memory region (RMRR), which firmware or
+    /// the device uses by DMA behind our back. A device with one is not given away.
+    pub unit: Option<usize>,
     /// What it names.
     pub kind: ScopeKind,
     /// Where the path starts.
@@ -143,15 +134,15 @@ impl Dmar {
                 }
                 let unit = Unit { registers: raw.base.get(), includes_all: raw.flags & FLAG_INCLUDE_ALL != 0 };
                 self.units.push(unit).map_err(|_| TOO_MANY)?;
-                self.scopes(scopes, ScopeOf::Unit(self.units.len() - 1))?;
+                self.scopes(scopes, Some(self.units.len() - 1))?;
             }
-            KIND_RMRR => self.scopes(body.get(REGION_BYTES..).ok_or(SHORT)?, ScopeOf::Region)?,
+            KIND_RMRR => self.scopes(body.get(REGION_BYTES..).ok_or(SHORT)?, None)?,
             _ => {}
         }
         Ok(behind)
     }
 
-    fn scopes(&mut self, mut rest: &[u8], of: ScopeOf) -> Result<(), DmarError> {
+    fn scopes(&mut self, mut rest: &[u8], unit: Option<usize>) -> Result<(), DmarError> {
         while !rest.is_empty() {
             let &[kind, length, _, _, enumeration_id, start_bus, ..] = rest else { return Err(SHORT) };
             let (scope, behind) = rest.split_at_checked(length.into()).ok_or(SHORT)?;
@@ -166,7 +157,7 @@ impl Dmar {
                 _ => ScopeKind::Other,
             };
             let path = Vec::from_slice(steps).map_err(|_| TOO_MANY)?;
-            self.scopes.push(Scope { of, kind, start_bus, path }).map_err(|_| TOO_MANY)?;
+            self.scopes.push(Scope { unit, kind, start_bus, path }).map_err(|_| TOO_MANY)?;
             rest = behind;
         }
         Ok(())
@@ -185,7 +176,7 @@ impl Dmar {
             return Some(0);
         }
         let named = self.scopes.iter().find_map(|scope| {
-            let ScopeOf::Unit(unit) = scope.of else { return None };
+            let unit = scope.unit?;
             let at = scope.resolve(members)?;
             let behind = || members.iter().any(|bridge| bridge.bdf == at && bridge.leads_to(function));
             let covered = match scope.kind {
@@ -200,7 +191,7 @@ impl Dmar {
 
     /// Whether firmware reserved memory for the function's DMA.
     pub fn has_reserved_memory(&self, function: Bdf, members: &[Member]) -> bool {
-        let mut regions = self.scopes.iter().filter(|scope| scope.of == ScopeOf::Region);
+        let mut regions = self.scopes.iter().filter(|scope| scope.unit.is_none());
         regions.any(|scope| scope.resolve(members) == Some(function))
     }
 }
@@ -238,7 +229,8 @@ mod tests {
     }
 
     fn bridge(bdf: Bdf, secondary: u8, subordinate: u8) -> Member {
-        Member { bdf, node: Node::Bridge { secondary, subordinate, express: true }, access_control: false }
+        let node = Node::Bridge { secondary, subordinate, express: true };
+        Member { bdf, vendor: 0, device: 0, class: 0, node, access_control: false }
     }
 
     /// The table that QEMU makes: one unit with the I/O APIC and one function.

@@ -3,6 +3,7 @@
 //! A device's owner cannot move a BAR (configuration writes to it are refused), and nothing in `hv` reads one again
 //! after boot, so what is mapped is what was checked.
 
+use core::ops::Range;
 pub use pci_types::MAX_BARS as BARS;
 
 /// Bytes in a page.
@@ -50,42 +51,29 @@ fn memory(original: u32, ones: u32, upper: Option<(u32, u32)>) -> Option<Bar> {
     (sound && base != 0).then_some(Bar { base, bytes })
 }
 
-/// A half-open range of machine pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageRange {
-    /// First page number.
-    pub first: u64,
-    /// One past the last.
-    pub end: u64,
+/// Numbers of machine pages.
+pub type PageRange = Range<u64>;
+
+/// The pages that `bytes` bytes from `base` touch, as far as there are addresses.
+pub fn touching(base: u64, bytes: u64) -> PageRange {
+    base / PAGE..base.saturating_add(bytes).div_ceil(PAGE)
 }
 
-impl PageRange {
-    /// The pages that `bytes` bytes from `base` touch, as far as there are addresses.
-    pub fn touching(base: u64, bytes: u64) -> Self {
-        Self { first: base / PAGE, end: base.saturating_add(bytes).div_ceil(PAGE) }
-    }
-
-    /// Whether a page is in both.
-    pub fn overlaps(self, other: Self) -> bool {
-        self.first < other.end && other.first < self.end
-    }
-
-    /// Whether the page is in the range.
-    pub fn contains(self, page: u64) -> bool {
-        (self.first..self.end).contains(&page)
-    }
+/// Whether a page is in both.
+pub fn overlap(one: &PageRange, other: &PageRange) -> bool {
+    one.start < other.end && other.start < one.end
 }
 
 impl Bar {
     /// The pages that it touches.
     pub fn pages(&self) -> PageRange {
-        PageRange::touching(self.base, self.bytes)
+        touching(self.base, self.bytes)
     }
 
     /// Page tables that mapping it takes at most, wherever it is mapped.
     pub fn tables(&self) -> u64 {
-        let PageRange { first, end } = self.pages();
-        let pages = end.saturating_sub(first);
+        let Range { start, end } = self.pages();
+        let pages = end.saturating_sub(start);
         [1 << 9, 1 << 18, 1 << 27].iter().map(|reach| pages.div_ceil(*reach).saturating_add(1)).sum()
     }
 }
@@ -98,13 +86,13 @@ pub fn inside(bars: &Bars, bar: u8, offset: u32, bytes: u32) -> Option<u64> {
 }
 
 /// Whether a BAR touches a page of `taken`.
-pub fn overlaps(bars: &Bars, taken: PageRange) -> bool {
-    bars.iter().flatten().any(|bar| bar.pages().overlaps(taken))
+pub fn overlaps(bars: &Bars, taken: &PageRange) -> bool {
+    bars.iter().flatten().any(|bar| overlap(&bar.pages(), taken))
 }
 
 /// Whether BARs of two functions touch the same page.
 pub fn share_a_page(one: &Bars, other: &Bars) -> bool {
-    other.iter().flatten().any(|bar| overlaps(one, bar.pages()))
+    other.iter().flatten().any(|bar| overlaps(one, &bar.pages()))
 }
 
 #[cfg(test)]
@@ -178,7 +166,7 @@ mod tests {
         let mut bars = [None; BARS];
         bars[2] = memory(0x3fff_f000, 0x1000);
         bars[4] = memory(0xfebf_0000, 0x10_0000);
-        let taken = |base, bytes| overlaps(&bars, PageRange::touching(base, bytes));
+        let taken = |base, bytes| overlaps(&bars, &touching(base, bytes));
         assert!(taken(0x10_0000, 0x4000_0000 - 0x10_0000), "RAM up to 1 GiB");
         assert!(!taken(0x4000_0000, 0x1000));
         assert!(taken(0xfec0_0000, 0x20), "an I/O APIC in the middle");

@@ -31,11 +31,17 @@ pub enum Node {
     },
 }
 
-/// A function as far as grouping is concerned.
+/// A function as enumeration found it.
 #[derive(Clone, Copy, Debug)]
 pub struct Member {
     /// Where it is.
     pub bdf: Bdf,
+    /// PCI vendor id.
+    pub vendor: u16,
+    /// PCI device id.
+    pub device: u16,
+    /// class << 16 | subclass << 8 | programming interface.
+    pub class: u32,
     /// Its place in the tree.
     pub node: Node,
     /// It keeps the traffic that passes through it apart: Access Control Services are there and on.
@@ -64,10 +70,10 @@ impl Member {
 /// not considered: whoever enumerates stops there.
 pub fn groups(members: &[Member]) -> [u16; FUNCTIONS_MAX] {
     let mut leaders: [u16; FUNCTIONS_MAX] = core::array::from_fn(|index| index as u16);
-    for (a, one) in members.iter().enumerate().take(FUNCTIONS_MAX) {
-        for (b, other) in members.iter().enumerate().take(FUNCTIONS_MAX).skip(a.saturating_add(1)) {
-            if one.joined(other)
-                && let (Some(x), Some(y)) = (leaders.get(a).copied(), leaders.get(b).copied())
+    for (a, one) in members.iter().enumerate() {
+        for (b, other) in members.iter().enumerate().skip(a.saturating_add(1)) {
+            if let (Some(&x), Some(&y)) = (leaders.get(a), leaders.get(b))
+                && one.joined(other)
             {
                 let joined = |leader: &&mut u16| **leader == x || **leader == y;
                 leaders.iter_mut().filter(joined).for_each(|leader| *leader = x.min(y));
@@ -84,13 +90,17 @@ mod tests {
     use proptest::prelude::*;
     use std::vec::Vec;
 
+    fn member(bdf: Bdf, node: Node, access_control: bool) -> Member {
+        Member { bdf, vendor: 0x1af4, device: 0x1042, class: 0, node, access_control }
+    }
+
     fn endpoint(bus: u8, device: u8, function: u8) -> Member {
-        Member { bdf: Bdf::new(bus, device, function), node: Node::Endpoint, access_control: false }
+        member(Bdf::new(bus, device, function), Node::Endpoint, false)
     }
 
     fn port(device: u8, secondary: u8, subordinate: u8, access_control: bool) -> Member {
         let node = Node::Bridge { secondary, subordinate, express: true };
-        Member { bdf: Bdf::new(0, device, 0), node, access_control }
+        member(Bdf::new(0, device, 0), node, access_control)
     }
 
     fn together(members: &[Member], a: usize, b: usize) -> bool {
@@ -123,11 +133,8 @@ mod tests {
 
     #[test]
     fn a_conventional_bridge_joins_even_with_acs() {
-        let bridge = Member {
-            bdf: Bdf::new(0, 0x1e, 0),
-            node: Node::Bridge { secondary: 5, subordinate: 5, express: false },
-            access_control: true,
-        };
+        let node = Node::Bridge { secondary: 5, subordinate: 5, express: false };
+        let bridge = member(Bdf::new(0, 0x1e, 0), node, true);
         let members = [bridge, endpoint(5, 1, 0), endpoint(5, 2, 0)];
         assert!(together(&members, 1, 2));
     }
@@ -149,13 +156,12 @@ mod tests {
         fn grouping_is_an_equivalence_that_contains_every_joined_pair(
             parts in proptest::collection::vec((0u8..4, 0u8..4, 0u8..3, 0u8..5, 0u8..5, 0u8..3, any::<bool>()), 0..20)
         ) {
-            let members: Vec<Member> = parts.into_iter().map(|(bus, device, function, secondary, subordinate, kind, acs)| Member {
-                bdf: Bdf::new(bus, device, function),
-                node: match kind {
+            let members: Vec<Member> = parts.into_iter().map(|(bus, device, function, secondary, subordinate, kind, acs)| {
+                let node = match kind {
                     0 => Node::Endpoint,
                     _ => Node::Bridge { secondary, subordinate, express: kind == 1 },
-                },
-                access_control: acs,
+                };
+                member(Bdf::new(bus, device, function), node, acs)
             }).collect();
             let groups = groups(&members);
             for (a, one) in members.iter().enumerate() {
