@@ -58,7 +58,7 @@ pub fn facts() -> Option<&'static Facts> {
 
 /// Reads the tables, before `mm::init`. `rsdp`: the root pointer as the boot loader tells it; else firmware's usual places
 /// are searched.
-pub fn init(rsdp: Option<PhysAddr>) -> &'static Facts {
+pub fn init(rsdp: Option<PhysAddr>) {
     FACTS.call_once(|| {
         let tables = match find(rsdp) {
             Ok(tables) => tables,
@@ -79,19 +79,16 @@ pub fn init(rsdp: Option<PhysAddr>) -> &'static Facts {
         let what = format_args!("revision {revision}, {io_apics} I/O APIC(s), power off {off}");
         fact("acpi", Finding::Ok, what);
         facts
-    })
+    });
 }
 
 fn find(rsdp: Option<PhysAddr>) -> Result<AcpiTables<Firmware>, AcpiError> {
-    if let Some(address) = rsdp {
+    match rsdp {
         // SAFETY: the boot loader says that the root pointer is there; signature and checksum are checked before use.
-        match unsafe { AcpiTables::from_rsdp(Firmware, address.as_u64() as usize) } {
-            Ok(tables) => return Ok(tables),
-            Err(why) => log::warn!("acpi: no root pointer at {address:?} ({why:?}), searching"),
-        }
+        Some(address) => unsafe { AcpiTables::from_rsdp(Firmware, address.as_u64() as usize) },
+        // SAFETY: reads of the BIOS areas below 1 MiB, which exist on every PC; without a BIOS nothing is found there.
+        None => unsafe { AcpiTables::search_for_rsdp_bios(Firmware) },
     }
-    // SAFETY: reads of the BIOS areas below 1 MiB, which exist on every PC; without a BIOS nothing is found there.
-    unsafe { AcpiTables::search_for_rsdp_bios(Firmware) }
 }
 
 fn read_madt(tables: &AcpiTables<Firmware>, facts: &mut Facts) -> Result<(), &'static str> {

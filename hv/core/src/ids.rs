@@ -112,11 +112,6 @@ impl Hpa {
     pub const fn mfn(self) -> Mfn {
         Mfn(self.0 >> PAGE_SHIFT)
     }
-
-    /// Offset in its frame.
-    pub const fn offset(self) -> u64 {
-        self.0 & (PAGE_BYTES - 1)
-    }
 }
 
 impl Bdf {

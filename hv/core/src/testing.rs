@@ -56,14 +56,14 @@ impl TestMachine {
 
 impl MachineMemory for TestMachine {
     fn read(&self, from: Hpa, into: &mut [u8]) {
-        assert!(from.offset() + into.len() as u64 <= PAGE_BYTES, "read leaves its frame");
+        assert!(from.0 % PAGE_BYTES + into.len() as u64 <= PAGE_BYTES, "read leaves its frame");
         for (byte, at) in into.iter_mut().zip(from.0..) {
             *byte = self.byte(Hpa(at));
         }
     }
 
     fn write(&self, to: Hpa, bytes: &[u8]) {
-        assert!(to.offset() + bytes.len() as u64 <= PAGE_BYTES, "write leaves its frame");
+        assert!(to.0 % PAGE_BYTES + bytes.len() as u64 <= PAGE_BYTES, "write leaves its frame");
         for (byte, at) in bytes.iter().zip(to.0..) {
             self.replace(Hpa(at), 1, |_| u64::from(*byte));
         }

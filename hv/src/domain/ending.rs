@@ -4,6 +4,7 @@ use super::{current, raise_for_flag, schedule, vcpus};
 use crate::{irq, logging, mm, pci, system::system};
 use core::sync::atomic::{AtomicBool, Ordering};
 use heapless::Deque;
+use log::Level;
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use hv_core::domain::{Death, begin_destroy, destroy_slice};
 use hv_core::ids::{DomId, SLOTS};
@@ -33,11 +34,8 @@ pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
     let label = system.domains.label(domain).ok_or(Errno::ESRCH)?;
     begin_destroy(&system.env(), domain, death.clone())?;
     let name = system.policy.name(label);
-    if death.reason == SHUTDOWN_POWEROFF {
-        log::info!("domain {domain} ({name}) ended: {}", death.why);
-    } else {
-        log::warn!("domain {domain} ({name}) died: {}", death.why);
-    }
+    let (level, how) = if death.reason == SHUTDOWN_POWEROFF { (Level::Info, "ended") } else { (Level::Warn, "died") };
+    log::log!(level, "domain {domain} ({name}) {how}: {}", death.why);
     let (slot, root) = system.domains.with(domain, |domain| (domain.slot(), domain.space.cpu_root()))?;
     schedule::dismiss(slot);
     schedule::forget_deadlines(slot);

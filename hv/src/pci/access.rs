@@ -6,7 +6,7 @@ use hv_core::error::Errno;
 use hv_core::ids::DomId;
 use hv_core::pci::Bdf;
 use hv_core::pci::bar::{BARS, overlap};
-use hv_core::pci::config::{Field, Verdict, judge_write};
+use hv_core::pci::config::{Field, judge_write};
 use xen_abi::platform::{
     BAR_HAS_MSIX, BAR_MEMORY, Bar, ConfigAccess, DeviceDescribe, DeviceInfo, LABEL_NONE, OWNER_HYPERVISOR,
     OWNER_QUARANTINE,
@@ -95,17 +95,13 @@ pub fn config_write(domain: DomId, access: &ConfigAccess) -> Result<(), Errno> {
     let (bdf, field) = field(access)?;
     with_owned(domain, bdf, |function, state| {
         let current = function.config.read(field.dword());
-        match judge_write(field, access.value, current, denied(function, state)) {
-            Verdict::Write(dword) => {
-                function.config.write(field.dword(), dword);
-                // Another CPU may have silenced it since it was judged.
-                if SILENCED.load(Ordering::SeqCst) {
-                    function.silence();
-                }
-                Ok(())
+        if let Some(dword) = judge_write(field, access.value, current, denied(function, state))? {
+            function.config.write(field.dword(), dword);
+            // Another CPU may have silenced it since it was judged.
+            if SILENCED.load(Ordering::SeqCst) {
+                function.silence();
             }
-            Verdict::Ignore => Ok(()),
-            Verdict::Refuse => Err(Errno::EPERM),
         }
+        Ok(())
     })
 }

@@ -6,7 +6,7 @@
 use crate::pci::Bdf;
 use crate::pci::group::{Member, Node};
 use heapless::Vec;
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned, little_endian as le};
+use zerocopy::{FromBytes, little_endian as le};
 
 /// Remapping units at most.
 pub const UNITS_MAX: usize = 8;
@@ -83,16 +83,6 @@ const TOO_MANY: DmarError = "the DMAR table has more units or scopes than suppor
 /// Tables are by bus number, so devices of another segment would be taken for those of segment 0.
 const SEGMENT: DmarError = "the DMAR table has units of several PCI segments, which is not supported";
 
-/// DRHD behind its head (VT-d 8.3).
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawUnit {
-    flags: u8,
-    size: u8,
-    segment: le::U16,
-    base: le::U64,
-}
-
 /// The head of the table (VT-d 8.1): an ACPI header, host address width, flags, reserved bytes.
 const HEAD_BYTES: usize = 48;
 const FLAGS_AT: usize = 37;
@@ -100,14 +90,13 @@ const FLAGS_AT: usize = 37;
 const STRUCTURE_HEAD_BYTES: usize = 4;
 /// A device scope without its path (VT-d 8.3.1): kind, length, two bytes of flags, enumeration id, start bus.
 const SCOPE_HEAD_BYTES: usize = 6;
-const _: () = assert!(size_of::<RawUnit>() == 12);
 /// RMRR behind its head (VT-d 8.4): reserved, segment, base, limit.
 const REGION_BYTES: usize = 20;
 
 const KIND_DRHD: u16 = 0;
 const KIND_RMRR: u16 = 1;
 const FLAG_INTERRUPT_REMAPPING: u8 = 1;
-const FLAG_INCLUDE_ALL: u8 = 1;
+const FLAG_INCLUDE_ALL: u32 = 1;
 
 impl Dmar {
     /// Reads the table: `bytes` is the whole of it, whose signature, length and checksum were found right.
@@ -128,11 +117,13 @@ impl Dmar {
         let body = structure.get(STRUCTURE_HEAD_BYTES..).ok_or(SHORT)?;
         match kind.get() {
             KIND_DRHD => {
-                let (raw, scopes) = RawUnit::ref_from_prefix(body).map_err(|_| SHORT)?;
-                if raw.segment.get() != 0 {
+                // VT-d 8.3: flags and size (a byte each), segment (two); then the address of the registers.
+                let ([flags, low, high], scopes) = <[le::U32; 3]>::ref_from_prefix(body).map_err(|_| SHORT)?;
+                if flags.get() >> 16 != 0 {
                     return Err(SEGMENT);
                 }
-                let unit = Unit { registers: raw.base.get(), includes_all: raw.flags & FLAG_INCLUDE_ALL != 0 };
+                let registers = u64::from(high.get()) << 32 | u64::from(low.get());
+                let unit = Unit { registers, includes_all: flags.get() & FLAG_INCLUDE_ALL != 0 };
                 self.units.push(unit).map_err(|_| TOO_MANY)?;
                 self.scopes(scopes, Some(self.units.len() - 1))?;
             }
