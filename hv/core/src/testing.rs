@@ -8,7 +8,7 @@ use std::vec::Vec;
 
 use zerocopy::IntoBytes;
 
-use crate::authority::{SealedPolicy, crc32, table};
+use crate::authority::{SealedPolicy, parse::CHECKSUM, table};
 use crate::domain::{self, Death, DomainTable, Env, Life};
 use crate::frames::{FrameTable, State};
 use crate::ids::{DomId, Gfn, Hpa, Label, Mfn, PAGE_BYTES};
@@ -205,7 +205,7 @@ impl TableBuilder {
 
 /// Sets a table's checksum right.
 pub fn seal(bytes: &mut [u8]) {
-    let crc = crc32(&bytes[16..]);
+    let crc = CHECKSUM.checksum(&bytes[16..]);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
 }
 

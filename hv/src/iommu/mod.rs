@@ -124,12 +124,8 @@ fn tag(domain: DomId) -> Option<IommuDomainId> {
 impl Remapping {
     /// Runs commands on every unit. A failure costs all devices their bus mastering.
     fn run_all(&self, commands: &[Command]) -> Result<(), Failure> {
-        let mut result = Ok(());
-        for unit in &self.units {
-            let outcome = unit.lock().run(commands);
-            result = result.and(outcome);
-        }
-        result.inspect_err(|why| pci::silence_all(why))
+        let outcomes = self.units.iter().map(|unit| unit.lock().run(commands));
+        outcomes.fold(Ok(()), Result::and).inspect_err(|why| pci::silence_all(why))
     }
 }
 

@@ -77,8 +77,7 @@ impl Unit {
         // SAFETY: the DMAR table says that a remapping unit's registers are there.
         let registers = unsafe { Registers::map(address, REGISTER_BYTES) }.map_err(|_| UNREACHABLE)?;
         let capabilities = Capabilities::from_bits_retain(registers.read64(register::CAPABILITIES));
-        let extended = registers.read64(register::EXTENDED_CAPABILITIES);
-        let extended = ExtendedCapabilities::from_bits_retain(extended);
+        let extended = ExtendedCapabilities::from_bits_retain(registers.read64(register::EXTENDED_CAPABILITIES));
         let needed = [
             (capabilities.contains(Capabilities::FOUR_LEVELS), "the IOMMU lacks 48-bit addresses (QEMU: aw-bits=48)"),
             (capabilities.domains() > SLOTS as u32, "the IOMMU lacks enough domain ids"),
@@ -184,9 +183,7 @@ impl Unit {
     /// Takes the recorded faults, a bounded number, and makes room for new ones.
     pub fn take_faults(&self) -> Vec<Fault, FAULTS_PER_VISIT> {
         let mut faults = Vec::new();
-        let first = self.capabilities.fault_records_offset() as u64;
-        for index in 0..self.capabilities.fault_records().min(FAULTS_PER_VISIT) as u64 {
-            let at = first + index * 16;
+        for at in self.capabilities.fault_records().take(FAULTS_PER_VISIT) {
             let record = [self.registers.read64(at), self.registers.read64(at + 8)];
             if let Some(fault) = Fault::decode(record) {
                 // There is room for as many as are looked at.

@@ -41,14 +41,10 @@ impl Capabilities {
         1 << (4 + 2 * (self.bits() as u32 & 7).min(6))
     }
 
-    /// Register offset of the fault records.
-    pub fn fault_records_offset(self) -> usize {
-        (self.bits() >> 24 & 0x3ff) as usize * 16
-    }
-
-    /// Number of fault records.
-    pub fn fault_records(self) -> usize {
-        (self.bits() >> 40 & 0xff) as usize + 1
+    /// Register offsets of the fault records.
+    pub fn fault_records(self) -> impl Iterator<Item = u64> {
+        let (first, last) = (self.bits() >> 24 & 0x3ff, self.bits() >> 40 & 0xff);
+        (0..=last).map(move |index| (first + index) * 16)
     }
 }
 
@@ -272,7 +268,7 @@ mod tests {
         let cap = Capabilities::from_bits_retain(0x00d2_008c_222f_0686);
         assert!(cap.contains(Capabilities::FOUR_LEVELS | Capabilities::PAGE_SELECTIVE));
         assert!(!cap.contains(Capabilities::NEEDS_WRITE_BUFFER_FLUSH));
-        assert_eq!((cap.fault_records(), cap.fault_records_offset()), (1, 0x220));
+        assert!(cap.fault_records().eq([0x220]));
         assert_eq!(cap.domains(), 65536);
         let extended = ExtendedCapabilities::from_bits_retain(0xf00f4a);
         let there = ExtendedCapabilities::QUEUED_INVALIDATION | ExtendedCapabilities::INTERRUPT_REMAPPING;
