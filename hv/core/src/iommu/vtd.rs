@@ -195,10 +195,13 @@ impl Fault {
         };
         Some(Self { source: Bdf(high as u16), attempt, address, reason })
     }
+}
 
-    /// The reason in words, for those that a device or its driver can cause.
-    fn why(&self) -> &'static str {
-        match self.reason {
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attempt, address, reason, .. } = self;
+        // Those that a device or its driver can cause.
+        let why = match reason {
             0x2 => "the device is in quarantine",
             0x4 => "address beyond the table",
             0x5 => "not mapped writable",
@@ -207,14 +210,8 @@ impl Fault {
             0x25 => "interrupt without remapping",
             0x26 => "interrupt entry of another device",
             _ => "see VT-d 7.1.3",
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { attempt, address, reason, .. } = self;
-        write!(f, "{attempt} {address:#x}, reason {reason}: {}", self.why())
+        };
+        write!(f, "{attempt} {address:#x}, reason {reason}: {why}")
     }
 }
 
