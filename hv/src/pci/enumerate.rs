@@ -107,12 +107,8 @@ fn probe(config: Config, bdf: Bdf) -> Option<Function> {
         }
         _ => (Node::Kept, 0),
     };
-    let state = State {
-        owner: if node == Node::Endpoint { Owner::Quarantine } else { Owner::Hypervisor },
-        faults: 0,
-        faults_of_owner: Faults::NONE,
-        ready_at: Instant::from_nanos(0),
-    };
+    let owner = if node == Node::Endpoint { Owner::Quarantine } else { Owner::Hypervisor };
+    let state = State { owner, faults: 0, faults_of_owner: Faults::NONE, ready_at: Instant::from_nanos(0) };
     let mut function = Function {
         config,
         found: Member { bdf, vendor, device, class, node, access_control: separate(config, node) },
@@ -167,7 +163,10 @@ fn read_capabilities(function: &mut Function) {
         match head as u8 {
             MSI_X => {
                 config.change(at, MSIX_ENABLE, 0);
-                if let Some(tables) = msix_tables(function, at, head) {
+                // Once, should the list lead in a circle.
+                if !matches!(function.messages, Messages::MsiX(_))
+                    && let Some(tables) = msix_tables(function, at, head)
+                {
                     function.messages = Messages::MsiX(tables);
                 }
             }
@@ -192,7 +191,7 @@ fn read_capabilities(function: &mut Function) {
 }
 
 /// The MSI-X tables, if they are where they can be. `at` and `head`: the capability.
-fn msix_tables(function: &Function, at: u16, head: u32) -> Option<MsiX> {
+fn msix_tables(function: &mut Function, at: u16, head: u32) -> Option<MsiX> {
     let vectors = (head >> 16) as u16 % 0x800 + 1;
     let find = |register, bytes: u64| {
         let place = function.config.read(register);
@@ -206,8 +205,10 @@ fn msix_tables(function: &Function, at: u16, head: u32) -> Option<MsiX> {
         return None;
     }
     // SAFETY: the range lies inside a BAR as sized above, which is not over memory: else the function is unfit.
-    let table = unsafe { Registers::map(Hpa(base), table_bytes) };
-    let table = table.inspect_err(|why| log::error!("{}: no MSI-X: {why:?}", function.found.bdf)).ok()?;
+    let Ok(table) = (unsafe { Registers::map(Hpa(base), table_bytes) }) else {
+        function.unfit = Some("its MSI-X table cannot be mapped");
+        return None;
+    };
     Some(MsiX { at, vectors, table, holes: [table_pages, pending_pages] })
 }
 
