@@ -1,23 +1,25 @@
 //! ACPI's static tables, read once at boot: interrupt controllers (MADT), configuration space (MCFG), timer and
 //! power (FADT, and `_S5_` of the DSDT), remapping hardware (DMAR).
 //!
+//! They are read while the early page tables are in use, which show all memory below 4 GiB, where firmware keeps them;
+//! what matters is copied, so nothing of theirs has to be mapped or kept later.
+//!
 //! Firmware is believed as far as values go; lengths are checked before they are followed.
 
 use crate::boot::report::{Finding, fact, fail};
-use crate::mm;
+use crate::mm::layout::{self, EARLY_LIMIT};
 use acpi::address::AddressSpace;
 use acpi::fadt::Fadt;
 use acpi::madt::{InterruptSourceOverrideEntry, IoApicEntry, Madt, MadtEntry};
 use acpi::mcfg::{Mcfg, McfgEntry};
 use acpi::sdt::{SdtHeader, Signature};
 use acpi::{AcpiError, AcpiHandler, AcpiTable, AcpiTables, PhysicalMapping};
-use core::ops::Range;
 use core::ptr::NonNull;
 use heapless::Vec;
 use hv_core::acpi::{entries_are_sound, soft_off_types};
 use hv_core::iommu::dmar::Dmar;
-use spin::{Mutex, Once};
-use x86_64::{PhysAddr, VirtAddr};
+use spin::Once;
+use x86_64::PhysAddr;
 
 /// How to turn the machine off (ACPI 6.5, 16.1.6).
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +56,9 @@ pub fn facts() -> Option<&'static Facts> {
     FACTS.get()
 }
 
-/// Reads the tables. `rsdp`: the root pointer as the boot loader tells it; else firmware's usual places are searched.
-pub fn init(rsdp: Option<PhysAddr>) -> &'static Facts {
+/// Reads the tables, before `mm::init`. `rsdp`: the root pointer as the boot loader tells it; else firmware's usual places
+/// are searched.
+pub fn init(rsdp: Option<PhysAddr>) {
     FACTS.call_once(|| {
         let tables = match find(rsdp) {
             Ok(tables) => tables,
@@ -76,32 +79,23 @@ pub fn init(rsdp: Option<PhysAddr>) -> &'static Facts {
         let what = format_args!("revision {revision}, {io_apics} I/O APIC(s), power off {off}");
         fact("acpi", Finding::Ok, what);
         facts
-    })
+    });
 }
 
 fn find(rsdp: Option<PhysAddr>) -> Result<AcpiTables<Firmware>, AcpiError> {
-    if let Some(address) = rsdp {
+    match rsdp {
         // SAFETY: the boot loader says that the root pointer is there; signature and checksum are checked before use.
-        match unsafe { AcpiTables::from_rsdp(Firmware, address.as_u64() as usize) } {
-            Ok(tables) => return Ok(tables),
-            Err(why) => log::warn!("acpi: no root pointer at {address:?} ({why:?}), searching"),
-        }
+        Some(address) => unsafe { AcpiTables::from_rsdp(Firmware, address.as_u64() as usize) },
+        // SAFETY: reads of the BIOS areas below 1 MiB, which exist on every PC; without a BIOS nothing is found there.
+        None => unsafe { AcpiTables::search_for_rsdp_bios(Firmware) },
     }
-    // SAFETY: reads of the BIOS areas below 1 MiB, which exist on every PC; without a BIOS nothing is found there.
-    unsafe { AcpiTables::search_for_rsdp_bios(Firmware) }
 }
 
 fn read_madt(tables: &AcpiTables<Firmware>, facts: &mut Facts) -> Result<(), &'static str> {
     /// Bytes before the first entry: header, local APIC address, flags.
     const FIXED: usize = 44;
     let madt = tables.find_table::<Madt>().map_err(|_| "no MADT")?;
-    // The sizes of the entries that are read below.
-    let minimum = |kind| match kind {
-        1 => 12,
-        2 => 10,
-        _ => 2,
-    };
-    if !bytes_of(&madt).get(FIXED..).is_some_and(|entries| entries_are_sound(entries, minimum)) {
+    if !bytes_of(&madt).get(FIXED..).is_some_and(entries_are_sound) {
         return Err("the MADT's entries do not fit in it");
     }
     // What does not fit in the lists is left out: interrupt lines that are not used.
@@ -154,7 +148,7 @@ fn read_dmar(tables: &AcpiTables<Firmware>) -> Option<Dmar> {
 fn bytes_of<T: AcpiTable>(table: &PhysicalMapping<Firmware, T>) -> &[u8] {
     let bytes = table.get().header().length as usize;
     // SAFETY: the crate mapped the table to the length in its header and checked its checksum over all of it; firmware
-    // memory is mapped read-only, for good, and nobody writes it.
+    // memory is shown by the early tables, and nobody writes it.
     unsafe { core::slice::from_raw_parts(table.virtual_start().as_ptr().cast(), bytes) }
 }
 
@@ -171,43 +165,22 @@ unsafe impl AcpiTable for DmarTable {
     }
 }
 
-/// Shows physical memory to the `acpi` crate: read-only windows that stay.
+/// Shows physical memory to the `acpi` crate, through the early tables.
 #[derive(Clone, Debug)]
 struct Firmware;
-
-/// Windows are mapped in units of this, so that tables that lie together share one.
-const WINDOW: u64 = 64 * 1024;
-const WINDOWS_MAX: usize = 16;
-
-static WINDOWS: Mutex<Vec<(Range<u64>, VirtAddr), WINDOWS_MAX>> = Mutex::new(Vec::new());
-
-/// Where `bytes` bytes of physical memory from `address` appear.
-fn window(address: u64, bytes: u64) -> Option<*mut u8> {
-    let end = address.checked_add(bytes)?;
-    let mut windows = WINDOWS.lock();
-    let found = windows.iter().find(|(run, _)| run.start <= address && end <= run.end);
-    let (start, shown) = match found {
-        Some((run, shown)) => (run.start, *shown),
-        None => {
-            let run = address & !(WINDOW - 1)..end.checked_next_multiple_of(WINDOW)?;
-            let shown = mm::map_firmware(PhysAddr::try_new(run.start).ok()?, run.end - run.start).ok()?;
-            windows.push((run.clone(), shown)).ok()?;
-            (run.start, shown)
-        }
-    };
-    Some((shown + (address - start)).as_mut_ptr())
-}
 
 impl AcpiHandler for Firmware {
     // SAFETY: the caller's promise, that a `T` is at `address`, is not needed before the last line.
     unsafe fn map_physical_region<T>(&self, address: usize, bytes: usize) -> PhysicalMapping<Self, T> {
         let bytes = bytes.max(size_of::<T>());
-        let Some(start) = window(address as u64, bytes as u64).and_then(NonNull::new) else {
-            fail("acpi", format_args!("cannot map the table at {address:#x}, {bytes} bytes"), "report this");
+        let shown = address.checked_add(bytes).is_some_and(|end| end as u64 <= EARLY_LIMIT);
+        let start = NonNull::new(layout::direct(PhysAddr::new_truncate(address as u64)).as_mut_ptr());
+        let Some(start) = start.filter(|_| shown) else {
+            fail("acpi", format_args!("a table at {address:#x}, {bytes} bytes: not below 4 GiB"), "report this");
         };
-        // SAFETY: `window` maps at least `bytes` bytes, readable, and never takes them away; the crate's types have no
-        // alignment (`repr(packed)`), and the caller promises that they fit what is there.
-        unsafe { PhysicalMapping::new(address, start.cast(), bytes, bytes, Self) }
+        // SAFETY: the early tables show at least `bytes` bytes there, readable, for as long as tables are read; the
+        // crate's types have no alignment (`repr(packed)`), and the caller promises that they fit what is there.
+        unsafe { PhysicalMapping::new(address, start, bytes, bytes, Self) }
     }
 
     fn unmap_physical_region<T>(_region: &PhysicalMapping<Self, T>) {}

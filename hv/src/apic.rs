@@ -2,7 +2,7 @@
 //! Reached through MSRs (x2APIC) where the CPU has that, else through its page of registers.
 
 use crate::cpu::features::Features;
-use crate::mm::MapError;
+use hv_core::{ids::Hpa, space::MapError};
 use crate::mmio::Registers;
 use crate::time::{self, Instant};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -72,7 +72,7 @@ pub fn init(features: &Features) -> Result<(), MapError> {
         (Access::Msr, ApicBaseFlags::LAPIC_ENABLE | ApicBaseFlags::X2APIC_ENABLE)
     } else {
         // SAFETY: the APIC's registers are there, as it says itself.
-        (Access::Memory(unsafe { Registers::map(page.start_address(), page.size()) }?), ApicBaseFlags::LAPIC_ENABLE)
+        (Access::Memory(unsafe { Registers::map(Hpa(page.start_address().as_u64()), page.size()) }?), ApicBaseFlags::LAPIC_ENABLE)
     };
     // SAFETY: enables the APIC where it is, in the mode that CPUID says it has.
     unsafe { ApicBase::write(page, flags | mode) };

@@ -1,7 +1,8 @@
 //! Device registers in memory: every access is volatile, aligned, and inside the window.
 
 use crate::mm::{MapError, map_device};
-use x86_64::{PhysAddr, VirtAddr};
+use hv_core::ids::Hpa;
+use x86_64::VirtAddr;
 
 /// A window of device registers, mapped uncached for good.
 #[derive(Clone, Copy, Debug)]
@@ -16,7 +17,7 @@ impl Registers {
     /// # Safety
     /// Nothing but device registers may lie in the range: writing them must not change memory that Rust code or a
     /// domain owns.
-    pub unsafe fn map(start: PhysAddr, bytes: u64) -> Result<Self, MapError> {
+    pub unsafe fn map(start: Hpa, bytes: u64) -> Result<Self, MapError> {
         Ok(Self { base: map_device(start, bytes)?, bytes })
     }
 

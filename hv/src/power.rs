@@ -6,8 +6,6 @@ use x86_64::instructions::port::Port;
 
 /// QEMU's `isa-debug-exit` device.
 const DEBUG_EXIT_PORT: u16 = 0xf4;
-/// Exit code of a boot that failed: QEMU's status is 2 * 0x1e + 1 = 61.
-const BOOT_FAILED: u32 = 0x1e;
 /// Reset control register of PCI chipsets.
 const RESET_PORT: u16 = 0xcf9;
 /// Hard reset of the CPU and the system.
@@ -45,9 +43,9 @@ pub fn restart() -> ! {
     halt()
 }
 
-/// Ends a boot that cannot go on.
-pub fn stop() -> ! {
-    debug_exit(BOOT_FAILED);
+/// Leaves QEMU with this code, where that is allowed; else stops this CPU for good.
+pub fn stop(code: u32) -> ! {
+    debug_exit(code);
     halt()
 }
 

@@ -32,6 +32,10 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
     if let Some(level) = info.option("loglevel").and_then(|word| word.parse().ok()) {
         log::set_max_level(level);
     }
+    log::info!("Bulkhead {}", env!("CARGO_PKG_VERSION"));
+    fact("boot loader", Finding::Ok, format_args!("{}, command line \"{}\"", info.protocol, info.command_line));
+    // Through the early tables, which show all of firmware's memory.
+    acpi::init(info.rsdp);
     // NX must be on before the final tables, which use it.
     cpu::init_control(&features);
     legacy::silence();
@@ -49,10 +53,8 @@ pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
 /// Start-up goes on with the final tables and stack.
 extern "C" fn on_final_stack() -> ! {
     let (Some(info), Some((features, plan))) = (INFO.get(), BOOT.get()) else { power::halt() };
-    log::info!("Bulkhead {}", env!("CARGO_PKG_VERSION"));
-    fact("boot loader", Finding::Ok, format_args!("{}, command line \"{}\"", info.protocol, info.command_line));
+    let Some(facts) = acpi::facts() else { power::halt() };
     cpu::report(features);
-    let facts = acpi::init(info.rsdp);
     start_clock(features, facts.pm_timer.unwrap_or(PM_TIMER_PORT));
     system::init(info, plan);
     pci::init(facts);

@@ -73,7 +73,7 @@ fn make_frames(plan: &Plan) -> FrameTable {
     let entries = (0..plan.ram_end.div_ceil(mm::layout::PAGE)).map(|_| AtomicU32::new(0));
     let frames = FrameTable::new(Box::leak(entries.collect::<Box<[_]>>()));
     let range = |run: &Region| Hpa(run.start).mfn()..Hpa(run.end).mfn();
-    for run in [&plan.image, &plan.heap] {
+    for run in [&mm::layout::image(), &plan.heap] {
         frames.add_hypervisor(range(run));
     }
     for run in &plan.usable {

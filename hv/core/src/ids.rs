@@ -113,27 +113,12 @@ impl Hpa {
     pub const fn mfn(self) -> Mfn {
         Mfn(self.0 >> PAGE_SHIFT)
     }
-
-    /// Offset in its frame.
-    pub const fn offset(self) -> u64 {
-        self.0 & (PAGE_BYTES - 1)
-    }
 }
 
 impl Bdf {
     /// Bus number.
     pub const fn bus(self) -> u8 {
         (self.0 >> 8) as u8
-    }
-
-    /// Device number on its bus, below 32.
-    pub const fn device(self) -> u8 {
-        (self.0 >> 3) as u8 & 0x1f
-    }
-
-    /// Function number, below 8.
-    pub const fn function(self) -> u8 {
-        self.0 as u8 & 7
     }
 }
 

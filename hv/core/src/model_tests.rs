@@ -260,7 +260,7 @@ impl Model {
             self.world.machine.touch(owner, gfn, mfn);
         }
         let env = self.world.env();
-        let released = self.world.domains.with(owner, |domain| domain::release_page(&env, domain, gfn)).unwrap();
+        let released = self.world.domains.with(owner, |domain| domain::remove_page(&env, domain, gfn)).unwrap();
         assert_eq!(released.is_ok(), mfn.is_some());
     }
 

@@ -9,7 +9,7 @@ use std::vec::Vec;
 use xen_abi::grant_table::{GnttabCopy, GnttabMapGrantRef, GnttabUnmapGrantRef};
 use zerocopy::IntoBytes;
 
-use crate::authority::{SealedPolicy, crc32, table};
+use crate::authority::{SealedPolicy, parse::CHECKSUM, table};
 use crate::domain::{self, Death, DomainTable, Env, Life};
 use crate::frames::{FrameTable, State};
 use crate::grant::{self, Status};
@@ -59,14 +59,14 @@ impl TestMachine {
 
 impl MachineMemory for TestMachine {
     fn read(&self, from: Hpa, into: &mut [u8]) {
-        assert!(from.offset() + into.len() as u64 <= PAGE_BYTES, "read leaves its frame");
+        assert!(from.0 % PAGE_BYTES + into.len() as u64 <= PAGE_BYTES, "read leaves its frame");
         for (byte, at) in into.iter_mut().zip(from.0..) {
             *byte = self.byte(Hpa(at));
         }
     }
 
     fn write(&self, to: Hpa, bytes: &[u8]) {
-        assert!(to.offset() + bytes.len() as u64 <= PAGE_BYTES, "write leaves its frame");
+        assert!(to.0 % PAGE_BYTES + bytes.len() as u64 <= PAGE_BYTES, "write leaves its frame");
         for (byte, at) in bytes.iter().zip(to.0..) {
             self.replace(Hpa(at), 1, |_| u64::from(*byte));
         }
@@ -208,14 +208,12 @@ impl TableBuilder {
 
 /// Sets a table's checksum right.
 pub fn seal(bytes: &mut [u8]) {
-    let crc = crc32(&bytes[16..]);
+    let crc = CHECKSUM.checksum(&bytes[16..]);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// No devices to release.
-pub fn no_devices(_: DomId) -> Progress {
-    Progress::Done
-}
+pub fn no_devices(_: DomId) {}
 
 /// Everything that operations need.
 pub struct World {

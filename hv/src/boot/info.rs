@@ -28,8 +28,6 @@ pub struct BootInfo {
     pub command_line: String<COMMAND_LINE_MAX>,
     /// The bundle.
     pub bundle: Option<Region>,
-    /// Where the boot loader's own structures lie that are still needed.
-    pub loader: Option<Region>,
     /// ACPI's root pointer, when the loader knows it.
     pub rsdp: Option<PhysAddr>,
 }

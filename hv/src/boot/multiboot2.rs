@@ -16,8 +16,6 @@ const ENTRY_BYTES: u64 = 24;
 pub fn read_info(base: u64) -> Option<BootInfo> {
     let mut info = BootInfo { protocol: "Multiboot2", ..BootInfo::default() };
     let end = base + u64::from(read::<u32>(base)?);
-    // The ACPI tags, which are read later, are copies inside of it.
-    info.loader = Some(base..end);
     let mut tag = base + 8;
     while tag + 8 <= end {
         let [kind, bytes]: [u32; 2] = read(tag)?;

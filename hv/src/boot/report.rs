@@ -2,6 +2,9 @@
 
 use core::fmt;
 
+/// Exit code of a boot that failed: QEMU's status is 2 * 0x1e + 1 = 61.
+const FAILED: u32 = 0x1e;
+
 /// How a fact turned out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
@@ -33,5 +36,5 @@ pub fn fact(name: &str, finding: Finding, detail: fmt::Arguments) {
 pub fn fail(name: &str, what: fmt::Arguments, remedy: &str) -> ! {
     log::error!("boot: FAILED   {name:<14} {what}");
     log::error!("boot: remedy: {remedy}");
-    crate::power::stop()
+    crate::power::stop(FAILED)
 }

@@ -77,8 +77,8 @@ impl Descriptors {
 
     fn fill_gdt(&mut self) {
         use DescriptorFlags as Flags;
-        let [code, data] = [Flags::KERNEL_CODE64, Flags::KERNEL_DATA].map(|flags| flags.bits());
-        let [user_code, user_data] = [Flags::USER_CODE64, Flags::USER_DATA].map(|flags| flags.bits());
+        let all = [Flags::KERNEL_CODE64, Flags::KERNEL_DATA, Flags::USER_DATA, Flags::USER_CODE64];
+        let [code, data, user_data, user_code] = all.map(|flags| flags.bits());
         // An available 64-bit TSS (type 9), present, with the bitmap inside its limit.
         let base = &raw const self.tss as u64;
         let limit = (size_of::<TaskStateSegment>() + BITMAP_BYTES - 1) as u64;
@@ -131,12 +131,10 @@ impl Descriptors {
 
     /// Allows ring 3 the ports of `bitmap`, or none.
     pub fn set_ports(&mut self, bitmap: Option<&PortBitmap>) {
-        match bitmap {
-            Some(bitmap) => {
-                self.tss.bitmap = *bitmap;
-                self.tss.segment.iomap_base = size_of::<TaskStateSegment>() as u16;
-            }
-            None => self.tss.segment.iomap_base = NO_BITMAP,
+        self.forbid_ports();
+        if let Some(bitmap) = bitmap {
+            self.tss.bitmap = *bitmap;
+            self.tss.segment.iomap_base = size_of::<TaskStateSegment>() as u16;
         }
     }
 }

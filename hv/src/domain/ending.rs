@@ -4,6 +4,7 @@ use super::{current, raise_for_flag, schedule, vcpus};
 use crate::{irq, logging, mm, pci, system::system};
 use core::sync::atomic::Ordering;
 use heapless::Deque;
+use log::Level;
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use hv_core::domain::{Death, begin_destroy, destroy_slice};
 use hv_core::ids::{DomId, SLOTS};
@@ -13,13 +14,6 @@ use xen_abi::{sched::SHUTDOWN_POWEROFF, xen::VIRQ_DOM_EXC};
 
 /// Domains whose resources are being returned.
 static DYING: Mutex<Deque<DomId, SLOTS>> = Mutex::new(Deque::new());
-
-/// Takes a dying domain's devices and interrupts.
-fn release_devices(domain: DomId) -> Progress {
-    irq::release(domain);
-    pci::release(domain);
-    Progress::Done
-}
 
 /// Ends the current domain; it does not come back from its trap.
 pub fn end_current(death: Death) {
@@ -36,11 +30,8 @@ pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
     let label = system.domains.label(domain).ok_or(Errno::ESRCH)?;
     begin_destroy(&system.env(), domain, death.clone())?;
     let name = system.policy.name(label);
-    if death.reason == SHUTDOWN_POWEROFF {
-        log::info!("domain {domain} ({name}) ended: {}", death.why);
-    } else {
-        log::warn!("domain {domain} ({name}) died: {}", death.why);
-    }
+    let (level, how) = if death.reason == SHUTDOWN_POWEROFF { (Level::Info, "ended") } else { (Level::Warn, "died") };
+    log::log!(level, "domain {domain} ({name}) {how}: {}", death.why);
     let (slot, root) = system.domains.with(domain, |domain| (domain.slot(), domain.space.cpu_root()))?;
     schedule::dismiss(slot);
     schedule::forget_deadlines(slot);
@@ -63,6 +54,10 @@ pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
 /// Returns a bounded part of what one dying domain had. Answers whether there is more to do.
 pub fn slice() -> bool {
     let Some(domain) = DYING.lock().pop_front() else { return false };
+    let release_devices = |domain| {
+        irq::release(domain);
+        pci::release(domain);
+    };
     if destroy_slice(&system().env(), domain, release_devices) == Ok(Progress::More) {
         // It was in the queue just now.
         let _ = DYING.lock().push_back(domain);

@@ -7,7 +7,7 @@ mod schedule;
 mod vcpus;
 
 pub use ending::{end, end_current};
-pub use native::{create, pause, set_entry, unpause, with_building};
+pub use native::{create, pause, rights, set_entry, unpause, with_building};
 pub use policy::start;
 pub use schedule::{CHORES, current_waits, hand_over, idle_ticks, idled, reschedule, restart, resume, set_deadline};
 pub use schedule::{take_restart, timer, usage, waits, wake, yield_now};

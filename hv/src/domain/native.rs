@@ -6,8 +6,9 @@ use core::mem::offset_of;
 use hv_core::authority::table::{FLAG_DRIVER, KIND_NATIVE};
 use hv_core::domain::{self, Domain, Wait};
 use hv_core::ids::{DomId, Hpa, Label, VcpuId};
-use hv_core::{error::Errno, machine::MachineMemory};
+use hv_core::{error::Errno, machine::MachineMemory, space::Rights};
 use xen_abi::native::ADDRESS_LIMIT;
+use xen_abi::platform::{RIGHTS_EXECUTE, RIGHTS_READ, RIGHTS_WRITE};
 use xen_abi::xen::{VcpuInfo, VcpuTimeInfo};
 use zerocopy::IntoBytes;
 
@@ -64,6 +65,19 @@ pub fn set_entry(id: DomId, rip: u64, rsp: u64, argument: u64) -> Result<(), Err
         vcpus::set_frame(domain.slot(), Frame::start(rip, rsp, argument));
         Ok(())
     })
+}
+
+/// Rights as `platform_op` POPULATE numbers them.
+///
+/// # Errors
+/// `EINVAL`: no such number.
+pub fn rights(number: u32) -> Result<Rights, Errno> {
+    match number {
+        RIGHTS_READ => Ok(Rights::Read),
+        RIGHTS_WRITE => Ok(Rights::ReadWrite),
+        RIGHTS_EXECUTE => Ok(Rights::ReadExecute),
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// Acts on a domain that is being built.

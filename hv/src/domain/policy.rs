@@ -65,11 +65,7 @@ fn populate(env: &Env<Bare>, domain: &mut Domain, first: u64, pages: u64, rights
 }
 
 fn load(env: &Env<Bare>, domain: &mut Domain, segment: &Segment) -> Result<(), Errno> {
-    let rights = match segment.rights {
-        image::Rights::Read => Rights::Read,
-        image::Rights::ReadWrite => Rights::ReadWrite,
-        image::Rights::ReadExecute => Rights::ReadExecute,
-    };
+    let rights = native::rights(segment.rights.bits())?;
     populate(env, domain, segment.gpa >> 12, segment.pages, rights)?;
     domain.space.fill(Gpa(segment.gpa), segment.bytes, env.machine)?;
     Ok(())

@@ -26,12 +26,11 @@ use tables::{ENTRIES, TablePage};
 use unit::Unit;
 
 pub use unit::REGISTER_BYTES;
-use x86_64::PhysAddr;
 
 /// Why the IOMMU did not do what it should, in words: nobody can do more than report it.
 pub type Failure = &'static str;
 
-const NO_MEMORY: Failure = "no memory for the IOMMU's tables or registers";
+const NO_MEMORY: Failure = "no memory for the IOMMU's tables";
 const NO_ENTRY: Failure = "no IOMMU table entry left";
 
 /// What all units share.
@@ -103,16 +102,14 @@ fn start(facts: &Facts) -> Result<Remapping, Failure> {
     let mut units = Vec::new();
     let (mut coherent, mut interrupts) = (true, dmar.interrupt_remapping);
     for info in &dmar.units {
-        let address = PhysAddr::try_new(info.registers).map_err(|_| "the IOMMU has no sane address")?;
-        let unit = Unit::new(address, page()?, page()?)?;
+        let unit = Unit::new(Hpa(info.registers), page()?, page()?)?;
         coherent &= unit.extended.contains(ExtendedCapabilities::COHERENT);
         interrupts &= unit.extended.contains(ExtendedCapabilities::INTERRUPT_REMAPPING);
         units.push(unit);
     }
     let table = interrupts.then(page).transpose()?;
     for unit in &mut units {
-        unit.enable_translation(root.address())?;
-        table.map_or(Ok(()), |table| unit.enable_interrupts(table.address()))?;
+        unit.enable(root.address(), table.map(TablePage::address))?;
     }
     let units = units.into_iter().map(Mutex::new).collect();
     let interrupts = table.map(|table| Mutex::new(Interrupts { table, used: [false; ENTRIES] }));
@@ -127,12 +124,8 @@ fn tag(domain: DomId) -> IommuDomainId {
 impl Remapping {
     /// Runs commands on every unit. A failure costs all devices their bus mastering.
     fn run_all(&self, commands: &[Command]) -> Result<(), Failure> {
-        let mut result = Ok(());
-        for unit in &self.units {
-            let outcome = unit.lock().run(commands);
-            result = result.and(outcome);
-        }
-        result.inspect_err(|why| pci::silence_all(why))
+        let outcomes = self.units.iter().map(|unit| unit.lock().run(commands));
+        outcomes.fold(Ok(()), Result::and).inspect_err(|why| pci::silence_all(why))
     }
 }
 

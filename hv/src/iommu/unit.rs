@@ -1,14 +1,13 @@
 //! One VT-d remapping unit: its registers, its invalidation queue, its faults (VT-d 11.4, 6.5, 7).
 
-use super::{Failure, NO_MEMORY};
+use super::Failure;
 use super::tables::TablePage;
 use crate::mmio::Registers;
 use crate::time;
 use core::sync::atomic::{Ordering, fence};
 use heapless::Vec;
-use hv_core::ids::SLOTS;
+use hv_core::ids::{Hpa, SLOTS};
 use hv_core::iommu::vtd::{Capabilities, Command, ExtendedCapabilities, FAULT_VALID, Fault};
-use x86_64::PhysAddr;
 
 mod register {
     //! Offsets (VT-d 11.4).
@@ -47,6 +46,7 @@ const QUEUE_ERRORS: u32 = 0b111 << 4;
 /// Fault control: no interrupt.
 const FAULT_MASKED: u32 = 1 << 31;
 
+const UNREACHABLE: Failure = "the IOMMU's registers cannot be mapped";
 const LATE: Failure = "the IOMMU does not answer";
 /// Bytes of registers. The fault records may lie further up, within this.
 pub const REGISTER_BYTES: u64 = 0x4000;
@@ -73,12 +73,11 @@ pub struct Unit {
 
 impl Unit {
     /// Maps the unit's registers and checks that it has what is needed.
-    pub fn new(address: PhysAddr, queue: TablePage, status: TablePage) -> Result<Self, Failure> {
+    pub fn new(address: Hpa, queue: TablePage, status: TablePage) -> Result<Self, Failure> {
         // SAFETY: the DMAR table says that a remapping unit's registers are there.
-        let registers = unsafe { Registers::map(address, REGISTER_BYTES) }.map_err(|_| NO_MEMORY)?;
+        let registers = unsafe { Registers::map(address, REGISTER_BYTES) }.map_err(|_| UNREACHABLE)?;
         let capabilities = Capabilities::from_bits_retain(registers.read64(register::CAPABILITIES));
-        let extended = registers.read64(register::EXTENDED_CAPABILITIES);
-        let extended = ExtendedCapabilities::from_bits_retain(extended);
+        let extended = ExtendedCapabilities::from_bits_retain(registers.read64(register::EXTENDED_CAPABILITIES));
         let needed = [
             (capabilities.contains(Capabilities::FOUR_LEVELS), "the IOMMU lacks 48-bit addresses (QEMU: aw-bits=48)"),
             (capabilities.domains() > SLOTS as u32, "the IOMMU lacks enough domain ids"),
@@ -92,8 +91,11 @@ impl Unit {
         Ok(Self { registers, capabilities, extended, queue, status, tail: 0, waits: 0, broken: false })
     }
 
-    /// Turns translation on with this root table, from whatever state firmware left.
-    pub fn enable_translation(&mut self, root: u64) -> Result<(), Failure> {
+    /// Turns translation on with this root table, from whatever state firmware left, and interrupt remapping with this
+    /// table of 256 entries, if there is one. Interrupts in compatibility format are blocked then: that bit stays off.
+    pub fn enable(&mut self, root: u64, interrupts: Option<u64>) -> Result<(), Failure> {
+        /// Of the interrupt table: 2^(7+1) entries.
+        const SIZE: u64 = 7;
         for bit in [command::TRANSLATION, command::INTERRUPTS, command::QUEUE] {
             self.set(bit, false)?;
         }
@@ -111,14 +113,7 @@ impl Unit {
         if self.registers.read32(register::PROTECTED_MEMORY) & 1 != 0 {
             self.registers.write32(register::PROTECTED_MEMORY, 0);
         }
-        Ok(())
-    }
-
-    /// Turns interrupt remapping on with this table of 256 entries. Interrupts in compatibility format are blocked:
-    /// that bit stays off.
-    pub fn enable_interrupts(&mut self, table: u64) -> Result<(), Failure> {
-        /// 2^(7+1) entries.
-        const SIZE: u64 = 7;
+        let Some(table) = interrupts else { return Ok(()) };
         self.registers.write64(register::INTERRUPT_TABLE, table | SIZE);
         self.set(command::INTERRUPT_POINTER, true)?;
         self.run(&[Command::INTERRUPTS_ALL])?;
@@ -188,9 +183,7 @@ impl Unit {
     /// Takes the recorded faults, a bounded number, and makes room for new ones.
     pub fn take_faults(&self) -> Vec<Fault, FAULTS_PER_VISIT> {
         let mut faults = Vec::new();
-        let first = self.capabilities.fault_records_offset() as u64;
-        for index in 0..self.capabilities.fault_records().min(FAULTS_PER_VISIT) as u64 {
-            let at = first + index * 16;
+        for at in self.capabilities.fault_records().take(FAULTS_PER_VISIT) {
             let record = [self.registers.read64(at), self.registers.read64(at + 8)];
             if let Some(fault) = Fault::decode(record) {
                 // There is room for as many as are looked at.

@@ -5,8 +5,7 @@ use crate::acpi::{self, Facts};
 use crate::mmio::Registers;
 use heapless::Vec;
 use hv_core::iommu::vtd::{Polarity, REDIRECTION_MASKED, Route, Trigger, redirection_entry};
-use hv_core::pci::Bdf;
-use x86_64::PhysAddr;
+use hv_core::{ids::Hpa, pci::Bdf};
 
 const SELECT: u64 = 0x00;
 const WINDOW: u64 = 0x10;
@@ -46,7 +45,7 @@ impl Lines {
         let mut lines = Self::NONE;
         for entry in &facts.io_apics {
             // SAFETY: the MADT says that an I/O APIC's registers are there.
-            let registers = unsafe { Registers::map(PhysAddr::new(entry.io_apic_address.into()), 0x20) };
+            let registers = unsafe { Registers::map(Hpa(entry.io_apic_address.into()), 0x20) };
             let Ok(registers) = registers else { continue };
             let source = facts.dmar.as_ref().and_then(|dmar| dmar.io_apic(entry.io_apic_id));
             let first_line = entry.global_system_interrupt_base;

@@ -30,8 +30,6 @@ pub struct Plan {
     pub ram_bytes: u64,
     /// One past the highest RAM address.
     pub ram_end: u64,
-    /// The hypervisor's image.
-    pub image: Region,
     /// The hypervisor's heap.
     pub heap: Region,
 }
@@ -46,11 +44,10 @@ impl Plan {
             ram_end = ram_end.max(region.end);
             add(&mut ram, page_up(region.start)..page_down(region.end));
         }
-        let image = layout::image();
-        reserve(&mut ram, &image);
+        reserve(&mut ram, &layout::image());
         let mut usable = ram.clone();
         reserve(&mut usable, &(0..LOW_MEMORY));
-        for run in info.bundle.iter().chain(&info.loader) {
+        if let Some(run) = &info.bundle {
             reserve(&mut usable, &(page_down(run.start)..page_up(run.end)));
         }
         let tables = TABLE_SPARE + (ram_bytes / LARGE_PAGE / 512 + 2 * REGIONS_MAX as u64) * PAGE;
@@ -59,7 +56,7 @@ impl Plan {
         let start = usable.iter().find(holds_heap).ok_or(wanted)?.start;
         let heap = start..start + wanted;
         reserve(&mut usable, &heap);
-        Ok(Self { ram, usable, ram_bytes, ram_end, image, heap })
+        Ok(Self { ram, usable, ram_bytes, ram_end, heap })
     }
 }
 

@@ -4,7 +4,7 @@
 //! |-------------------------|-----------------------------------------------------------------|
 //! | `0`                     | the current native domain                                       |
 //! | [`DIRECT_MAP`]          | all RAM but the hypervisor's image, read-write, never executable |
-//! | [`DEVICE_BASE`]         | device registers (uncached) and firmware tables (read-only)     |
+//! | [`DEVICE_BASE`]         | device registers (uncached)                                     |
 //! | [`STACK_BASE`]          | stacks, each with unmapped pages around it                      |
 //! | [`KERNEL_BASE`] + 2 MiB | the image: text, read-only data, data                           |
 
@@ -15,7 +15,8 @@ use x86_64::{PhysAddr, VirtAddr};
 pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
 /// One past the highest physical address that the direct map can show (64 TiB).
 pub const DIRECT_MAP_BYTES: u64 = 0x4000_0000_0000;
-/// The early tables show physical memory up to here: what the boot loader hands over, and the heap, must lie below.
+/// The early tables show physical memory up to here: what the boot loader hands over, ACPI's tables and the heap must lie
+/// below.
 pub const EARLY_LIMIT: u64 = 4 << 30;
 /// First address for device mappings.
 pub const DEVICE_BASE: u64 = 0xffff_c000_0000_0000;

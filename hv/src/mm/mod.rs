@@ -8,8 +8,8 @@ pub mod user;
 
 pub use early::Plan;
 pub use layout::direct;
-pub use paging::{MapError, UPPER_HALF, hypervisor_root, load_root};
-pub use paging::{map_device, map_firmware, map_stack};
+pub use hv_core::space::MapError;
+pub use paging::{UPPER_HALF, hypervisor_root, load_root, map_device, map_stack};
 
 use crate::boot::info::BootInfo;
 

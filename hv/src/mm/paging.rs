@@ -7,7 +7,7 @@
 use super::Plan;
 use super::layout::{self, DEVICE_BASE, LARGE_PAGE, PAGE, direct, page_down, page_up};
 use crate::boot::{info::Region, report::fail};
-use hv_core::fallible;
+use hv_core::{fallible, ids::Hpa, space::MapError};
 use spin::{Mutex, MutexGuard, Once};
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::page_table::PageTableFlags as Flags;
@@ -32,18 +32,9 @@ struct Tables {
     next_stack: VirtAddr,
 }
 
-/// Why a mapping cannot be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MapError {
-    /// There is no memory, or no address space, for more.
-    OutOfTables,
-    /// The range is empty or wraps around.
-    BadRange,
-}
-
 /// A zeroed page that stays, for a table or a stack.
 fn take_page() -> Result<PhysAddr, MapError> {
-    let page = fallible::filled(1, PageTable::new()).map_err(|_| MapError::OutOfTables)?.leak();
+    let page = fallible::filled(1, PageTable::new()).map_err(|_| MapError::NoMemory)?.leak();
     Ok(PhysAddr::new(VirtAddr::from_ptr(page.as_ptr()) - VirtAddr::new(layout::DIRECT_MAP)))
 }
 
@@ -115,7 +106,7 @@ pub(super) fn init(plan: &Plan) {
 }
 
 fn tables() -> Result<MutexGuard<'static, Tables>, MapError> {
-    TABLES.get().map(Mutex::lock).ok_or(MapError::OutOfTables)
+    TABLES.get().map(Mutex::lock).ok_or(MapError::NoMemory)
 }
 
 /// The hypervisor's own top-level table: the upper half and an empty lower half. The upper half's entries are never
@@ -131,33 +122,21 @@ pub fn load_root(root: PhysAddr) {
     unsafe { Cr3::write(PhysFrame::containing_address(root), Cr3Flags::empty()) }
 }
 
-/// Maps device registers or firmware tables, for good. Answers where the first byte appears.
-fn map_window(start: PhysAddr, bytes: u64, flags: Flags) -> Result<VirtAddr, MapError> {
-    let end = start.as_u64().checked_add(bytes).ok_or(MapError::BadRange)?;
-    if bytes == 0 {
-        return Err(MapError::BadRange);
-    }
-    let first = page_down(start.as_u64());
+/// Maps device registers for good, read-write, uncached. Answers where the first byte appears.
+pub fn map_device(start: Hpa, bytes: u64) -> Result<VirtAddr, MapError> {
+    let end = start.0.checked_add(bytes).filter(|end| *end > start.0).ok_or(MapError::BadAddress)?;
+    let first = page_down(start.0);
+    let frame = PhysAddr::try_new(first).map_err(|_| MapError::BadAddress)?;
     let length = page_up(end) - first;
     let mut tables = tables()?;
     // Aligned alike modulo a large page, and a page apart from its neighbour.
     let base = tables.next_device.align_up(LARGE_PAGE) + first % LARGE_PAGE;
     if length > REGION_BYTES || base - VirtAddr::new(DEVICE_BASE) > REGION_BYTES - length {
-        return Err(MapError::OutOfTables);
+        return Err(MapError::NoMemory);
     }
     tables.next_device = base + length + PAGE;
-    tables.map_range(base, PhysAddr::new(first), length, flags)?;
-    Ok(base + (start.as_u64() - first))
-}
-
-/// Maps device registers: read-write, uncached.
-pub fn map_device(start: PhysAddr, bytes: u64) -> Result<VirtAddr, MapError> {
-    map_window(start, bytes, DATA | Flags::NO_CACHE | Flags::WRITE_THROUGH)
-}
-
-/// Maps firmware tables: read-only, cached.
-pub fn map_firmware(start: PhysAddr, bytes: u64) -> Result<VirtAddr, MapError> {
-    map_window(start, bytes, READ_ONLY)
+    tables.map_range(base, frame, length, DATA | Flags::NO_CACHE | Flags::WRITE_THROUGH)?;
+    Ok(base + (start.0 - first))
 }
 
 /// Maps `pages` fresh frames as a stack that stays; answers its top. The page on either side is unmapped: an overflow is

@@ -1,29 +1,29 @@
 //! What domains see of PCI: the policy domain the list of functions, a driver domain its own devices.
 
-use super::{Function, Owner, SILENCED, State, find, functions, mastering};
+use super::{Function, Owner, SILENCED, State, denied, find, functions};
 use core::sync::atomic::Ordering;
 use hv_core::error::Errno;
 use hv_core::ids::DomId;
 use hv_core::pci::Bdf;
-use hv_core::pci::bar::{BARS, BarKind};
-use hv_core::pci::config::{Field, Verdict, judge_write};
+use hv_core::pci::bar::{BARS, overlap};
+use hv_core::pci::config::{Field, judge_write};
 use xen_abi::platform::{
     BAR_HAS_MSIX, BAR_MEMORY, Bar, ConfigAccess, DeviceDescribe, DeviceInfo, LABEL_NONE, OWNER_HYPERVISOR,
     OWNER_QUARANTINE,
 };
 
-/// Facts of function number `index` of the machine. For the policy domain.
-pub fn info(index: u32) -> Result<DeviceInfo, Errno> {
-    let function = functions().get(index as usize).ok_or(Errno::ENOENT)?;
+/// Facts of function number `info.index` of the machine. For the policy domain.
+pub fn info(info: &mut DeviceInfo) -> Result<(), Errno> {
+    let function = functions().get(info.index as usize).ok_or(Errno::ENOENT)?;
     let state = function.state.lock();
     let (label, selector) =
         function.driver.get().map_or((LABEL_NONE, u32::MAX), |(label, selector)| (label.0.into(), *selector));
-    Ok(DeviceInfo {
-        index,
-        bdf: function.identity.bdf.0.into(),
-        vendor: function.identity.vendor,
-        device: function.identity.device,
-        class: function.identity.class,
+    *info = DeviceInfo {
+        index: info.index,
+        bdf: function.found.bdf.0.into(),
+        vendor: function.found.vendor,
+        device: function.found.device,
+        class: function.found.class,
         owner: match state.owner {
             Owner::Domain(domain) => domain.0.into(),
             Owner::Quarantine | Owner::Broken => OWNER_QUARANTINE,
@@ -32,31 +32,32 @@ pub fn info(index: u32) -> Result<DeviceInfo, Errno> {
         label,
         selector,
         faults: state.faults,
-    })
+    };
+    Ok(())
 }
 
-/// Facts of the `index`th device of `domain`.
-pub fn describe(domain: DomId, index: u32) -> Result<DeviceDescribe, Errno> {
+/// Facts of device number `info.index` of `domain`.
+pub fn describe(domain: DomId, info: &mut DeviceDescribe) -> Result<(), Errno> {
     let mut own = functions().iter().filter(|function| function.state.lock().owner == Owner::Domain(domain));
-    let function = own.nth(index as usize).ok_or(Errno::ENOENT)?;
+    let function = own.nth(info.index as usize).ok_or(Errno::ENOENT)?;
     let mut bars = [Bar::default(); BARS];
     for ((bar, gpa), out) in function.bars.iter().zip(function.addresses).zip(&mut bars) {
         let Some(bar) = bar else { continue };
-        let memory = if bar.kind == BarKind::Memory { BAR_MEMORY } else { 0 };
-        let holds_msix = bar.pages().is_some_and(|pages| function.holes().iter().any(|hole| hole.overlaps(pages)));
-        let flags = memory | if holds_msix { BAR_HAS_MSIX } else { 0 };
+        let holds_msix = function.holes().iter().any(|hole| overlap(hole, &bar.pages()));
+        let flags = BAR_MEMORY | if holds_msix { BAR_HAS_MSIX } else { 0 };
         *out = Bar { gpa, bytes: bar.bytes, flags, reserved: 0 };
     }
-    Ok(DeviceDescribe {
-        index,
-        bdf: function.identity.bdf.0.into(),
-        vendor: function.identity.vendor,
-        device: function.identity.device,
-        class: function.identity.class,
+    *info = DeviceDescribe {
+        index: info.index,
+        bdf: function.found.bdf.0.into(),
+        vendor: function.found.vendor,
+        device: function.found.device,
+        class: function.found.class,
         msix_vectors: function.messages.count().into(),
         selector: function.driver.get().map_or(u32::MAX, |(_, selector)| *selector),
         bars,
-    })
+    };
+    Ok(())
 }
 
 /// Calls `act` for a function of `domain`, under its lock. `EPERM` when the domain does not have it: no different for
@@ -81,9 +82,12 @@ fn field(access: &ConfigAccess) -> Result<(Bdf, Field), Errno> {
 }
 
 /// Reads configuration space of an own device.
-pub fn config_read(domain: DomId, access: &ConfigAccess) -> Result<u32, Errno> {
+pub fn config_read(domain: DomId, access: &mut ConfigAccess) -> Result<(), Errno> {
     let (bdf, field) = field(access)?;
-    with_owned(domain, bdf, |function, _| Ok(field.extract(function.config.read(field.dword()))))
+    with_owned(domain, bdf, |function, _| {
+        access.value = field.extract(function.config.read(field.dword()));
+        Ok(())
+    })
 }
 
 /// Writes configuration space of an own device: see `hv_core::pci::config` for what is let through.
@@ -91,17 +95,13 @@ pub fn config_write(domain: DomId, access: &ConfigAccess) -> Result<(), Errno> {
     let (bdf, field) = field(access)?;
     with_owned(domain, bdf, |function, state| {
         let current = function.config.read(field.dword());
-        match judge_write(field, access.value, current, mastering(function, state)) {
-            Verdict::Write(dword) => {
-                function.config.write(field.dword(), dword);
-                // Another CPU may have silenced it since it was judged.
-                if SILENCED.load(Ordering::SeqCst) {
-                    function.silence();
-                }
-                Ok(())
+        if let Some(dword) = judge_write(field, access.value, current, denied(function, state))? {
+            function.config.write(field.dword(), dword);
+            // Another CPU may have silenced it since it was judged.
+            if SILENCED.load(Ordering::SeqCst) {
+                function.silence();
             }
-            Verdict::Ignore => Ok(()),
-            Verdict::Refuse => Err(Errno::EPERM),
         }
+        Ok(())
     })
 }

@@ -13,8 +13,7 @@ use hv_core::domain::Domain;
 use hv_core::error::Errno;
 use hv_core::ids::{DomId, Gfn, Label, Mfn};
 use hv_core::pci::Bdf;
-use hv_core::pci::bar::PageRange;
-use hv_core::pci::config::{COMMAND_INTX_DISABLE, COMMAND_MEMORY};
+use hv_core::pci::config::Command;
 use hv_core::pci::faults::Faults;
 use hv_core::space::{Page, PageKind, Rights};
 
@@ -40,7 +39,7 @@ pub fn assign(bdf: Bdf, domain: &mut Domain) -> Result<(), Errno> {
         return Err(Errno::ENODEV);
     }
     let mut mapped = 0;
-    let opened = map_bars(function, domain, &mut mapped).and_then(|()| open(function, state, domain));
+    let opened = map_bars(function, domain, &mut mapped).and_then(|()| open(function, domain));
     if let Err(error) = opened {
         quarantine(function);
         unmap_bars(function, domain, mapped);
@@ -53,12 +52,12 @@ pub fn assign(bdf: Bdf, domain: &mut Domain) -> Result<(), Errno> {
     state.faults_of_owner = Faults::NONE;
     // Bus mastering is for the domain to switch on, once it has brought the device to a state that it knows: one without
     // a reset may still have the rings of its last owner.
-    function.config.write(4, COMMAND_MEMORY | COMMAND_INTX_DISABLE);
+    function.config.command(Command::MEMORY_ENABLE | Command::INTERRUPT_DISABLE);
     Ok(())
 }
 
 fn check(function: &Function, state: &State, label: Label) -> Result<(), Errno> {
-    let bdf = function.member.bdf;
+    let bdf = function.found.bdf;
     let refuse = |why: fmt::Arguments| {
         log::warn!("{bdf}: not assigned: {why}");
         Err(Errno::EPERM)
@@ -81,33 +80,33 @@ fn check(function: &Function, state: &State, label: Label) -> Result<(), Errno> 
         return refuse(format_args!("{why}"));
     }
     let mut group = functions().iter().filter(|other| other.is_endpoint() && other.group == function.group);
-    if let Some(Function { member, .. }) = group.find(|other| !other.is_for(label)) {
-        return refuse(format_args!("cannot be kept apart from {}, which has another owner or none", member.bdf));
+    if let Some(Function { found, .. }) = group.find(|other| !other.is_for(label)) {
+        return refuse(format_args!("cannot be kept apart from {}, which has another owner or none", found.bdf));
     }
     Ok(())
 }
 
 /// Lets the function through the IOMMU, and makes its MSI-X table reachable for the hypervisor.
-fn open(function: &Function, state: &mut State, domain: &Domain) -> Result<(), Errno> {
-    messages::prepare(function, state)?;
+fn open(function: &Function, domain: &Domain) -> Result<(), Errno> {
+    messages::prepare(function);
     let Some((unit, root)) = function.unit.zip(domain.space.iommu_root()) else { return Ok(()) };
-    iommu::set_context(unit, function.member.bdf, domain.id(), Some(root.base())).map_err(|why| {
-        log::error!("{}: not assigned: {why}", function.member.bdf);
+    iommu::set_context(unit, function.found.bdf, domain.id(), Some(root.base())).map_err(|why| {
+        log::error!("{}: not assigned: {why}", function.found.bdf);
         Errno::EIO
     })
 }
 
 /// No decoding, no bus mastering, no interrupts.
 fn quarantine(function: &Function) {
-    function.config.write(4, COMMAND_INTX_DISABLE);
+    function.config.command(Command::INTERRUPT_DISABLE);
     messages::disable(function);
 }
 
 /// Every page of registers that the function's owner may have: where it appears, and what it shows.
 fn pages(function: &Function) -> impl Iterator<Item = (Gfn, Mfn)> {
     function.memory_bars().flat_map(|(bar, address)| {
-        let shown = bar.pages().into_iter().flat_map(move |PageRange { first, end }| (first..end).zip(address / 4096..));
-        let open = shown.filter(|(page, _)| !function.holes().iter().any(|hole| hole.contains(*page)));
+        let shown = bar.pages().zip(address / 4096..);
+        let open = shown.filter(|(page, _)| !function.holes().iter().any(|hole| hole.contains(page)));
         open.map(|(page, gfn)| (Gfn(gfn), Mfn(page)))
     })
 }
@@ -139,7 +138,7 @@ pub fn release(domain: DomId) {
         if state.owner != Owner::Domain(domain) {
             continue;
         }
-        let bdf = function.member.bdf;
+        let bdf = function.found.bdf;
         quarantine(function);
         let blocked = match function.unit {
             Some(unit) if iommu::available() => iommu::set_context(unit, bdf, domain, None),

@@ -1,11 +1,12 @@
 //! Configuration space, memory-mapped (PCI Express Base 5.0, 7.2.2), and walks over its lists of capabilities.
 
-use crate::mm::MapError;
+use hv_core::{ids::Hpa, space::MapError};
 use crate::mmio::Registers;
 use acpi::mcfg::McfgEntry;
 use core::ops::RangeInclusive;
 use hv_core::pci::Bdf;
-use x86_64::PhysAddr;
+use hv_core::pci::config::Command;
+use pci_types::StatusRegister;
 
 /// Bytes of one bus's configuration space.
 const BUS_BYTES: u64 = 1 << 20;
@@ -27,9 +28,8 @@ impl Ecam {
     /// Maps what the MCFG table describes.
     pub fn map(entry: &McfgEntry) -> Result<Self, MapError> {
         let (start, bytes) = extent(entry);
-        let start = PhysAddr::try_new(start).map_err(|_| MapError::BadRange)?;
         // SAFETY: firmware says that this range is configuration space, which the chipset decodes, not memory.
-        let registers = unsafe { Registers::map(start, bytes)? };
+        let registers = unsafe { Registers::map(Hpa(start), bytes)? };
         Ok(Self { registers, buses: entry.bus_number_start..=entry.bus_number_end })
     }
 
@@ -68,6 +68,11 @@ impl Config {
         self.write(register, current & !mask | value & mask);
     }
 
+    /// Sets the command register. Writing zeros to status, its upper half, changes nothing there.
+    pub fn command(&self, command: Command) {
+        self.write(4, command.bits().into());
+    }
+
     /// Follows a list of capabilities, with a bound should it lead in a circle: offset and first double word of each.
     fn list(&self, first: u16, lowest: u16, next: fn(u32) -> u16) -> impl Iterator<Item = (u16, u32)> {
         /// As many as fit, 8 bytes each at least.
@@ -78,9 +83,8 @@ impl Config {
 
     /// Offset and first double word of each capability (PCI Local Bus 3.0, 6.7). The id is the lowest byte.
     pub fn capabilities(&self) -> impl Iterator<Item = (u16, u32)> {
-        /// Status register, there is a list.
-        const LISTED: u32 = 1 << 20;
-        let first = if self.read(4) & LISTED != 0 { self.read(0x34) as u16 & 0xfc } else { 0 };
+        let listed = StatusRegister::new((self.read(4) >> 16) as u16).has_capability_list();
+        let first = if listed { self.read(0x34) as u16 & 0xfc } else { 0 };
         self.list(first, 0x40, |head| (head >> 8) as u16 & 0xfc)
     }
 

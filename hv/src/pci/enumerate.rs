@@ -4,20 +4,19 @@
 //! a circle leads nowhere.
 
 use super::ecam::{self, Config, Ecam};
-use super::messages::{MSIX_ENABLE, MSI_ENABLE};
+use super::messages::{ENTRY_BYTES, MSIX_ENABLE, MSI_ENABLE};
 use super::{Function, Messages, MsiX, Owner, Reset, State};
 use crate::acpi::Facts;
 use crate::boot::report::{Finding, fact};
+use crate::mmio::Registers;
 use crate::time::Instant;
 use crate::{iommu, start};
 use alloc::vec::Vec;
-use hv_core::authority::Function as Identity;
-use hv_core::iommu::dmar::Dmar;
-use hv_core::pci::Bdf;
-use hv_core::pci::bar::{BARS, Bar, Inside, PageRange, Probe, is_64_bit, overlaps, share_a_page};
-use hv_core::pci::config::{COMMAND_BUS_MASTER, COMMAND_INTX_DISABLE, COMMAND_MEMORY};
+use hv_core::{ids::Hpa, pci::Bdf};
+use hv_core::pci::bar::{BARS, Bars, PageRange, decode, inside, overlaps, share_a_page, touching};
+use hv_core::pci::config::Command;
 use hv_core::pci::faults::Faults;
-use hv_core::pci::group::{Buses, FUNCTIONS_MAX, Member, Node, Separation, groups};
+use hv_core::pci::group::{FUNCTIONS_MAX, Member, Node, groups};
 use spin::{Mutex, Once};
 use xen_abi::native::MMIO_WINDOW;
 
@@ -57,35 +56,30 @@ pub fn enumerate(ecam: &Ecam, facts: &Facts) -> Vec<Function> {
     if more {
         fact("pci", Finding::Refused, format_args!("more functions than supported: the rest is left alone"));
     }
-    let members: Vec<Member> = functions.iter().map(|function| function.member).collect();
+    let members: Vec<Member> = functions.iter().map(|function| function.found).collect();
     let unfit: Vec<_> = functions.iter().map(|function| unfit(function, &functions, &members, facts)).collect();
     for (index, ((function, unfit), group)) in functions.iter_mut().zip(unfit).zip(groups(&members)).enumerate() {
         let addresses = lay_out(index as u64, &function.bars);
         function.addresses = addresses.unwrap_or_default();
         function.unfit = unfit.or(addresses.is_none().then_some("its registers are too large"));
         function.group = group;
-        function.unit = facts.dmar.as_ref().and_then(|dmar| {
-            let behind = |at, bdf| members.iter().any(|bridge| bridge.bdf == at && bridge.leads_to(bdf));
-            dmar.unit_of(function.member.bdf, |at| bus_behind(&members, at), behind)
-        });
+        function.unit = facts.dmar.as_ref().and_then(|dmar| dmar.unit_of(function.found.bdf, &members));
+        if function.is_endpoint() {
+            read_capabilities(function);
+        }
     }
     functions
 }
 
-/// The bus behind a bridge.
-fn bus_behind(members: &[Member], at: Bdf) -> Option<u8> {
-    members.iter().find(|bridge| bridge.bdf == at)?.node.buses().map(|buses| buses.secondary)
-}
-
-/// Where the memory BARs of function number `index` appear in its owner's address space. `None`: they do not fit in the
+/// Where the BARs of function number `index` appear in its owner's address space. `None`: they do not fit in the
 /// function's part of the window.
-fn lay_out(index: u64, bars: &[Option<Bar>; BARS]) -> Option<[u64; BARS]> {
+fn lay_out(index: u64, bars: &Bars) -> Option<[u64; BARS]> {
     let mut addresses = [0; BARS];
     let mut next = MMIO_WINDOW + index * WINDOW_BYTES;
     let end = next + WINDOW_BYTES;
     for (address, bar) in addresses.iter_mut().zip(bars) {
-        let Some((bar, pages)) = bar.as_ref().and_then(|bar| Some((bar, bar.pages()?))) else { continue };
-        let bytes = (pages.end - pages.first) * 4096;
+        let Some(bar) = bar else { continue };
+        let bytes = (bar.pages().end - bar.pages().start) * 4096;
         let start = next.checked_next_multiple_of(bytes.next_power_of_two().min(2 << 20))?;
         next = start.checked_add(bytes).filter(|next| *next <= end)?;
         *address = start + bar.base % 4096;
@@ -105,26 +99,19 @@ fn probe(config: Config, bdf: Bdf) -> Option<Function> {
         0 if class >> 16 != CLASS_BRIDGE => (Node::Endpoint, BARS),
         1 => {
             let [_, secondary, subordinate, _] = config.read(0x18).to_le_bytes();
-            let buses = Buses { secondary, subordinate };
             // Root port, upstream and downstream switch port, not a bridge to conventional PCI (PCI Express Base 5.0,
             // 7.5.3.2).
             let is_port = |head: u32| head as u8 == EXPRESS && matches!(head >> 20 & 0xf, 4..=6);
             let express = config.capabilities().any(|(_, head)| is_port(head));
-            (if express { Node::Port(buses) } else { Node::ConventionalBridge(buses) }, BRIDGE_BARS)
+            (Node::Bridge { secondary, subordinate, express }, BRIDGE_BARS)
         }
         _ => (Node::Kept, 0),
     };
-    let state = State {
-        owner: if node == Node::Endpoint { Owner::Quarantine } else { Owner::Hypervisor },
-        faults: 0,
-        faults_of_owner: Faults::NONE,
-        ready_at: Instant::from_nanos(0),
-        table: None,
-    };
+    let owner = if node == Node::Endpoint { Owner::Quarantine } else { Owner::Hypervisor };
+    let state = State { owner, faults: 0, faults_of_owner: Faults::NONE, ready_at: Instant::from_nanos(0) };
     let mut function = Function {
         config,
-        identity: Identity { bdf, vendor, device, class },
-        member: Member { bdf, node, separation: separate(config, node) },
+        found: Member { bdf, vendor, device, class, node, access_control: separate(config, node) },
         bars: [None; BARS],
         bar_registers: [0; BARS],
         addresses: [0; BARS],
@@ -139,14 +126,12 @@ fn probe(config: Config, bdf: Bdf) -> Option<Function> {
     };
     if node != Node::Kept {
         // Quarantine: no decoding, no bus mastering, no interrupt pin. BARs are sized with decoding off.
-        config.write(4, COMMAND_INTX_DISABLE);
+        config.command(Command::INTERRUPT_DISABLE);
         size_bars(&mut function, bars);
     }
-    if node == Node::Endpoint {
-        read_capabilities(&mut function);
-    } else if node != Node::Kept {
+    if matches!(node, Node::Bridge { .. }) {
         // What is behind a bridge must be able to reach memory, by way of the IOMMU.
-        config.write(4, COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE);
+        config.command(Command::MEMORY_ENABLE | Command::BUS_MASTER_ENABLE | Command::INTERRUPT_DISABLE);
     }
     Some(function)
 }
@@ -163,18 +148,11 @@ fn size_bars(function: &mut Function, count: usize) {
         config.write(register, *original);
         function.bar_registers[slot] = *original;
     }
-    let mut slot = 0;
-    while slot < count {
-        let (original, ones) = sized[slot];
-        let wide = is_64_bit(original, slot) && slot + 1 < count;
-        let probe = Probe { original, ones, upper: wide.then(|| sized[slot + 1]) };
-        // A BAR that firmware left without an address decodes nothing that could be mapped.
-        function.bars[slot] = probe.decode().filter(|bar| bar.base != 0);
-        slot += if wide { 2 } else { 1 };
-    }
+    function.bars = decode(&sized[..count]);
 }
 
-/// Switches messages off, and remembers how the function signals interrupts and how it can be reset.
+/// Switches messages off (until now it had none to send: it does not master the bus), and remembers how the function
+/// signals interrupts and how it can be reset.
 fn read_capabilities(function: &mut Function) {
     /// Device capabilities, function-level reset.
     const FUNCTION_LEVEL: u32 = 1 << 28;
@@ -185,7 +163,10 @@ fn read_capabilities(function: &mut Function) {
         match head as u8 {
             MSI_X => {
                 config.change(at, MSIX_ENABLE, 0);
-                if let Some(tables) = msix_tables(config, (at, head), &function.bars) {
+                // Once, should the list lead in a circle.
+                if !matches!(function.messages, Messages::MsiX(_))
+                    && let Some(tables) = msix_tables(function, at, head)
+                {
                     function.messages = Messages::MsiX(tables);
                 }
             }
@@ -209,48 +190,54 @@ fn read_capabilities(function: &mut Function) {
     }
 }
 
-/// Where the tables are, if they are where they can be.
-fn msix_tables(config: Config, (at, head): (u16, u32), bars: &[Option<Bar>; BARS]) -> Option<MsiX> {
+/// The MSI-X tables, if they are where they can be. `at` and `head`: the capability.
+fn msix_tables(function: &mut Function, at: u16, head: u32) -> Option<MsiX> {
     let vectors = (head >> 16) as u16 % 0x800 + 1;
-    let inside = |register, bytes| {
-        let place = config.read(register);
-        Inside { bar: place as u8 & 7, offset: place & !7, bytes }
+    let find = |register, bytes: u64| {
+        let place = function.config.read(register);
+        let base = inside(&function.bars, place as u8 & 7, place & !7, bytes as u32)?;
+        Some((base, touching(base, bytes)))
     };
-    let table = inside(at + 4, u32::from(vectors) * 16);
-    let pending = inside(at + 8, u32::from(vectors).div_ceil(64) * 8);
-    let holes = [table.pages(bars)?, pending.pages(bars)?];
-    let bar = (*bars.get(usize::from(table.bar))?)?;
-    Some(MsiX { at, vectors, table: bar.base + u64::from(table.offset), holes })
+    let table_bytes = u64::from(vectors) * ENTRY_BYTES;
+    let (base, table_pages) = find(at + 4, table_bytes)?;
+    let (_, pending_pages) = find(at + 8, u64::from(vectors).div_ceil(64) * 8)?;
+    if function.unfit.is_some() {
+        return None;
+    }
+    // SAFETY: the range lies inside a BAR as sized above, which is not over memory: else the function is unfit.
+    let Ok(table) = (unsafe { Registers::map(Hpa(base), table_bytes) }) else {
+        function.unfit = Some("its MSI-X table cannot be mapped");
+        return None;
+    };
+    Some(MsiX { at, vectors, table, holes: [table_pages, pending_pages] })
 }
 
-/// Switches Access Control Services on, where they are.
-fn separate(config: Config, node: Node) -> Separation {
+/// Switches Access Control Services on; answers whether they are there.
+fn separate(config: Config, node: Node) -> bool {
     /// Extended capability id.
     const ACS: u16 = 0x0d;
     /// Source validation, request and completion redirect, upstream forwarding: what a port needs.
     const PORT: u32 = 0b1_1101;
     /// Request and completion redirect: what a function among several needs.
     const ENDPOINT: u32 = 0b0_1100;
-    let needed = if node.buses().is_some() { PORT } else { ENDPOINT };
-    match config.extended_capability(ACS) {
-        Some(at) if config.read(at + 4) & needed == needed => {
-            config.change(at + 4, PORT << 16, needed << 16);
-            Separation::AccessControlServices
-        }
-        _ => Separation::None,
+    let needed = if matches!(node, Node::Bridge { .. }) { PORT } else { ENDPOINT };
+    let found = config.extended_capability(ACS).filter(|at| config.read(at + 4) & needed == needed);
+    if let Some(at) = found {
+        config.change(at + 4, PORT << 16, needed << 16);
     }
+    found.is_some()
 }
 
 /// What stands against giving a function away, whoever wants it.
 fn unfit(function: &Function, all: &[Function], members: &[Member], facts: &Facts) -> Option<&'static str> {
-    let bdf = function.member.bdf;
-    let reserved = |dmar: &Dmar| dmar.has_reserved_memory(bdf, |at| bus_behind(members, at));
-    let mut others = all.iter().filter(|other| other.member.bdf != bdf);
-    if members.iter().any(|bridge| matches!(bridge.node, Node::ConventionalBridge(_)) && bridge.leads_to(bdf)) {
+    let bdf = function.found.bdf;
+    let mut others = all.iter().filter(|other| other.found.bdf != bdf);
+    let conventional = |bridge: &Member| matches!(bridge.node, Node::Bridge { express: false, .. });
+    if members.iter().any(|bridge| conventional(bridge) && bridge.leads_to(bdf)) {
         Some("a bridge to conventional PCI speaks for it, so the IOMMU cannot tell it apart")
-    } else if facts.dmar.as_ref().is_some_and(reserved) {
+    } else if facts.dmar.as_ref().is_some_and(|dmar| dmar.has_reserved_memory(bdf, members)) {
         Some("firmware reserves memory for its DMA")
-    } else if taken(facts).any(|range| overlaps(&function.bars, range)) {
+    } else if taken(facts).any(|range| overlaps(&function.bars, &range)) {
         Some("its registers lie over memory, or over the chipset's or the hypervisor's registers")
     } else if others.any(|other| share_a_page(&function.bars, &other.bars)) {
         Some("its registers share a page with another function's")
@@ -268,5 +255,5 @@ fn taken(facts: &Facts) -> impl Iterator<Item = PageRange> {
     let io_apics = facts.io_apics.iter().map(|entry| (u64::from(entry.io_apic_address), 4096));
     let units = facts.dmar.iter().flat_map(|dmar| &dmar.units).map(|unit| (unit.registers, iommu::REGISTER_BYTES));
     let all = FIXED.into_iter().chain(ram).chain(io_apics).chain(units).chain(facts.ecam.iter().map(ecam::extent));
-    all.filter_map(|(base, bytes)| PageRange::touching(base, bytes))
+    all.map(|(base, bytes)| touching(base, bytes))
 }

@@ -5,14 +5,12 @@
 //! and in no domain.
 
 use super::access::with_owned;
-use super::{Function, Messages, State};
+use super::{Function, Messages};
 use crate::irq::Gate;
-use crate::mmio::Registers;
 use hv_core::error::Errno;
 use hv_core::ids::DomId;
 use hv_core::pci::Bdf;
-use hv_core::pci::config::{COMMAND_INTX_DISABLE, COMMAND_MEMORY};
-use x86_64::PhysAddr;
+use hv_core::pci::config::Command;
 
 /// Bits of control, in the upper half of the first double word of either capability.
 pub(super) const MSIX_ENABLE: u32 = 1 << 31;
@@ -21,36 +19,28 @@ pub(super) const MSI_ENABLE: u32 = 1 << 16;
 const MSI_SEVERAL: u32 = 0b111 << 20;
 const MSI_64_BIT: u32 = 1 << 23;
 
-const ENTRY_BYTES: u64 = 16;
+/// Bytes of an entry of the MSI-X table.
+pub(super) const ENTRY_BYTES: u64 = 16;
 const ENTRY_ADDRESS: u64 = 0;
 const ENTRY_DATA: u64 = 8;
 const ENTRY_CONTROL: u64 = 12;
 const ENTRY_MASKED: u32 = 1;
 
-/// Makes the table reachable for the hypervisor, every vector masked, and switches MSI-X on. The function must be
-/// in quarantine with its BARs in place.
-pub(super) fn prepare(function: &Function, state: &mut State) -> Result<(), Errno> {
-    let Messages::MsiX(msix) = &function.messages else { return Ok(()) };
-    if state.table.is_none() {
-        let start = PhysAddr::try_new(msix.table).map_err(|_| Errno::ENODEV)?;
-        // SAFETY: the range lies inside a BAR as sized at boot, which is not over memory (`enumerate::unfit`).
-        let table = unsafe { Registers::map(start, u64::from(msix.vectors) * ENTRY_BYTES) };
-        state.table = Some(table.map_err(|_| Errno::ENOMEM)?);
-    }
-    let table = state.table.ok_or(Errno::ENODEV)?;
-    function.config.write(4, COMMAND_MEMORY | COMMAND_INTX_DISABLE);
+/// Masks every vector and switches MSI-X on. The function must be in quarantine with its BARs in place.
+pub(super) fn prepare(function: &Function) {
+    let Messages::MsiX(msix) = &function.messages else { return };
+    function.config.command(Command::MEMORY_ENABLE | Command::INTERRUPT_DISABLE);
     for entry in 0..u64::from(msix.vectors) {
-        table.write32(entry * ENTRY_BYTES + ENTRY_CONTROL, ENTRY_MASKED);
+        msix.table.write32(entry * ENTRY_BYTES + ENTRY_CONTROL, ENTRY_MASKED);
     }
     function.config.change(msix.at, MSIX_MASK_ALL | MSIX_ENABLE, MSIX_ENABLE);
-    Ok(())
 }
 
 /// Switches all messages off.
 pub(super) fn disable(function: &Function) {
-    match function.messages {
+    match &function.messages {
         Messages::MsiX(msix) => function.config.change(msix.at, MSIX_ENABLE, 0),
-        Messages::Msi(at) => function.config.change(at, MSI_ENABLE, 0),
+        Messages::Msi(at) => function.config.change(*at, MSI_ENABLE, 0),
         Messages::None => {}
     }
 }
@@ -71,9 +61,9 @@ pub type Message = (u64, u32);
 /// Sets where message `entry` of a device of `domain` goes (`None`: leaves it), and whether it is sent. One that is masked
 /// waits (MSI-X keeps it pending; MSI loses it).
 pub fn set_message(domain: DomId, bdf: Bdf, entry: u16, to: Option<Message>, gate: Gate) -> Result<(), Errno> {
-    with_owned(domain, bdf, |function, state| match &function.messages {
+    with_owned(domain, bdf, |function, _| match &function.messages {
         Messages::MsiX(msix) if entry < msix.vectors => {
-            let table = state.table.ok_or(Errno::ENODEV)?;
+            let table = msix.table;
             let at = u64::from(entry) * ENTRY_BYTES;
             if let Some((address, data)) = to {
                 // Masked while it is neither the old nor the new.

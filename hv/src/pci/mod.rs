@@ -7,7 +7,7 @@
 //! context entry in the IOMMU that blocks. Bridges, and what has no type 0 header, stay the hypervisor's.
 //!
 //! **Bus mastering** is a right that is lost for good, or until the next owner: for faults without end, when an IOMMU fails,
-//! and where none confines the device. `config_write` asks [`mastering`] each time.
+//! and where none confines the device. `config_write` asks [`denied`] each time.
 //!
 //! Lock order: a domain's lock, then `irq`'s, then a function's, then the IOMMU's.
 
@@ -32,30 +32,30 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use ecam::{Config, Ecam};
-use hv_core::authority::{Function as Identity, Resolution, SealedPolicy};
+use hv_core::authority::{SealedPolicy, Unresolved};
 use hv_core::ids::{DomId, Label};
 use hv_core::iommu::vtd::Fault;
 use hv_core::pci::Bdf;
-use hv_core::pci::bar::{BARS, Bar, BarKind, PageRange};
-use hv_core::pci::config::{BusMastering, COMMAND_BUS_MASTER};
+use hv_core::pci::bar::{BARS, Bar, Bars, PageRange};
+use hv_core::pci::config::Command;
 use hv_core::pci::faults::Faults;
 use hv_core::pci::group::{Member, Node};
 use spin::{Mutex, Once};
 
 /// MSI-X as found at boot.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct MsiX {
     /// Offset of the capability.
     at: u16,
     vectors: u16,
-    /// Machine address of the table.
-    table: u64,
+    /// The table, which only the hypervisor reaches.
+    table: Registers,
     /// The pages of the table and of its pending bits, which no domain gets.
     holes: [PageRange; 2],
 }
 
 /// How it signals interrupts by message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Messages {
     None,
     /// At this offset.
@@ -78,11 +78,10 @@ enum Reset {
 #[derive(Debug)]
 struct Function {
     config: Config,
-    identity: Identity,
-    member: Member,
-    bars: [Option<Bar>; BARS],
+    found: Member,
+    bars: Bars,
     bar_registers: [u32; BARS],
-    /// Where its owner finds the memory BARs; 0 for others.
+    /// Where its owner finds the BARs; 0 for none.
     addresses: [u64; BARS],
     messages: Messages,
     /// PCI Express capability, and its device control as firmware set it.
@@ -122,8 +121,6 @@ struct State {
     faults_of_owner: Faults,
     /// A reset is in progress until then.
     ready_at: Instant,
-    /// The MSI-X table, once mapped.
-    table: Option<Registers>,
 }
 
 /// All functions, by name.
@@ -140,7 +137,7 @@ fn functions() -> &'static [Function] {
 
 /// The function with this name.
 fn find(bdf: Bdf) -> Option<&'static Function> {
-    functions().get(functions().binary_search_by_key(&bdf, |function| function.member.bdf).ok()?)
+    functions().get(functions().binary_search_by_key(&bdf, |function| function.found.bdf).ok()?)
 }
 
 /// Finds all functions and quarantines them. After `acpi::init`, before `iommu::init`.
@@ -160,23 +157,15 @@ pub fn init(facts: &Facts) {
 /// Finds out which function each device entry of the policy means, reports it, and starts resetting those functions so
 /// that they are ready when they are asked for. After `system::init`.
 pub fn resolve(policy: &SealedPolicy) {
-    let candidates = functions().iter().filter(|function| function.is_endpoint()).map(|function| &function.identity);
+    let candidates = functions().iter().filter(|function| function.is_endpoint()).map(|function| &function.found);
     for (index, entry) in policy.devices().iter().enumerate() {
         let name = policy.text(entry.name);
-        let refused = |why: fmt::Arguments| fact(name, Finding::Refused, why);
         match policy.resolve(index, candidates.clone()) {
-            Resolution::One(bdf) => select(bdf, Label(entry.label as u16), index as u32, name, policy),
-            Resolution::Missing { optional: true } => {
+            Ok(bdf) => select(bdf, Label(entry.label as u16), index as u32, name, policy),
+            Err(why) if why == Unresolved::Missing && entry.optional != 0 => {
                 fact(name, Finding::Missing, format_args!("no such device, optional"));
             }
-            Resolution::Missing { optional: false } => refused(format_args!("no such device in this machine")),
-            Resolution::Ambiguous(one, other) => {
-                refused(format_args!("both {one} and {other} match: name the slot in the policy"));
-            }
-            Resolution::Contested(bdf, rival) => {
-                let rival = policy.devices().get(rival).map_or("", |entry| policy.text(entry.name));
-                refused(format_args!("{bdf} is claimed by {rival} too"));
-            }
+            Err(why) => fact(name, Finding::Refused, format_args!("{why}")),
         }
     }
 }
@@ -185,7 +174,7 @@ fn select(bdf: Bdf, label: Label, selector: u32, name: &str, policy: &SealedPoli
     let Some(function) = find(bdf) else { return };
     function.driver.call_once(|| (label, selector));
     reset::start(function, &mut function.state.lock());
-    let Identity { vendor, device, .. } = function.identity;
+    let Member { vendor, device, .. } = function.found;
     let (owner, reset) = (policy.name(label), if function.reset == Reset::None { ", no reset" } else { "" });
     match function.unfit {
         Some(why) => fact(name, Finding::Refused, format_args!("{bdf} {vendor:04x}:{device:04x}: {why}")),
@@ -196,7 +185,7 @@ fn select(bdf: Bdf, label: Label, selector: u32, name: &str, policy: &SealedPoli
 /// Buses that have functions, for the IOMMU's tables.
 pub fn buses() -> impl Iterator<Item = u8> {
     let mut last = None;
-    functions().iter().map(|function| function.member.bdf.bus()).filter(move |bus| last.replace(*bus) != Some(*bus))
+    functions().iter().map(|function| function.found.bdf.bus()).filter(move |bus| last.replace(*bus) != Some(*bus))
 }
 
 /// Counts and reports a DMA or interrupt fault. A device that goes on and on loses bus mastering.
@@ -234,10 +223,10 @@ pub fn silence_all(why: &str) {
     functions().iter().filter(|function| function.is_endpoint()).for_each(Function::silence);
 }
 
-/// Whether a device may master the bus now.
-fn mastering(function: &Function, state: &State) -> BusMastering {
+/// What the owner of a device must not set in its command register now.
+fn denied(function: &Function, state: &State) -> Command {
     let lost = SILENCED.load(Ordering::SeqCst) || state.faults_of_owner.too_many();
-    if lost || !function.is_confined() { BusMastering::Denied } else { BusMastering::Allowed }
+    if lost || !function.is_confined() { Command::BUS_MASTER_ENABLE } else { Command::empty() }
 }
 
 impl Messages {
@@ -254,13 +243,13 @@ impl Messages {
 impl Function {
     /// Whether a domain could have it, in principle.
     fn is_endpoint(&self) -> bool {
-        self.member.node == Node::Endpoint
+        self.found.node == Node::Endpoint
     }
 
     /// Takes bus mastering from it and leaves the rest of its command register as it is.
     fn silence(&self) {
         // The upper half is status, whose ones are cleared by ones.
-        self.config.change(4, 0xffff_0000 | COMMAND_BUS_MASTER, 0);
+        self.config.change(4, 0xffff_0000 | u32::from(Command::BUS_MASTER_ENABLE.bits()), 0);
     }
 
     /// Whether the sealed policy gives it to this label.
@@ -278,9 +267,8 @@ impl Function {
         if let Messages::MsiX(msix) = &self.messages { &msix.holes } else { &[] }
     }
 
-    /// Its memory BARs, and where its owner finds them.
+    /// Its BARs, and where its owner finds them.
     fn memory_bars(&self) -> impl Iterator<Item = (&Bar, u64)> {
-        let bars = self.bars.iter().zip(self.addresses);
-        bars.filter_map(|(bar, address)| Some((bar.as_ref().filter(|bar| bar.kind == BarKind::Memory)?, address)))
+        self.bars.iter().zip(self.addresses).filter_map(|(bar, address)| Some((bar.as_ref()?, address)))
     }
 }

@@ -5,7 +5,7 @@
 
 use super::{Function, Reset, State};
 use crate::time;
-use hv_core::pci::config::COMMAND_INTX_DISABLE;
+use hv_core::pci::config::Command;
 
 /// After a function-level reset it may take this long until the function answers.
 const FUNCTION_LEVEL_NANOS: u64 = 100_000_000;
@@ -44,7 +44,7 @@ pub fn finish(function: &Function, state: &State) -> bool {
         config.change(at + 4, 0b11, 0);
         let _over = time::poll_until(time::now().plus_nanos(POWER_CYCLE_NANOS), || false);
     }
-    let identity = u32::from(function.identity.device) << 16 | u32::from(function.identity.vendor);
+    let identity = u32::from(function.found.device) << 16 | u32::from(function.found.vendor);
     let alive = time::poll_until(time::now().plus_nanos(ANSWER_NANOS), || config.read(0) == identity);
     if alive {
         restore(function);
@@ -55,7 +55,7 @@ pub fn finish(function: &Function, state: &State) -> bool {
 /// Configuration space as it is in quarantine.
 pub fn restore(function: &Function) {
     let config = function.config;
-    config.write(4, COMMAND_INTX_DISABLE);
+    config.command(Command::INTERRUPT_DISABLE);
     for (register, value) in (0x10..).step_by(4).zip(function.bar_registers) {
         config.write(register, value);
     }

@@ -1,7 +1,7 @@
 //! The end: a record of what happened on the serial line, then stop. Nothing here takes a lock or allocates.
 
 use super::Frame;
-use crate::{mm::layout, serial::Serial};
+use crate::{mm::layout, power, serial::Serial};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::{fmt::Write, panic::PanicInfo};
 use x86_64::VirtAddr;
@@ -28,13 +28,8 @@ pub fn exception_name(vector: u64) -> &'static str {
 /// Only the first crash is told; one inside the telling stops at once.
 fn begin() {
     if CRASHED.swap(true, Ordering::Relaxed) {
-        stop();
+        power::stop(EXIT_CODE);
     }
-}
-
-fn stop() -> ! {
-    crate::power::debug_exit(EXIT_CODE);
-    crate::power::halt()
 }
 
 /// An exception in the hypervisor; also a double fault or machine check, on a stack of its own, from anywhere.
@@ -70,7 +65,7 @@ fn stack(rsp: u64) {
 fn finish() -> ! {
     let nmis = super::entry::NMIS.load(Ordering::Relaxed);
     let _ = writeln!(Serial, "hv: stopped; all domains are lost ({nmis} NMIs since boot)");
-    stop()
+    power::stop(EXIT_CODE)
 }
 
 #[panic_handler]

@@ -315,7 +315,8 @@ pub struct Power {
     pub code: u32,
 }
 
-/// [`Bar::flags`]: memory (mapped into the domain at `gpa`); else port I/O, unreachable.
+/// [`Bar::flags`]: memory, mapped into the domain at `gpa`. Else there is none: it is not implemented, or decodes I/O ports,
+/// which no domain reaches.
 pub const BAR_MEMORY: u32 = 1;
 /// [`Bar::flags`]: holds the MSI-X table or pending bits; those pages are not mapped.
 pub const BAR_HAS_MSIX: u32 = 2;

@@ -113,6 +113,9 @@ pub const FLAG_DRIVER: u32 = 16;
 pub const FLAG_AUTOSTART: u32 = 32;
 /// [`Domain::flags`]: may read what `DOMAIN_INFO` and `MACHINE_INFO` tell: a monitor.
 pub const FLAG_OBSERVE: u32 = 64;
+/// Every flag that there is.
+pub const FLAGS: u32 =
+    FLAG_CONTROL | FLAG_LOG | FLAG_STORE | FLAG_CONSOLE | FLAG_DRIVER | FLAG_AUTOSTART | FLAG_OBSERVE;
 
 /// One domain label.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

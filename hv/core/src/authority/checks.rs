@@ -1,11 +1,8 @@
 //! What a policy table must satisfy beyond its layout.
 
-use alloc::vec::Vec;
-
 use super::table::{self, Domain, Run, Text};
 use super::{PolicyError, SealedPolicy};
 use crate::domain::VCPUS_MAX;
-use crate::fallible;
 
 /// Interrupt lines (GSIs) that the hypervisor handles.
 const LINES: u32 = 256;
@@ -14,14 +11,6 @@ const PORTS: u32 = 0x1_0000;
 pub(crate) const GRANT_MAPS_MAX: u32 = 0xffff;
 /// 1 TiB: what the frame table can number.
 const MEMORY_PAGES_MAX: u64 = 1 << 28;
-
-const KNOWN_FLAGS: u32 = table::FLAG_CONTROL
-    | table::FLAG_LOG
-    | table::FLAG_STORE
-    | table::FLAG_CONSOLE
-    | table::FLAG_DRIVER
-    | table::FLAG_AUTOSTART
-    | table::FLAG_OBSERVE;
 
 pub(super) fn check(policy: &SealedPolicy) -> Result<(), PolicyError> {
     for (index, domain) in policy.domains.iter().enumerate() {
@@ -40,7 +29,7 @@ pub(super) fn check(policy: &SealedPolicy) -> Result<(), PolicyError> {
 
 fn check_domain(policy: &SealedPolicy, index: usize, domain: &Domain) -> Result<(), PolicyError> {
     let number = index as u32;
-    if domain.flags & !KNOWN_FLAGS != 0 {
+    if domain.flags & !table::FLAGS != 0 {
         return Err(PolicyError::Flags);
     }
     let mut earlier = policy.domains.iter().take(index);
@@ -99,17 +88,13 @@ fn check_claims(
     taken: &[(u32, u32, &str)],
     of: fn(&Domain) -> Run,
 ) -> Result<(), PolicyError> {
-    let mut claimed = Vec::new();
-    // A range is claimed once at most.
-    fallible::reserve(&mut claimed, taken.len().saturating_add(policy.ranges.len()))?;
-    claimed.extend(taken.iter().map(|&(first, last, _)| (first, last)));
-    for run in policy.domains.iter().map(of) {
-        for (index, range) in (run.first..).zip(policy.run(run)) {
-            let free = claimed.iter().all(|&(first, last)| range.last < first || last < range.first);
-            if range.first > range.last || range.last >= size || !free {
-                return Err(PolicyError::Range(index));
-            }
-            claimed.push((range.first, range.last));
+    let claims = || policy.domains.iter().map(of).flat_map(|run| (run.first..).zip(policy.run(run)));
+    for (earlier, (index, range)) in claims().enumerate() {
+        let apart = |first, last| range.last < first || last < range.first;
+        let free = taken.iter().all(|&(first, last, _)| apart(first, last))
+            && claims().take(earlier).all(|(_, other)| apart(other.first, other.last));
+        if range.first > range.last || range.last >= size || !free {
+            return Err(PolicyError::Range(index));
         }
     }
     Ok(())

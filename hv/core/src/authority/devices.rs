@@ -2,37 +2,31 @@
 
 use super::{SealedPolicy, table};
 use crate::ids::Bdf;
+use crate::pci::group::Member;
+use core::fmt;
 
-/// What enumeration knows of a PCI function.
+/// Why a selector selects no function on this machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Function {
-    /// Where it is.
-    pub bdf: Bdf,
-    /// PCI vendor id.
-    pub vendor: u16,
-    /// PCI device id.
-    pub device: u16,
-    /// class << 16 | subclass << 8 | programming interface.
-    pub class: u32,
-}
-
-/// What a selector selects on this machine.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Resolution {
-    /// This function, and no other selector wants it.
-    One(Bdf),
-    /// Nothing; `optional` says whether the system goes on without.
-    Missing {
-        /// [`table::Device::optional`].
-        optional: bool,
-    },
+pub enum Unresolved<'a> {
+    /// None matches.
+    Missing,
     /// Two functions at least.
     Ambiguous(Bdf, Bdf),
-    /// One function, which another selector wants too.
-    Contested(Bdf, usize),
+    /// One function, which the selector of this name wants too.
+    Contested(Bdf, &'a str),
 }
 
-fn matches(selector: &table::Device, function: &Function) -> bool {
+impl fmt::Display for Unresolved<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("no such device in this machine"),
+            Self::Ambiguous(one, other) => write!(f, "both {one} and {other} match: name the slot in the policy"),
+            Self::Contested(function, rival) => write!(f, "{function} is claimed by {rival} too"),
+        }
+    }
+}
+
+fn matches(selector: &table::Device, function: &Member) -> bool {
     let fits = |field: u32, value: u16| field == table::ANY || field == u32::from(value);
     fits(selector.vendor, function.vendor)
         && fits(selector.device, function.device)
@@ -42,21 +36,24 @@ fn matches(selector: &table::Device, function: &Function) -> bool {
 
 impl SealedPolicy {
     /// Resolves selector number `index` among the functions of the machine. For boot and for each assignment.
-    pub fn resolve<'a>(&self, index: usize, functions: impl Iterator<Item = &'a Function>) -> Resolution {
-        let Some(selector) = self.devices.get(index) else {
-            return Resolution::Missing { optional: true };
-        };
+    ///
+    /// # Errors
+    /// [`Unresolved`].
+    pub fn resolve<'a>(
+        &self,
+        index: usize,
+        functions: impl Iterator<Item = &'a Member>,
+    ) -> Result<Bdf, Unresolved<'_>> {
+        let selector = self.devices.get(index).ok_or(Unresolved::Missing)?;
         let mut found = functions.filter(|function| matches(selector, function));
-        let Some(function) = found.next() else {
-            return Resolution::Missing { optional: selector.optional != 0 };
-        };
+        let function = found.next().ok_or(Unresolved::Missing)?;
         if let Some(second) = found.next() {
-            return Resolution::Ambiguous(function.bdf, second.bdf);
+            return Err(Unresolved::Ambiguous(function.bdf, second.bdf));
         }
         let mut others = self.devices.iter().enumerate().filter(|(other, _)| *other != index);
         match others.find(|(_, device)| matches(device, function)) {
-            Some((rival, _)) => Resolution::Contested(function.bdf, rival),
-            None => Resolution::One(function.bdf),
+            Some((_, rival)) => Err(Unresolved::Contested(function.bdf, self.text(rival.name))),
+            None => Ok(function.bdf),
         }
     }
 }

@@ -4,14 +4,12 @@
 //! not trusted for that: `parse.rs` checks every count, index, text and overlap before anything is believed.
 
 mod checks;
-mod crc32;
 mod devices;
-mod parse;
+pub(crate) mod parse;
 
 use alloc::vec::Vec;
 
-pub use crc32::crc32;
-pub use devices::{Function, Resolution};
+pub use devices::Unresolved;
 pub use parse::PolicyError;
 pub use xen_abi::policy_table as table;
 

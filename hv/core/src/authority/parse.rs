@@ -3,10 +3,11 @@
 use alloc::vec::Vec;
 use core::mem::size_of;
 
+use crc::{CRC_32_ISO_HDLC, Crc};
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::table::{Device, Domain, Header, Link, Range};
-use super::{SealedPolicy, checks, crc32, table};
+use super::{SealedPolicy, checks, table};
 use crate::fallible::{self, OutOfMemory};
 
 /// Why a table is not a policy. Numbers are indices into the table's arrays.
@@ -69,6 +70,8 @@ impl core::fmt::Display for PolicyError {
     }
 }
 
+/// The checksum of a table, as in IEEE 802.3 and gzip.
+pub(crate) const CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);
 /// Offset of the first byte under the checksum: behind [`Header::crc`].
 const CHECKED_FROM: usize = 16;
 
@@ -134,7 +137,7 @@ fn check_header(header: &Header, bytes: &[u8]) -> Result<(), PolicyError> {
     if u64::from(header.table_bytes) != bytes.len() as u64 || bytes.len() as u64 > table::TABLE_BYTES_MAX {
         return Err(PolicyError::Size);
     }
-    if crc32(bytes.get(CHECKED_FROM..).unwrap_or_default()) != header.crc {
+    if CHECKSUM.checksum(bytes.get(CHECKED_FROM..).unwrap_or_default()) != header.crc {
         return Err(PolicyError::Checksum);
     }
     if header.domains == 0

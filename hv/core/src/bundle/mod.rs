@@ -10,7 +10,7 @@ const HEADER_BYTES: usize = 110;
 const TRAILER: &[u8] = b"TRAILER!!!";
 const NAME_BYTES_MAX: usize = 256;
 
-/// What is wrong with an archive; `offset` is the byte where the bad entry begins.
+/// What is wrong with an archive, and at which byte the bad entry begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BundleError {
     /// Start of the entry at fault.
@@ -19,34 +19,20 @@ pub struct BundleError {
     pub fault: BundleFault,
 }
 
-/// See [`BundleError`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BundleFault {
-    /// The archive ends within a header, name or file.
-    Truncated,
-    /// Not a newc header.
-    Magic,
-    /// A field that is no hexadecimal number.
-    Field,
-    /// An empty or overlong name, or one without its NUL or with one inside, or not UTF-8.
-    Name,
-    /// A second file of the same name.
-    Duplicate,
-    /// More than [`FILES_MAX`] files.
-    TooMany,
-}
+/// What is wrong with an entry, in words.
+pub type BundleFault = &'static str;
+
+const TRUNCATED: BundleFault = "truncated (no TRAILER!!! before the end)";
+const MAGIC: BundleFault = "not a cpio archive in newc format";
+const FIELD: BundleFault = "bad number in a file header";
+/// Empty or overlong, without its NUL or with one inside, or not UTF-8.
+const NAME: BundleFault = "bad file name";
+const DUPLICATE: BundleFault = "a file of this name was there before";
+const TOO_MANY: BundleFault = "too many files";
 
 impl core::fmt::Display for BundleError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let what = match self.fault {
-            BundleFault::Truncated => "truncated (no TRAILER!!! before the end)",
-            BundleFault::Magic => "not a cpio archive in newc format",
-            BundleFault::Field => "bad number in a file header",
-            BundleFault::Name => "bad file name",
-            BundleFault::Duplicate => "a file of this name was there before",
-            BundleFault::TooMany => "too many files",
-        };
-        write!(f, "bundle, byte {}: {what}", self.offset)
+        write!(f, "bundle, byte {}: {}", self.offset, self.fault)
     }
 }
 
@@ -79,10 +65,10 @@ impl<'a> Bundle<'a> {
             let fail = |fault| BundleError { offset, fault };
             let Some((file, next)) = bundle.file_at(offset).map_err(fail)? else { return Ok(bundle) };
             if files == FILES_MAX {
-                return Err(fail(BundleFault::TooMany));
+                return Err(fail(TOO_MANY));
             }
             if bundle.files().take(files).any(|earlier| earlier.name == file.name) {
-                return Err(fail(BundleFault::Duplicate));
+                return Err(fail(DUPLICATE));
             }
             (offset, files) = (next, files.saturating_add(1));
         }
@@ -112,20 +98,20 @@ impl<'a> Bundle<'a> {
     fn file_at(&self, at: usize) -> Result<Option<(File<'a>, usize)>, BundleFault> {
         let header = self.slice(at, HEADER_BYTES)?;
         if !header.starts_with(b"070701") {
-            return Err(BundleFault::Magic);
+            return Err(MAGIC);
         }
         let file_bytes = field(header, 6)?;
         let name_bytes = field(header, 11)?;
         if !(2..=NAME_BYTES_MAX).contains(&name_bytes) {
-            return Err(BundleFault::Name);
+            return Err(NAME);
         }
         let name_at = at.saturating_add(HEADER_BYTES);
         let name = self.slice(name_at, name_bytes)?;
-        let name = name.strip_suffix(&[0]).filter(|name| !name.contains(&0)).ok_or(BundleFault::Name)?;
+        let name = name.strip_suffix(&[0]).filter(|name| !name.contains(&0)).ok_or(NAME)?;
         if name == TRAILER {
             return Ok(None);
         }
-        let name = core::str::from_utf8(name).map_err(|_| BundleFault::Name)?;
+        let name = core::str::from_utf8(name).map_err(|_| NAME)?;
         let offset = align(name_at.saturating_add(name_bytes));
         let bytes = self.slice(offset, file_bytes)?;
         let name = name.strip_prefix("./").unwrap_or(name);
@@ -133,8 +119,8 @@ impl<'a> Bundle<'a> {
     }
 
     fn slice(&self, at: usize, bytes: usize) -> Result<&'a [u8], BundleFault> {
-        let end = at.checked_add(bytes).ok_or(BundleFault::Truncated)?;
-        self.archive.get(at..end).ok_or(BundleFault::Truncated)
+        let end = at.checked_add(bytes).ok_or(TRUNCATED)?;
+        self.archive.get(at..end).ok_or(TRUNCATED)
     }
 }
 
@@ -145,9 +131,9 @@ fn align(at: usize) -> usize {
 /// Header field number `index`: 8 hexadecimal digits.
 fn field(header: &[u8], index: usize) -> Result<usize, BundleFault> {
     let start = index.saturating_mul(8).saturating_add(6);
-    let digits = header.get(start..start.saturating_add(8)).ok_or(BundleFault::Truncated)?;
+    let digits = header.get(start..start.saturating_add(8)).ok_or(TRUNCATED)?;
     digits.iter().try_fold(0usize, |value, &digit| {
-        let digit = char::from(digit).to_digit(16).ok_or(BundleFault::Field)?;
+        let digit = char::from(digit).to_digit(16).ok_or(FIELD)?;
         Ok(value << 4 | digit as usize)
     })
 }

@@ -56,7 +56,7 @@ fn every_truncation_is_noticed() {
     let good = archive(&[("policy.table", b"abcde"), ("web", b"0123456789")]);
     let needed = good.len() - 3;
     for length in 0..needed {
-        assert_eq!(fault(&good[..length]).fault, BundleFault::Truncated, "{length} bytes");
+        assert_eq!(fault(&good[..length]).fault, TRUNCATED, "{length} bytes");
     }
     assert!(Bundle::new(&good[..needed]).is_ok(), "padding behind the trailer is not needed");
 }
@@ -65,16 +65,16 @@ fn every_truncation_is_noticed() {
 fn faults_carry_their_place() {
     let first = archive(&[("a", b"1")]).len() - archive(&[]).len();
     let at = |offset, fault| BundleError { offset, fault };
-    assert_eq!(fault(&[0; 200]), at(0, BundleFault::Magic));
+    assert_eq!(fault(&[0; 200]), at(0, MAGIC));
     let mut second = archive(&[("a", b"1"), ("b", b"2")]);
     second[first + 5] = b'2';
-    assert_eq!(fault(&second), at(first, BundleFault::Magic), "the checksummed format is another one");
-    assert_eq!(fault(&archive(&[("a", b"1"), ("./a", b"2")])), at(first, BundleFault::Duplicate));
-    assert_eq!(fault(&archive(&[("a", b"1"), ("", b"2")])), at(first, BundleFault::Name));
-    assert_eq!(fault(&archive(&[("a\0b", b"2")])), at(0, BundleFault::Name));
+    assert_eq!(fault(&second), at(first, MAGIC), "the checksummed format is another one");
+    assert_eq!(fault(&archive(&[("a", b"1"), ("./a", b"2")])), at(first, DUPLICATE));
+    assert_eq!(fault(&archive(&[("a", b"1"), ("", b"2")])), at(first, NAME));
+    assert_eq!(fault(&archive(&[("a\0b", b"2")])), at(0, NAME));
     let mut size = archive(&[("a", b"1")]);
     size[54] = b'g';
-    assert_eq!(fault(&size), at(0, BundleFault::Field));
+    assert_eq!(fault(&size), at(0, FIELD));
     assert!(fault(&size).to_string().contains("byte 0"));
 }
 
@@ -86,7 +86,7 @@ fn hostile_sizes_are_refused() {
             let at = 6 + field * 8;
             bytes[at..at + 8].copy_from_slice(hostile.as_bytes());
             let fault = fault(&bytes).fault;
-            assert!(matches!(fault, BundleFault::Truncated | BundleFault::Name), "{hostile} in {field}: {fault:?}");
+            assert!(matches!(fault, TRUNCATED | NAME), "{hostile} in {field}: {fault:?}");
         }
     }
 }
@@ -95,7 +95,7 @@ fn hostile_sizes_are_refused() {
 fn too_many_files_are_refused() {
     let names: Vec<_> = (0..=FILES_MAX).map(|number| number.to_string()).collect();
     let files: Vec<_> = names.iter().map(|name| (name.as_str(), &b""[..])).collect();
-    assert_eq!(fault(&archive(&files)).fault, BundleFault::TooMany);
+    assert_eq!(fault(&archive(&files)).fault, TOO_MANY);
     assert!(Bundle::new(&archive(&files[..FILES_MAX])).is_ok());
 }
 

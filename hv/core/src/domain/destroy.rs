@@ -54,7 +54,7 @@ pub fn begin_destroy<M: Machine>(env: &Env<'_, M>, dom: DomId, death: Death) -> 
 pub fn destroy_slice<M: Machine>(
     env: &Env<'_, M>,
     dom: DomId,
-    release_devices: impl FnOnce(DomId) -> Progress,
+    release_devices: impl FnOnce(DomId),
 ) -> Result<Progress, Errno> {
     let mut stage = env.domains.with(dom, |domain| {
         let dying = domain.life == Life::Dying;
@@ -62,7 +62,10 @@ pub fn destroy_slice<M: Machine>(
         dying.then(|| core::mem::replace(&mut domain.ending, Stage::Gone)).ok_or(Errno::EINVAL)
     })??;
     let (progress, next) = match &mut stage {
-        Stage::Devices => (release_devices(dom), Stage::Ports { next: 0 }),
+        Stage::Devices => {
+            release_devices(dom);
+            (Progress::Done, Stage::Ports { next: 0 })
+        }
         Stage::Ports { next } => {
             (events::close_slice(env, dom, next, PORTS_PER_SLICE, |_| ())?, Stage::Mappings { next: 0 })
         }

@@ -24,35 +24,22 @@ pub fn populate<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn, rig
     Ok(())
 }
 
-/// Takes a page of its own memory from a domain (`XENMEM_decrease_reservation`). The frame is free when the last grant
-/// mapping of it ends.
-///
-/// # Errors
-/// `ENOENT`: nothing there. `EPERM`: not the domain's own memory (a mapped grant, device registers).
-pub fn release_page<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn) -> Result<(), Errno> {
-    let page = domain.space.translate(gfn, env.machine).ok_or(Errno::ENOENT)?;
-    if page.kind != PageKind::Private {
-        return Err(Errno::EPERM);
-    }
-    let flushed = domain.space.unmap(gfn, env.machine)?.flush(env.machine);
-    env.frames.release(flushed, domain.slot()).map_err(|_| Errno::EPERM)?;
-    domain.account.pages = domain.account.pages.saturating_sub(1);
-    Ok(())
-}
-
-/// `XENMEM_remove_from_physmap`: own memory is released, a page shared by the hypervisor only unmapped.
+/// `XENMEM_remove_from_physmap`: own memory is taken from the domain (the frame is free when the last grant mapping of it
+/// ends), a page shared by the hypervisor only unmapped.
 ///
 /// # Errors
 /// `ENOENT`: nothing there. `EPERM`: a mapped grant, device registers, the bundle.
 pub fn remove_page<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn) -> Result<(), Errno> {
-    match domain.space.translate(gfn, env.machine).ok_or(Errno::ENOENT)?.kind {
-        PageKind::Private => release_page(env, domain, gfn),
-        PageKind::Shared => {
-            let _page_stays_ours = domain.space.unmap(gfn, env.machine)?.flush(env.machine);
-            Ok(())
-        }
-        PageKind::Foreign | PageKind::Device | PageKind::Lent => Err(Errno::EPERM),
+    let kind = domain.space.translate(gfn, env.machine).ok_or(Errno::ENOENT)?.kind;
+    if !matches!(kind, PageKind::Private | PageKind::Shared) {
+        return Err(Errno::EPERM);
     }
+    let flushed = domain.space.unmap(gfn, env.machine)?.flush(env.machine);
+    if kind == PageKind::Private {
+        env.frames.release(flushed, domain.slot()).map_err(|_| Errno::EPERM)?;
+        domain.account.pages = domain.account.pages.saturating_sub(1);
+    }
+    Ok(())
 }
 
 /// `XENMAPSPACE_shared_info`: shows the domain its shared info page at `gfn`.

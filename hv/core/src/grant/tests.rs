@@ -387,7 +387,7 @@ fn g20_a_mapped_page_that_is_given_back_stays_until_it_is_unmapped() {
     let handle = it.map(&map_op(it.grantor, 1, 0, HOST)).unwrap().handle;
     let mfn = it.page(0);
     let env = it.world.env();
-    it.with(it.grantor, |domain| domain::release_page(&env, domain, OWN)).unwrap();
+    it.with(it.grantor, |domain| domain::remove_page(&env, domain, OWN)).unwrap();
     assert_eq!(it.world.frames.state(mfn), State::Leaving);
     it.offer(it.grantor, 2, GRANTED, it.driver, OWN.0);
     assert_eq!(it.map(&map_op(it.grantor, 2, 1, HOST)), Err(Status::BadPage), "not the grantor's any more");
@@ -407,7 +407,7 @@ fn mapped_pages_and_shared_pages_cannot_be_granted_on() {
     domain::add_grant_frame(&env, it.driver, 0, Gfn(0x900)).unwrap();
     it.offer(it.driver, 2, GRANTED, it.third, 0x900);
     assert_eq!(map(&env, it.third, &map_op(it.driver, 2, 0, HOST)), Err(Status::BadPage));
-    let released = it.with(it.driver, |domain| domain::release_page(&env, domain, Gpa(GRANT_WINDOW).gfn()));
+    let released = it.with(it.driver, |domain| domain::remove_page(&env, domain, Gpa(GRANT_WINDOW).gfn()));
     assert_eq!(released, Err(Errno::EPERM), "nor given back");
     it.world.end();
 }

@@ -4,8 +4,9 @@
 //! forward by at least the size of a header. What is of no use here (address translation services, affinities) is skipped.
 
 use crate::pci::Bdf;
+use crate::pci::group::{Member, Node};
 use heapless::Vec;
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned, little_endian as le};
+use zerocopy::{FromBytes, little_endian as le};
 
 /// Remapping units at most.
 pub const UNITS_MAX: usize = 8;
@@ -13,16 +14,6 @@ pub const UNITS_MAX: usize = 8;
 pub const SCOPES_MAX: usize = 128;
 /// Bridges on the way to a device, itself included, at most.
 pub const PATH_MAX: usize = 4;
-
-/// Whom a scope belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScopeOf {
-    /// `units[n]`.
-    Unit(usize),
-    /// A reserved memory region (RMRR): memory that firmware or the device uses by DMA behind our back. A device with
-    /// one is not given away.
-    Region,
-}
 
 /// What a scope names (VT-d 8.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +31,9 @@ pub enum ScopeKind {
 /// A device scope: a path from a bus through bridges to a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
-    /// Whom it belongs to.
-    pub of: ScopeOf,
+    /// The unit (`units[n]`) that it belongs to. `None`: it belongs to a reserved memory region (RMRR), which firmware or
+    /// the device uses by DMA behind our back. A device with one is not given away.
+    pub unit: Option<usize>,
     /// What it names.
     pub kind: ScopeKind,
     /// Where the path starts.
@@ -51,11 +43,13 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// The function it names; `secondary_bus` tells the bus behind a bridge, `None` when that is no bridge.
-    pub fn resolve(&self, mut secondary_bus: impl FnMut(Bdf) -> Option<u8>) -> Option<Bdf> {
+    /// The function it names among those of the machine; `None` when its path leads over one that is no bridge.
+    pub fn resolve(&self, members: &[Member]) -> Option<Bdf> {
         let (&[device, function], bridges) = self.path.split_last()?;
-        let behind = |bus, &[device, function]: &[u8; 2]| secondary_bus(Bdf::new(bus, device, function));
-        let bus = bridges.iter().try_fold(self.start_bus, behind)?;
+        let bus = bridges.iter().try_fold(self.start_bus, |bus, &[device, function]| {
+            let bridge = members.iter().find(|member| member.bdf == Bdf::new(bus, device, function))?;
+            if let Node::Bridge { secondary, .. } = bridge.node { Some(secondary) } else { None }
+        })?;
         Some(Bdf::new(bus, device, function))
     }
 }
@@ -85,57 +79,31 @@ pub type DmarError = &'static str;
 
 const TRUNCATED: DmarError = "the DMAR table ends inside a structure";
 const SHORT: DmarError = "a structure of the DMAR table is too short";
-const SIGNATURE: DmarError = "not a DMAR table";
 const TOO_MANY: DmarError = "the DMAR table has more units or scopes than supported";
 /// Tables are by bus number, so devices of another segment would be taken for those of segment 0.
 const SEGMENT: DmarError = "the DMAR table has units of several PCI segments, which is not supported";
 
-/// The head of the table (VT-d 8.1): an ACPI header and what follows it.
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct Head {
-    signature: [u8; 4],
-    length: le::U32,
-    acpi: [u8; 28],
-    host_address_width: u8,
-    flags: u8,
-    reserved: [u8; 10],
-}
-
-/// DRHD behind its head (VT-d 8.3).
-#[derive(FromBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawUnit {
-    flags: u8,
-    size: u8,
-    segment: le::U16,
-    base: le::U64,
-}
-
-const HEAD_BYTES: usize = size_of::<Head>();
+/// The head of the table (VT-d 8.1): an ACPI header, host address width, flags, reserved bytes.
+const HEAD_BYTES: usize = 48;
+const FLAGS_AT: usize = 37;
 /// The head of each remapping structure (VT-d 8.2): kind and length, 16 bits each.
 const STRUCTURE_HEAD_BYTES: usize = 4;
 /// A device scope without its path (VT-d 8.3.1): kind, length, two bytes of flags, enumeration id, start bus.
 const SCOPE_HEAD_BYTES: usize = 6;
-const _: () = assert!(HEAD_BYTES == 48 && size_of::<RawUnit>() == 12);
 /// RMRR behind its head (VT-d 8.4): reserved, segment, base, limit.
 const REGION_BYTES: usize = 20;
 
 const KIND_DRHD: u16 = 0;
 const KIND_RMRR: u16 = 1;
 const FLAG_INTERRUPT_REMAPPING: u8 = 1;
-const FLAG_INCLUDE_ALL: u8 = 1;
+const FLAG_INCLUDE_ALL: u32 = 1;
 
 impl Dmar {
-    /// Reads the table: `bytes` is the whole of it, from the signature on.
+    /// Reads the table: `bytes` is the whole of it, whose signature, length and checksum were found right.
     pub fn parse(bytes: &[u8]) -> Result<Self, DmarError> {
-        let (head, _) = Head::ref_from_prefix(bytes).map_err(|_| TRUNCATED)?;
-        if head.signature != *b"DMAR" {
-            return Err(SIGNATURE);
-        }
-        let end = usize::try_from(head.length.get()).unwrap_or(usize::MAX);
-        let mut rest = bytes.get(HEAD_BYTES..end).ok_or(TRUNCATED)?;
-        let mut dmar = Self { interrupt_remapping: head.flags & FLAG_INTERRUPT_REMAPPING != 0, ..Self::default() };
+        let (head, mut rest) = bytes.split_first_chunk::<HEAD_BYTES>().ok_or(TRUNCATED)?;
+        let interrupt_remapping = head[FLAGS_AT] & FLAG_INTERRUPT_REMAPPING != 0;
+        let mut dmar = Self { interrupt_remapping, ..Self::default() };
         while !rest.is_empty() {
             rest = dmar.structure(rest)?;
         }
@@ -149,21 +117,23 @@ impl Dmar {
         let body = structure.get(STRUCTURE_HEAD_BYTES..).ok_or(SHORT)?;
         match kind.get() {
             KIND_DRHD => {
-                let (raw, scopes) = RawUnit::ref_from_prefix(body).map_err(|_| SHORT)?;
-                if raw.segment.get() != 0 {
+                // VT-d 8.3: flags and size (a byte each), segment (two); then the address of the registers.
+                let ([flags, low, high], scopes) = <[le::U32; 3]>::ref_from_prefix(body).map_err(|_| SHORT)?;
+                if flags.get() >> 16 != 0 {
                     return Err(SEGMENT);
                 }
-                let unit = Unit { registers: raw.base.get(), includes_all: raw.flags & FLAG_INCLUDE_ALL != 0 };
+                let registers = u64::from(high.get()) << 32 | u64::from(low.get());
+                let unit = Unit { registers, includes_all: flags.get() & FLAG_INCLUDE_ALL != 0 };
                 self.units.push(unit).map_err(|_| TOO_MANY)?;
-                self.scopes(scopes, ScopeOf::Unit(self.units.len() - 1))?;
+                self.scopes(scopes, Some(self.units.len() - 1))?;
             }
-            KIND_RMRR => self.scopes(body.get(REGION_BYTES..).ok_or(SHORT)?, ScopeOf::Region)?,
+            KIND_RMRR => self.scopes(body.get(REGION_BYTES..).ok_or(SHORT)?, None)?,
             _ => {}
         }
         Ok(behind)
     }
 
-    fn scopes(&mut self, mut rest: &[u8], of: ScopeOf) -> Result<(), DmarError> {
+    fn scopes(&mut self, mut rest: &[u8], unit: Option<usize>) -> Result<(), DmarError> {
         while !rest.is_empty() {
             let &[kind, length, _, _, enumeration_id, start_bus, ..] = rest else { return Err(SHORT) };
             let (scope, behind) = rest.split_at_checked(length.into()).ok_or(SHORT)?;
@@ -178,7 +148,7 @@ impl Dmar {
                 _ => ScopeKind::Other,
             };
             let path = Vec::from_slice(steps).map_err(|_| TOO_MANY)?;
-            self.scopes.push(Scope { of, kind, start_bus, path }).map_err(|_| TOO_MANY)?;
+            self.scopes.push(Scope { unit, kind, start_bus, path }).map_err(|_| TOO_MANY)?;
             rest = behind;
         }
         Ok(())
@@ -187,27 +157,22 @@ impl Dmar {
     /// The requester id that the I/O APIC with this APIC id uses for its interrupts.
     pub fn io_apic(&self, id: u8) -> Option<Bdf> {
         let scope = self.scopes.iter().find(|scope| scope.kind == ScopeKind::IoApic(id))?;
-        scope.resolve(|_| None)
+        scope.resolve(&[])
     }
 
-    /// The index of the unit that has the function. `secondary_bus` as for [`Scope::resolve`]; `behind(bridge, function)`
-    /// tells whether the function lies behind the bridge. The only unit of a machine has everything, whatever its scopes
-    /// say: devices that are plugged in later are in no scope.
-    pub fn unit_of(
-        &self,
-        function: Bdf,
-        mut secondary_bus: impl FnMut(Bdf) -> Option<u8>,
-        behind: impl Fn(Bdf, Bdf) -> bool,
-    ) -> Option<usize> {
+    /// The index of the unit that has the function, which is one of `members`, all functions of the machine. The only unit
+    /// of a machine has everything, whatever its scopes say: devices that are plugged in later are in no scope.
+    pub fn unit_of(&self, function: Bdf, members: &[Member]) -> Option<usize> {
         if self.units.len() == 1 {
             return Some(0);
         }
         let named = self.scopes.iter().find_map(|scope| {
-            let ScopeOf::Unit(unit) = scope.of else { return None };
-            let at = scope.resolve(&mut secondary_bus)?;
+            let unit = scope.unit?;
+            let at = scope.resolve(members)?;
+            let behind = || members.iter().any(|bridge| bridge.bdf == at && bridge.leads_to(function));
             let covered = match scope.kind {
                 ScopeKind::Endpoint => at == function,
-                ScopeKind::Bridge => at == function || behind(at, function),
+                ScopeKind::Bridge => at == function || behind(),
                 _ => false,
             };
             covered.then_some(unit)
@@ -216,10 +181,9 @@ impl Dmar {
     }
 
     /// Whether firmware reserved memory for the function's DMA.
-    pub fn has_reserved_memory(&self, function: Bdf, mut secondary_bus: impl FnMut(Bdf) -> Option<u8>) -> bool {
-        self.scopes
-            .iter()
-            .any(|scope| scope.of == ScopeOf::Region && scope.resolve(&mut secondary_bus) == Some(function))
+    pub fn has_reserved_memory(&self, function: Bdf, members: &[Member]) -> bool {
+        let mut regions = self.scopes.iter().filter(|scope| scope.unit.is_none());
+        regions.any(|scope| scope.resolve(members) == Some(function))
     }
 }
 
@@ -238,8 +202,6 @@ mod tests {
         bytes[36] = 38;
         bytes[37] = 1;
         structures.iter().for_each(|structure| bytes.extend(structure));
-        let length = bytes.len() as u32;
-        bytes[4..8].copy_from_slice(&length.to_le_bytes());
         bytes
     }
 
@@ -257,6 +219,11 @@ mod tests {
         structure(KIND_DRHD, &body)
     }
 
+    fn bridge(bdf: Bdf, secondary: u8, subordinate: u8) -> Member {
+        let node = Node::Bridge { secondary, subordinate, express: true };
+        Member { bdf, vendor: 0, device: 0, class: 0, node, access_control: false }
+    }
+
     /// The table that QEMU makes: one unit with the I/O APIC and one function.
     fn qemu() -> Bytes {
         table(&[drhd(0, 0xfed9_0000, &[3, 8, 0, 0, 0, 0xff, 0, 0, 1, 8, 0, 0, 0, 0, 2, 0])])
@@ -270,7 +237,7 @@ mod tests {
         assert_eq!(dmar.io_apic(0), Some(Bdf(0xff00)));
         assert_eq!(dmar.io_apic(1), None);
         // The sole unit has hot-plugged devices too.
-        assert_eq!(dmar.unit_of(Bdf::new(9, 9, 0), |_| None, |_, _| false), Some(0));
+        assert_eq!(dmar.unit_of(Bdf::new(9, 9, 0), &[]), Some(0));
     }
 
     #[test]
@@ -278,13 +245,12 @@ mod tests {
         // Unit 0: what is behind bridge 00:01.0 -> bus 1 -> 01:02.0. Unit 1: everything else.
         let bytes = table(&[drhd(0, 0x1000, &[2, 10, 0, 0, 0, 0, 1, 0, 2, 0]), drhd(1, 0x2000, &[])]);
         let dmar = Dmar::parse(&bytes).unwrap();
-        let secondary = |bdf| (bdf == Bdf::new(0, 1, 0)).then_some(1);
-        let behind = |bridge, function: Bdf| bridge == Bdf::new(1, 2, 0) && function.bus() == 2;
-        assert_eq!(dmar.unit_of(Bdf::new(2, 0, 0), secondary, behind), Some(0));
-        assert_eq!(dmar.unit_of(Bdf::new(1, 2, 0), secondary, behind), Some(0));
-        assert_eq!(dmar.unit_of(Bdf::new(0, 3, 0), secondary, behind), Some(1));
+        let members = [bridge(Bdf::new(0, 1, 0), 1, 2), bridge(Bdf::new(1, 2, 0), 2, 2)];
+        assert_eq!(dmar.unit_of(Bdf::new(2, 0, 0), &members), Some(0));
+        assert_eq!(dmar.unit_of(Bdf::new(1, 2, 0), &members), Some(0));
+        assert_eq!(dmar.unit_of(Bdf::new(0, 3, 0), &members), Some(1));
         // The bridge on the path is gone: the scope names nothing.
-        assert_eq!(dmar.unit_of(Bdf::new(2, 0, 0), |_| None, behind), Some(1));
+        assert_eq!(dmar.unit_of(Bdf::new(2, 0, 0), &members[1..]), Some(1));
     }
 
     #[test]
@@ -294,19 +260,16 @@ mod tests {
         body.extend(0x7f0f_ffffu64.to_le_bytes());
         body.extend([1, 8, 0, 0, 0, 0, 0x14, 0]);
         let dmar = Dmar::parse(&table(&[structure(KIND_RMRR, &body), structure(9, &[1, 2, 3])])).unwrap();
-        assert!(dmar.has_reserved_memory(Bdf::new(0, 0x14, 0), |_| None));
-        assert!(!dmar.has_reserved_memory(Bdf::new(0, 0x15, 0), |_| None));
+        assert!(dmar.has_reserved_memory(Bdf::new(0, 0x14, 0), &[]));
+        assert!(!dmar.has_reserved_memory(Bdf::new(0, 0x15, 0), &[]));
     }
 
     #[test]
     fn lengths_that_lie_are_errors() {
         assert_eq!(Dmar::parse(b"DMAR").unwrap_err(), TRUNCATED);
-        let mut other = qemu();
-        other[0] = b'X';
-        assert_eq!(Dmar::parse(&other).unwrap_err(), SIGNATURE);
-        let mut long = qemu();
-        long[4] += 1;
-        assert_eq!(Dmar::parse(&long).unwrap_err(), TRUNCATED);
+        for cut in 1..qemu().len() - HEAD_BYTES {
+            assert_eq!(Dmar::parse(&qemu()[..qemu().len() - cut]).unwrap_err(), TRUNCATED);
+        }
         let mut zero = qemu();
         zero[50] = 0;
         assert_eq!(Dmar::parse(&zero).unwrap_err(), SHORT);
@@ -335,12 +298,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_end_in_a_result(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), honest: bool) {
-            if bytes.len() >= 8 && honest {
-                let length = bytes.len() as u32;
-                bytes[..4].copy_from_slice(b"DMAR");
-                bytes[4..8].copy_from_slice(&length.to_le_bytes());
-            }
+        fn any_bytes_end_in_a_result(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let _ = Dmar::parse(&bytes);
         }
 
@@ -350,7 +308,7 @@ mod tests {
             let at = at % bytes.len();
             bytes[at] = value;
             if let Ok(dmar) = Dmar::parse(&bytes) {
-                let _ = dmar.unit_of(Bdf::new(0, 2, 0), |_| Some(0), |_, _| true);
+                let _ = dmar.unit_of(Bdf::new(0, 2, 0), &[bridge(Bdf::new(0, 0, 0), 0, 9)]);
                 let _ = dmar.io_apic(0);
             }
         }

@@ -41,14 +41,10 @@ impl Capabilities {
         1 << (4 + 2 * (self.bits() as u32 & 7).min(6))
     }
 
-    /// Register offset of the fault records.
-    pub fn fault_records_offset(self) -> usize {
-        (self.bits() >> 24 & 0x3ff) as usize * 16
-    }
-
-    /// Number of fault records.
-    pub fn fault_records(self) -> usize {
-        (self.bits() >> 40 & 0xff) as usize + 1
+    /// Register offsets of the fault records.
+    pub fn fault_records(self) -> impl Iterator<Item = u64> {
+        let (first, last) = (self.bits() >> 24 & 0x3ff, self.bits() >> 40 & 0xff);
+        (0..=last).map(move |index| (first + index) * 16)
     }
 }
 
@@ -199,10 +195,13 @@ impl Fault {
         };
         Some(Self { source: Bdf(high as u16), attempt, address, reason })
     }
+}
 
-    /// The reason in words, for those that a device or its driver can cause.
-    fn why(&self) -> &'static str {
-        match self.reason {
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { attempt, address, reason, .. } = self;
+        // Those that a device or its driver can cause.
+        let why = match reason {
             0x2 => "the device is in quarantine",
             0x4 => "address beyond the table",
             0x5 => "not mapped writable",
@@ -211,14 +210,8 @@ impl Fault {
             0x25 => "interrupt without remapping",
             0x26 => "interrupt entry of another device",
             _ => "see VT-d 7.1.3",
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { attempt, address, reason, .. } = self;
-        write!(f, "{attempt} {address:#x}, reason {reason}: {}", self.why())
+        };
+        write!(f, "{attempt} {address:#x}, reason {reason}: {why}")
     }
 }
 
@@ -272,7 +265,7 @@ mod tests {
         let cap = Capabilities::from_bits_retain(0x00d2_008c_222f_0686);
         assert!(cap.contains(Capabilities::FOUR_LEVELS | Capabilities::PAGE_SELECTIVE));
         assert!(!cap.contains(Capabilities::NEEDS_WRITE_BUFFER_FLUSH));
-        assert_eq!((cap.fault_records(), cap.fault_records_offset()), (1, 0x220));
+        assert!(cap.fault_records().eq([0x220]));
         assert_eq!(cap.domains(), 65536);
         let extended = ExtendedCapabilities::from_bits_retain(0xf00f4a);
         let there = ExtendedCapabilities::QUEUED_INVALIDATION | ExtendedCapabilities::INTERRUPT_REMAPPING;

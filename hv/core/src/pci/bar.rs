@@ -3,136 +3,96 @@
 //! A device's owner cannot move a BAR (configuration writes to it are refused), and nothing in `hv` reads one again
 //! after boot, so what is mapped is what was checked.
 
+use core::ops::Range;
+pub use pci_types::MAX_BARS as BARS;
+
 /// Bytes in a page.
 const PAGE: u64 = 4096;
 
-/// BARs of a function with a type 0 header.
-pub const BARS: usize = 6;
-
-/// What a base address register decodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BarKind {
-    /// Memory, 32- or 64-bit.
-    Memory,
-    /// I/O ports. Never mapped into a domain.
-    Ports,
-}
-
-/// One base address register as the firmware left it.
+/// A base address register that decodes memory, as the firmware left it. Those that decode I/O ports are not kept: no
+/// domain reaches them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bar {
-    /// What it decodes.
-    pub kind: BarKind,
-    /// First address or port.
+    /// First address; not 0.
     pub base: u64,
     /// Bytes, a power of two.
     pub bytes: u64,
 }
 
-/// What a BAR register says when all ones were written to it (PCI 3.0, 6.2.5.1).
-#[derive(Clone, Copy, Debug)]
-pub struct Probe {
-    /// The register before.
-    pub original: u32,
-    /// The register after all ones were written.
-    pub ones: u32,
-    /// The next register, before and after, for a 64-bit BAR.
-    pub upper: Option<(u32, u32)>,
+/// The memory BARs of a function by register; a 64-bit one is at its lower half.
+pub type Bars = [Option<Bar>; BARS];
+
+/// Decodes BARs. `sized` has each register as it was, and as it read after all ones were written (PCI 3.0, 6.2.5.1).
+pub fn decode(sized: &[(u32, u32)]) -> Bars {
+    const KIND: u32 = 0b111;
+    const PORTS: u32 = 0b001;
+    const MEMORY_64_BIT: u32 = 0b100;
+    let mut bars = [None; BARS];
+    let mut slots = bars.iter_mut().zip(sized);
+    while let Some((bar, &(original, ones))) = slots.next() {
+        // The last register has no upper half.
+        let upper = if original & KIND == MEMORY_64_BIT { slots.next().map(|(_, upper)| *upper) } else { None };
+        *bar = if original & PORTS == 0 { memory(original, ones, upper) } else { None };
+    }
+    bars
 }
 
-/// Whether a BAR register says that the next one is its upper half. `slot` 5 has none.
-pub fn is_64_bit(register: u32, slot: usize) -> bool {
-    register & 0b111 == 0b100 && slot + 1 < BARS
+/// The BAR, or `None` when it is not implemented, has no address, or does not make sense.
+fn memory(original: u32, ones: u32, upper: Option<(u32, u32)>) -> Option<Bar> {
+    const FLAGS: u32 = 0xf;
+    if ones & !FLAGS == 0 && upper.is_none() {
+        return None;
+    }
+    let (upper, upper_ones) = upper.unwrap_or((0, !0));
+    let base = u64::from(upper) << 32 | u64::from(original & !FLAGS);
+    let size_mask = u64::from(upper_ones) << 32 | u64::from(ones & !FLAGS);
+    let bytes = (!size_mask).checked_add(1)?;
+    let sound = size_mask != 0 && bytes.is_power_of_two() && base.checked_add(bytes).is_some();
+    (sound && base != 0).then_some(Bar { base, bytes })
 }
 
-impl Probe {
-    /// The BAR, or `None` when it is not implemented or does not make sense.
-    pub fn decode(self) -> Option<Bar> {
-        // The upper half of an I/O BAR may be hard-wired to zero.
-        let (kind, flags, hard_wired) =
-            if self.original & 1 != 0 { (BarKind::Ports, 0b11, 0xffff_0000) } else { (BarKind::Memory, 0xf, 0) };
-        if self.ones & !flags == 0 && self.upper.is_none() {
-            return None;
-        }
-        let (upper, upper_ones) = self.upper.unwrap_or((0, !0));
-        let base = u64::from(upper) << 32 | u64::from(self.original & !flags);
-        let size_mask = u64::from(upper_ones) << 32 | u64::from(self.ones & !flags | hard_wired);
-        let bytes = (!size_mask).checked_add(1)?;
-        let sound = size_mask != 0 && bytes.is_power_of_two() && base.checked_add(bytes).is_some();
-        sound.then_some(Bar { kind, base, bytes })
-    }
+/// Numbers of machine pages.
+pub type PageRange = Range<u64>;
+
+/// The pages that `bytes` bytes from `base` touch, as far as there are addresses.
+pub fn touching(base: u64, bytes: u64) -> PageRange {
+    base / PAGE..base.saturating_add(bytes).div_ceil(PAGE)
 }
 
-/// A half-open range of machine pages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PageRange {
-    /// First page number.
-    pub first: u64,
-    /// One past the last.
-    pub end: u64,
-}
-
-impl PageRange {
-    /// The pages that `bytes` bytes from `base` touch. `None` when that runs past the end of the address space.
-    pub fn touching(base: u64, bytes: u64) -> Option<Self> {
-        Some(Self { first: base / PAGE, end: base.checked_add(bytes)?.div_ceil(PAGE) })
-    }
-
-    /// Whether a page is in both.
-    pub fn overlaps(self, other: Self) -> bool {
-        self.first < other.end && other.first < self.end
-    }
-
-    /// Whether the page is in the range.
-    pub fn contains(self, page: u64) -> bool {
-        (self.first..self.end).contains(&page)
-    }
+/// Whether a page is in both.
+pub fn overlap(one: &PageRange, other: &PageRange) -> bool {
+    one.start < other.end && other.start < one.end
 }
 
 impl Bar {
-    /// The pages that a memory BAR touches.
-    pub fn pages(&self) -> Option<PageRange> {
-        (self.kind == BarKind::Memory).then(|| PageRange::touching(self.base, self.bytes)).flatten()
+    /// The pages that it touches.
+    pub fn pages(&self) -> PageRange {
+        touching(self.base, self.bytes)
     }
 
     /// Page tables that mapping it takes at most, wherever it is mapped.
     pub fn tables(&self) -> u64 {
-        let pages = self.pages().map_or(0, |pages| pages.end.saturating_sub(pages.first));
+        let Range { start, end } = self.pages();
+        let pages = end.saturating_sub(start);
         [1 << 9, 1 << 18, 1 << 27].iter().map(|reach| pages.div_ceil(*reach).saturating_add(1)).sum()
     }
 }
 
-/// A table inside a BAR: the MSI-X vector table or its pending bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Inside {
-    /// BAR number.
-    pub bar: u8,
-    /// Byte offset in the BAR.
-    pub offset: u32,
-    /// Bytes.
-    pub bytes: u32,
+/// The machine address of `bytes` bytes at `offset` in BAR number `bar`, if they lie wholly inside it.
+pub fn inside(bars: &Bars, bar: u8, offset: u32, bytes: u32) -> Option<u64> {
+    let bar = (*bars.get(usize::from(bar))?)?;
+    let end = u64::from(offset).checked_add(u64::from(bytes))?;
+    bar.base.checked_add(u64::from(offset)).filter(|_| end <= bar.bytes)
 }
 
-impl Inside {
-    /// The machine pages it touches, if it lies wholly inside its BAR.
-    pub fn pages(&self, bars: &[Option<Bar>; BARS]) -> Option<PageRange> {
-        let bar = (*bars.get(usize::from(self.bar))?)?;
-        let end = u64::from(self.offset).checked_add(u64::from(self.bytes))?;
-        if bar.kind != BarKind::Memory || end > bar.bytes {
-            return None;
-        }
-        PageRange::touching(bar.base.checked_add(u64::from(self.offset))?, u64::from(self.bytes))
-    }
+/// Whether a BAR touches a page of `taken`.
+pub fn overlaps(bars: &Bars, taken: &PageRange) -> bool {
+    bars.iter().flatten().any(|bar| overlap(&bar.pages(), taken))
 }
 
-/// Whether a memory BAR touches a page of `taken`.
-pub fn overlaps(bars: &[Option<Bar>; BARS], taken: PageRange) -> bool {
-    bars.iter().flatten().filter_map(Bar::pages).any(|pages| pages.overlaps(taken))
-}
-
-/// Whether memory BARs of two functions touch the same page.
-pub fn share_a_page(one: &[Option<Bar>; BARS], other: &[Option<Bar>; BARS]) -> bool {
-    other.iter().flatten().filter_map(Bar::pages).any(|taken| overlaps(one, taken))
+/// Whether BARs of two functions touch the same page.
+pub fn share_a_page(one: &Bars, other: &Bars) -> bool {
+    other.iter().flatten().any(|bar| overlaps(one, &bar.pages()))
 }
 
 #[cfg(test)]
@@ -141,43 +101,53 @@ mod tests {
     use proptest::prelude::*;
 
     fn memory(base: u64, bytes: u64) -> Option<Bar> {
-        Some(Bar { kind: BarKind::Memory, base, bytes })
+        Some(Bar { base, bytes })
+    }
+
+    /// The first BAR of a function that has these registers.
+    fn first(sized: &[(u32, u32)]) -> Option<Bar> {
+        decode(sized)[0]
     }
 
     #[test]
     fn memory_bars_are_sized_by_their_zero_bits() {
-        let bar = Probe { original: 0xfe00_0000, ones: 0xfff0_0000, upper: None }.decode();
-        assert_eq!(bar, memory(0xfe00_0000, 1 << 20));
-        let bar = Probe { original: 0x0000_000c, ones: 0x0000_000c, upper: Some((0x8, 0xffff_fff8)) }.decode();
-        assert_eq!(bar, memory(8 << 32, 8 << 32));
-        let bar = Probe { original: 0xfebf_c004, ones: 0xffff_c004, upper: Some((0, 0xffff_ffff)) }.decode();
-        assert_eq!(bar, memory(0xfebf_c000, 0x4000));
+        assert_eq!(first(&[(0xfe00_0000, 0xfff0_0000)]), memory(0xfe00_0000, 1 << 20));
+        assert_eq!(first(&[(0x0000_000c, 0x0000_000c), (0x8, 0xffff_fff8)]), memory(8 << 32, 8 << 32));
+        assert_eq!(first(&[(0xfebf_c004, 0xffff_c004), (0, 0xffff_ffff)]), memory(0xfebf_c000, 0x4000));
     }
 
     #[test]
-    fn port_bars_are_sized_with_16_or_32_bits() {
+    fn port_bars_are_not_kept() {
         for ones in [0xffe1, 0xffff_ffe1] {
-            let bar = Probe { original: 0xc041, ones, upper: None }.decode();
-            assert_eq!(bar, Some(Bar { kind: BarKind::Ports, base: 0xc040, bytes: 32 }));
+            let bars = decode(&[(0xc041, ones), (0xfe00_0000, 0xfff0_0000)]);
+            assert_eq!(bars[..3], [None, memory(0xfe00_0000, 1 << 20), None]);
         }
     }
 
     #[test]
     fn bars_that_are_not_there_or_mad_decode_to_nothing() {
-        assert_eq!(Probe { original: 0, ones: 0, upper: None }.decode(), None);
-        assert_eq!(Probe { original: 1, ones: 1, upper: None }.decode(), None);
-        assert_eq!(Probe { original: 4, ones: 4, upper: Some((0, 0)) }.decode(), None);
+        assert_eq!(first(&[(0, 0)]), None);
+        assert_eq!(first(&[(1, 1)]), None);
+        assert_eq!(first(&[(4, 4), (0, 0)]), None);
+        // Firmware gave it no address.
+        assert_eq!(first(&[(0, 0xfff0_0000)]), None);
         // Size bits with a gap are no power of two.
-        assert_eq!(Probe { original: 0, ones: 0xf0f0_0000, upper: None }.decode(), None);
+        assert_eq!(first(&[(0x1000_0000, 0xf0f0_0000)]), None);
         // All of the address space.
-        assert_eq!(Probe { original: 0xffff_fff4, ones: 0xffff_fff4, upper: Some((!0, !0)) }.decode(), None);
+        assert_eq!(first(&[(0xffff_fff4, 0xffff_fff4), (!0, !0)]), None);
     }
 
     #[test]
-    fn the_last_register_is_never_64_bit() {
-        assert!(is_64_bit(0b1100, 4));
-        assert!(!is_64_bit(0b0100, 5));
-        assert!(!is_64_bit(0b0001, 0));
+    fn an_upper_half_is_no_bar_and_the_last_register_has_none() {
+        let mut sized = [(0, 0); BARS];
+        sized[4] = (0xfe00_000c, 0xfff0_000c);
+        sized[5] = (0x1000, 0xffff_f000);
+        assert_eq!(decode(&sized)[4..], [None, None], "bits of its size are missing between the halves");
+        sized[5] = (0, !0);
+        assert_eq!(decode(&sized)[4..], [memory(0xfe00_0000, 1 << 20), None]);
+        sized[4] = (0, 0);
+        sized[5] = (0xfe00_0004, 0xfff0_0004);
+        assert_eq!(decode(&sized)[4..], [None, memory(0xfe00_0000, 1 << 20)]);
     }
 
     #[test]
@@ -189,8 +159,6 @@ mod tests {
         assert!(share_a_page(&one, &other));
         other[5] = memory(0xfebf_2000, 256);
         assert!(!share_a_page(&one, &other));
-        other[4] = Some(Bar { kind: BarKind::Ports, base: 0xfebf_1000, bytes: 4 });
-        assert!(!share_a_page(&one, &other));
     }
 
     #[test]
@@ -198,7 +166,7 @@ mod tests {
         let mut bars = [None; BARS];
         bars[2] = memory(0x3fff_f000, 0x1000);
         bars[4] = memory(0xfebf_0000, 0x10_0000);
-        let taken = |base, bytes| overlaps(&bars, PageRange::touching(base, bytes).unwrap());
+        let taken = |base, bytes| overlaps(&bars, &touching(base, bytes));
         assert!(taken(0x10_0000, 0x4000_0000 - 0x10_0000), "RAM up to 1 GiB");
         assert!(!taken(0x4000_0000, 0x1000));
         assert!(taken(0xfec0_0000, 0x20), "an I/O APIC in the middle");
@@ -212,15 +180,14 @@ mod tests {
         assert_eq!(tables(0x1000), 2 + 2 + 2);
         assert_eq!(tables(2 << 20), 2 + 2 + 2);
         assert_eq!(tables(16 << 30), 8193 + 17 + 2);
-        assert_eq!(Bar { kind: BarKind::Ports, base: 0xc000, bytes: 64 }.tables(), 3);
     }
 
     #[test]
     fn a_table_that_sticks_out_of_its_bar_is_nowhere() {
         let mut bars = [None; BARS];
         bars[1] = memory(0x1000, 0x1000);
-        let table = |bar, offset, bytes| Inside { bar, offset, bytes }.pages(&bars);
-        assert_eq!(table(1, 0x800, 0x800), Some(PageRange { first: 1, end: 2 }));
+        let table = |bar, offset, bytes| inside(&bars, bar, offset, bytes);
+        assert_eq!(table(1, 0x800, 0x800), Some(0x1800));
         assert_eq!(table(1, 0x800, 0x801), None);
         assert_eq!(table(1, u32::MAX, 16), None);
         assert_eq!(table(0, 0, 16), None);
@@ -229,8 +196,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decode_never_panics_and_never_overflows(original: u32, ones: u32, upper: Option<(u32, u32)>) {
-            if let Some(bar) = (Probe { original, ones, upper }).decode() {
+        fn decode_never_panics_and_never_overflows(sized: [(u32, u32); BARS]) {
+            for bar in decode(&sized).iter().flatten() {
                 prop_assert!(bar.bytes.is_power_of_two());
                 prop_assert!(bar.base.checked_add(bar.bytes).is_some());
                 let _ = bar.pages();

@@ -5,6 +5,9 @@
 //! not be made to signal errors that stop the machine), and vendor capabilities (virtio's type 5 is a window through
 //! configuration space to the BAR pages that are not mapped).
 
+use crate::error::Errno;
+pub use pci_types::CommandRegister as Command;
+
 /// Bytes of a function's configuration space.
 pub const CONFIG_BYTES: u32 = 4096;
 
@@ -47,69 +50,50 @@ const COMMAND_STATUS: u16 = 0x04;
 const CACHE_LINE_LATENCY: u16 = 0x0c;
 const INTERRUPT_LINE: u16 = 0x3c;
 
-/// Command register, memory space enable.
-pub const COMMAND_MEMORY: u32 = 1 << 1;
-/// Command register, bus master enable.
-pub const COMMAND_BUS_MASTER: u32 = 1 << 2;
-/// Command register, interrupt (INTx) disable.
-pub const COMMAND_INTX_DISABLE: u32 = 1 << 10;
 /// Status register, in the upper half of its double word: the bits that a one clears.
 const STATUS_CLEARABLE: u32 = 0xf900 << 16;
 
-/// Whether a device may master the bus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BusMastering {
-    /// An IOMMU confines it.
-    Allowed,
-    /// Nothing does, or it has lost the right.
-    Denied,
-}
-
-/// What becomes of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Write this whole double word at [`Field::dword`].
-    Write(u32),
-    /// Nothing to do; the caller is told that it worked.
-    Ignore,
-    /// `-EPERM`.
-    Refuse,
-}
-
-/// Judges the write of `value` to `field` while its double word reads `current`. For a device that a domain owns.
+/// Judges the write of `value` to `field` while its double word reads `current`. For a device that a domain owns. Answers
+/// the whole double word to write at [`Field::dword`]; `None`: nothing, and the caller is told that it worked.
 ///
-/// Bus mastering goes on and off where it is allowed. Memory decoding goes on but not off: the hypervisor masks a
+/// `denied` are bits of the command register that must not be set: for bus mastering, when no IOMMU confines the device or
+/// it has lost the right. Else that goes on and off. Memory decoding goes on but not off: the hypervisor masks a
 /// storming interrupt in the MSI-X table, and that lies in a BAR. The interrupt pin goes off but not on: it may be shared.
-pub fn judge_write(field: Field, value: u32, current: u32, mastering: BusMastering) -> Verdict {
-    const MAY_SET: u32 = COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE;
-    const MAY_CLEAR: u32 = COMMAND_BUS_MASTER;
+///
+/// # Errors
+/// `EPERM`: it is not one of those.
+pub fn judge_write(field: Field, value: u32, current: u32, denied: Command) -> Result<Option<u32>, Errno> {
+    const MAY_SET: Command = Command::MEMORY_ENABLE.union(Command::BUS_MASTER_ENABLE).union(Command::INTERRUPT_DISABLE);
+    const MAY_CLEAR: Command = Command::BUS_MASTER_ENABLE;
     let lanes = field.mask << field.shift();
     let new = value << field.shift() & lanes;
     match field.dword() {
         COMMAND_STATUS => {
-            let denied = if mastering == BusMastering::Denied { COMMAND_BUS_MASTER } else { 0 };
-            let current = current & !denied;
-            let changed = (new ^ current) & lanes & 0xffff;
-            if changed & new & !(MAY_SET & !denied) != 0 || changed & !new & !MAY_CLEAR != 0 {
-                return Verdict::Refuse;
+            let [current, wanted, lanes] = [current, new, lanes].map(|dword| Command::from_bits_retain(dword as u16));
+            let current = current.difference(denied);
+            let changed = (wanted ^ current) & lanes;
+            if !MAY_SET.difference(denied).contains(changed & wanted) || !MAY_CLEAR.contains(changed.difference(wanted))
+            {
+                return Err(Errno::EPERM);
             }
-            Verdict::Write((current & 0xffff) ^ changed | new & STATUS_CLEARABLE)
+            Ok(Some(u32::from((current ^ changed).bits()) | new & STATUS_CLEARABLE))
         }
         // Cache line size and latency timer mean nothing on PCI Express; drivers write them all the same.
-        CACHE_LINE_LATENCY if lanes & 0xffff_0000 == 0 => Verdict::Ignore,
-        INTERRUPT_LINE if lanes & 0xffff_ff00 == 0 => Verdict::Ignore,
-        _ => Verdict::Refuse,
+        CACHE_LINE_LATENCY if lanes & 0xffff_0000 == 0 => Ok(None),
+        INTERRUPT_LINE if lanes & 0xffff_ff00 == 0 => Ok(None),
+        _ => Err(Errno::EPERM),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
     use proptest::prelude::*;
 
     /// For a device that may master the bus.
-    fn judge(field: Field, value: u32, current: u32) -> Verdict {
-        judge_write(field, value, current, BusMastering::Allowed)
+    fn judge(field: Field, value: u32, current: u32) -> Result<Option<u32>, Errno> {
+        judge_write(field, value, current, Command::empty())
     }
 
     fn field(offset: u32, bytes: u32) -> Field {
@@ -129,72 +113,73 @@ mod tests {
     #[test]
     fn decoding_and_bus_mastering_can_be_switched_on_and_bus_mastering_off() {
         let command = field(4, 2);
-        assert_eq!(judge(command, 0x0406, 0x0010_0400), Verdict::Write(0x0406));
-        assert_eq!(judge(command, 0x0402, 0x0010_0406), Verdict::Write(0x0402));
+        assert_eq!(judge(command, 0x0406, 0x0010_0400), Ok(Some(0x0406)));
+        assert_eq!(judge(command, 0x0402, 0x0010_0406), Ok(Some(0x0402)));
     }
 
     #[test]
     fn bus_mastering_that_is_denied_cannot_be_switched_on_by_any_width() {
-        let judge =
-            |offset, bytes, value, current| judge_write(field(offset, bytes), value, current, BusMastering::Denied);
-        assert_eq!(judge(4, 1, 0x06, 0x402), Verdict::Refuse);
-        assert_eq!(judge(4, 2, 0x0406, 0x402), Verdict::Refuse);
-        assert_eq!(judge(4, 4, 0x0406, 0x402), Verdict::Refuse);
-        assert_eq!(judge(4, 2, 0x0402, 0x402), Verdict::Write(0x402));
+        let judge = |offset, bytes, value, current| {
+            judge_write(field(offset, bytes), value, current, Command::BUS_MASTER_ENABLE)
+        };
+        assert_eq!(judge(4, 1, 0x06, 0x402), Err(Errno::EPERM));
+        assert_eq!(judge(4, 2, 0x0406, 0x402), Err(Errno::EPERM));
+        assert_eq!(judge(4, 4, 0x0406, 0x402), Err(Errno::EPERM));
+        assert_eq!(judge(4, 2, 0x0402, 0x402), Ok(Some(0x402)));
         // Nor does it stay on by a write of something else.
-        assert_eq!(judge(4, 2, 0x0406, 0x406), Verdict::Refuse);
-        assert_eq!(judge(6, 2, 0, 0x406), Verdict::Write(0x402));
+        assert_eq!(judge(4, 2, 0x0406, 0x406), Err(Errno::EPERM));
+        assert_eq!(judge(6, 2, 0, 0x406), Ok(Some(0x402)));
     }
 
     #[test]
     fn memory_decoding_stays_on_and_the_interrupt_pin_stays_off() {
-        assert_eq!(judge(field(4, 2), 0x0400, 0x0010_0406), Verdict::Refuse);
-        assert_eq!(judge(field(4, 2), 0x0006, 0x0010_0406), Verdict::Refuse);
+        assert_eq!(judge(field(4, 2), 0x0400, 0x0010_0406), Err(Errno::EPERM));
+        assert_eq!(judge(field(4, 2), 0x0006, 0x0010_0406), Err(Errno::EPERM));
     }
 
     #[test]
     fn no_other_command_bit_changes() {
         for bit in (0..16).filter(|bit| ![1, 2, 10].contains(bit)) {
-            assert_eq!(judge(field(4, 2), 1 << bit | 0x402, 0x402), Verdict::Refuse, "set {bit}");
-            assert_eq!(judge(field(4, 2), 0x402, 1 << bit | 0x402), Verdict::Refuse, "clear {bit}");
+            assert_eq!(judge(field(4, 2), 1 << bit | 0x402, 0x402), Err(Errno::EPERM), "set {bit}");
+            assert_eq!(judge(field(4, 2), 0x402, 1 << bit | 0x402), Err(Errno::EPERM), "clear {bit}");
         }
     }
 
     #[test]
     fn status_bits_are_cleared_by_ones_and_by_nothing_else() {
-        assert_eq!(judge(field(6, 2), 0xffff, 0xf910_0406), Verdict::Write(0xf900_0406));
+        assert_eq!(judge(field(6, 2), 0xffff, 0xf910_0406), Ok(Some(0xf900_0406)));
         // A write of the command half alone clears no status.
-        assert_eq!(judge(field(4, 2), 0x0406, 0xf910_0406), Verdict::Write(0x0406));
-        assert_eq!(judge(field(4, 4), 0x2000_0406, 0xf910_0406), Verdict::Write(0x2000_0406));
+        assert_eq!(judge(field(4, 2), 0x0406, 0xf910_0406), Ok(Some(0x0406)));
+        assert_eq!(judge(field(4, 4), 0x2000_0406, 0xf910_0406), Ok(Some(0x2000_0406)));
     }
 
     #[test]
     fn harmless_leftovers_of_conventional_pci_are_ignored() {
-        assert_eq!(judge(field(0x0c, 1), 16, 0), Verdict::Ignore);
-        assert_eq!(judge(field(0x0d, 1), 64, 0), Verdict::Ignore);
-        assert_eq!(judge(field(0x3c, 1), 11, 0), Verdict::Ignore);
+        assert_eq!(judge(field(0x0c, 1), 16, 0), Ok(None));
+        assert_eq!(judge(field(0x0d, 1), 64, 0), Ok(None));
+        assert_eq!(judge(field(0x3c, 1), 11, 0), Ok(None));
         // BIST, and the interrupt pin, are not.
-        assert_eq!(judge(field(0x0c, 4), 0x4000_0010, 0), Verdict::Refuse);
-        assert_eq!(judge(field(0x3c, 2), 0x010b, 0), Verdict::Refuse);
+        assert_eq!(judge(field(0x0c, 4), 0x4000_0010, 0), Err(Errno::EPERM));
+        assert_eq!(judge(field(0x3c, 2), 0x010b, 0), Err(Errno::EPERM));
     }
 
     proptest! {
         #[test]
         fn nothing_outside_the_list_is_ever_written(
             offset in 0u32..4096, bytes in prop::sample::select(&[1u32, 2, 4][..]), value: u32, current: u32,
-            mastering in prop::sample::select(&[BusMastering::Allowed, BusMastering::Denied][..])
+            denied in prop::sample::select(std::vec![Command::empty(), Command::BUS_MASTER_ENABLE])
         ) {
             if let Some(field) = Field::new(offset, bytes) {
-                match judge_write(field, value, current, mastering) {
-                    Verdict::Write(dword) => {
+                match judge_write(field, value, current, denied) {
+                    Ok(Some(dword)) => {
                         prop_assert_eq!(field.dword(), COMMAND_STATUS);
                         let changed = (dword ^ current) & 0xffff;
-                        prop_assert_eq!(changed & !(COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTX_DISABLE), 0);
+                        prop_assert_eq!(changed & !0x406, 0);
                         prop_assert_eq!(dword >> 16 & !0xf900, 0);
-                        prop_assert!(mastering == BusMastering::Allowed || dword & COMMAND_BUS_MASTER == 0);
+                        prop_assert!(denied.is_empty() || dword & 0x4 == 0);
                     }
-                    Verdict::Ignore => prop_assert!([0x0c, 0x0d, 0x3c].contains(&offset)),
-                    Verdict::Refuse => {}
+                    Ok(None) => prop_assert!([0x0c, 0x0d, 0x3c].contains(&offset)),
+                    Err(why) => prop_assert_eq!(why, Errno::EPERM),
                 }
             }
         }

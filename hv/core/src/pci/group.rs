@@ -13,15 +13,6 @@ use super::Bdf;
 /// Functions considered at most.
 pub const FUNCTIONS_MAX: usize = 256;
 
-/// The buses behind a bridge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Buses {
-    /// The first.
-    pub secondary: u8,
-    /// The last.
-    pub subordinate: u8,
-}
-
 /// What kind of node in the tree a function is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Node {
@@ -29,71 +20,60 @@ pub enum Node {
     Endpoint,
     /// No bus behind it that concerns us; the hypervisor keeps it: host bridge, ISA bridge, an unknown header.
     Kept,
-    /// PCI Express root port or switch port.
-    Port(Buses),
-    /// Bridge to a conventional PCI bus.
-    ConventionalBridge(Buses),
+    /// A bridge.
+    Bridge {
+        /// The first bus behind it.
+        secondary: u8,
+        /// The last.
+        subordinate: u8,
+        /// It is a root port or switch port of PCI Express, not a bridge to a conventional PCI bus.
+        express: bool,
+    },
 }
 
-impl Node {
-    /// The buses behind a bridge.
-    pub const fn buses(self) -> Option<Buses> {
-        match self {
-            Self::Port(buses) | Self::ConventionalBridge(buses) => Some(buses),
-            Self::Endpoint | Self::Kept => None,
-        }
-    }
-}
-
-/// Whether a function separates the traffic that passes through it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Separation {
-    /// Source validation, request and completion redirect and upstream forwarding are on.
-    AccessControlServices,
-    /// Unknown, so assume the worst.
-    None,
-}
-
-/// A function as far as grouping is concerned.
+/// A function as enumeration found it.
 #[derive(Clone, Copy, Debug)]
 pub struct Member {
     /// Where it is.
     pub bdf: Bdf,
+    /// PCI vendor id.
+    pub vendor: u16,
+    /// PCI device id.
+    pub device: u16,
+    /// class << 16 | subclass << 8 | programming interface.
+    pub class: u32,
     /// Its place in the tree.
     pub node: Node,
-    /// Its separation.
-    pub separation: Separation,
+    /// It keeps the traffic that passes through it apart: Access Control Services are there and on.
+    pub access_control: bool,
 }
 
 impl Member {
     /// Whether a function lies behind this one.
     pub fn leads_to(&self, bdf: Bdf) -> bool {
-        self.node.buses().is_some_and(|Buses { secondary, subordinate }| {
-            secondary > self.bdf.bus() && (secondary..=subordinate).contains(&bdf.bus())
-        })
+        let Node::Bridge { secondary, subordinate, .. } = self.node else { return false };
+        secondary > self.bdf.bus() && (secondary..=subordinate).contains(&bdf.bus())
     }
 
     /// Whether the IOMMU might not keep these two apart.
     fn joined(&self, other: &Self) -> bool {
-        let inside_device = self.bdf.same_device(other.bdf) && (self.separation, other.separation) != (ACS, ACS);
+        let inside_device = self.bdf.same_device(other.bdf) && !(self.access_control && other.access_control);
         let joins = |bridge: &Self, member: &Self| {
-            let separates = matches!(bridge.node, Node::Port(_)) && bridge.separation == ACS;
+            let separates = bridge.access_control && matches!(bridge.node, Node::Bridge { express: true, .. });
             !separates && bridge.leads_to(member.bdf)
         };
         inside_device || joins(self, other) || joins(other, self)
     }
 }
 
-const ACS: Separation = Separation::AccessControlServices;
-
 /// The group of each of `members`, as the index of its first member, in their order. Members beyond [`FUNCTIONS_MAX`] are
 /// not considered: whoever enumerates stops there.
 pub fn groups(members: &[Member]) -> [u16; FUNCTIONS_MAX] {
     let mut leaders: [u16; FUNCTIONS_MAX] = core::array::from_fn(|index| index as u16);
-    for (a, one) in members.iter().enumerate().take(FUNCTIONS_MAX) {
-        for (b, other) in members.iter().enumerate().take(FUNCTIONS_MAX).skip(a.saturating_add(1)) {
-            if one.joined(other)
-                && let (Some(x), Some(y)) = (leaders.get(a).copied(), leaders.get(b).copied())
+    for (a, one) in members.iter().enumerate() {
+        for (b, other) in members.iter().enumerate().skip(a.saturating_add(1)) {
+            if let (Some(&x), Some(&y)) = (leaders.get(a), leaders.get(b))
+                && one.joined(other)
             {
                 let joined = |leader: &&mut u16| **leader == x || **leader == y;
                 leaders.iter_mut().filter(joined).for_each(|leader| *leader = x.min(y));
@@ -110,12 +90,17 @@ mod tests {
     use proptest::prelude::*;
     use std::vec::Vec;
 
-    fn endpoint(bus: u8, device: u8, function: u8) -> Member {
-        Member { bdf: Bdf::new(bus, device, function), node: Node::Endpoint, separation: Separation::None }
+    fn member(bdf: Bdf, node: Node, access_control: bool) -> Member {
+        Member { bdf, vendor: 0x1af4, device: 0x1042, class: 0, node, access_control }
     }
 
-    fn port(device: u8, secondary: u8, subordinate: u8, separation: Separation) -> Member {
-        Member { bdf: Bdf::new(0, device, 0), node: Node::Port(Buses { secondary, subordinate }), separation }
+    fn endpoint(bus: u8, device: u8, function: u8) -> Member {
+        member(Bdf::new(bus, device, function), Node::Endpoint, false)
+    }
+
+    fn port(device: u8, secondary: u8, subordinate: u8, access_control: bool) -> Member {
+        let node = Node::Bridge { secondary, subordinate, express: true };
+        member(Bdf::new(0, device, 0), node, access_control)
     }
 
     fn together(members: &[Member], a: usize, b: usize) -> bool {
@@ -132,41 +117,38 @@ mod tests {
     fn functions_of_one_device_are_together_unless_all_have_acs() {
         let mut pair = [endpoint(0, 0x1f, 2), endpoint(0, 0x1f, 3)];
         assert!(together(&pair, 0, 1));
-        pair[0].separation = ACS;
+        pair[0].access_control = true;
         assert!(together(&pair, 0, 1));
-        pair[1].separation = ACS;
+        pair[1].access_control = true;
         assert!(!together(&pair, 0, 1));
     }
 
     #[test]
     fn a_port_without_acs_joins_what_is_behind_it() {
-        let tree = |separation| [port(1, 1, 3, separation), endpoint(2, 0, 0), endpoint(3, 0, 0), endpoint(4, 0, 0)];
-        assert!(together(&tree(Separation::None), 1, 2));
-        assert!(!together(&tree(Separation::None), 1, 3));
-        assert!(!together(&tree(ACS), 1, 2));
+        let tree = |acs| [port(1, 1, 3, acs), endpoint(2, 0, 0), endpoint(3, 0, 0), endpoint(4, 0, 0)];
+        assert!(together(&tree(false), 1, 2));
+        assert!(!together(&tree(false), 1, 3));
+        assert!(!together(&tree(true), 1, 2));
     }
 
     #[test]
     fn a_conventional_bridge_joins_even_with_acs() {
-        let bridge = Member {
-            bdf: Bdf::new(0, 0x1e, 0),
-            node: Node::ConventionalBridge(Buses { secondary: 5, subordinate: 5 }),
-            separation: ACS,
-        };
+        let node = Node::Bridge { secondary: 5, subordinate: 5, express: false };
+        let bridge = member(Bdf::new(0, 0x1e, 0), node, true);
         let members = [bridge, endpoint(5, 1, 0), endpoint(5, 2, 0)];
         assert!(together(&members, 1, 2));
     }
 
     #[test]
     fn multifunction_root_ports_without_acs_join_their_subtrees() {
-        let a = Member { bdf: Bdf::new(0, 1, 0), ..port(1, 1, 1, Separation::None) };
-        let b = Member { bdf: Bdf::new(0, 1, 1), ..port(1, 2, 2, Separation::None) };
+        let a = Member { bdf: Bdf::new(0, 1, 0), ..port(1, 1, 1, false) };
+        let b = Member { bdf: Bdf::new(0, 1, 1), ..port(1, 2, 2, false) };
         assert!(together(&[a, b, endpoint(1, 0, 0), endpoint(2, 0, 0)], 2, 3));
     }
 
     #[test]
     fn a_bridge_that_claims_its_own_bus_joins_nothing() {
-        assert!(!together(&[port(1, 0, 255, Separation::None), endpoint(0, 2, 0)], 0, 1));
+        assert!(!together(&[port(1, 0, 255, false), endpoint(0, 2, 0)], 0, 1));
     }
 
     proptest! {
@@ -174,14 +156,12 @@ mod tests {
         fn grouping_is_an_equivalence_that_contains_every_joined_pair(
             parts in proptest::collection::vec((0u8..4, 0u8..4, 0u8..3, 0u8..5, 0u8..5, 0u8..3, any::<bool>()), 0..20)
         ) {
-            let members: Vec<Member> = parts.into_iter().map(|(bus, device, function, secondary, subordinate, kind, acs)| Member {
-                bdf: Bdf::new(bus, device, function),
-                node: match kind {
+            let members: Vec<Member> = parts.into_iter().map(|(bus, device, function, secondary, subordinate, kind, acs)| {
+                let node = match kind {
                     0 => Node::Endpoint,
-                    1 => Node::Port(Buses { secondary, subordinate }),
-                    _ => Node::ConventionalBridge(Buses { secondary, subordinate }),
-                },
-                separation: if acs { ACS } else { Separation::None },
+                    _ => Node::Bridge { secondary, subordinate, express: kind == 1 },
+                };
+                member(Bdf::new(bus, device, function), node, acs)
             }).collect();
             let groups = groups(&members);
             for (a, one) in members.iter().enumerate() {

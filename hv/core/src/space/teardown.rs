@@ -6,9 +6,9 @@ use super::format::{present, target};
 use super::table::{ENTRIES, RadixTable, TableBudget};
 use super::{AddressSpace, Flushed};
 use crate::domain::Env;
-use crate::frames::FrameTable;
 use crate::ids::Mfn;
 use crate::machine::Machine;
+use heapless::Vec;
 
 /// Whether sliced work is done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,80 +22,54 @@ pub enum Progress {
 
 const LEVELS_MAX: usize = 4;
 
-/// A walk over a tree that frees each table when its last entry is dealt with.
-#[derive(Debug, Default)]
-struct Walk {
-    /// The tables from the root down to the one being emptied, with the next entry of each.
-    path: [(Mfn, u64); LEVELS_MAX],
-    /// Tables on the path; 0 before the start.
-    depth: usize,
-    finished: bool,
-}
+/// A walk over a tree that frees each table when its last entry is dealt with: the tables from the root down to the one
+/// being emptied, with the next entry of each. None: it is over.
+type Walk = Vec<(Mfn, u64), LEVELS_MAX>;
 
-impl Walk {
-    fn top(&mut self) -> Option<&mut (Mfn, u64)> {
-        self.path.get_mut(self.depth.checked_sub(1)?)
-    }
-
-    fn descend(&mut self, table: Mfn) {
-        if let Some(slot) = self.path.get_mut(self.depth) {
-            *slot = (table, 0);
-            self.depth = self.depth.wrapping_add(1);
-        }
-    }
-
-    /// Looks at up to `steps` entries. Returns what is left of them.
-    fn run<F: TableFormat, M: Machine>(
-        &mut self,
-        env: &Env<'_, M>,
-        tree: &RadixTable<F>,
-        budget: &mut TableBudget,
-        mut steps: u32,
-        mut page: impl FnMut(Flushed),
-    ) -> u32 {
-        if self.depth == 0 && !self.finished {
-            self.descend(tree.root);
-        }
-        let levels = tree.format.levels() as usize;
-        while steps > 0 && !self.finished {
-            steps = steps.wrapping_sub(1);
-            let depth = self.depth;
-            let Some((table, next)) = self.top() else { break };
-            if *next == ENTRIES {
-                let table = *table;
-                self.ascend(table, budget, env.frames);
-                continue;
+/// Looks at up to `steps` entries. Returns what is left of them.
+fn walk<F: TableFormat, M: Machine>(
+    path: &mut Walk,
+    env: &Env<'_, M>,
+    tree: &RadixTable<F>,
+    budget: &mut TableBudget,
+    mut steps: u32,
+    mut page: impl FnMut(Flushed),
+) -> u32 {
+    let levels = tree.format.levels() as usize;
+    while steps > 0
+        && let Some((table, next)) = path.last_mut()
+    {
+        steps = steps.wrapping_sub(1);
+        if *next == ENTRIES {
+            let table = *table;
+            path.pop();
+            if !path.is_empty() {
+                budget.free(table, env.frames);
             }
-            let at = table.at(*next << 3);
-            *next = next.wrapping_add(1);
-            let entry = env.machine.load_u64(at);
-            if !present(entry) {
-                continue;
-            }
-            // Unlinked first: whoever walks the space from here on finds nothing.
-            tree.store(at, 0, env.machine);
-            if depth < levels {
-                self.descend(target(entry));
-            } else {
-                page(Flushed(tree.format.page(entry)));
-            }
+            continue;
         }
-        steps
-    }
-
-    fn ascend(&mut self, table: Mfn, budget: &mut TableBudget, frames: &FrameTable) {
-        if self.depth > 1 {
-            budget.free(table, frames);
+        let at = table.at(*next << 3);
+        *next = next.wrapping_add(1);
+        let entry = env.machine.load_u64(at);
+        if !present(entry) {
+            continue;
         }
-        self.depth = self.depth.saturating_sub(1);
-        self.finished = self.depth == 0;
+        // Unlinked first: whoever walks the space from here on finds nothing.
+        tree.store(at, 0, env.machine);
+        if path.len() < levels {
+            // There is room for a table of each level.
+            let _ = path.push((target(entry), 0));
+        } else {
+            page(Flushed(tree.format.page(entry)));
+        }
     }
+    steps
 }
 
 /// How far the teardown of a space has come.
 #[derive(Debug, Default)]
 pub struct Teardown {
-    flushed: bool,
+    started: bool,
     cpu: Walk,
     iommu: Walk,
 }
@@ -111,18 +85,18 @@ impl AddressSpace {
         steps: u32,
         page: impl FnMut(Flushed),
     ) -> Progress {
-        if !state.flushed {
+        if !state.started {
             // No CPU runs in the space and no device is attached, so nothing can be cached anew after this.
             env.machine.flush_all(self.domain, self.scope());
-            state.flushed = true;
+            let iommu = self.iommu.iter().map(|tree| (tree.root, 0)).collect();
+            *state = Teardown { started: true, cpu: Walk::from_iter([(self.cpu.root, 0)]), iommu };
         }
         let mut left = steps;
         if let Some(iommu) = &self.iommu {
             let same_as_in_the_cpu_table = |page: Flushed| drop(page);
-            left = state.iommu.run(env, iommu, &mut self.budget, left, same_as_in_the_cpu_table);
+            left = walk(&mut state.iommu, env, iommu, &mut self.budget, left, same_as_in_the_cpu_table);
         }
-        state.cpu.run(env, &self.cpu, &mut self.budget, left, page);
-        let iommu_done = self.iommu.is_none() || state.iommu.finished;
-        if iommu_done && state.cpu.finished { Progress::Done } else { Progress::More }
+        walk(&mut state.cpu, env, &self.cpu, &mut self.budget, left, page);
+        if state.iommu.is_empty() && state.cpu.is_empty() { Progress::Done } else { Progress::More }
     }
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::frames::{Purpose, State};
 use crate::ids::Gpa;
-use crate::pci::bar::{Bar, BarKind};
+use crate::pci::bar::Bar;
 use crate::testing::{FRAMES, World};
 
 const SLOT: Slot = Slot(3);
@@ -104,7 +104,7 @@ fn m07_page_tables_are_paid_from_the_domains_own_budget() {
 #[test]
 fn registers_of_any_size_are_paid_for_beside_the_budget() {
     let mut it = fixture(None, 4);
-    let registers = Bar { kind: BarKind::Memory, base: 0x4000_0000, bytes: 16 << 20 };
+    let registers = Bar { base: 0x4000_0000, bytes: 16 << 20 };
     let page = Page { mfn: Mfn(0x4_0000), rights: Rights::ReadWrite, kind: PageKind::Device };
     // Across the borders of tables of the last three levels.
     let pages = (0x07ff_ff00..).take(registers.bytes as usize / 4096).map(Gfn);

@@ -4,7 +4,7 @@ use super::{DomId, Errno, Gpa, abi, domain, domid, pci, system};
 use hv_core::domain::Death;
 use hv_core::grant::{self, Access};
 use hv_core::ids::{Gfn, GrantRef, Label};
-use hv_core::{pci::Bdf, space::Rights};
+use hv_core::pci::Bdf;
 use xen_abi::sched::SHUTDOWN_POWEROFF;
 
 /// Pages that one call populates at most.
@@ -17,12 +17,7 @@ pub fn create(op: &mut abi::CreateDomain) -> Result<(), Errno> {
 }
 
 pub fn populate(op: &mut abi::Populate) -> Result<(), Errno> {
-    let rights = match op.rights {
-        abi::RIGHTS_READ => Rights::Read,
-        abi::RIGHTS_WRITE => Rights::ReadWrite,
-        abi::RIGHTS_EXECUTE => Rights::ReadExecute,
-        _ => return Err(Errno::EINVAL),
-    };
+    let rights = domain::rights(op.rights)?;
     op.done = 0;
     domain::with_building(domid(op.domid)?, |domain| {
         for page in 0..op.count.min(POPULATE_MAX) {

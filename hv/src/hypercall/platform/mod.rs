@@ -34,16 +34,12 @@ pub fn serve(call: &Call) -> Outcome {
         abi::DESTROY => on_other(call, build::destroy),
         abi::REAPED => on_other(call, build::reaped),
         abi::DOMAIN_INFO => in_out(call, info::domain),
-        abi::DEVICE_INFO => in_out(call, |op: &mut abi::DeviceInfo| pci::info(op.index).map(|info| *op = info)),
+        abi::DEVICE_INFO => in_out(call, pci::info),
         abi::GRANT_INFO => in_out(call, info::grant),
         abi::MACHINE_INFO => in_out(call, info::machine),
         abi::POWER => input(call, power),
-        abi::DEVICE_DESCRIBE => {
-            in_out(call, |op: &mut abi::DeviceDescribe| pci::describe(call.caller, op.index).map(|device| *op = device))
-        }
-        abi::CONFIG_READ => {
-            in_out(call, |op: &mut abi::ConfigAccess| pci::config_read(call.caller, op).map(|value| op.value = value))
-        }
+        abi::DEVICE_DESCRIBE => in_out(call, |op| pci::describe(call.caller, op)),
+        abi::CONFIG_READ => in_out(call, |op| pci::config_read(call.caller, op)),
         abi::CONFIG_WRITE => input(call, |op| pci::config_write(call.caller, &op)),
         abi::READ_LOG => in_out(call, |op| read_log(op)),
         _ => Err(Errno::ENOSYS),

@@ -94,14 +94,7 @@ impl Reader<'_> {
     }
 
     fn domain(&self, entry: &raw::Domain) -> Result<Domain, TableError> {
-        let known = raw::FLAG_CONTROL
-            | raw::FLAG_LOG
-            | raw::FLAG_STORE
-            | raw::FLAG_CONSOLE
-            | raw::FLAG_DRIVER
-            | raw::FLAG_AUTOSTART
-            | raw::FLAG_OBSERVE;
-        if entry.flags & !known != 0 {
+        if entry.flags & !raw::FLAGS != 0 {
             return Err(TableError::Bad("domain flags"));
         }
         Ok(Domain {
