@@ -59,7 +59,10 @@ macro_rules! instruction {
         $(#[$doc])*
         pub fn $name() {
             // SAFETY: faults in ring 3; where it does not, only registers named here change.
-            unsafe { asm!($($text),+, out("rax") _, out("rcx") _, out("rdx") _, out("r11") _) }
+            unsafe {
+                asm!($($text),+, out("rax") _, out("rcx") _, out("rdx") _, out("rsi") _, out("rdi") _, out("r8") _,
+                    out("r9") _, out("r10") _, out("r11") _);
+            }
         }
     )*};
 }
