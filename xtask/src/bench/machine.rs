@@ -35,6 +35,7 @@ const PRIMITIVES: &str = r#"
 image = "bench"
 memory = "4M"
 arguments = "do=primitives"
+observe = true
 [domain.peer]
 image = "bench"
 memory = "4M"

@@ -6,7 +6,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use runtime::event::{self, Channel};
 use runtime::grant::Mapping;
-use runtime::hypercall::{event_channel, grant_table, sched, version};
+use runtime::hypercall::{event_channel, grant_table, platform, sched, version};
 use runtime::pages::{PAGE, Pages};
 use runtime::{Access, DomId};
 use xen_abi::grant_table as gt;
@@ -32,7 +32,17 @@ pub fn all() -> Result<Vec<Report>, String> {
     reports.push(maps(&peer, "grant_map_unmap_1", 1));
     reports.push(maps(&peer, "grant_map_unmap_16_each", BATCH));
     reports.extend(copies(&peer)?);
+    reports.extend(machine()?);
     Ok(reports)
+}
+
+/// What booting cost, and what the hypervisor keeps for itself.
+fn machine() -> Result<[Report; 2], String> {
+    let machine = platform::machine_info().map_err(|error| error.to_string())?;
+    Ok([
+        Report::of("boot_to_policy_domain", machine.policy_tsc.wrapping_sub(machine.boot_tsc)),
+        Report::of("hypervisor_memory_bytes", machine.frames_hypervisor * PAGE_SIZE),
+    ])
 }
 
 fn null_hypercall() -> Report {
