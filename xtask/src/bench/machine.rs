@@ -137,9 +137,14 @@ const SETUPS: &[Setup] = &[
 
 /// Boots each system whose name contains `filter`, and collects what they measure.
 pub fn measure(filter: &str) -> Result<Results> {
+    let chosen: Vec<&Setup> = SETUPS.iter().filter(|setup| setup.name.contains(filter)).collect();
+    if chosen.is_empty() {
+        let names: Vec<&str> = SETUPS.iter().map(|setup| setup.name).collect();
+        bail!("no system has {filter} in its name; there are {}", names.join(", "));
+    }
     let programs = build()?;
     let mut results = Results::new();
-    for setup in SETUPS.iter().filter(|setup| setup.name.contains(filter)) {
+    for setup in chosen {
         let start = Instant::now();
         let mut system = System::boot(&programs, setup, setup.domains)?;
         while let Some(line) = system.next_line().with_context(|| format!("measuring {}", setup.name))? {
@@ -163,6 +168,7 @@ pub fn boot_for(programs: &Path, metric: &str) -> Result<System> {
     let name = match metric {
         name if name.starts_with("block_") => "disk",
         name if name.starts_with("udp_") => "nic",
+        name if name.starts_with("interrupt") => "interrupts",
         _ => "primitives",
     };
     let setup = SETUPS.iter().find(|setup| setup.name == name).with_context(|| format!("nothing measures {metric}"))?;

@@ -27,7 +27,7 @@ pub struct Options {
     /// Instead of measuring, trace one metric, and show how many instructions each function executes for it.
     #[arg(long, value_name = "METRIC")]
     trace: Option<String>,
-    /// Only systems whose name contains this: primitives, disk, nic, device.
+    /// Only systems whose name contains this: primitives, interrupts, disk, nic.
     filter: Option<String>,
 }
 
