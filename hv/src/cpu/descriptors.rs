@@ -4,7 +4,8 @@
 //! cannot leave 64-bit mode. No gate can be called from ring 3.
 
 use crate::{mm::map_stack, traps::entry};
-use alloc::boxed::Box;
+use alloc::{boxed::Box, vec::Vec};
+use core::ops::Deref;
 use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
 use x86_64::instructions::tables::{lgdt, lidt, load_tss};
 use x86_64::structures::DescriptorTablePointer;
@@ -54,6 +55,8 @@ pub struct Descriptors {
     gdt: [u64; 8],
     tss: Tss,
     idt: [Entry<HandlerFunc>; 256],
+    /// Whose bitmap is in the task state segment.
+    bitmap: u64,
 }
 
 impl Descriptors {
@@ -68,6 +71,7 @@ impl Descriptors {
             gdt: [0; 8],
             tss: Tss { segment, bitmap: NO_PORTS },
             idt: [const { Entry::missing() }; 256],
+            bitmap: 0,
         }));
         tables.fill_gdt();
         tables.fill_idt();
@@ -123,17 +127,15 @@ impl Descriptors {
         self.tss.segment.privilege_stack_table[0] = top;
     }
 
-    /// Allows ring 3 no port.
+    /// Allows ring 3 the ports of a bitmap, which is copied if it is not the one here since last time; 0: none.
     #[inline]
-    pub fn forbid_ports(&mut self) {
+    pub fn allow_ports<B: Deref<Target = Vec<PortBitmap>>>(&mut self, number: u64, bitmap: impl FnOnce() -> B) {
         self.tss.segment.iomap_base = NO_BITMAP;
-    }
-
-    /// Allows ring 3 the ports of `bitmap`, or none.
-    pub fn set_ports(&mut self, bitmap: Option<&PortBitmap>) {
-        self.forbid_ports();
-        if let Some(bitmap) = bitmap {
-            self.tss.bitmap = *bitmap;
+        if number != 0 {
+            if number != self.bitmap {
+                self.tss.bitmap = *bitmap().first().unwrap_or(&NO_PORTS);
+                self.bitmap = number;
+            }
             self.tss.segment.iomap_base = size_of::<TaskStateSegment>() as u16;
         }
     }

@@ -7,7 +7,7 @@ use crate::cpu::descriptors::{NO_PORTS, PortBitmap};
 use crate::traps::Frame;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use hv_core::authority::table::Range;
 use hv_core::fallible::{self, OutOfMemory};
 use hv_core::ids::{DomId, Hpa, SLOTS, Slot};
@@ -18,7 +18,8 @@ struct Place {
     frame: UnsafeCell<Frame>,
     /// One, or none for a domain without ports.
     ports: Mutex<Vec<PortBitmap>>,
-    has_ports: AtomicBool,
+    /// No other bitmap since boot has this number; 0: no ports.
+    bitmap: AtomicU64,
     domain: AtomicU16,
     progress: AtomicU32,
     root: AtomicU64,
@@ -33,7 +34,7 @@ static PLACES: [Place; SLOTS] = [const {
     Place {
         frame: UnsafeCell::new(Frame::start(0, 0, 0)),
         ports: Mutex::new(Vec::new()),
-        has_ports: AtomicBool::new(false),
+        bitmap: AtomicU64::new(0),
         domain: AtomicU16::new(0),
         progress: AtomicU32::new(0),
         root: AtomicU64::new(0),
@@ -74,7 +75,10 @@ pub fn set_ports(slot: Slot, ranges: &[Range]) -> Result<(), OutOfMemory> {
             *byte &= !(1 << (port % 8));
         }
     }
-    place(slot).has_ports.store(!bitmaps.is_empty(), Ordering::Relaxed);
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    if !bitmaps.is_empty() {
+        place(slot).bitmap.store(LAST.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
     *place(slot).ports.lock() = bitmaps;
     Ok(())
 }
@@ -82,16 +86,12 @@ pub fn set_ports(slot: Slot, ranges: &[Range]) -> Result<(), OutOfMemory> {
 /// Loads a domain's I/O ports into this CPU's task state segment.
 #[inline]
 pub fn load_ports(slot: Slot, into: &mut crate::cpu::descriptors::Descriptors) {
-    if place(slot).has_ports.load(Ordering::Relaxed) {
-        into.set_ports(place(slot).ports.lock().first());
-    } else {
-        into.forbid_ports();
-    }
+    into.allow_ports(place(slot).bitmap.load(Ordering::Relaxed), || place(slot).ports.lock());
 }
 
 /// Forgets what an earlier domain left in a slot.
 pub fn clear(slot: Slot) {
-    place(slot).has_ports.store(false, Ordering::Relaxed);
+    place(slot).bitmap.store(0, Ordering::Relaxed);
     *place(slot).ports.lock() = Vec::new();
     swap_progress(slot, 0);
 }

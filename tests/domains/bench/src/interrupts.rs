@@ -18,9 +18,9 @@ use runtime::time::ticks;
 
 const CLOCK: PortRange = PortRange::new(0x70, 0x71);
 const LINE: u32 = 8;
-/// Status register A: 32,768 Hz time base, a periodic interrupt each 1/512 s.
+/// Status register A: 32,768 Hz time base, a periodic interrupt each 1/8192 s.
 const REGISTER_A: u8 = 0x0a;
-const RATE_512_HZ: u8 = 0x27;
+const RATE_8192_HZ: u8 = 0x23;
 /// Status register B: 24 hours, periodic interrupts.
 const REGISTER_B: u8 = 0x0b;
 const PERIODIC: u8 = 0x42;
@@ -50,7 +50,7 @@ pub fn all() -> Result<Vec<Report>, String> {
     event::mask_all_but(&[port]);
     Mode::Spin.tell(page);
     peer.channel.notify();
-    set(REGISTER_A, RATE_512_HZ);
+    set(REGISTER_A, RATE_8192_HZ);
     set(REGISTER_B, PERIODIC);
     let one = || {
         acknowledge();
