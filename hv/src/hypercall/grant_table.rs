@@ -2,15 +2,12 @@
 
 use super::{Call, DomId, Errno, Gpa, Outcome, Structure, domain, system, user};
 use crate::machine::Bare;
-use core::mem::MaybeUninit;
 use hv_core::domain::Env;
 use hv_core::grant::{self, Status};
 use xen_abi::{grant_table as abi, xen::HYPERVISOR_GRANT_TABLE_OP};
 
-/// Structures served before others get a chance.
-const SLICE: u64 = 32;
-/// Structures that are copied in, served and copied out together.
-const CHUNK: usize = 16;
+/// Structures that are copied in, served and copied out together, before others get a chance.
+const SLICE: usize = 32;
 
 /// Mapping, unmapping and copying are the paths that matter; all else is apart.
 pub extern "C" fn server(command: u64, array: u64, count: u64, _: u64, _: u64) -> u64 {
@@ -74,40 +71,29 @@ fn batch<T: Structure>(
     command: u64,
     array: u64,
     count: u64,
-    serve: impl Fn(&Env<'static, Bare>, DomId, &mut [T]),
+    serve: impl FnOnce(&Env<'static, Bare>, DomId, &mut [T]),
 ) -> u64 {
-    let chunk = |at: u64, length: usize| {
-        let place = &mut [const { MaybeUninit::<T>::uninit() }; CHUNK];
-        let ops = user::read_slice(Gpa(at), place.get_mut(..length).unwrap_or_default())?;
-        serve(&system().env(), domain::current(), ops);
-        user::write_slice(Gpa(at), ops).map_err(Errno::from)
-    };
     let arguments = [command, array, count, 0, 0];
     // What fits one slice is never interrupted.
-    let first = if count > SLICE { first_of_slice(arguments) } else { Ok(0) };
-    let served = first.and_then(|first| {
-        let mut at = array.checked_add(first * size_of::<T>() as u64).ok_or(Errno::EFAULT)?;
-        let (mut done, end) = (first, count.min(first + SLICE));
-        while done < end {
-            let length = CHUNK.min((end - done) as usize);
-            chunk(at, length)?;
-            // This chunk was below the end of all addresses; the next is looked at before it is used.
-            at += (length * size_of::<T>()) as u64;
-            done += length as u64;
-        }
-        Ok(end)
+    let slice = if count <= SLICE as u64 { Ok((Gpa(array), count, 0)) } else { slice_of::<T>(arguments) };
+    let served = slice.and_then(|(at, length, rest)| {
+        user::serve_slice::<T, SLICE>(at, length as usize, |ops| serve(&system().env(), domain::current(), ops))?;
+        Ok(rest)
     });
     match served {
-        Ok(done) if done == count => 0,
-        Ok(done) => super::answer(HYPERVISOR_GRANT_TABLE_OP, arguments, |call| call.again(done as u32)),
+        Ok(0) => 0,
+        Ok(rest) => super::answer(HYPERVISOR_GRANT_TABLE_OP, arguments, |call| call.again((count - rest) as u32)),
         Err(error) => error.to_result() as u64,
     }
 }
 
-/// Where the slice of a long batch begins.
+/// The slice of a long batch that is next: where it is, how many there are in it, and how many behind it.
 #[cold]
-fn first_of_slice(args: [u64; 5]) -> Result<u64, Errno> {
+#[inline(never)]
+fn slice_of<T>(args: [u64; 5]) -> Result<(Gpa, u64, u64), Errno> {
     let count = u32::try_from(args[2]).map_err(|_| Errno::EINVAL)?;
     let call = Call { caller: domain::current(), number: HYPERVISOR_GRANT_TABLE_OP, args };
-    Ok(u64::from(call.progress()?.min(count)))
+    let first = call.progress()?.min(count);
+    let length = (count - first).min(SLICE as u32);
+    Ok((super::element::<T>(call.structure(), first)?, length.into(), (count - first - length).into()))
 }

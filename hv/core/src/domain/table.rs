@@ -125,18 +125,22 @@ impl DomainTable {
         remote: DomId,
         action: impl FnOnce(&mut Pair<'_>) -> R,
     ) -> Result<R, Errno> {
-        let (here, there) = (self.place(local).ok_or(Errno::ESRCH)?, self.place(remote).ok_or(Errno::ESRCH)?);
-        let early = (remote.slot() < local.slot()).then(|| there.domain.lock());
-        let mut here = here.domain.lock();
-        let mut there = early.or_else(|| (local.slot() != remote.slot()).then(|| there.domain.lock()));
-        let near = here.first_mut().filter(|domain| domain.id() == local).ok_or(Errno::ESRCH)?;
-        let far = match &mut there {
-            Some(there) => Some(there.first_mut().filter(|domain| domain.id() == remote).ok_or(Errno::ESRCH)?),
+        let swapped = remote.slot() < local.slot();
+        let (low, high) = if swapped { (remote, local) } else { (local, remote) };
+        let mut first = self.place(low).ok_or(Errno::ESRCH)?.domain.lock();
+        let mut second = match self.place(high).filter(|_| low.slot() != high.slot()) {
+            Some(place) => Some(place.domain.lock()),
             // Two ids, one slot: one of them is stale.
-            None if local != remote => return Err(Errno::ESRCH),
+            None if low != high => return Err(Errno::ESRCH),
             None => None,
         };
-        Ok(action(&mut Pair { local: near, remote: far }))
+        let mut one = first.first_mut().filter(|domain| domain.id() == low).ok_or(Errno::ESRCH)?;
+        let other = match &mut second {
+            Some(second) => Some(second.first_mut().filter(|domain| domain.id() == high).ok_or(Errno::ESRCH)?),
+            None => None,
+        };
+        let remote = other.map(|other| if swapped { core::mem::replace(&mut one, other) } else { other });
+        Ok(action(&mut Pair { local: one, remote }))
     }
 
     /// The first domain whose id is `from` or higher. Looks at each slot once.

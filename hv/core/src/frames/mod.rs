@@ -146,9 +146,9 @@ impl FrameTable {
     #[inline(always)]
     pub fn unpin(&self, mfn: Mfn) -> Result<(), FrameError> {
         // Only private and leaving frames have pins; a free one's entry is a link.
-        self.change(mfn, |entry| match (entry.state(), entry.pins()) {
-            (State::Leaving, 1) => Ok(Entry::LIMBO),
-            (State::Private | State::Leaving, 1..) => Ok(Entry(entry.0.wrapping_sub(1))),
+        self.change(mfn, |entry| match entry.pins() {
+            1 if entry.is(State::Leaving) => Ok(Entry::LIMBO),
+            1.. if entry.is(State::Private) || entry.is(State::Leaving) => Ok(Entry(entry.0.wrapping_sub(1))),
             _ => Err(FrameError::NotPinned),
         })
     }

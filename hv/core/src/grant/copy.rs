@@ -94,6 +94,7 @@ fn copy_between<M: Machine>(
 }
 
 /// Any copy, by pinning what is granted.
+#[cold]
 #[inline(never)]
 fn copy_by_pins<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Result<(), Status> {
     let source = open(env, caller, &op.source, op.flags & GNTCOPY_SOURCE_GREF, Access::Read)?;
@@ -141,12 +142,12 @@ fn run<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy, source: &Si
         env.machine.copy(from, to, usize::from(op.len));
     };
     if let (Side::Granted(source), Side::Granted(dest)) = (source, dest) {
-        between(source.mfn, dest.mfn);
+        between(source.mfn(), dest.mfn());
         return Ok(());
     }
     env.domains.with(caller, |domain| {
         let mut find = |side: &Side, access| match side {
-            Side::Granted(granted) => Some(granted.mfn),
+            Side::Granted(granted) => Some(granted.mfn()),
             Side::Own(gfn) => domain.space.private(*gfn, access, env.machine),
         };
         between(find(source, Access::Read).ok_or(Status::BadPage)?, find(dest, Access::Write).ok_or(Status::BadPage)?);

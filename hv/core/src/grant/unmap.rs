@@ -7,10 +7,9 @@ use xen_abi::grant_table::GnttabUnmapGrantRef;
 
 use super::Status;
 use super::active::{Use, end_uses};
-use super::tracking::Mapping;
 use crate::domain::{Domain, Env};
 use crate::error::Errno;
-use crate::ids::{DomId, Gpa, Handle};
+use crate::ids::{DomId, Gfn, Gpa, Handle};
 use crate::machine::Machine;
 use crate::space::{FlushedRun, Progress, RUN_MAX, UnmappedRun};
 
@@ -38,7 +37,7 @@ pub(super) fn begin<M: Machine>(
     uses: &mut Uses,
 ) {
     for op in ops {
-        let taken = check(mapper, op).and_then(|(handle, mapping)| take(env, mapper, handle, mapping, run));
+        let taken = take(env, mapper, Handle(op.handle), run, |gfn| check(op, gfn));
         op.status = Status::of(&taken);
         if let Ok(grant) = taken {
             // A run takes as many.
@@ -47,18 +46,16 @@ pub(super) fn begin<M: Machine>(
     }
 }
 
-/// The mapping that a request is about.
+/// Whether a request names the place that its handle is mapped at.
 #[inline(always)]
-fn check(mapper: &mut Domain, op: &GnttabUnmapGrantRef) -> Result<(Handle, Mapping), Status> {
-    let handle = Handle(op.handle);
-    let mapping = mapper.grants.tracking.get(handle).ok_or(Status::BadHandle)?;
-    if mapping.gfn.base() != Gpa(op.host_addr) {
+fn check(op: &GnttabUnmapGrantRef, gfn: Gfn) -> Result<(), Status> {
+    if gfn.base() != Gpa(op.host_addr) {
         return Err(Status::BadVirtAddr);
     }
     if op.dev_bus_addr != 0 && op.dev_bus_addr != op.host_addr {
         return Err(Status::BadDevAddr);
     }
-    Ok((handle, mapping))
+    Ok(())
 }
 
 #[inline(always)]
@@ -66,13 +63,15 @@ fn take<M: Machine>(
     env: &Env<'_, M>,
     mapper: &mut Domain,
     handle: Handle,
-    mapping: Mapping,
     run: &mut UnmappedRun,
+    check: impl FnOnce(Gfn) -> Result<(), Status>,
 ) -> Result<Use, Status> {
-    // The page is there: nothing but this function takes a foreign page out of a space.
-    mapper.space.unmap_in(run, mapping.gfn, env.machine)?;
-    mapper.grants.tracking.free(handle);
-    Ok(mapping.grant)
+    let space = &mut mapper.space;
+    mapper.grants.tracking.take(handle, |gfn| {
+        check(gfn)?;
+        // The page is there: nothing but this function takes a foreign page out of a space.
+        Ok(space.unmap_in(run, gfn, env.machine)?)
+    })
 }
 
 /// Second half: nobody can reach the pages any more, and the uses end. No domain may be locked.
@@ -92,8 +91,8 @@ pub fn unmap_slice<M: Machine>(env: &Env<'_, M>, dom: DomId, next: &mut u32, ent
         let more = env.domains.with(dom, |mapper| {
             let stop = end.min(mapper.grants.tracking.len());
             while *next < stop && !uses.is_full() {
-                if let Some((handle, mapping)) = mapper.grants.tracking.at(*next)
-                    && let Ok(grant) = take(env, mapper, handle, mapping, &mut run)
+                if let Some(handle) = mapper.grants.tracking.at(*next)
+                    && let Ok(grant) = take(env, mapper, handle, &mut run, |_| Ok(()))
                 {
                     let _never_full = uses.push(grant);
                 }

@@ -193,17 +193,29 @@ impl AddressSpace {
             return Err(MapError::BadAddress);
         }
         let cpu = self.cpu.prepare(env, gfn, &mut self.budget)?;
-        let iommu = match &mut self.iommu {
-            Some(iommu) if kind != PageKind::Device => Some(iommu.prepare(env, gfn, &mut self.budget)?),
-            _ => None,
-        };
+        let iommu = if self.iommu.is_some() { self.prepare_iommu(&env.copied(), gfn, kind)? } else { None };
         Ok(Prepared { cpu, iommu })
+    }
+
+    #[inline(never)]
+    fn prepare_iommu<M: Machine>(
+        &mut self,
+        env: &Env<'_, M>,
+        gfn: Gfn,
+        kind: PageKind,
+    ) -> Result<Option<Place>, MapError> {
+        match &mut self.iommu {
+            Some(iommu) if kind != PageKind::Device => iommu.prepare(env, gfn, &mut self.budget).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Second phase: makes the page reachable. Nothing may have been mapped since [`Self::prepare`].
     #[inline(always)]
     pub fn commit(&mut self, prepared: Prepared, page: Page, memory: &impl MachineMemory) {
-        if let (Some(iommu), Some(place)) = (&mut self.iommu, prepared.iommu) {
+        if let Some(place) = prepared.iommu
+            && let Some(iommu) = &mut self.iommu
+        {
             iommu.set(place, page, memory);
         }
         self.cpu.set(prepared.cpu, page, memory);
@@ -243,12 +255,17 @@ impl AddressSpace {
             return Err(MapError::BadAddress);
         }
         run.pages.push(gfn).map_err(|_| MapError::NoMemory)?;
-        run.scope = self.scope();
         self.cpu.clear(gfn, memory).ok_or(MapError::Vacant)?;
-        if let Some(iommu) = &mut self.iommu {
-            let _device_pages_have_none = iommu.clear(gfn, memory);
+        if self.iommu.is_some() {
+            run.scope = FlushScope::CpuAndIommu;
+            self.clear_iommu(gfn, memory);
         }
         Ok(())
+    }
+
+    #[inline(never)]
+    fn clear_iommu(&mut self, gfn: Gfn, memory: &impl MachineMemory) {
+        let _device_pages_have_none = self.iommu.as_mut().and_then(|iommu| iommu.clear(gfn, memory));
     }
 
     /// What is mapped at a page.

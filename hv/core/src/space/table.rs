@@ -102,6 +102,7 @@ impl<F: TableFormat> RadixTable<F> {
         }
     }
 
+    #[cold]
     #[inline(never)]
     fn walk(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Mfn> {
         if !self.covers(gfn) {
@@ -144,6 +145,7 @@ impl<F: TableFormat> RadixTable<F> {
         Ok(Place(at))
     }
 
+    #[cold]
     #[inline(never)]
     fn grow<M: Machine>(&mut self, env: &Env<'_, M>, gfn: Gfn, budget: &mut TableBudget) -> Result<Mfn, MapError> {
         if !self.covers(gfn) {
