@@ -65,7 +65,7 @@ fn version(call: &Call) -> Outcome {
     }
 }
 
-/// Serves an array of structures, a slice a call. Structures that cannot be written back are not acted on.
+/// Serves an array of structures. Those that cannot be written back are not acted on.
 #[inline(always)]
 fn batch<T: Structure>(
     command: u64,
@@ -73,27 +73,27 @@ fn batch<T: Structure>(
     count: u64,
     serve: impl FnOnce(&Env<'static, Bare>, DomId, &mut [T]),
 ) -> u64 {
-    let arguments = [command, array, count, 0, 0];
-    // What fits one slice is never interrupted.
-    let slice = if count <= SLICE as u64 { Ok((Gpa(array), count, 0)) } else { slice_of::<T>(arguments) };
-    let served = slice.and_then(|(at, length, rest)| {
-        user::serve_slice::<T, SLICE>(at, length as usize, |ops| serve(&system().env(), domain::current(), ops))?;
-        Ok(rest)
-    });
-    match served {
-        Ok(0) => 0,
-        Ok(rest) => super::answer(HYPERVISOR_GRANT_TABLE_OP, arguments, |call| call.again((count - rest) as u32)),
-        Err(error) => error.to_result() as u64,
+    if count == 0 || count > SLICE as u64 {
+        return long::<T>([command, array, count, 0, 0]);
     }
+    let served = user::serve_slice::<T, SLICE>(Gpa(array), count as usize, |ops| {
+        serve(&system().env(), domain::current(), ops);
+    });
+    if served.is_ok() { 0 } else { Errno::EFAULT.to_result() as u64 }
 }
 
-/// The slice of a long batch that is next: where it is, how many there are in it, and how many behind it.
+/// Serves the slice of a long batch that is next. (A short one is never interrupted.)
 #[cold]
 #[inline(never)]
-fn slice_of<T>(args: [u64; 5]) -> Result<(Gpa, u64, u64), Errno> {
-    let count = u32::try_from(args[2]).map_err(|_| Errno::EINVAL)?;
-    let call = Call { caller: domain::current(), number: HYPERVISOR_GRANT_TABLE_OP, args };
-    let first = call.progress()?.min(count);
-    let length = (count - first).min(SLICE as u32);
-    Ok((super::element::<T>(call.structure(), first)?, length.into(), (count - first - length).into()))
+fn long<T>(args: [u64; 5]) -> u64 {
+    super::answer(HYPERVISOR_GRANT_TABLE_OP, args, |call| {
+        let count = u32::try_from(args[2]).map_err(|_| Errno::EINVAL)?;
+        let first = call.progress()?.min(count);
+        let length = (count - first).min(SLICE as u32);
+        let at = super::element::<T>(call.structure(), first)?;
+        if length != 0 && server(call.command(), at.0, length.into(), 0, 0) != 0 {
+            return Err(Errno::EFAULT);
+        }
+        if first + length < count { call.again(first + length) } else { super::OK }
+    })
 }

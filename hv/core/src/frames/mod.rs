@@ -137,6 +137,7 @@ impl FrameTable {
             true => Err(FrameError::TooManyPins),
             false => Err(FrameError::NotOwned),
         })
+        .map(drop)
     }
 
     /// Drops a pin. The last one frees a frame whose owner let go of it before.
@@ -145,10 +146,20 @@ impl FrameTable {
     /// [`FrameError::NotPinned`].
     #[inline(always)]
     pub fn unpin(&self, mfn: Mfn) -> Result<(), FrameError> {
-        // Only private and leaving frames have pins; a free one's entry is a link.
-        self.change(mfn, |entry| match entry.pins() {
-            1 if entry.is(State::Leaving) => Ok(Entry::LIMBO),
-            1.. if entry.is(State::Private) || entry.is(State::Leaving) => Ok(Entry(entry.0.wrapping_sub(1))),
+        let private = self.change(mfn, |entry| match entry.is(State::Private) && entry.pins() != 0 {
+            true => Ok(Entry(entry.0.wrapping_sub(1))),
+            false => Err(FrameError::NotPinned),
+        });
+        if private.is_ok() { Ok(()) } else { self.unpin_leaving(mfn) }
+    }
+
+    /// Only private and leaving frames have pins; a free one's entry is a link.
+    #[cold]
+    #[inline(never)]
+    fn unpin_leaving(&self, mfn: Mfn) -> Result<(), FrameError> {
+        self.change_or_free(mfn, |entry| match (entry.state(), entry.pins()) {
+            (State::Leaving, 1) => Ok(Entry::LIMBO),
+            (State::Leaving, 1..) => Ok(Entry(entry.0.wrapping_sub(1))),
             _ => Err(FrameError::NotPinned),
         })
     }
@@ -163,7 +174,7 @@ impl FrameTable {
         if page.kind != PageKind::Private {
             return Err(FrameError::NotOwned);
         }
-        self.change(page.mfn, |entry| match (entry.state(), entry.slot() == owner, entry.pins()) {
+        self.change_or_free(page.mfn, |entry| match (entry.state(), entry.slot() == owner, entry.pins()) {
             (State::Private, true, 0) => Ok(Entry::LIMBO),
             (State::Private, true, pins) => Ok(Entry::new(State::Leaving, owner, pins)),
             _ => Err(FrameError::NotOwned),
@@ -180,26 +191,30 @@ impl FrameTable {
     }
 
     fn replace(&self, mfn: Mfn, old: Entry, new: Entry) -> Result<(), FrameError> {
-        self.change(mfn, |entry| if entry == old { Ok(new) } else { Err(FrameError::NotOwned) })
+        self.change_or_free(mfn, |entry| if entry == old { Ok(new) } else { Err(FrameError::NotOwned) })
     }
 
-    /// Changes an entry in one step. A frame that is in limbo then goes to the free list. The loop ends: it repeats only
-    /// when another CPU changed this very entry, which needs locks that this CPU holds.
-    #[inline(always)]
-    fn change(&self, mfn: Mfn, to: impl Fn(Entry) -> Result<Entry, FrameError>) -> Result<(), FrameError> {
-        let word = self.entries.get(mfn.0 as usize).ok_or(FrameError::NotOwned)?;
-        let mut current = word.load(Ordering::Relaxed);
-        let new = loop {
-            let new = to(Entry(current))?;
-            match word.compare_exchange_weak(current, new.0, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => break new,
-                Err(found) => current = found,
-            }
-        };
-        if new == Entry::LIMBO {
+    /// Changes an entry, and puts a frame that is in limbo then on the free list.
+    fn change_or_free(&self, mfn: Mfn, to: impl Fn(Entry) -> Result<Entry, FrameError>) -> Result<(), FrameError> {
+        if self.change(mfn, to)? == Entry::LIMBO {
             self.free.push(self.entries, mfn.0 as u32);
         }
         Ok(())
+    }
+
+    /// Changes an entry in one step; tells what it is now. The loop ends: it repeats only when another CPU changed this
+    /// very entry, which needs locks that this CPU holds.
+    #[inline(always)]
+    fn change(&self, mfn: Mfn, to: impl Fn(Entry) -> Result<Entry, FrameError>) -> Result<Entry, FrameError> {
+        let word = self.entries.get(mfn.0 as usize).ok_or(FrameError::NotOwned)?;
+        let mut current = word.load(Ordering::Relaxed);
+        loop {
+            let new = to(Entry(current))?;
+            match word.compare_exchange_weak(current, new.0, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Ok(new),
+                Err(found) => current = found,
+            }
+        }
     }
 }
 

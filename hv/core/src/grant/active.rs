@@ -123,10 +123,23 @@ impl Domain {
         gref: GrantRef,
         access: Access,
     ) -> Result<Use, Status> {
-        let (grantor, serial, slot) = (self.id(), self.serial(), self.slot());
+        let mfn = self.pin_granted(env, user, gref, access)?;
+        // Put together last, so that it need not be kept in memory before.
+        Ok(Use { grantor: self.id(), serial: self.serial(), gref, access, mfn: mfn.0 as u32 })
+    }
+
+    #[inline(always)]
+    fn pin_granted<M: Machine>(
+        &mut self,
+        env: &Env<'_, M>,
+        user: DomId,
+        gref: GrantRef,
+        access: Access,
+    ) -> Result<Mfn, Status> {
+        let slot = self.slot();
         let (entry, active) = self.grants.entry_and_active(gref).ok_or(Status::BadGntref)?;
         if active.in_use() {
-            return self.acquire_more(&env.copied(), user, gref, access);
+            return self.pin_in_use(&env.copied(), user, gref, access);
         }
         // Flags and domain in the low half, the frame number in the high one. The entry is judged here, so that a bad
         // entry is not taken for a bad page; when it is marked it must still be the same.
@@ -136,22 +149,21 @@ impl Domain {
         let page = self.space.private(Gfn(u64::from(gfn)), access, env.machine).ok_or(Status::BadPage)?;
         pin_and_mark(env, page, slot, (entry, words as u32), user, access)?;
         // What could be pinned is in the frame table, so its number fits.
-        let mfn = page.0 as u32;
-        *active = Active { mfn, gfn, uses: one(access), user };
-        Ok(Use { grantor, serial, gref, access, mfn })
+        *active = Active { mfn: page.0 as u32, gfn, uses: one(access), user };
+        Ok(page)
     }
 
     /// The same for an entry that is in use already: its snapshot counts.
     #[cold]
     #[inline(never)]
-    fn acquire_more<M: Machine>(
+    fn pin_in_use<M: Machine>(
         &mut self,
         env: &Env<'_, M>,
         user: DomId,
         gref: GrantRef,
         access: Access,
-    ) -> Result<Use, Status> {
-        let (grantor, serial, slot) = (self.id(), self.serial(), self.slot());
+    ) -> Result<Mfn, Status> {
+        let slot = self.slot();
         let (entry, active) = self.grants.entry_and_active(gref).ok_or(Status::BadGntref)?;
         if active.user != user {
             return Err(Status::GeneralError);
@@ -174,7 +186,7 @@ impl Domain {
             pin(env, mfn, slot)?;
         }
         active.uses = active.uses.wrapping_add(one(access));
-        Ok(Use { grantor, serial, gref, access, mfn: active.mfn })
+        Ok(mfn)
     }
 
     /// Clears the marks of a use that no other use needs. An entry that is gone with its table needs none.

@@ -18,7 +18,19 @@ use crate::space::{Page, PageKind, Rights};
 
 /// Maps grants for the caller. `ops` are the guest's structures, copied in once; their outputs are set. A grantor is
 /// locked, and asked for, once for all of its grants that are side by side.
+#[inline(always)]
 pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGrantRef]) {
+    let [op] = ops else { return map_many(&env.copied(), caller, ops) };
+    // One alone needs no loops around it, which would push what it works on out of the registers.
+    let mapped = env.domains.with_pair(caller, DomId(op.dom).or_self(caller), |pair| {
+        may_map(env, pair)?;
+        try_map(env, pair, op)
+    });
+    answer(op, mapped.unwrap_or_else(|error| Err(error.into())));
+}
+
+#[inline(never)]
+fn map_many<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGrantRef]) {
     let mut rest = ops;
     while let Some(dom) = rest.first().map(|first| first.dom) {
         let found = env.domains.with_pair(caller, DomId(dom).or_self(caller), |pair| {
@@ -26,13 +38,23 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGran
             while rest.first().is_some_and(|op| op.dom == dom)
                 && let Some(op) = rest.split_off_first_mut()
             {
-                map_one(env, pair, op, allowed);
+                match allowed {
+                    Ok(()) => map_one(env, pair, op),
+                    Err(status) => answer(op, Err(status)),
+                }
             }
         });
         if let (Err(error), Some(op)) = (found, rest.split_off_first_mut()) {
             answer(op, Err(error.into()));
         }
     }
+}
+
+/// One of many: apart, so that it has the registers for itself.
+#[inline(never)]
+fn map_one<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &mut GnttabMapGrantRef) {
+    let mapped = try_map(env, pair, op);
+    answer(op, mapped);
 }
 
 /// Sets what a structure tells.
@@ -51,18 +73,6 @@ fn may_map<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>) -> Result<(), Stat
     }
     let permitted = env.policy.may_share(pair.local().label(), pair.remote().label());
     if permitted { Ok(()) } else { Err(Status::PermissionDenied) }
-}
-
-/// Maps one, if it is allowed.
-#[inline(never)]
-fn map_one<M: Machine>(
-    env: &Env<'_, M>,
-    pair: &mut Pair<'_>,
-    op: &mut GnttabMapGrantRef,
-    allowed: Result<(), Status>,
-) {
-    let mapped = allowed.and_then(|()| try_map(env, pair, op));
-    answer(op, mapped);
 }
 
 /// Maps one: its handle, and where the caller's devices see it, 0 when it was not mapped for them.

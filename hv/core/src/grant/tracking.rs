@@ -102,16 +102,16 @@ impl Tracking {
     /// # Errors
     /// [`Status::BadHandle`], and those of `end`; the mapping stays.
     #[inline(always)]
-    pub fn take(&mut self, handle: Handle, end: impl FnOnce(Gfn) -> Result<(), Status>) -> Result<Use, Status> {
+    pub fn take<T>(&mut self, handle: Handle, end: impl FnOnce(Gfn) -> Result<T, Status>) -> Result<(Use, T), Status> {
         let index = handle.0 & INDEX_MASK;
         let entry = self.entries.get_mut(index as usize).ok_or(Status::BadHandle)?;
         let grant = entry.grant.filter(|_| entry.generation == (handle.0 >> INDEX_BITS) as u16);
         let grant = grant.ok_or(Status::BadHandle)?;
-        end(entry.gfn)?;
+        let ended = end(entry.gfn)?;
         entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
         (entry.grant, entry.next) = (None, self.first_free);
         self.first_free = index;
         self.in_use = self.in_use.wrapping_sub(1);
-        Ok(grant)
+        Ok((grant, ended))
     }
 }

@@ -17,7 +17,27 @@ use crate::space::{FlushedRun, Progress, RUN_MAX, UnmappedRun};
 type Uses = heapless::Vec<Use, RUN_MAX>;
 
 /// Undoes mappings of the caller. `ops` are the guest's structures, copied in once; their statuses are set.
+#[inline(always)]
 pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabUnmapGrantRef]) {
+    let [op] = ops else { return unmap_many(&env.copied(), caller, ops) };
+    // One alone needs no lists.
+    let taken = env.domains.with(caller, |mapper| {
+        let space = &mut mapper.space;
+        mapper.grants.tracking.take(Handle(op.handle), |gfn| {
+            check(op, gfn)?;
+            Ok(space.unmap(gfn, env.machine)?)
+        })
+    });
+    let taken = taken.unwrap_or_else(|error| Err(error.into()));
+    op.status = Status::of(&taken);
+    if let Ok((grant, page)) = taken {
+        let _flushed = page.flush(env.machine);
+        end_uses(env, &[grant]);
+    }
+}
+
+#[inline(never)]
+fn unmap_many<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabUnmapGrantRef]) {
     for ops in ops.chunks_mut(RUN_MAX) {
         let (mut run, mut uses) = (UnmappedRun::new(caller), Uses::new());
         if let Err(error) = env.domains.with(caller, |mapper| begin(env, mapper, ops, &mut run, &mut uses)) {
@@ -49,13 +69,14 @@ pub(super) fn begin<M: Machine>(
 /// Whether a request names the place that its handle is mapped at.
 #[inline(always)]
 fn check(op: &GnttabUnmapGrantRef, gfn: Gfn) -> Result<(), Status> {
-    if gfn.base() != Gpa(op.host_addr) {
-        return Err(Status::BadVirtAddr);
-    }
-    if op.dev_bus_addr != 0 && op.dev_bus_addr != op.host_addr {
-        return Err(Status::BadDevAddr);
-    }
-    Ok(())
+    let for_devices = op.dev_bus_addr == 0 || op.dev_bus_addr == op.host_addr;
+    if for_devices && gfn.base() == Gpa(op.host_addr) { Ok(()) } else { Err(wrong_place(op, gfn)) }
+}
+
+#[cold]
+#[inline(never)]
+fn wrong_place(op: &GnttabUnmapGrantRef, gfn: Gfn) -> Status {
+    if gfn.base() != Gpa(op.host_addr) { Status::BadVirtAddr } else { Status::BadDevAddr }
 }
 
 #[inline(always)]
@@ -67,11 +88,11 @@ fn take<M: Machine>(
     check: impl FnOnce(Gfn) -> Result<(), Status>,
 ) -> Result<Use, Status> {
     let space = &mut mapper.space;
-    mapper.grants.tracking.take(handle, |gfn| {
+    let taken = mapper.grants.tracking.take(handle, |gfn| {
         check(gfn)?;
-        // The page is there: nothing but this function takes a foreign page out of a space.
         Ok(space.unmap_in(run, gfn, env.machine)?)
-    })
+    });
+    taken.map(|(grant, ())| grant)
 }
 
 /// Second half: nobody can reach the pages any more, and the uses end. No domain may be locked.

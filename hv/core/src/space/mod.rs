@@ -189,9 +189,6 @@ impl AddressSpace {
     /// [`MapError`]; nothing is mapped then.
     #[inline(always)]
     pub fn prepare<M: Machine>(&mut self, env: &Env<'_, M>, gfn: Gfn, kind: PageKind) -> Result<Prepared, MapError> {
-        if gfn >= GFN_LIMIT {
-            return Err(MapError::BadAddress);
-        }
         let cpu = self.cpu.prepare(env, gfn, &mut self.budget)?;
         let iommu = if self.iommu.is_some() { self.prepare_iommu(&env.copied(), gfn, kind)? } else { None };
         Ok(Prepared { cpu, iommu })
@@ -271,13 +268,13 @@ impl AddressSpace {
     /// What is mapped at a page.
     #[inline(always)]
     pub fn translate(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
-        if gfn >= GFN_LIMIT { None } else { self.cpu.get(gfn, memory) }
+        self.cpu.get(gfn, memory)
     }
 
     /// The frame of a page of the domain's own memory, if its rights include this access.
     #[inline(always)]
     pub fn private(&mut self, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
-        if gfn >= GFN_LIMIT { None } else { self.cpu.private(gfn, access, memory) }
+        self.cpu.private(gfn, access, memory)
     }
 }
 

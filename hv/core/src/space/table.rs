@@ -2,7 +2,7 @@
 
 use super::format::TableFormat;
 use super::format::{present, target};
-use super::{Access, MapError, Page};
+use super::{Access, GFN_LIMIT, MapError, Page};
 use crate::domain::Env;
 use crate::frames::{FrameTable, Purpose};
 use crate::ids::{Gfn, Hpa, Mfn, Slot};
@@ -85,10 +85,9 @@ impl<F: TableFormat> RadixTable<F> {
         Ok(Self { format, root, leaves: [NO_LEAF; LEAVES] })
     }
 
-    /// Whether the table has a place for this page at all.
-    #[inline]
+    /// Whether the table has a place for this page at all. What is remembered was asked about.
     fn covers(&self, gfn: Gfn) -> bool {
-        gfn.0 >> LEVEL_BITS.wrapping_mul(self.format.levels()) == 0
+        gfn < GFN_LIMIT && gfn.0 >> LEVEL_BITS.wrapping_mul(self.format.levels()) == 0
     }
 
     /// The last-level table for a page, from memory or by a walk that remembers it.
