@@ -6,6 +6,7 @@
 
 use xen_abi::grant_table::{GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_SUB_PAGE, GTF_TYPE_MASK, GTF_WRITING};
 
+use super::status::Why;
 use super::{Access, Status};
 use crate::domain::{Domain, Env};
 use crate::frames::{FrameError, FrameTable};
@@ -83,10 +84,7 @@ pub(super) fn end_uses<M: Machine>(env: &Env<'_, M>, mut uses: &[Use]) {
             while let [grant, later @ ..] = uses
                 && grant.grantor == grantor
             {
-                if grant.serial == domain.serial() {
-                    domain.unmark(env.machine, grant);
-                }
-                unpin(env.frames, grant.mfn());
+                domain.end_use(env, grant);
                 uses = later;
             }
         });
@@ -94,6 +92,14 @@ pub(super) fn end_uses<M: Machine>(env: &Env<'_, M>, mut uses: &[Use]) {
             unpin_orphan(env.frames, grant.mfn());
             uses = later;
         }
+    }
+}
+
+/// The same for one.
+#[inline(always)]
+pub(super) fn end_use<M: Machine>(env: &Env<'_, M>, grant: &Use) {
+    if env.domains.with(grant.grantor, |domain| domain.end_use(env, grant)).is_err() {
+        unpin_orphan(env.frames, grant.mfn());
     }
 }
 
@@ -116,37 +122,39 @@ impl Domain {
     /// # Errors
     /// [`Status`]; nothing is pinned or marked.
     #[inline(always)]
-    pub(super) fn acquire<M: Machine>(
+    pub(super) fn acquire<M: Machine, E: Why>(
         &mut self,
         env: &Env<'_, M>,
         user: DomId,
         gref: GrantRef,
         access: Access,
-    ) -> Result<Use, Status> {
+    ) -> Result<Use, E> {
         let mfn = self.pin_granted(env, user, gref, access)?;
         // Put together last, so that it need not be kept in memory before.
         Ok(Use { grantor: self.id(), serial: self.serial(), gref, access, mfn: mfn.0 as u32 })
     }
 
     #[inline(always)]
-    fn pin_granted<M: Machine>(
+    fn pin_granted<M: Machine, E: Why>(
         &mut self,
         env: &Env<'_, M>,
         user: DomId,
         gref: GrantRef,
         access: Access,
-    ) -> Result<Mfn, Status> {
+    ) -> Result<Mfn, E> {
         let slot = self.slot();
         let (entry, active) = self.grants.entry_and_active(gref).ok_or(Status::BadGntref)?;
         if active.in_use() {
-            return self.pin_in_use(&env.copied(), user, gref, access);
+            let pinned =
+                if E::EXACT { self.pin_in_use(&env.copied(), user, gref, access) } else { Err(Status::NoSpace) };
+            return Ok(pinned?);
         }
         // Flags and domain in the low half, the frame number in the high one. The entry is judged here, so that a bad
         // entry is not taken for a bad page; when it is marked it must still be the same.
         let words = env.machine.load_u64(entry);
         judge(words as u32, user, access)?;
         let gfn = (words >> 32) as u32;
-        let page = self.space.private(Gfn(u64::from(gfn)), access, env.machine).ok_or(Status::BadPage)?;
+        let page = self.space.private_by(E::TABLES, Gfn(gfn.into()), access, env.machine).ok_or(Status::BadPage)?;
         pin_and_mark(env, page, slot, (entry, words as u32), user, access)?;
         // What could be pinned is in the frame table, so its number fits.
         *active = Active { mfn: page.0 as u32, gfn, uses: one(access), user };
@@ -189,18 +197,37 @@ impl Domain {
         Ok(mfn)
     }
 
+    #[inline(always)]
+    fn end_use<M: Machine>(&mut self, env: &Env<'_, M>, grant: &Use) {
+        if grant.serial == self.serial() {
+            self.unmark(env.machine, grant);
+        }
+        unpin(env.frames, grant.mfn());
+    }
+
     /// Clears the marks of a use that no other use needs. An entry that is gone with its table needs none.
     #[inline(always)]
     fn unmark(&mut self, memory: &impl MachineMemory, grant: &Use) {
+        let Some((entry, active)) = self.grants.entry_and_active(grant.gref) else { return };
+        if active.uses == one(grant.access) && active.mfn == grant.mfn {
+            active.uses = 0;
+            memory.fetch_and_u16(entry, !marks(grant.access));
+        } else {
+            self.unmark_one(memory, grant);
+        }
+    }
+
+    /// The same where other uses are left.
+    #[cold]
+    #[inline(never)]
+    fn unmark_one(&mut self, memory: &impl MachineMemory, grant: &Use) {
         let Some((entry, active)) = self.grants.entry_and_active(grant.gref) else { return };
         if active.count(grant.access) == 0 || active.mfn != grant.mfn {
             debug_assert!(false, "a use that was never counted");
             return;
         }
         active.uses = active.uses.wrapping_sub(one(grant.access));
-        if !active.in_use() {
-            memory.fetch_and_u16(entry, !marks(grant.access));
-        } else if active.count(Access::Write) == 0 && grant.access == Access::Write {
+        if active.count(Access::Write) == 0 && grant.access == Access::Write {
             memory.fetch_and_u16(entry, !GTF_WRITING);
         }
     }

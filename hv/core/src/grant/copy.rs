@@ -4,9 +4,10 @@
 //! other cases a granted page is found and pinned under its own domain's lock, so that never more than one domain is
 //! locked, and copied by its pin; an own page is found and copied under the caller's lock.
 
-use xen_abi::grant_table::{GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GnttabCopy, GnttabCopyPtr};
+use xen_abi::grant_table::{GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GNTST_OKAY, GnttabCopy, GnttabCopyPtr};
 
 use super::active::{Use, end_uses, judge, mark, marks};
+use super::status::{Unusual, Why};
 use super::{Access, Status};
 use crate::domain::{Env, Pair};
 use crate::ids::{DomId, Gfn, GrantRef, Mfn, PAGE_BYTES};
@@ -24,8 +25,7 @@ enum Side {
 #[inline(always)]
 pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabCopy]) {
     match ops {
-        // One alone needs no loop, which would push what it works on out of the registers.
-        [op] => op.status = Status::of(&copy_one(env, caller, op)),
+        [op] if copy_one::<M, Unusual>(env, caller, op).is_ok() => op.status = GNTST_OKAY,
         _ => copy_many(&env.copied(), caller, ops),
     }
 }
@@ -33,7 +33,7 @@ pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabCopy])
 #[inline(never)]
 fn copy_many<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabCopy]) {
     for op in ops {
-        op.status = Status::of(&copy_one(env, caller, op));
+        op.status = Status::of(&copy_one::<M, Status>(env, caller, op));
     }
 }
 
@@ -42,45 +42,49 @@ fn copy_many<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabCopy]
 /// # Errors
 /// [`Status`]; nothing was copied.
 #[inline(always)]
-fn copy_one<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Result<(), Status> {
+fn copy_one<M: Machine, E: Why>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Result<(), E> {
     if op.flags & !(GNTCOPY_SOURCE_GREF | GNTCOPY_DEST_GREF) != 0 {
-        return Err(Status::GeneralError);
+        return Err(Status::GeneralError.into());
     }
     let fits = |side: &GnttabCopyPtr| u64::from(side.offset).wrapping_add(u64::from(op.len)) <= PAGE_BYTES;
     if !fits(&op.source) || !fits(&op.dest) {
-        return Err(Status::BadCopyArg);
+        return Err(Status::BadCopyArg.into());
     }
+    let by_pins = || {
+        let copied = if E::EXACT { copy_by_pins(&env.copied(), caller, op) } else { Err(Status::GeneralError) };
+        Ok(copied?)
+    };
     let (granted, own, access) = match op.flags {
         GNTCOPY_SOURCE_GREF => (&op.source, &op.dest, Access::Read),
         GNTCOPY_DEST_GREF => (&op.dest, &op.source, Access::Write),
-        _ => return copy_by_pins(&env.copied(), caller, op),
+        _ => return by_pins(),
     };
     if DomId(own.domid).or_self(caller) != caller {
         // It is refused there, unless something else is wrong first.
-        return copy_by_pins(&env.copied(), caller, op);
+        return by_pins();
     }
     let owner = DomId(granted.domid).or_self(caller);
-    let done = env.domains.with_pair(caller, owner, |pair| copy_between(env, pair, op, granted, own, access))??;
+    let done = env.domains.with_pair(caller, owner, |pair| copy_between::<M, E>(env, pair, op, granted, own, access));
     // An entry that is in use has a snapshot, which counts.
-    done.map_or_else(|| copy_by_pins(&env.copied(), caller, op), Ok)
+    done.map_err(Status::from)??.map_or_else(by_pins, Ok)
 }
 
 /// Copies between an own page and one behind an entry that nobody uses. Both domains are locked until it is done, so
 /// both pages stay what they are; the entry is marked, so that its owner sees that it is in use. `None`: it is in use.
 #[inline(always)]
-fn copy_between<M: Machine>(
+fn copy_between<M: Machine, E: Why>(
     env: &Env<'_, M>,
     pair: &mut Pair<'_>,
     op: &GnttabCopy,
     granted: &GnttabCopyPtr,
     own: &GnttabCopyPtr,
     access: Access,
-) -> Result<Option<()>, Status> {
+) -> Result<Option<()>, E> {
     if pair.remote().is_dying() {
-        return Err(Status::BadDomain);
+        return Err(Status::BadDomain.into());
     }
     if !env.policy.may_share(pair.local().label(), pair.remote().label()) {
-        return Err(Status::PermissionDenied);
+        return Err(Status::PermissionDenied.into());
     }
     let user = pair.local().id();
     // The reference is the low half of a union with a frame number.
@@ -92,9 +96,10 @@ fn copy_between<M: Machine>(
     }
     let words = env.machine.load_u64(entry);
     judge(words as u32, user, access)?;
-    let far = grantor.space.private(Gfn(words >> 32), access, env.machine).ok_or(Status::BadPage)?;
+    let far = grantor.space.private_by(E::TABLES, Gfn(words >> 32), access, env.machine).ok_or(Status::BadPage)?;
     let own_access = if access == Access::Read { Access::Write } else { Access::Read };
-    let near = pair.local().space.private(Gfn(own.target), own_access, env.machine).ok_or(Status::BadPage)?;
+    let mine = &mut pair.local().space;
+    let near = mine.private_by(E::TABLES, Gfn(own.target), own_access, env.machine).ok_or(Status::BadPage)?;
     mark(env.machine, entry, words as u32, user, access)?;
     let (far, near) = (far.at(u64::from(granted.offset)), near.at(u64::from(own.offset)));
     let (from, to) = if access == Access::Read { (far, near) } else { (near, far) };

@@ -10,6 +10,7 @@ use xen_abi::grant_table::{
 };
 use xen_abi::native::{GRANT_WINDOW, GRANT_WINDOW_END};
 
+use super::status::{Unusual, Why};
 use super::{Access, Status};
 use crate::domain::{Domain, Env, Pair};
 use crate::ids::{DomId, Gfn, Gpa, GrantRef};
@@ -20,13 +21,15 @@ use crate::space::{Page, PageKind, Rights};
 /// locked, and asked for, once for all of its grants that are side by side.
 #[inline(always)]
 pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGrantRef]) {
-    let [op] = ops else { return map_many(&env.copied(), caller, ops) };
-    // One alone needs no loops around it, which would push what it works on out of the registers.
-    let mapped = env.domains.with_pair(caller, DomId(op.dom).or_self(caller), |pair| {
-        may_map(env, pair)?;
-        try_map(env, pair, op)
-    });
-    answer(op, mapped.unwrap_or_else(|error| Err(error.into())));
+    if let [op] = ops
+        && let Ok(Ok(mapped)) = env.domains.with_pair(caller, DomId(op.dom).or_self(caller), |pair| {
+            may_map::<M, Unusual>(env, pair)?;
+            try_map::<M, Unusual>(env, pair, op)
+        })
+    {
+        return answer(op, Ok(mapped));
+    }
+    map_many(&env.copied(), caller, ops);
 }
 
 #[inline(never)]
@@ -34,7 +37,7 @@ fn map_many<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGra
     let mut rest = ops;
     while let Some(dom) = rest.first().map(|first| first.dom) {
         let found = env.domains.with_pair(caller, DomId(dom).or_self(caller), |pair| {
-            let allowed = may_map(env, pair);
+            let allowed = may_map::<M, Status>(env, pair);
             while rest.first().is_some_and(|op| op.dom == dom)
                 && let Some(op) = rest.split_off_first_mut()
             {
@@ -53,7 +56,15 @@ fn map_many<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGra
 /// One of many: apart, so that it has the registers for itself.
 #[inline(never)]
 fn map_one<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &mut GnttabMapGrantRef) {
-    let mapped = try_map(env, pair, op);
+    match try_map::<M, Unusual>(env, pair, op) {
+        Ok(mapped) => answer(op, Ok(mapped)),
+        Err(Unusual) => map_unusual(env, pair, op),
+    }
+}
+
+#[inline(never)]
+fn map_unusual<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &mut GnttabMapGrantRef) {
+    let mapped = try_map::<M, Status>(env, pair, op);
     answer(op, mapped);
 }
 
@@ -66,13 +77,13 @@ fn answer(op: &mut GnttabMapGrantRef, mapped: Result<(u32, u64), Status>) {
 
 /// Whether the caller may map anything of the other.
 #[inline(always)]
-fn may_map<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>) -> Result<(), Status> {
+fn may_map<M: Machine, E: Why>(env: &Env<'_, M>, pair: &mut Pair<'_>) -> Result<(), E> {
     // The caller too: another CPU may have ended it while it was on its way here.
     if pair.remote().is_dying() || pair.local().is_dying() {
-        return Err(Status::BadDomain);
+        return Err(Status::BadDomain.into());
     }
     let permitted = env.policy.may_share(pair.local().label(), pair.remote().label());
-    if permitted { Ok(()) } else { Err(Status::PermissionDenied) }
+    if permitted { Ok(()) } else { Err(Status::PermissionDenied.into()) }
 }
 
 /// Maps one: its handle, and where the caller's devices see it, 0 when it was not mapped for them.
@@ -80,14 +91,15 @@ fn may_map<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>) -> Result<(), Stat
 /// # Errors
 /// [`Status`]; nothing changed.
 #[inline(always)]
-fn try_map<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<(u32, u64), Status> {
+fn try_map<M: Machine, E: Why>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<(u32, u64), E> {
     let mapper = pair.local();
-    let user = mapper.id();
-    let access = access(mapper, op.flags)?;
+    let (user, access) = (mapper.id(), access(mapper, op.flags)?);
     let gfn = place(mapper, op.host_addr)?;
-    let handle = mapper.grants.tracking.next_handle().ok_or(Status::NoSpace)?;
-    let prepared = mapper.space.prepare(env, gfn, PageKind::Foreign)?;
-    let grant = pair.remote().acquire(env, user, GrantRef(op.gref), access)?;
+    if !mapper.grants.tracking.has_room::<E>() {
+        return Err(Status::NoSpace.into());
+    }
+    let prepared = mapper.space.prepare_by(E::TABLES, env, gfn, PageKind::Foreign).map_err(Status::from)?;
+    let grant = pair.remote().acquire::<M, E>(env, user, GrantRef(op.gref), access)?;
     // Nothing below can fail.
     let rights = match access {
         Access::Read => Rights::Read,
@@ -95,9 +107,10 @@ fn try_map<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGran
     };
     let mapper = pair.local();
     mapper.space.commit(prepared, Page { mfn: grant.mfn(), rights, kind: PageKind::Foreign }, env.machine);
-    mapper.grants.tracking.fill(handle, grant, gfn);
+    // Read again, as that is cheaper than to keep it.
+    let handle = mapper.grants.tracking.fill(grant, Gpa(op.host_addr).gfn());
     let for_devices = op.flags & GNTMAP_DEVICE_MAP != 0;
-    Ok((handle.0, if for_devices { gfn.base().0 } else { 0 }))
+    Ok((handle.0, if for_devices { op.host_addr } else { 0 }))
 }
 
 /// Judges the flags: `host_map` is needed, `device_map` is for domains with an IOMMU space, nothing else is known.

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 
 use super::Status;
 use super::active::Use;
+use super::status::Why;
 use crate::fallible;
 use crate::ids::{Gfn, Handle};
 
@@ -62,34 +63,32 @@ impl Tracking {
         self.entries.len() as u32
     }
 
-    /// The handle that the next mapping will have; `None` when the domain has mapped all it may or there is no memory.
+    /// Whether one more can be added; not when the domain has mapped all it may or there is no memory.
     #[inline(always)]
-    pub fn next_handle(&mut self) -> Option<Handle> {
-        if self.in_use >= self.limit {
-            return None;
-        }
-        match self.entries.get(self.first_free as usize) {
-            Some(entry) => Some(entry.handle(self.first_free)),
-            None => self.grow(),
-        }
+    pub fn has_room<E: Why>(&mut self) -> bool {
+        self.in_use < self.limit && ((self.first_free as usize) < self.entries.len() || E::EXACT && self.grow())
     }
 
     #[cold]
     #[inline(never)]
-    fn grow(&mut self) -> Option<Handle> {
-        fallible::push(&mut self.entries, Entry::FREE).ok()?;
-        self.first_free = self.len().wrapping_sub(1);
-        Some(Handle(self.first_free))
+    fn grow(&mut self) -> bool {
+        let grown = fallible::push(&mut self.entries, Entry::FREE).is_ok();
+        if grown {
+            self.first_free = self.len().wrapping_sub(1);
+        }
+        grown
     }
 
-    /// Adds a mapping, under the handle that [`Self::next_handle`] gave.
+    /// Adds a mapping, after [`Self::has_room`] said so.
     #[inline(always)]
-    pub fn fill(&mut self, handle: Handle, grant: Use, gfn: Gfn) {
-        let Some(entry) = self.entries.get_mut((handle.0 & INDEX_MASK) as usize) else { return };
-        debug_assert!(entry.grant.is_none() && handle.0 & INDEX_MASK == self.first_free, "not the next handle");
+    pub fn fill(&mut self, grant: Use, gfn: Gfn) -> Handle {
+        let index = self.first_free;
+        let Some(entry) = self.entries.get_mut(index as usize) else { return Handle(END) };
+        debug_assert!(entry.grant.is_none(), "not a free entry");
         self.first_free = entry.next;
         self.in_use = self.in_use.wrapping_add(1);
         (entry.grant, entry.gfn) = (Some(grant), gfn);
+        entry.handle(index)
     }
 
     /// The handle at an index, if it is used.
@@ -102,7 +101,7 @@ impl Tracking {
     /// # Errors
     /// [`Status::BadHandle`], and those of `end`; the mapping stays.
     #[inline(always)]
-    pub fn take<T>(&mut self, handle: Handle, end: impl FnOnce(Gfn) -> Result<T, Status>) -> Result<(Use, T), Status> {
+    pub fn take<T, E: Why>(&mut self, handle: Handle, end: impl FnOnce(Gfn) -> Result<T, E>) -> Result<(Use, T), E> {
         let index = handle.0 & INDEX_MASK;
         let entry = self.entries.get_mut(index as usize).ok_or(Status::BadHandle)?;
         let grant = entry.grant.filter(|_| entry.generation == (handle.0 >> INDEX_BITS) as u16);

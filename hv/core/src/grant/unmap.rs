@@ -3,10 +3,11 @@
 //! In this order: the page tables forget the page, the translation caches forget it, the grantor sees the entry unused,
 //! the pin goes.
 
-use xen_abi::grant_table::GnttabUnmapGrantRef;
+use xen_abi::grant_table::{GNTST_OKAY, GnttabUnmapGrantRef};
 
 use super::Status;
-use super::active::{Use, end_uses};
+use super::active::{Use, end_use, end_uses};
+use super::status::{Unusual, Why};
 use crate::domain::{Domain, Env};
 use crate::error::Errno;
 use crate::ids::{DomId, Gfn, Gpa, Handle};
@@ -19,21 +20,20 @@ type Uses = heapless::Vec<Use, RUN_MAX>;
 /// Undoes mappings of the caller. `ops` are the guest's structures, copied in once; their statuses are set.
 #[inline(always)]
 pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabUnmapGrantRef]) {
-    let [op] = ops else { return unmap_many(&env.copied(), caller, ops) };
-    // One alone needs no lists.
-    let taken = env.domains.with(caller, |mapper| {
-        let space = &mut mapper.space;
-        mapper.grants.tracking.take(Handle(op.handle), |gfn| {
-            check(op, gfn)?;
-            Ok(space.unmap(gfn, env.machine)?)
+    if let [op] = ops
+        && let Ok(Ok((grant, page))) = env.domains.with(caller, |mapper| {
+            let space = &mut mapper.space;
+            mapper.grants.tracking.take::<_, Unusual>(Handle(op.handle), |gfn| {
+                check(op, gfn)?;
+                Ok(space.unmap_by(Unusual::TABLES, gfn, env.machine).map_err(Status::from)?)
+            })
         })
-    });
-    let taken = taken.unwrap_or_else(|error| Err(error.into()));
-    op.status = Status::of(&taken);
-    if let Ok((grant, page)) = taken {
+    {
+        op.status = GNTST_OKAY;
         let _flushed = page.flush(env.machine);
-        end_uses(env, &[grant]);
+        return end_use(env, &grant);
     }
+    unmap_many(&env.copied(), caller, ops);
 }
 
 #[inline(never)]
@@ -69,14 +69,13 @@ pub(super) fn begin<M: Machine>(
 /// Whether a request names the place that its handle is mapped at.
 #[inline(always)]
 fn check(op: &GnttabUnmapGrantRef, gfn: Gfn) -> Result<(), Status> {
-    let for_devices = op.dev_bus_addr == 0 || op.dev_bus_addr == op.host_addr;
-    if for_devices && gfn.base() == Gpa(op.host_addr) { Ok(()) } else { Err(wrong_place(op, gfn)) }
-}
-
-#[cold]
-#[inline(never)]
-fn wrong_place(op: &GnttabUnmapGrantRef, gfn: Gfn) -> Status {
-    if gfn.base() != Gpa(op.host_addr) { Status::BadVirtAddr } else { Status::BadDevAddr }
+    if gfn.base() != Gpa(op.host_addr) {
+        return Err(Status::BadVirtAddr);
+    }
+    if op.dev_bus_addr != 0 && op.dev_bus_addr != op.host_addr {
+        return Err(Status::BadDevAddr);
+    }
+    Ok(())
 }
 
 #[inline(always)]

@@ -51,6 +51,15 @@ pub enum Access {
     Write,
 }
 
+/// Which last-level tables an operation may need.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tables {
+    /// Those of the CPU that were used lately. The operation fails, and does nothing, if it needs others.
+    Remembered,
+    /// Any, found by a walk; the IOMMU's too.
+    All,
+}
+
 /// Whose page a mapping shows, and so what unmapping has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -189,7 +198,28 @@ impl AddressSpace {
     /// [`MapError`]; nothing is mapped then.
     #[inline(always)]
     pub fn prepare<M: Machine>(&mut self, env: &Env<'_, M>, gfn: Gfn, kind: PageKind) -> Result<Prepared, MapError> {
-        let cpu = self.cpu.prepare(env, gfn, &mut self.budget)?;
+        self.prepare_by(Tables::All, env, gfn, kind)
+    }
+
+    /// The same by these tables.
+    ///
+    /// # Errors
+    /// As above, if `tables` are all.
+    #[inline(always)]
+    pub fn prepare_by<M: Machine>(
+        &mut self,
+        tables: Tables,
+        env: &Env<'_, M>,
+        gfn: Gfn,
+        kind: PageKind,
+    ) -> Result<Prepared, MapError> {
+        if tables == Tables::Remembered && self.iommu.is_some() {
+            return Err(MapError::NoMemory);
+        }
+        let cpu = self.cpu.prepare(tables, env, gfn, &mut self.budget)?;
+        if tables == Tables::Remembered {
+            return Ok(Prepared { cpu, iommu: None });
+        }
         let iommu = if self.iommu.is_some() { self.prepare_iommu(&env.copied(), gfn, kind)? } else { None };
         Ok(Prepared { cpu, iommu })
     }
@@ -202,7 +232,7 @@ impl AddressSpace {
         kind: PageKind,
     ) -> Result<Option<Place>, MapError> {
         match &mut self.iommu {
-            Some(iommu) if kind != PageKind::Device => iommu.prepare(env, gfn, &mut self.budget).map(Some),
+            Some(iommu) if kind != PageKind::Device => iommu.prepare(Tables::All, env, gfn, &mut self.budget).map(Some),
             _ => Ok(None),
         }
     }
@@ -235,9 +265,21 @@ impl AddressSpace {
     /// [`MapError::Vacant`].
     #[inline(always)]
     pub fn unmap(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Result<Unmapped, MapError> {
-        let page = self.cpu.clear(gfn, memory).ok_or(MapError::Vacant)?;
-        if let Some(iommu) = &mut self.iommu {
-            let _device_pages_have_none = iommu.clear(gfn, memory);
+        self.unmap_by(Tables::All, gfn, memory)
+    }
+
+    /// The same by these tables.
+    ///
+    /// # Errors
+    /// As above, if `tables` are all.
+    #[inline(always)]
+    pub fn unmap_by(&mut self, tables: Tables, gfn: Gfn, memory: &impl MachineMemory) -> Result<Unmapped, MapError> {
+        if tables == Tables::Remembered && self.iommu.is_some() {
+            return Err(MapError::Vacant);
+        }
+        let page = self.cpu.clear(tables, gfn, memory).ok_or(MapError::Vacant)?;
+        if self.iommu.is_some() {
+            self.clear_iommu(gfn, memory);
         }
         Ok(Unmapped { domain: self.domain, gfn, page, scope: self.scope() })
     }
@@ -252,7 +294,7 @@ impl AddressSpace {
             return Err(MapError::BadAddress);
         }
         run.pages.push(gfn).map_err(|_| MapError::NoMemory)?;
-        self.cpu.clear(gfn, memory).ok_or(MapError::Vacant)?;
+        self.cpu.clear(Tables::All, gfn, memory).ok_or(MapError::Vacant)?;
         if self.iommu.is_some() {
             run.scope = FlushScope::CpuAndIommu;
             self.clear_iommu(gfn, memory);
@@ -262,7 +304,7 @@ impl AddressSpace {
 
     #[inline(never)]
     fn clear_iommu(&mut self, gfn: Gfn, memory: &impl MachineMemory) {
-        let _device_pages_have_none = self.iommu.as_mut().and_then(|iommu| iommu.clear(gfn, memory));
+        let _device_pages_have_none = self.iommu.as_mut().and_then(|iommu| iommu.clear(Tables::All, gfn, memory));
     }
 
     /// What is mapped at a page.
@@ -274,7 +316,13 @@ impl AddressSpace {
     /// The frame of a page of the domain's own memory, if its rights include this access.
     #[inline(always)]
     pub fn private(&mut self, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
-        self.cpu.private(gfn, access, memory)
+        self.private_by(Tables::All, gfn, access, memory)
+    }
+
+    /// The same by these tables.
+    #[inline(always)]
+    pub fn private_by(&mut self, tables: Tables, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
+        self.cpu.private(tables, gfn, access, memory)
     }
 }
 
