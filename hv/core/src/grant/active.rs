@@ -129,7 +129,7 @@ impl Domain {
         gref: GrantRef,
         access: Access,
     ) -> Result<Use, E> {
-        let mfn = self.pin_granted(env, user, gref, access)?;
+        let mfn = self.pin_granted::<M, E>(env, user, gref, access)?;
         // Put together last, so that it need not be kept in memory before.
         Ok(Use { grantor: self.id(), serial: self.serial(), gref, access, mfn: mfn.0 as u32 })
     }
@@ -155,7 +155,7 @@ impl Domain {
         judge(words as u32, user, access)?;
         let gfn = (words >> 32) as u32;
         let page = self.space.private_by(E::TABLES, Gfn(gfn.into()), access, env.machine).ok_or(Status::BadPage)?;
-        pin_and_mark(env, page, slot, (entry, words as u32), user, access)?;
+        pin_and_mark::<M, E>(env, page, slot, (entry, words as u32), user, access)?;
         // What could be pinned is in the frame table, so its number fits.
         *active = Active { mfn: page.0 as u32, gfn, uses: one(access), user };
         Ok(page)
@@ -189,7 +189,7 @@ impl Domain {
         if first_writer {
             let word = env.machine.load_u32(entry);
             judge(word, user, access)?;
-            pin_and_mark(env, mfn, slot, (entry, word), user, access)?;
+            pin_and_mark::<M, Status>(env, mfn, slot, (entry, word), user, access)?;
         } else {
             pin(env, mfn, slot)?;
         }
@@ -243,16 +243,16 @@ fn pin<M: Machine>(env: &Env<'_, M>, mfn: Mfn, owner: Slot) -> Result<(), Status
 
 /// Both or none. `word` is the entry's place and first word, as it was read and judged last.
 #[inline(always)]
-fn pin_and_mark<M: Machine>(
+fn pin_and_mark<M: Machine, E: Why>(
     env: &Env<'_, M>,
     mfn: Mfn,
     owner: Slot,
     (entry, word): (Hpa, u32),
     user: DomId,
     access: Access,
-) -> Result<(), Status> {
+) -> Result<(), E> {
     pin(env, mfn, owner)?;
-    mark(env.machine, entry, word, user, access).inspect_err(|_| unpin_orphan(env.frames, mfn))
+    mark::<E>(env.machine, entry, word, user, access).inspect_err(|_| unpin_orphan(env.frames, mfn))
 }
 
 /// Whether an entry's first word (flags below, domain above) grants this access to this domain.
@@ -270,16 +270,17 @@ pub(super) fn judge(word: u32, user: DomId, access: Access) -> Result<(), Status
 /// # Errors
 /// [`Status::GeneralError`]; it is not marked.
 #[inline(always)]
-pub(super) fn mark(
+pub(super) fn mark<E: Why>(
     memory: &impl MachineMemory,
     entry: Hpa,
     word: u32,
     user: DomId,
     access: Access,
-) -> Result<(), Status> {
+) -> Result<(), E> {
     match memory.compare_exchange_u32(entry, word, word | u32::from(marks(access))) {
         Ok(_) => Ok(()),
-        Err(found) => mark_again(memory, entry, found, user, access),
+        Err(found) if E::EXACT => Ok(mark_again(memory, entry, found, user, access)?),
+        Err(_) => Err(Status::GeneralError.into()),
     }
 }
 

@@ -100,7 +100,7 @@ fn copy_between<M: Machine, E: Why>(
     let own_access = if access == Access::Read { Access::Write } else { Access::Read };
     let mine = &mut pair.local().space;
     let near = mine.private_by(E::TABLES, Gfn(own.target), own_access, env.machine).ok_or(Status::BadPage)?;
-    mark(env.machine, entry, words as u32, user, access)?;
+    mark::<E>(env.machine, entry, words as u32, user, access)?;
     let (far, near) = (far.at(u64::from(granted.offset)), near.at(u64::from(own.offset)));
     let (from, to) = if access == Access::Read { (far, near) } else { (near, far) };
     env.machine.copy(from, to, usize::from(op.len));

@@ -21,15 +21,15 @@ use crate::space::{Page, PageKind, Rights};
 /// locked, and asked for, once for all of its grants that are side by side.
 #[inline(always)]
 pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGrantRef]) {
-    if let [op] = ops
-        && let Ok(Ok(mapped)) = env.domains.with_pair(caller, DomId(op.dom).or_self(caller), |pair| {
-            may_map::<M, Unusual>(env, pair)?;
-            try_map::<M, Unusual>(env, pair, op)
-        })
-    {
-        return answer(op, Ok(mapped));
+    let [op] = ops else { return map_many(&env.copied(), caller, ops) };
+    // One alone needs no loops.
+    let found = env.domains.with_pair(caller, DomId(op.dom).or_self(caller), |pair| {
+        let allowed = may_map(env, pair);
+        map_one(env, pair, op, allowed);
+    });
+    if let Err(error) = found {
+        answer(op, Err(error.into()));
     }
-    map_many(&env.copied(), caller, ops);
 }
 
 #[inline(never)]
@@ -37,14 +37,11 @@ fn map_many<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGra
     let mut rest = ops;
     while let Some(dom) = rest.first().map(|first| first.dom) {
         let found = env.domains.with_pair(caller, DomId(dom).or_self(caller), |pair| {
-            let allowed = may_map::<M, Status>(env, pair);
+            let allowed = may_map(env, pair);
             while rest.first().is_some_and(|op| op.dom == dom)
                 && let Some(op) = rest.split_off_first_mut()
             {
-                match allowed {
-                    Ok(()) => map_one(env, pair, op),
-                    Err(status) => answer(op, Err(status)),
-                }
+                map_one(env, pair, op, allowed);
             }
         });
         if let (Err(error), Some(op)) = (found, rest.split_off_first_mut()) {
@@ -53,15 +50,19 @@ fn map_many<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGra
     }
 }
 
-/// One of many: apart, so that it has the registers for itself.
+/// Maps one, if it is allowed. Apart, so that it has the registers for itself.
 #[inline(never)]
-fn map_one<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &mut GnttabMapGrantRef) {
+fn map_one<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &mut GnttabMapGrantRef, allowed: Result<(), Status>) {
+    if let Err(status) = allowed {
+        return answer(op, Err(status));
+    }
     match try_map::<M, Unusual>(env, pair, op) {
         Ok(mapped) => answer(op, Ok(mapped)),
         Err(Unusual) => map_unusual(env, pair, op),
     }
 }
 
+#[cold]
 #[inline(never)]
 fn map_unusual<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &mut GnttabMapGrantRef) {
     let mapped = try_map::<M, Status>(env, pair, op);
@@ -77,13 +78,13 @@ fn answer(op: &mut GnttabMapGrantRef, mapped: Result<(u32, u64), Status>) {
 
 /// Whether the caller may map anything of the other.
 #[inline(always)]
-fn may_map<M: Machine, E: Why>(env: &Env<'_, M>, pair: &mut Pair<'_>) -> Result<(), E> {
+fn may_map<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>) -> Result<(), Status> {
     // The caller too: another CPU may have ended it while it was on its way here.
     if pair.remote().is_dying() || pair.local().is_dying() {
-        return Err(Status::BadDomain.into());
+        return Err(Status::BadDomain);
     }
     let permitted = env.policy.may_share(pair.local().label(), pair.remote().label());
-    if permitted { Ok(()) } else { Err(Status::PermissionDenied.into()) }
+    if permitted { Ok(()) } else { Err(Status::PermissionDenied) }
 }
 
 /// Maps one: its handle, and where the caller's devices see it, 0 when it was not mapped for them.
@@ -92,8 +93,22 @@ fn may_map<M: Machine, E: Why>(env: &Env<'_, M>, pair: &mut Pair<'_>) -> Result<
 /// [`Status`]; nothing changed.
 #[inline(always)]
 fn try_map<M: Machine, E: Why>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<(u32, u64), E> {
+    // Each access is a path of its own, whose masks are constants.
+    match access(pair.local(), op.flags)? {
+        Access::Read => map_for(env, pair, op, Access::Read),
+        Access::Write => map_for(env, pair, op, Access::Write),
+    }
+}
+
+#[inline(always)]
+fn map_for<M: Machine, E: Why>(
+    env: &Env<'_, M>,
+    pair: &mut Pair<'_>,
+    op: &GnttabMapGrantRef,
+    access: Access,
+) -> Result<(u32, u64), E> {
     let mapper = pair.local();
-    let (user, access) = (mapper.id(), access(mapper, op.flags)?);
+    let user = mapper.id();
     let gfn = place(mapper, op.host_addr)?;
     if !mapper.grants.tracking.has_room::<E>() {
         return Err(Status::NoSpace.into());

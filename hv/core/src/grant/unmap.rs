@@ -12,7 +12,7 @@ use crate::domain::{Domain, Env};
 use crate::error::Errno;
 use crate::ids::{DomId, Gfn, Gpa, Handle};
 use crate::machine::Machine;
-use crate::space::{FlushedRun, Progress, RUN_MAX, UnmappedRun};
+use crate::space::{FlushedRun, Progress, RUN_MAX, Unmapped, UnmappedRun};
 
 /// What has to be ended when a run is flushed.
 type Uses = heapless::Vec<Use, RUN_MAX>;
@@ -20,22 +20,33 @@ type Uses = heapless::Vec<Use, RUN_MAX>;
 /// Undoes mappings of the caller. `ops` are the guest's structures, copied in once; their statuses are set.
 #[inline(always)]
 pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabUnmapGrantRef]) {
-    if let [op] = ops
-        && let Ok(Ok((grant, page))) = env.domains.with(caller, |mapper| {
-            let space = &mut mapper.space;
-            mapper.grants.tracking.take::<_, Unusual>(Handle(op.handle), |gfn| {
-                check(op, gfn)?;
-                Ok(space.unmap_by(Unusual::TABLES, gfn, env.machine).map_err(Status::from)?)
-            })
-        })
-    {
-        op.status = GNTST_OKAY;
-        let _flushed = page.flush(env.machine);
-        return end_use(env, &grant);
+    // Taken past the results of locking: in one with an error, it would be copied around in pieces.
+    let mut taken = None;
+    if let [op] = ops {
+        let _gone = env.domains.with(caller, |mapper| taken = take_usual(env, mapper, op).ok());
+        if let Some((grant, page)) = taken {
+            op.status = GNTST_OKAY;
+            let _flushed = page.flush(env.machine);
+            return end_use(env, &grant);
+        }
     }
     unmap_many(&env.copied(), caller, ops);
 }
 
+#[inline(always)]
+fn take_usual<M: Machine>(
+    env: &Env<'_, M>,
+    mapper: &mut Domain,
+    op: &GnttabUnmapGrantRef,
+) -> Result<(Use, Unmapped), Unusual> {
+    let space = &mut mapper.space;
+    mapper.grants.tracking.take(Handle(op.handle), |gfn| {
+        check(op, gfn)?;
+        Ok(space.unmap_by(Unusual::TABLES, gfn, env.machine).map_err(Status::from)?)
+    })
+}
+
+#[cold]
 #[inline(never)]
 fn unmap_many<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabUnmapGrantRef]) {
     for ops in ops.chunks_mut(RUN_MAX) {

@@ -278,10 +278,11 @@ impl AddressSpace {
             return Err(MapError::Vacant);
         }
         let page = self.cpu.clear(tables, gfn, memory).ok_or(MapError::Vacant)?;
-        if self.iommu.is_some() {
+        let scope = if tables == Tables::Remembered { FlushScope::Cpu } else { self.scope() };
+        if scope == FlushScope::CpuAndIommu {
             self.clear_iommu(gfn, memory);
         }
-        Ok(Unmapped { domain: self.domain, gfn, page, scope: self.scope() })
+        Ok(Unmapped { domain: self.domain, gfn, page, scope })
     }
 
     /// Ends a mapping as part of a run of pages that are flushed together.
