@@ -125,19 +125,16 @@ impl DomainTable {
         remote: DomId,
         action: impl FnOnce(&mut Pair<'_>) -> R,
     ) -> Result<R, Errno> {
-        let alone = local.slot() == remote.slot();
-        if alone && local != remote {
-            // One of them is stale.
-            return Err(Errno::ESRCH);
-        }
         let swapped = remote.slot() < local.slot();
         let (low, high) = if swapped { (remote, local) } else { (local, remote) };
         let mut first = self.place(low).ok_or(Errno::ESRCH)?.domain.lock();
-        let second = if alone { None } else { self.place(high) };
+        let second = self.place(high).filter(|_| local.slot() != remote.slot());
         let mut second = second.map(|place| place.domain.lock());
         let mut one = first.first_mut().filter(|domain| domain.id() == low).ok_or(Errno::ESRCH)?;
         let other = match &mut second {
             Some(second) => Some(second.first_mut().filter(|domain| domain.id() == high).ok_or(Errno::ESRCH)?),
+            // Two ids, one slot: one of them is stale.
+            None if local != remote => return Err(Errno::ESRCH),
             None => None,
         };
         let remote = other.map(|other| if swapped { core::mem::replace(&mut one, other) } else { other });

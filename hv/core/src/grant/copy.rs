@@ -21,20 +21,25 @@ enum Side {
     Own(Gfn),
 }
 
-/// Copies for the caller. `ops` are the guest's structures, copied in once; their statuses are set.
+/// Does one copy for the caller. `op` is the guest's structure, copied in once; its status is set.
 #[inline(always)]
-pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabCopy]) {
-    match ops {
-        [op] if copy_one::<M, Unusual>(env, caller, op).is_ok() => op.status = GNTST_OKAY,
-        _ => copy_many(&env.copied(), caller, ops),
-    }
+pub fn copy_alone<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabCopy) {
+    op.status = match copy_one::<M, Unusual>(env, caller, op) {
+        Ok(()) => GNTST_OKAY,
+        Err(Unusual) => copy_unusual(&env.copied(), caller, op),
+    };
 }
 
+/// The same for many.
 #[inline(never)]
-fn copy_many<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabCopy]) {
-    for op in ops {
-        op.status = Status::of(&copy_one::<M, Status>(env, caller, op));
-    }
+pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabCopy]) {
+    ops.iter_mut().for_each(|op| copy_alone(env, caller, op));
+}
+
+#[cold]
+#[inline(never)]
+fn copy_unusual<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> i16 {
+    Status::of(&copy_one::<M, Status>(env, caller, op))
 }
 
 /// Does one copy.

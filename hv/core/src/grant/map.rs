@@ -17,12 +17,10 @@ use crate::ids::{DomId, Gfn, Gpa, GrantRef};
 use crate::machine::{FlushScope, Machine};
 use crate::space::{Page, PageKind, Rights};
 
-/// Maps grants for the caller. `ops` are the guest's structures, copied in once; their outputs are set. A grantor is
-/// locked, and asked for, once for all of its grants that are side by side.
+/// Maps one grant for the caller, without the loops that many need. `op` is the guest's structure, copied in once; its
+/// outputs are set.
 #[inline(always)]
-pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGrantRef]) {
-    let [op] = ops else { return map_many(&env.copied(), caller, ops) };
-    // One alone needs no loops.
+pub fn map_alone<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabMapGrantRef) {
     let found = env.domains.with_pair(caller, DomId(op.dom).or_self(caller), |pair| {
         let allowed = may_map(env, pair);
         map_one(env, pair, op, allowed);
@@ -32,8 +30,8 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGran
     }
 }
 
-#[inline(never)]
-fn map_many<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGrantRef]) {
+/// The same for many. A grantor is locked, and asked for, once for all of its grants that are side by side.
+pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGrantRef]) {
     let mut rest = ops;
     while let Some(dom) = rest.first().map(|first| first.dom) {
         let found = env.domains.with_pair(caller, DomId(dom).or_self(caller), |pair| {

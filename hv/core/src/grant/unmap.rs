@@ -17,20 +17,17 @@ use crate::space::{FlushedRun, Progress, RUN_MAX, Unmapped, UnmappedRun};
 /// What has to be ended when a run is flushed.
 type Uses = heapless::Vec<Use, RUN_MAX>;
 
-/// Undoes mappings of the caller. `ops` are the guest's structures, copied in once; their statuses are set.
+/// Undoes one mapping of the caller, without the lists that many need. `op` is the guest's structure, copied in once; its
+/// status is set.
 #[inline(always)]
-pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabUnmapGrantRef]) {
-    // Taken past the results of locking: in one with an error, it would be copied around in pieces.
+pub fn unmap_alone<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabUnmapGrantRef) {
+    // Taken past the result of locking: in one with an error, it would be copied around in pieces.
     let mut taken = None;
-    if let [op] = ops {
-        let _gone = env.domains.with(caller, |mapper| taken = take_usual(env, mapper, op).ok());
-        if let Some((grant, page)) = taken {
-            op.status = GNTST_OKAY;
-            let _flushed = page.flush(env.machine);
-            return end_use(env, &grant);
-        }
-    }
-    unmap_many(&env.copied(), caller, ops);
+    let _gone = env.domains.with(caller, |mapper| taken = take_usual(env, mapper, op).ok());
+    let Some((grant, page)) = taken else { return unmap(&env.copied(), caller, core::slice::from_mut(op)) };
+    op.status = GNTST_OKAY;
+    let _flushed = page.flush(env.machine);
+    end_use(env, &grant);
 }
 
 #[inline(always)]
@@ -46,9 +43,9 @@ fn take_usual<M: Machine>(
     })
 }
 
-#[cold]
+/// The same for many.
 #[inline(never)]
-fn unmap_many<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabUnmapGrantRef]) {
+pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabUnmapGrantRef]) {
     for ops in ops.chunks_mut(RUN_MAX) {
         let (mut run, mut uses) = (UnmappedRun::new(caller), Uses::new());
         if let Err(error) = env.domains.with(caller, |mapper| begin(env, mapper, ops, &mut run, &mut uses)) {
