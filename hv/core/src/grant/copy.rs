@@ -59,28 +59,39 @@ fn copy_one<M: Machine, E: Why>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy
         let copied = if E::EXACT { copy_by_pins(&env.copied(), caller, op) } else { Err(Status::GeneralError) };
         Ok(copied?)
     };
-    let (granted, own, access) = match op.flags {
-        GNTCOPY_SOURCE_GREF => (&op.source, &op.dest, Access::Read),
-        GNTCOPY_DEST_GREF => (&op.dest, &op.source, Access::Write),
+    let (granted, own) = match op.flags {
+        GNTCOPY_SOURCE_GREF => (op.source.domid, op.dest.domid),
+        GNTCOPY_DEST_GREF => (op.dest.domid, op.source.domid),
         _ => return by_pins(),
     };
-    if DomId(own.domid).or_self(caller) != caller {
+    if DomId(own).or_self(caller) != caller {
         // It is refused there, unless something else is wrong first.
         return by_pins();
     }
-    let owner = DomId(granted.domid).or_self(caller);
-    let done = env.domains.with_pair(caller, owner, |pair| copy_between::<M, E>(env, pair, op, granted, own, access));
+    let owner = DomId(granted).or_self(caller);
+    let done =
+        env.domains.with_pair(caller, owner, |pair| copy_in_pair::<M, E>(env, pair, op)).map_err(Status::from)?;
     // An entry that is in use has a snapshot, which counts.
-    done.map_err(Status::from)??.map_or_else(by_pins, Ok)
+    done?.map_or_else(by_pins, Ok)
+}
+
+/// Copies to or from an entry that nobody uses. `None`: it is in use. Apart, so that it has the registers for itself;
+/// each direction is a path of its own, whose masks are constants.
+#[inline(never)]
+fn copy_in_pair<M: Machine, E: Why>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabCopy) -> Result<Option<()>, E> {
+    match op.flags {
+        GNTCOPY_SOURCE_GREF => copy_between(env, pair, op.len, &op.source, &op.dest, Access::Read),
+        _ => copy_between(env, pair, op.len, &op.dest, &op.source, Access::Write),
+    }
 }
 
 /// Copies between an own page and one behind an entry that nobody uses. Both domains are locked until it is done, so
-/// both pages stay what they are; the entry is marked, so that its owner sees that it is in use. `None`: it is in use.
+/// both pages stay what they are; the entry is marked, so that its owner sees that it is in use.
 #[inline(always)]
 fn copy_between<M: Machine, E: Why>(
     env: &Env<'_, M>,
     pair: &mut Pair<'_>,
-    op: &GnttabCopy,
+    bytes: u16,
     granted: &GnttabCopyPtr,
     own: &GnttabCopyPtr,
     access: Access,
@@ -108,7 +119,7 @@ fn copy_between<M: Machine, E: Why>(
     mark::<E>(env.machine, entry, words as u32, user, access)?;
     let (far, near) = (far.at(u64::from(granted.offset)), near.at(u64::from(own.offset)));
     let (from, to) = if access == Access::Read { (far, near) } else { (near, far) };
-    env.machine.copy(from, to, usize::from(op.len));
+    env.machine.copy(from, to, usize::from(bytes));
     env.machine.fetch_and_u16(entry, !marks(access));
     Ok(Some(()))
 }

@@ -103,9 +103,11 @@ impl Tracking {
     #[inline(always)]
     pub fn take<T, E: Why>(&mut self, handle: Handle, end: impl FnOnce(Gfn) -> Result<T, E>) -> Result<(Use, T), E> {
         let index = handle.0 & INDEX_MASK;
-        let entry = self.entries.get_mut(index as usize).ok_or(Status::BadHandle)?;
-        let grant = entry.grant.filter(|_| entry.generation == (handle.0 >> INDEX_BITS) as u16);
-        let grant = grant.ok_or(Status::BadHandle)?;
+        // Not by `ok_or`: in one result with a status, the use would be copied in pieces.
+        let Some(entry) = self.entries.get_mut(index as usize) else { return Err(Status::BadHandle.into()) };
+        let (Some(grant), true) = (entry.grant, entry.generation == (handle.0 >> INDEX_BITS) as u16) else {
+            return Err(Status::BadHandle.into());
+        };
         let ended = end(entry.gfn)?;
         entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
         (entry.grant, entry.next) = (None, self.first_free);
