@@ -21,41 +21,34 @@ pub extern "C" fn server(command: u64, array: u64, count: u64, _: u64, _: u64) -
 
 #[inline(never)]
 fn map(array: u64, count: u64) -> u64 {
-    batch(abi::GNTTABOP_MAP_GRANT_REF, array, count, |ops| match ops {
-        [op] => grant::map_alone(&system().env(), domain::current(), op),
-        _ => many(ops, grant::map),
-    })
+    let alone = |op: &mut _| grant::map_alone(&system().env(), domain::current(), op);
+    if count == 1 { one(array, alone) } else { batch(abi::GNTTABOP_MAP_GRANT_REF, array, count, grant::map) }
 }
 
 #[inline(never)]
 fn unmap(array: u64, count: u64) -> u64 {
-    batch(abi::GNTTABOP_UNMAP_GRANT_REF, array, count, |ops| match ops {
-        [op] => grant::unmap_alone(&system().env(), domain::current(), op),
-        _ => many(ops, grant::unmap),
-    })
+    let alone = |op: &mut _| grant::unmap_alone(&system().env(), domain::current(), op);
+    if count == 1 { one(array, alone) } else { batch(abi::GNTTABOP_UNMAP_GRANT_REF, array, count, grant::unmap) }
 }
 
 #[inline(never)]
 fn copy(array: u64, count: u64) -> u64 {
-    batch(abi::GNTTABOP_COPY, array, count, |ops| match ops {
-        [op] => grant::copy_alone(&system().env(), domain::current(), op),
-        _ => many(ops, grant::copy),
-    })
+    let alone = |op: &mut _| grant::copy_alone(&system().env(), domain::current(), op);
+    if count == 1 { one(array, alone) } else { batch(abi::GNTTABOP_COPY, array, count, grant::copy) }
 }
 
 #[inline(never)]
 fn others(command: u64, array: u64, count: u64) -> u64 {
     match command {
         // The frames themselves are mapped by XENMAPSPACE_grant_table: a translated domain is told no machine frames.
-        abi::GNTTABOP_SETUP_TABLE => batch(command, array, count, |ops: &mut [abi::GnttabSetupTable]| {
+        abi::GNTTABOP_SETUP_TABLE => batch(command, array, count, |env, caller, ops: &mut [abi::GnttabSetupTable]| {
             for op in ops {
-                let done = grant::setup_table(&system().env(), domain::current(), DomId(op.dom), op.nr_frames);
-                op.status = Status::of(&done);
+                op.status = Status::of(&grant::setup_table(env, caller, DomId(op.dom), op.nr_frames));
             }
         }),
-        abi::GNTTABOP_QUERY_SIZE => batch(command, array, count, |ops: &mut [abi::GnttabQuerySize]| {
+        abi::GNTTABOP_QUERY_SIZE => batch(command, array, count, |env, caller, ops: &mut [abi::GnttabQuerySize]| {
             for op in ops {
-                let size = grant::query_size(&system().env(), domain::current(), DomId(op.dom));
+                let size = grant::query_size(env, caller, DomId(op.dom));
                 op.status = Status::of(&size);
                 (op.nr_frames, op.max_nr_frames) = size.unwrap_or((0, 0));
             }
@@ -75,20 +68,28 @@ fn version(call: &Call) -> Outcome {
     }
 }
 
-/// Serves an array of structures. Those that cannot be written back are not acted on.
+/// Serves one structure, if it can be written back: the shortest path of a call.
 #[inline(always)]
-fn batch<T: Structure>(command: u64, array: u64, count: u64, serve: impl FnOnce(&mut [T])) -> u64 {
-    if count == 0 || count > SLICE as u64 {
-        return long::<T>([command, array, count, 0, 0]);
-    }
-    let served = user::serve_slice::<T, SLICE>(Gpa(array), count as usize, serve);
+fn one<T: Structure>(at: u64, serve: impl FnOnce(&mut T)) -> u64 {
+    let served = user::serve_slice::<T, 1>(Gpa(at), 1, |ops| ops.first_mut().map_or((), serve));
     if served.is_ok() { 0 } else { Errno::EFAULT.to_result() as u64 }
 }
 
-/// Serves several: apart, so that for one alone the environment need not be in memory.
+/// Serves an array of structures. Those that cannot be written back are not acted on.
 #[inline(never)]
-fn many<T>(ops: &mut [T], serve: impl FnOnce(&Env<'static, Bare>, DomId, &mut [T])) {
-    serve(&system().env(), domain::current(), ops);
+fn batch<T: Structure>(
+    command: u64,
+    array: u64,
+    count: u64,
+    serve: impl FnOnce(&Env<'static, Bare>, DomId, &mut [T]),
+) -> u64 {
+    if count > SLICE as u64 {
+        return long::<T>([command, array, count, 0, 0]);
+    }
+    let served = user::serve_slice::<T, SLICE>(Gpa(array), count as usize, |ops| {
+        serve(&system().env(), domain::current(), ops);
+    });
+    if served.is_ok() { 0 } else { Errno::EFAULT.to_result() as u64 }
 }
 
 /// Serves the slice of a long batch that is next. (A short one is never interrupted.)

@@ -66,7 +66,8 @@ pub(super) struct Use {
     pub serial: u32,
     pub gref: GrantRef,
     pub access: Access,
-    mfn: u32,
+    /// See [`Use::mfn`].
+    pub mfn: u32,
 }
 
 impl Use {

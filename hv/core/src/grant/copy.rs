@@ -69,19 +69,26 @@ fn copy_one<M: Machine, E: Why>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy
         return by_pins();
     }
     let owner = DomId(granted).or_self(caller);
-    let done =
-        env.domains.with_pair(caller, owner, |pair| copy_in_pair::<M, E>(env, pair, op)).map_err(Status::from)?;
+    let done = env.domains.with_pair(caller, owner, |pair| {
+        if pair.remote().is_dying() {
+            return Err(Status::BadDomain.into());
+        }
+        if !env.policy.may_share(pair.local().label(), pair.remote().label()) {
+            return Err(Status::PermissionDenied.into());
+        }
+        copy_in_pair::<M, E>(env.machine, pair, op)
+    });
     // An entry that is in use has a snapshot, which counts.
-    done?.map_or_else(by_pins, Ok)
+    done.map_err(Status::from)??.map_or_else(by_pins, Ok)
 }
 
 /// Copies to or from an entry that nobody uses. `None`: it is in use. Apart, so that it has the registers for itself;
 /// each direction is a path of its own, whose masks are constants.
 #[inline(never)]
-fn copy_in_pair<M: Machine, E: Why>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabCopy) -> Result<Option<()>, E> {
+fn copy_in_pair<M: Machine, E: Why>(machine: &M, pair: &mut Pair<'_>, op: &GnttabCopy) -> Result<Option<()>, E> {
     match op.flags {
-        GNTCOPY_SOURCE_GREF => copy_between(env, pair, op.len, &op.source, &op.dest, Access::Read),
-        _ => copy_between(env, pair, op.len, &op.dest, &op.source, Access::Write),
+        GNTCOPY_SOURCE_GREF => copy_between(machine, pair, op.len, &op.source, &op.dest, Access::Read),
+        _ => copy_between(machine, pair, op.len, &op.dest, &op.source, Access::Write),
     }
 }
 
@@ -89,19 +96,13 @@ fn copy_in_pair<M: Machine, E: Why>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &
 /// both pages stay what they are; the entry is marked, so that its owner sees that it is in use.
 #[inline(always)]
 fn copy_between<M: Machine, E: Why>(
-    env: &Env<'_, M>,
+    machine: &M,
     pair: &mut Pair<'_>,
     bytes: u16,
     granted: &GnttabCopyPtr,
     own: &GnttabCopyPtr,
     access: Access,
 ) -> Result<Option<()>, E> {
-    if pair.remote().is_dying() {
-        return Err(Status::BadDomain.into());
-    }
-    if !env.policy.may_share(pair.local().label(), pair.remote().label()) {
-        return Err(Status::PermissionDenied.into());
-    }
     let user = pair.local().id();
     // The reference is the low half of a union with a frame number.
     let gref = GrantRef(granted.target as u32);
@@ -110,17 +111,17 @@ fn copy_between<M: Machine, E: Why>(
     if active.in_use() {
         return Ok(None);
     }
-    let words = env.machine.load_u64(entry);
+    let words = machine.load_u64(entry);
     judge(words as u32, user, access)?;
-    let far = grantor.space.private_by(E::TABLES, Gfn(words >> 32), access, env.machine).ok_or(Status::BadPage)?;
+    let far = grantor.space.private_by(E::TABLES, Gfn(words >> 32), access, machine).ok_or(Status::BadPage)?;
     let own_access = if access == Access::Read { Access::Write } else { Access::Read };
     let mine = &mut pair.local().space;
-    let near = mine.private_by(E::TABLES, Gfn(own.target), own_access, env.machine).ok_or(Status::BadPage)?;
-    mark::<E>(env.machine, entry, words as u32, user, access)?;
+    let near = mine.private_by(E::TABLES, Gfn(own.target), own_access, machine).ok_or(Status::BadPage)?;
+    mark::<E>(machine, entry, words as u32, user, access)?;
     let (far, near) = (far.at(u64::from(granted.offset)), near.at(u64::from(own.offset)));
     let (from, to) = if access == Access::Read { (far, near) } else { (near, far) };
-    env.machine.copy(from, to, usize::from(bytes));
-    env.machine.fetch_and_u16(entry, !marks(access));
+    machine.copy(from, to, usize::from(bytes));
+    machine.fetch_and_u16(entry, !marks(access));
     Ok(Some(()))
 }
 

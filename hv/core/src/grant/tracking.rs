@@ -103,16 +103,19 @@ impl Tracking {
     #[inline(always)]
     pub fn take<T, E: Why>(&mut self, handle: Handle, end: impl FnOnce(Gfn) -> Result<T, E>) -> Result<(Use, T), E> {
         let index = handle.0 & INDEX_MASK;
-        // Not by `ok_or`: in one result with a status, the use would be copied in pieces.
         let Some(entry) = self.entries.get_mut(index as usize) else { return Err(Status::BadHandle.into()) };
-        let (Some(grant), true) = (entry.grant, entry.generation == (handle.0 >> INDEX_BITS) as u16) else {
+        // Field by field, past results with a status and options: in those it would be copied in uneven pieces.
+        let Some(Use { grantor, serial, gref, access, mfn }) = entry.grant else {
             return Err(Status::BadHandle.into());
         };
+        if entry.generation != (handle.0 >> INDEX_BITS) as u16 {
+            return Err(Status::BadHandle.into());
+        }
         let ended = end(entry.gfn)?;
         entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
         (entry.grant, entry.next) = (None, self.first_free);
         self.first_free = index;
         self.in_use = self.in_use.wrapping_sub(1);
-        Ok((grant, ended))
+        Ok((Use { grantor, serial, gref, access, mfn }, ended))
     }
 }
