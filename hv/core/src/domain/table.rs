@@ -125,20 +125,22 @@ impl DomainTable {
         remote: DomId,
         action: impl FnOnce(&mut Pair<'_>) -> R,
     ) -> Result<R, Errno> {
-        let swapped = remote.slot() < local.slot();
-        let (low, high) = if swapped { (remote, local) } else { (local, remote) };
-        let mut first = self.place(low).ok_or(Errno::ESRCH)?.domain.lock();
-        let second = self.place(high).filter(|_| local.slot() != remote.slot());
-        let mut second = second.map(|place| place.domain.lock());
-        let mut one = first.first_mut().filter(|domain| domain.id() == low).ok_or(Errno::ESRCH)?;
-        let other = match &mut second {
-            Some(second) => Some(second.first_mut().filter(|domain| domain.id() == high).ok_or(Errno::ESRCH)?),
+        let (here, there) = (self.place(local).ok_or(Errno::ESRCH)?, self.place(remote).ok_or(Errno::ESRCH)?);
+        // Without closures: those would be calls.
+        let early = if remote.slot() < local.slot() { Some(there.domain.lock()) } else { None };
+        let mut here = here.domain.lock();
+        let mut there = match early {
+            None if local.slot() != remote.slot() => Some(there.domain.lock()),
+            early => early,
+        };
+        let near = here.first_mut().filter(|domain| domain.id() == local).ok_or(Errno::ESRCH)?;
+        let far = match &mut there {
+            Some(there) => Some(there.first_mut().filter(|domain| domain.id() == remote).ok_or(Errno::ESRCH)?),
             // Two ids, one slot: one of them is stale.
             None if local != remote => return Err(Errno::ESRCH),
             None => None,
         };
-        let remote = other.map(|other| if swapped { core::mem::replace(&mut one, other) } else { other });
-        Ok(action(&mut Pair { local: one, remote }))
+        Ok(action(&mut Pair { local: near, remote: far }))
     }
 
     /// The first domain whose id is `from` or higher. Looks at each slot once.

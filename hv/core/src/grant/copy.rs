@@ -26,19 +26,18 @@ enum Side {
 pub fn copy_alone<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabCopy) {
     op.status = match copy_one::<M, Unusual>(env, caller, op) {
         Ok(()) => GNTST_OKAY,
-        Err(Unusual) => copy_unusual(&env.copied(), caller, op),
+        Err(Unusual) => copy_exactly(&env.copied(), caller, op),
     };
 }
 
 /// The same for many.
 #[inline(never)]
 pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabCopy]) {
-    ops.iter_mut().for_each(|op| copy_alone(env, caller, op));
+    ops.iter_mut().for_each(|op| op.status = copy_exactly(env, caller, op));
 }
 
-#[cold]
 #[inline(never)]
-fn copy_unusual<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> i16 {
+fn copy_exactly<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> i16 {
     Status::of(&copy_one::<M, Status>(env, caller, op))
 }
 
