@@ -9,6 +9,7 @@ use xen_abi::grant_table::{GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GNTST_OKAY, G
 use super::active::{Use, end_uses, judge, mark, marks};
 use super::status::{Unusual, Why};
 use super::{Access, Status};
+use crate::authority::SealedPolicy;
 use crate::domain::{Env, Pair};
 use crate::ids::{DomId, Gfn, GrantRef, Mfn, PAGE_BYTES};
 use crate::machine::Machine;
@@ -68,15 +69,8 @@ fn copy_one<M: Machine, E: Why>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy
         return by_pins();
     }
     let owner = DomId(granted).or_self(caller);
-    let done = env.domains.with_pair(caller, owner, |pair| {
-        if pair.remote().is_dying() {
-            return Err(Status::BadDomain.into());
-        }
-        if !env.policy.may_share(pair.local().label(), pair.remote().label()) {
-            return Err(Status::PermissionDenied.into());
-        }
-        copy_in_pair::<M, E>(env.machine, pair, op)
-    });
+    let (machine, policy) = (env.machine, env.policy);
+    let done = env.domains.with_pair(caller, owner, |pair| copy_in_pair::<M, E>(machine, policy, pair, op));
     // An entry that is in use has a snapshot, which counts.
     done.map_err(Status::from)??.map_or_else(by_pins, Ok)
 }
@@ -84,7 +78,18 @@ fn copy_one<M: Machine, E: Why>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy
 /// Copies to or from an entry that nobody uses. `None`: it is in use. Apart, so that it has the registers for itself;
 /// each direction is a path of its own, whose masks are constants.
 #[inline(never)]
-fn copy_in_pair<M: Machine, E: Why>(machine: &M, pair: &mut Pair<'_>, op: &GnttabCopy) -> Result<Option<()>, E> {
+fn copy_in_pair<M: Machine, E: Why>(
+    machine: &M,
+    policy: &SealedPolicy,
+    pair: &mut Pair<'_>,
+    op: &GnttabCopy,
+) -> Result<Option<()>, E> {
+    if pair.remote().is_dying() {
+        return Err(Status::BadDomain.into());
+    }
+    if !policy.may_share(pair.local().label(), pair.remote().label()) {
+        return Err(Status::PermissionDenied.into());
+    }
     match op.flags {
         GNTCOPY_SOURCE_GREF => copy_between(machine, pair, op.len, &op.source, &op.dest, Access::Read),
         _ => copy_between(machine, pair, op.len, &op.dest, &op.source, Access::Write),
