@@ -417,7 +417,8 @@ fn status(number: i16) -> Result<(), Status> {
 /// `grant::map` of one.
 pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabMapGrantRef) -> Result<Mapped, Status> {
     let mut ops = [*op];
-    grant::map(env, caller, &mut ops);
+    let [op] = &mut ops;
+    grant::map_alone(env, caller, op);
     status(ops[0].status)?;
     Ok(Mapped { handle: Handle(ops[0].handle), dev_bus_addr: ops[0].dev_bus_addr })
 }
@@ -425,13 +426,15 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabMapGrantRef) 
 /// `grant::unmap` of one.
 pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabUnmapGrantRef) -> Result<(), Status> {
     let mut ops = [*op];
-    grant::unmap(env, caller, &mut ops);
+    let [op] = &mut ops;
+    grant::unmap_alone(env, caller, op);
     status(ops[0].status)
 }
 
 /// `grant::copy` of one.
 pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Result<(), Status> {
     let mut ops = [*op];
-    grant::copy(env, caller, &mut ops);
+    let [op] = &mut ops;
+    grant::copy_alone(env, caller, op);
     status(ops[0].status)
 }

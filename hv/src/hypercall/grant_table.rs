@@ -2,15 +2,12 @@
 
 use super::{Call, DomId, Errno, Gpa, Outcome, Structure, domain, system, user};
 use crate::machine::Bare;
-use core::mem::MaybeUninit;
 use hv_core::domain::Env;
 use hv_core::grant::{self, Status};
 use xen_abi::{grant_table as abi, xen::HYPERVISOR_GRANT_TABLE_OP};
 
-/// Structures served before others get a chance.
-const SLICE: u64 = 32;
-/// Structures that are copied in, served and copied out together.
-const CHUNK: usize = 16;
+/// Structures that are copied in, served and copied out together, before others get a chance.
+const SLICE: usize = 32;
 
 /// Mapping, unmapping and copying are the paths that matter; all else is apart.
 pub extern "C" fn server(command: u64, array: u64, count: u64, _: u64, _: u64) -> u64 {
@@ -24,17 +21,20 @@ pub extern "C" fn server(command: u64, array: u64, count: u64, _: u64, _: u64) -
 
 #[inline(never)]
 fn map(array: u64, count: u64) -> u64 {
-    batch(abi::GNTTABOP_MAP_GRANT_REF, array, count, grant::map)
+    let alone = |op: &mut _| grant::map_alone(&system().env(), domain::current(), op);
+    if count == 1 { one(array, alone) } else { batch(abi::GNTTABOP_MAP_GRANT_REF, array, count, grant::map) }
 }
 
 #[inline(never)]
 fn unmap(array: u64, count: u64) -> u64 {
-    batch(abi::GNTTABOP_UNMAP_GRANT_REF, array, count, grant::unmap)
+    let alone = |op: &mut _| grant::unmap_alone(&system().env(), domain::current(), op);
+    if count == 1 { one(array, alone) } else { batch(abi::GNTTABOP_UNMAP_GRANT_REF, array, count, grant::unmap) }
 }
 
 #[inline(never)]
 fn copy(array: u64, count: u64) -> u64 {
-    batch(abi::GNTTABOP_COPY, array, count, grant::copy)
+    let alone = |op: &mut _| grant::copy_alone(&system().env(), domain::current(), op);
+    if count == 1 { one(array, alone) } else { batch(abi::GNTTABOP_COPY, array, count, grant::copy) }
 }
 
 #[inline(never)]
@@ -68,46 +68,42 @@ fn version(call: &Call) -> Outcome {
     }
 }
 
-/// Serves an array of structures, a slice a call. Structures that cannot be written back are not acted on.
+/// Serves one structure, if it can be written back: the shortest path of a call.
 #[inline(always)]
+fn one<T: Structure>(at: u64, serve: impl FnOnce(&mut T)) -> u64 {
+    let served = user::serve_slice::<T, 1>(Gpa(at), 1, |ops| ops.first_mut().map_or((), serve));
+    if served.is_ok() { 0 } else { Errno::EFAULT.to_result() as u64 }
+}
+
+/// Serves an array of structures. Those that cannot be written back are not acted on.
+#[inline(never)]
 fn batch<T: Structure>(
     command: u64,
     array: u64,
     count: u64,
-    serve: impl Fn(&Env<'static, Bare>, DomId, &mut [T]),
+    serve: impl FnOnce(&Env<'static, Bare>, DomId, &mut [T]),
 ) -> u64 {
-    let chunk = |at: u64, length: usize| {
-        let place = &mut [const { MaybeUninit::<T>::uninit() }; CHUNK];
-        let ops = user::read_slice(Gpa(at), place.get_mut(..length).unwrap_or_default())?;
-        serve(&system().env(), domain::current(), ops);
-        user::write_slice(Gpa(at), ops).map_err(Errno::from)
-    };
-    let arguments = [command, array, count, 0, 0];
-    // What fits one slice is never interrupted.
-    let first = if count > SLICE { first_of_slice(arguments) } else { Ok(0) };
-    let served = first.and_then(|first| {
-        let mut at = array.checked_add(first * size_of::<T>() as u64).ok_or(Errno::EFAULT)?;
-        let (mut done, end) = (first, count.min(first + SLICE));
-        while done < end {
-            let length = CHUNK.min((end - done) as usize);
-            chunk(at, length)?;
-            // This chunk was below the end of all addresses; the next is looked at before it is used.
-            at += (length * size_of::<T>()) as u64;
-            done += length as u64;
-        }
-        Ok(end)
-    });
-    match served {
-        Ok(done) if done == count => 0,
-        Ok(done) => super::answer(HYPERVISOR_GRANT_TABLE_OP, arguments, |call| call.again(done as u32)),
-        Err(error) => error.to_result() as u64,
+    if count > SLICE as u64 {
+        return long::<T>([command, array, count, 0, 0]);
     }
+    let served = user::serve_slice::<T, SLICE>(Gpa(array), count as usize, |ops| {
+        serve(&system().env(), domain::current(), ops);
+    });
+    if served.is_ok() { 0 } else { Errno::EFAULT.to_result() as u64 }
 }
 
-/// Where the slice of a long batch begins.
+/// Serves the slice of a long batch that is next. (A short one is never interrupted.)
 #[cold]
-fn first_of_slice(args: [u64; 5]) -> Result<u64, Errno> {
-    let count = u32::try_from(args[2]).map_err(|_| Errno::EINVAL)?;
-    let call = Call { caller: domain::current(), number: HYPERVISOR_GRANT_TABLE_OP, args };
-    Ok(u64::from(call.progress()?.min(count)))
+#[inline(never)]
+fn long<T>(args: [u64; 5]) -> u64 {
+    super::answer(HYPERVISOR_GRANT_TABLE_OP, args, |call| {
+        let count = u32::try_from(args[2]).map_err(|_| Errno::EINVAL)?;
+        let first = call.progress()?.min(count);
+        let length = (count - first).min(SLICE as u32);
+        let at = super::element::<T>(call.structure(), first)?;
+        if length != 0 && server(call.command(), at.0, length.into(), 0, 0) != 0 {
+            return Err(Errno::EFAULT);
+        }
+        if first + length < count { call.again(first + length) } else { super::OK }
+    })
 }

@@ -147,6 +147,7 @@ pub fn set_context(unit: usize, bdf: Bdf, domain: DomId, root: Option<Hpa>) -> R
 
 /// On return, no device uses a cached translation of this page of this domain, and DMA that used one has ended. `None`: the
 /// same for all its pages.
+#[inline(never)]
 pub fn flush(domain: DomId, page: Option<Gfn>) {
     if let Some(remapping) = REMAPPING.get() {
         let id = tag(domain);

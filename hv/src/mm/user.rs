@@ -132,44 +132,53 @@ unsafe fn copy_bytes(from: *const u8, to: *mut u8, bytes: usize) -> Result<(), F
     if fault == 0 { Ok(()) } else { Err(Fault) }
 }
 
-/// Copies structures in that will be copied out again: they must be writable before anything is done.
+/// Copies structures in, has them served, and copies them out. They are served only if the results can be written: the
+/// first and the last byte are written as they are, and no page lies between those two.
 #[inline(always)]
-pub fn read_slice<T: FromBytes + IntoBytes>(from: Gpa, places: &mut [MaybeUninit<T>]) -> Result<&mut [T], Fault> {
-    const { assert!(size_of::<T>().is_multiple_of(8)) }
-    let bytes = size_of_val(places);
-    check_writable(from, bytes)?;
-    // SAFETY: `places` is ours, `check_writable` knows the domain's side; where its bytes all arrived, any bytes are a `T`.
+pub fn serve_slice<T, const MAX: usize>(at: Gpa, length: usize, serve: impl FnOnce(&mut [T])) -> Result<(), Fault>
+where
+    T: FromBytes + IntoBytes + Immutable,
+{
+    const { assert!(size_of::<T>().is_multiple_of(8) && size_of::<[T; MAX]>() as u64 <= PAGE_BYTES) }
+    let place = &mut [const { MaybeUninit::<T>::uninit() }; MAX];
+    let places = place.get_mut(..length).unwrap_or_default();
+    let (ours, bytes) = (places.as_mut_ptr().cast::<u8>(), size_of_val(places));
+    let theirs = within(at, bytes)? as *mut u8;
+    if bytes == 0 {
+        return Ok(());
+    }
+    // SAFETY: `places` is ours, at least one, without padding; `within` was asked about the domain's side. Where its
+    // bytes all arrived, any bytes are a `T`.
     unsafe {
-        copy_run(from.0 as *const u8, places.as_mut_ptr().cast(), bytes)?;
-        Ok(places.assume_init_mut())
+        copy_run::<1>(theirs, ours, bytes)?;
+        serve(places.assume_init_mut());
+        copy_run::<0>(ours, theirs, bytes)
     }
 }
 
-/// Copies structures out.
-#[inline(always)]
-pub fn write_slice<T: IntoBytes + Immutable>(to: Gpa, values: &[T]) -> Result<(), Fault> {
-    let to = within(to, size_of_val(values))?;
-    // SAFETY: `values` is borrowed and has no padding.
-    unsafe { copy_run(values.as_ptr().cast(), to as *mut u8, size_of_val(values)) }
-}
-
-/// Copies a multiple of 8 bytes.
+/// Copies a multiple of 8 bytes, after a try to write the first and the last of `from` if `PROBES` is 1.
 ///
 /// # Safety
-/// As [`copy_words`].
+/// As [`copy_words`]; to be probed, there must be bytes at all.
 #[inline(always)]
-unsafe fn copy_run(from: *const u8, to: *mut u8, bytes: usize) -> Result<(), Fault> {
+unsafe fn copy_run<const PROBES: usize>(from: *const u8, to: *mut u8, bytes: usize) -> Result<(), Fault> {
     let fault: u64;
-    // SAFETY: as in `copy_words`. The direction flag is clear.
+    // SAFETY: as in `copy_words`; a probe changes nothing, in one step. The direction flag is clear.
     unsafe {
         asm!(
             "xor eax, eax",
             "stac",
-            "2: rep movsq",
+            "2:",
+            ".rept {probes}",
+            "lock or byte ptr [rsi], 0",
+            "lock or byte ptr [rsi + rcx * 8 - 1], 0",
+            ".endr",
+            "rep movsq",
             "3: clac",
             ".pushsection .fixups, \"a\"",
             ".quad 2b, 3b",
             ".popsection",
+            probes = const PROBES,
             inout("rcx") bytes / 8 => _, inout("rsi") from => _, inout("rdi") to => _, out("rax") fault,
             options(nostack),
         );

@@ -126,9 +126,13 @@ impl DomainTable {
         action: impl FnOnce(&mut Pair<'_>) -> R,
     ) -> Result<R, Errno> {
         let (here, there) = (self.place(local).ok_or(Errno::ESRCH)?, self.place(remote).ok_or(Errno::ESRCH)?);
-        let early = (remote.slot() < local.slot()).then(|| there.domain.lock());
+        // Without closures: those would be calls.
+        let early = if remote.slot() < local.slot() { Some(there.domain.lock()) } else { None };
         let mut here = here.domain.lock();
-        let mut there = early.or_else(|| (local.slot() != remote.slot()).then(|| there.domain.lock()));
+        let mut there = match early {
+            None if local.slot() != remote.slot() => Some(there.domain.lock()),
+            early => early,
+        };
         let near = here.first_mut().filter(|domain| domain.id() == local).ok_or(Errno::ESRCH)?;
         let far = match &mut there {
             Some(there) => Some(there.first_mut().filter(|domain| domain.id() == remote).ok_or(Errno::ESRCH)?),

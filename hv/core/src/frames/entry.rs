@@ -62,6 +62,11 @@ impl Entry {
         }
     }
 
+    /// The same as comparing [`Self::state`], without decoding the others.
+    pub const fn is(self, state: State) -> bool {
+        self.0 >> STATE_SHIFT == state as u32
+    }
+
     pub const fn slot(self) -> Slot {
         Slot((self.0 >> SLOT_SHIFT) as u8)
     }

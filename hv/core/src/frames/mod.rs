@@ -132,10 +132,12 @@ impl FrameTable {
     /// [`FrameError::NotOwned`], [`FrameError::TooManyPins`].
     #[inline(always)]
     pub fn pin(&self, mfn: Mfn, owner: Slot) -> Result<(), FrameError> {
-        self.change(mfn, |entry| match entry.is_private_to(owner) {
-            true if entry.pins() < PINS_MAX => Ok(Entry(entry.0.wrapping_add(1))),
-            true => Err(FrameError::TooManyPins),
-            false => Err(FrameError::NotOwned),
+        let pinned = self.change(mfn, |entry| {
+            (entry.is_private_to(owner) && entry.pins() < PINS_MAX).then_some(Entry(entry.0.wrapping_add(1)))
+        });
+        pinned.map(drop).map_err(|entry| match entry.is_private_to(owner) {
+            true => FrameError::TooManyPins,
+            false => FrameError::NotOwned,
         })
     }
 
@@ -145,12 +147,22 @@ impl FrameTable {
     /// [`FrameError::NotPinned`].
     #[inline(always)]
     pub fn unpin(&self, mfn: Mfn) -> Result<(), FrameError> {
-        // Only private and leaving frames have pins; a free one's entry is a link.
-        self.change(mfn, |entry| match (entry.state(), entry.pins()) {
-            (State::Leaving, 1) => Ok(Entry::LIMBO),
-            (State::Private | State::Leaving, 1..) => Ok(Entry(entry.0.wrapping_sub(1))),
-            _ => Err(FrameError::NotPinned),
-        })
+        let unpinned = self.change(mfn, |entry| {
+            (entry.is(State::Private) && entry.pins() != 0).then_some(Entry(entry.0.wrapping_sub(1)))
+        });
+        if unpinned.is_ok() { Ok(()) } else { self.unpin_leaving(mfn) }
+    }
+
+    /// Only private and leaving frames have pins; a free one's entry is a link.
+    #[cold]
+    #[inline(never)]
+    fn unpin_leaving(&self, mfn: Mfn) -> Result<(), FrameError> {
+        let unpinned = self.change_or_free(mfn, |entry| match (entry.state(), entry.pins()) {
+            (State::Leaving, 1) => Some(Entry::LIMBO),
+            (State::Leaving, 1..) => Some(Entry(entry.0.wrapping_sub(1))),
+            _ => None,
+        });
+        unpinned.map_err(|_| FrameError::NotPinned)
     }
 
     /// The owner lets go of a private frame, whose translations are flushed. It is free now if nothing pins it, and at
@@ -163,10 +175,10 @@ impl FrameTable {
         if page.kind != PageKind::Private {
             return Err(FrameError::NotOwned);
         }
-        self.change(page.mfn, |entry| match (entry.state(), entry.slot() == owner, entry.pins()) {
-            (State::Private, true, 0) => Ok(Entry::LIMBO),
-            (State::Private, true, pins) => Ok(Entry::new(State::Leaving, owner, pins)),
-            _ => Err(FrameError::NotOwned),
+        self.change_or_free(page.mfn, |entry| match (entry.state(), entry.slot() == owner, entry.pins()) {
+            (State::Private, true, 0) => Some(Entry::LIMBO),
+            (State::Private, true, pins) => Some(Entry::new(State::Leaving, owner, pins)),
+            _ => None,
         })
     }
 
@@ -180,26 +192,30 @@ impl FrameTable {
     }
 
     fn replace(&self, mfn: Mfn, old: Entry, new: Entry) -> Result<(), FrameError> {
-        self.change(mfn, |entry| if entry == old { Ok(new) } else { Err(FrameError::NotOwned) })
+        self.change_or_free(mfn, |entry| (entry == old).then_some(new))
     }
 
-    /// Changes an entry in one step. A frame that is in limbo then goes to the free list. The loop ends: it repeats only
-    /// when another CPU changed this very entry, which needs locks that this CPU holds.
-    #[inline(always)]
-    fn change(&self, mfn: Mfn, to: impl Fn(Entry) -> Result<Entry, FrameError>) -> Result<(), FrameError> {
-        let word = self.entries.get(mfn.0 as usize).ok_or(FrameError::NotOwned)?;
-        let mut current = word.load(Ordering::Relaxed);
-        let new = loop {
-            let new = to(Entry(current))?;
-            match word.compare_exchange_weak(current, new.0, Ordering::AcqRel, Ordering::Relaxed) {
-                Ok(_) => break new,
-                Err(found) => current = found,
-            }
-        };
-        if new == Entry::LIMBO {
+    /// Changes an entry, and puts a frame that is in limbo then on the free list.
+    fn change_or_free(&self, mfn: Mfn, to: impl Fn(Entry) -> Option<Entry>) -> Result<(), FrameError> {
+        if self.change(mfn, to).map_err(|_| FrameError::NotOwned)? == Entry::LIMBO {
             self.free.push(self.entries, mfn.0 as u32);
         }
         Ok(())
+    }
+
+    /// Changes an entry in one step, if `to` knows what to; tells what it is now. The error is what it was. The loop
+    /// ends: it repeats only when another CPU changed this very entry, which needs locks that this CPU holds.
+    #[inline(always)]
+    fn change(&self, mfn: Mfn, to: impl Fn(Entry) -> Option<Entry>) -> Result<Entry, Entry> {
+        let word = self.entries.get(mfn.0 as usize).ok_or(Entry::RESERVED)?;
+        let mut current = word.load(Ordering::Relaxed);
+        loop {
+            let new = to(Entry(current)).ok_or(Entry(current))?;
+            match word.compare_exchange_weak(current, new.0, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Ok(new),
+                Err(found) => current = found,
+            }
+        }
     }
 }
 

@@ -10,86 +10,135 @@ use xen_abi::grant_table::{
 };
 use xen_abi::native::{GRANT_WINDOW, GRANT_WINDOW_END};
 
-use super::tracking::Mapping;
+use super::status::{Unusual, Why};
 use super::{Access, Status};
 use crate::domain::{Domain, Env, Pair};
 use crate::ids::{DomId, Gfn, Gpa, GrantRef};
 use crate::machine::{FlushScope, Machine};
 use crate::space::{Page, PageKind, Rights};
 
-/// Maps grants for the caller. `ops` are the guest's structures, copied in once; their outputs are set.
-pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGrantRef]) {
-    let mut rest = ops;
-    while let Some(dom) = rest.first().map(|first| first.dom) {
-        let others = rest.iter().position(|op| op.dom != dom).unwrap_or(rest.len());
-        let (same, later) = rest.split_at_mut(others);
-        let grantor = DomId(dom).or_self(caller);
-        let found = env.domains.with_pair(caller, grantor, |pair| {
-            for op in same.iter_mut() {
-                let mapped = map_one(env, pair, op);
-                op.status = Status::of(&mapped);
-                (op.handle, op.dev_bus_addr) = mapped.unwrap_or(NOTHING);
-            }
-        });
-        if let Err(error) = found {
-            for op in same {
-                op.status = Status::from(error) as i16;
-                (op.handle, op.dev_bus_addr) = NOTHING;
-            }
-        }
-        rest = later;
+/// Maps one grant for the caller, without the loops that many need. `op` is the guest's structure, copied in once; its
+/// outputs are set.
+#[inline(always)]
+pub fn map_alone<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabMapGrantRef) {
+    let found = env.domains.with_pair(caller, DomId(op.dom).or_self(caller), |pair| {
+        let allowed = may_map(env, pair);
+        map_one(env, pair, op, allowed);
+    });
+    if let Err(error) = found {
+        answer(op, Err(error.into()));
     }
 }
 
-/// Handle and device address of what was not mapped.
-const NOTHING: (u32, u64) = (INVALID_GRANT_HANDLE, 0);
+/// The same for many. A grantor is locked, and asked for, once for all of its grants that are side by side.
+pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGrantRef]) {
+    let mut rest = ops;
+    while let Some(dom) = rest.first().map(|first| first.dom) {
+        let found = env.domains.with_pair(caller, DomId(dom).or_self(caller), |pair| {
+            let allowed = may_map(env, pair);
+            while rest.first().is_some_and(|op| op.dom == dom)
+                && let Some(op) = rest.split_off_first_mut()
+            {
+                map_one(env, pair, op, allowed);
+            }
+        });
+        if let (Err(error), Some(op)) = (found, rest.split_off_first_mut()) {
+            answer(op, Err(error.into()));
+        }
+    }
+}
+
+/// Maps one, if it is allowed. Apart, so that it has the registers for itself.
+#[inline(never)]
+fn map_one<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &mut GnttabMapGrantRef, allowed: Result<(), Status>) {
+    if let Err(status) = allowed {
+        return answer(op, Err(status));
+    }
+    match try_map::<M, Unusual>(env, pair, op) {
+        Ok(mapped) => answer(op, Ok(mapped)),
+        Err(Unusual) => map_unusual(env, pair, op),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn map_unusual<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &mut GnttabMapGrantRef) {
+    let mapped = try_map::<M, Status>(env, pair, op);
+    answer(op, mapped);
+}
+
+/// Sets what a structure tells.
+#[inline(always)]
+fn answer(op: &mut GnttabMapGrantRef, mapped: Result<(u32, u64), Status>) {
+    op.status = Status::of(&mapped);
+    (op.handle, op.dev_bus_addr) = mapped.unwrap_or((INVALID_GRANT_HANDLE, 0));
+}
+
+/// Whether the caller may map anything of the other.
+#[inline(always)]
+fn may_map<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>) -> Result<(), Status> {
+    // The caller too: another CPU may have ended it while it was on its way here.
+    if pair.remote().is_dying() || pair.local().is_dying() {
+        return Err(Status::BadDomain);
+    }
+    let permitted = env.policy.may_share(pair.local().label(), pair.remote().label());
+    if permitted { Ok(()) } else { Err(Status::PermissionDenied) }
+}
 
 /// Maps one: its handle, and where the caller's devices see it, 0 when it was not mapped for them.
 ///
 /// # Errors
 /// [`Status`]; nothing changed.
 #[inline(always)]
-fn map_one<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<(u32, u64), Status> {
-    // The caller too: another CPU may have ended it while it was on its way here.
-    if pair.remote().is_dying() || pair.local().is_dying() {
-        return Err(Status::BadDomain);
+fn try_map<M: Machine, E: Why>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<(u32, u64), E> {
+    // Each access is a path of its own, whose masks are constants.
+    match access(pair.local(), op.flags)? {
+        Access::Read => map_for(env, pair, op, Access::Read),
+        Access::Write => map_for(env, pair, op, Access::Write),
     }
-    if !env.policy.may_share(pair.local().label(), pair.remote().label()) {
-        return Err(Status::PermissionDenied);
-    }
+}
+
+#[inline(always)]
+fn map_for<M: Machine, E: Why>(
+    env: &Env<'_, M>,
+    pair: &mut Pair<'_>,
+    op: &GnttabMapGrantRef,
+    access: Access,
+) -> Result<(u32, u64), E> {
     let mapper = pair.local();
     let user = mapper.id();
-    let access = access(mapper, op.flags)?;
     let gfn = place(mapper, op.host_addr)?;
-    let handle = mapper.grants.tracking.next_handle().ok_or(Status::NoSpace)?;
-    let prepared = mapper.space.prepare(env, gfn, PageKind::Foreign)?;
-    let grant = pair.remote().acquire(env, user, GrantRef(op.gref), access)?;
+    if !mapper.grants.tracking.has_room::<E>() {
+        return Err(Status::NoSpace.into());
+    }
+    let prepared = mapper.space.prepare_by(E::TABLES, env, gfn, PageKind::Foreign).map_err(Status::from)?;
+    let grant = pair.remote().acquire::<M, E>(env, user, GrantRef(op.gref), access)?;
     // Nothing below can fail.
     let rights = match access {
         Access::Read => Rights::Read,
         Access::Write => Rights::ReadWrite,
     };
     let mapper = pair.local();
-    mapper.space.commit(prepared, Page { mfn: grant.mfn, rights, kind: PageKind::Foreign }, env.machine);
-    mapper.grants.tracking.fill(handle, Mapping { grant, gfn });
+    mapper.space.commit(prepared, Page { mfn: grant.mfn(), rights, kind: PageKind::Foreign }, env.machine);
+    // Read again, as that is cheaper than to keep it.
+    let handle = mapper.grants.tracking.fill(grant, Gpa(op.host_addr).gfn());
     let for_devices = op.flags & GNTMAP_DEVICE_MAP != 0;
-    Ok((handle.0, if for_devices { gfn.base().0 } else { 0 }))
+    Ok((handle.0, if for_devices { op.host_addr } else { 0 }))
 }
 
 /// Judges the flags: `host_map` is needed, `device_map` is for domains with an IOMMU space, nothing else is known.
 #[inline(always)]
 fn access(mapper: &Domain, flags: u32) -> Result<Access, Status> {
-    let known = GNTMAP_HOST_MAP | GNTMAP_DEVICE_MAP | GNTMAP_READONLY | GNTMAP_GUEST_AVAIL_MASK;
-    if flags & (GNTMAP_HOST_MAP | GNTMAP_DEVICE_MAP) == 0 {
-        return Err(Status::BadGntref);
-    }
-    let for_devices = flags & GNTMAP_DEVICE_MAP != 0;
-    let has_devices = mapper.space.scope() == FlushScope::CpuAndIommu;
-    if flags & !known != 0 || flags & GNTMAP_HOST_MAP == 0 || for_devices && !has_devices {
-        return Err(Status::GeneralError);
+    match flags & !(GNTMAP_READONLY | GNTMAP_GUEST_AVAIL_MASK) {
+        GNTMAP_HOST_MAP => (),
+        HOST_AND_DEVICES if mapper.space.scope() == FlushScope::CpuAndIommu => (),
+        odd if odd & HOST_AND_DEVICES == 0 => return Err(Status::BadGntref),
+        _ => return Err(Status::GeneralError),
     }
     Ok(if flags & GNTMAP_READONLY != 0 { Access::Read } else { Access::Write })
 }
+
+const HOST_AND_DEVICES: u32 = GNTMAP_HOST_MAP | GNTMAP_DEVICE_MAP;
 
 /// Where to map: a page-aligned address; in a native domain within the grant window.
 #[inline(always)]

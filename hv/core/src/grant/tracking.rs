@@ -5,10 +5,11 @@
 
 use alloc::vec::Vec;
 
-use super::Access;
+use super::Status;
 use super::active::Use;
+use super::status::Why;
 use crate::fallible;
-use crate::ids::{DomId, Gfn, GrantRef, Handle, Mfn};
+use crate::ids::{Gfn, Handle};
 
 const INDEX_BITS: u32 = 16;
 const INDEX_MASK: u32 = 0xffff;
@@ -16,50 +17,26 @@ const INDEX_MASK: u32 = 0xffff;
 const GENERATION_MASK: u16 = 0x7fff;
 const END: u32 = u32::MAX;
 
-/// A mapping in force: a use of a grant, and where it is mapped.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Mapping {
-    pub grant: Use,
-    pub gfn: Gfn,
-}
-
-/// Half a cache line: what a [`Mapping`] is, more tightly.
+/// A mapping: a use of a grant, and where it is mapped. Half a cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(32))]
 struct Entry {
+    /// `None`: free.
+    grant: Option<Use>,
     gfn: Gfn,
-    mfn: u32,
-    serial: u32,
-    gref: GrantRef,
     /// The next free entry, while this one is free.
     next: u32,
-    grantor: DomId,
     generation: u16,
-    /// `None`: free.
-    access: Option<Access>,
 }
 
+const _: () = assert!(size_of::<Entry>() == 32);
+
 impl Entry {
-    const FREE: Entry = Entry {
-        gfn: Gfn(0),
-        mfn: 0,
-        serial: 0,
-        gref: GrantRef(0),
-        next: END,
-        grantor: DomId(0),
-        generation: 0,
-        access: None,
-    };
+    const FREE: Entry = Entry { grant: None, gfn: Gfn(0), next: END, generation: 0 };
 
     #[inline(always)]
     fn handle(&self, index: u32) -> Handle {
         Handle(u32::from(self.generation) << INDEX_BITS | index)
-    }
-
-    #[inline(always)]
-    fn mapping(&self) -> Option<Mapping> {
-        let Self { gfn, serial, gref, grantor, .. } = *self;
-        Some(Mapping { grant: Use { grantor, serial, gref, access: self.access?, mfn: Mfn(self.mfn.into()) }, gfn })
     }
 }
 
@@ -86,66 +63,59 @@ impl Tracking {
         self.entries.len() as u32
     }
 
-    /// The handle that the next mapping will have; `None` when the domain has mapped all it may or there is no memory.
+    /// Whether one more can be added; not when the domain has mapped all it may or there is no memory.
     #[inline(always)]
-    pub fn next_handle(&mut self) -> Option<Handle> {
-        if self.in_use >= self.limit {
-            return None;
-        }
-        match self.entries.get(self.first_free as usize) {
-            Some(entry) => Some(entry.handle(self.first_free)),
-            None => self.grow(),
-        }
+    pub fn has_room<E: Why>(&mut self) -> bool {
+        self.in_use < self.limit && ((self.first_free as usize) < self.entries.len() || E::EXACT && self.grow())
     }
 
+    #[cold]
     #[inline(never)]
-    fn grow(&mut self) -> Option<Handle> {
-        fallible::push(&mut self.entries, Entry::FREE).ok()?;
-        self.first_free = self.len().wrapping_sub(1);
-        Some(Handle(self.first_free))
+    fn grow(&mut self) -> bool {
+        let grown = fallible::push(&mut self.entries, Entry::FREE).is_ok();
+        if grown {
+            self.first_free = self.len().wrapping_sub(1);
+        }
+        grown
     }
 
-    /// Adds a mapping, under the handle that [`Self::next_handle`] gave.
+    /// Adds a mapping, after [`Self::has_room`] said so.
     #[inline(always)]
-    pub fn fill(&mut self, handle: Handle, mapping: Mapping) {
-        let Mapping { grant: Use { grantor, serial, gref, access, mfn }, gfn } = mapping;
-        let Some(entry) = self.entries.get_mut((handle.0 & INDEX_MASK) as usize) else { return };
-        debug_assert!(entry.access.is_none() && handle.0 & INDEX_MASK == self.first_free, "not the next handle");
+    pub fn fill(&mut self, grant: Use, gfn: Gfn) -> Handle {
+        let index = self.first_free;
+        let Some(entry) = self.entries.get_mut(index as usize) else { return Handle(END) };
+        debug_assert!(entry.grant.is_none(), "not a free entry");
         self.first_free = entry.next;
         self.in_use = self.in_use.wrapping_add(1);
-        let (generation, mfn) = (entry.generation, mfn.0 as u32);
-        *entry = Entry { gfn, mfn, serial, gref, next: END, grantor, generation, access: Some(access) };
+        (entry.grant, entry.gfn) = (Some(grant), gfn);
+        entry.handle(index)
     }
 
-    /// The mapping of a handle.
+    /// The handle at an index, if it is used.
+    pub fn at(&self, index: u32) -> Option<Handle> {
+        self.entries.get(index as usize).filter(|entry| entry.grant.is_some()).map(|entry| entry.handle(index))
+    }
+
+    /// Takes out the mapping of a handle, which is void then, once `end` has ended what is mapped there.
+    ///
+    /// # Errors
+    /// [`Status::BadHandle`], and those of `end`; the mapping stays.
     #[inline(always)]
-    pub fn get(&mut self, handle: Handle) -> Option<Mapping> {
-        self.entry(handle)?.mapping()
-    }
-
-    /// The mapping at an index, if it is used.
-    pub fn at(&self, index: u32) -> Option<(Handle, Mapping)> {
-        let entry = self.entries.get(index as usize)?;
-        Some((entry.handle(index), entry.mapping()?))
-    }
-
-    /// Frees a used entry; its handle is void.
-    #[inline(always)]
-    pub fn free(&mut self, handle: Handle) {
-        let next = self.first_free;
-        if let Some(entry) = self.entry(handle)
-            && entry.access.take().is_some()
-        {
-            entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
-            entry.next = next;
-            self.first_free = handle.0 & INDEX_MASK;
-            self.in_use = self.in_use.wrapping_sub(1);
+    pub fn take<T, E: Why>(&mut self, handle: Handle, end: impl FnOnce(Gfn) -> Result<T, E>) -> Result<(Use, T), E> {
+        let index = handle.0 & INDEX_MASK;
+        let Some(entry) = self.entries.get_mut(index as usize) else { return Err(Status::BadHandle.into()) };
+        // Field by field, past results with a status and options: in those it would be copied in uneven pieces.
+        let Some(Use { grantor, serial, gref, access, mfn }) = entry.grant else {
+            return Err(Status::BadHandle.into());
+        };
+        if entry.generation != (handle.0 >> INDEX_BITS) as u16 {
+            return Err(Status::BadHandle.into());
         }
-    }
-
-    #[inline(always)]
-    fn entry(&mut self, handle: Handle) -> Option<&mut Entry> {
-        let entry = self.entries.get_mut((handle.0 & INDEX_MASK) as usize)?;
-        (u32::from(entry.generation) == handle.0 >> INDEX_BITS).then_some(entry)
+        let ended = end(entry.gfn)?;
+        entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
+        (entry.grant, entry.next) = (None, self.first_free);
+        self.first_free = index;
+        self.in_use = self.in_use.wrapping_sub(1);
+        Ok((Use { grantor, serial, gref, access, mfn }, ended))
     }
 }

@@ -3,21 +3,48 @@
 //! In this order: the page tables forget the page, the translation caches forget it, the grantor sees the entry unused,
 //! the pin goes.
 
-use xen_abi::grant_table::GnttabUnmapGrantRef;
+use xen_abi::grant_table::{GNTST_OKAY, GnttabUnmapGrantRef};
 
 use super::Status;
-use super::active::{Use, end_uses};
-use super::tracking::Mapping;
+use super::active::{Use, end_use, end_uses};
+use super::status::{Unusual, Why};
 use crate::domain::{Domain, Env};
 use crate::error::Errno;
-use crate::ids::{DomId, Gpa, Handle};
+use crate::ids::{DomId, Gfn, Gpa, Handle};
 use crate::machine::Machine;
-use crate::space::{FlushedRun, Progress, RUN_MAX, UnmappedRun};
+use crate::space::{FlushedRun, Progress, RUN_MAX, Unmapped, UnmappedRun};
 
 /// What has to be ended when a run is flushed.
 type Uses = heapless::Vec<Use, RUN_MAX>;
 
-/// Undoes mappings of the caller. `ops` are the guest's structures, copied in once; their statuses are set.
+/// Undoes one mapping of the caller, without the lists that many need. `op` is the guest's structure, copied in once; its
+/// status is set.
+#[inline(always)]
+pub fn unmap_alone<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabUnmapGrantRef) {
+    // Taken past the result of locking: in one with an error, it would be copied around in pieces.
+    let mut taken = None;
+    let _gone = env.domains.with(caller, |mapper| taken = take_usual(env, mapper, op).ok());
+    let Some((grant, page)) = taken else { return unmap(&env.copied(), caller, core::slice::from_mut(op)) };
+    op.status = GNTST_OKAY;
+    let _flushed = page.flush(env.machine);
+    end_use(env, &grant);
+}
+
+#[inline(always)]
+fn take_usual<M: Machine>(
+    env: &Env<'_, M>,
+    mapper: &mut Domain,
+    op: &GnttabUnmapGrantRef,
+) -> Result<(Use, Unmapped), Unusual> {
+    let space = &mut mapper.space;
+    mapper.grants.tracking.take(Handle(op.handle), |gfn| {
+        check(op, gfn)?;
+        Ok(space.unmap_by(Unusual::TABLES, gfn, env.machine).map_err(Status::from)?)
+    })
+}
+
+/// The same for many.
+#[inline(never)]
 pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabUnmapGrantRef]) {
     for ops in ops.chunks_mut(RUN_MAX) {
         let (mut run, mut uses) = (UnmappedRun::new(caller), Uses::new());
@@ -38,7 +65,7 @@ pub(super) fn begin<M: Machine>(
     uses: &mut Uses,
 ) {
     for op in ops {
-        let taken = check(mapper, op).and_then(|(handle, mapping)| take(env, mapper, handle, mapping, run));
+        let taken = take(env, mapper, Handle(op.handle), run, |gfn| check(op, gfn));
         op.status = Status::of(&taken);
         if let Ok(grant) = taken {
             // A run takes as many.
@@ -47,18 +74,16 @@ pub(super) fn begin<M: Machine>(
     }
 }
 
-/// The mapping that a request is about.
+/// Whether a request names the place that its handle is mapped at.
 #[inline(always)]
-fn check(mapper: &mut Domain, op: &GnttabUnmapGrantRef) -> Result<(Handle, Mapping), Status> {
-    let handle = Handle(op.handle);
-    let mapping = mapper.grants.tracking.get(handle).ok_or(Status::BadHandle)?;
-    if mapping.gfn.base() != Gpa(op.host_addr) {
+fn check(op: &GnttabUnmapGrantRef, gfn: Gfn) -> Result<(), Status> {
+    if gfn.base() != Gpa(op.host_addr) {
         return Err(Status::BadVirtAddr);
     }
     if op.dev_bus_addr != 0 && op.dev_bus_addr != op.host_addr {
         return Err(Status::BadDevAddr);
     }
-    Ok((handle, mapping))
+    Ok(())
 }
 
 #[inline(always)]
@@ -66,13 +91,15 @@ fn take<M: Machine>(
     env: &Env<'_, M>,
     mapper: &mut Domain,
     handle: Handle,
-    mapping: Mapping,
     run: &mut UnmappedRun,
+    check: impl FnOnce(Gfn) -> Result<(), Status>,
 ) -> Result<Use, Status> {
-    // The page is there: nothing but this function takes a foreign page out of a space.
-    mapper.space.unmap_in(run, mapping.gfn, env.machine)?;
-    mapper.grants.tracking.free(handle);
-    Ok(mapping.grant)
+    let space = &mut mapper.space;
+    let taken = mapper.grants.tracking.take(handle, |gfn| {
+        check(gfn)?;
+        Ok(space.unmap_in(run, gfn, env.machine)?)
+    });
+    taken.map(|(grant, ())| grant)
 }
 
 /// Second half: nobody can reach the pages any more, and the uses end. No domain may be locked.
@@ -92,8 +119,8 @@ pub fn unmap_slice<M: Machine>(env: &Env<'_, M>, dom: DomId, next: &mut u32, ent
         let more = env.domains.with(dom, |mapper| {
             let stop = end.min(mapper.grants.tracking.len());
             while *next < stop && !uses.is_full() {
-                if let Some((handle, mapping)) = mapper.grants.tracking.at(*next)
-                    && let Ok(grant) = take(env, mapper, handle, mapping, &mut run)
+                if let Some(handle) = mapper.grants.tracking.at(*next)
+                    && let Ok(grant) = take(env, mapper, handle, &mut run, |_| Ok(()))
                 {
                     let _never_full = uses.push(grant);
                 }

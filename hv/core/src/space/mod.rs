@@ -51,6 +51,15 @@ pub enum Access {
     Write,
 }
 
+/// Which last-level tables an operation may need.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tables {
+    /// Those of the CPU that were used lately. The operation fails, and does nothing, if it needs others.
+    Remembered,
+    /// Any, found by a walk; the IOMMU's too.
+    All,
+}
+
 /// Whose page a mapping shows, and so what unmapping has to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
@@ -189,21 +198,51 @@ impl AddressSpace {
     /// [`MapError`]; nothing is mapped then.
     #[inline(always)]
     pub fn prepare<M: Machine>(&mut self, env: &Env<'_, M>, gfn: Gfn, kind: PageKind) -> Result<Prepared, MapError> {
-        if gfn >= GFN_LIMIT {
-            return Err(MapError::BadAddress);
+        self.prepare_by(Tables::All, env, gfn, kind)
+    }
+
+    /// The same by these tables.
+    ///
+    /// # Errors
+    /// As above, if `tables` are all.
+    #[inline(always)]
+    pub fn prepare_by<M: Machine>(
+        &mut self,
+        tables: Tables,
+        env: &Env<'_, M>,
+        gfn: Gfn,
+        kind: PageKind,
+    ) -> Result<Prepared, MapError> {
+        if tables == Tables::Remembered && self.iommu.is_some() {
+            return Err(MapError::NoMemory);
         }
-        let cpu = self.cpu.prepare(env, gfn, &mut self.budget)?;
-        let iommu = match &mut self.iommu {
-            Some(iommu) if kind != PageKind::Device => Some(iommu.prepare(env, gfn, &mut self.budget)?),
-            _ => None,
-        };
+        let cpu = self.cpu.prepare(tables, env, gfn, &mut self.budget)?;
+        if tables == Tables::Remembered {
+            return Ok(Prepared { cpu, iommu: None });
+        }
+        let iommu = if self.iommu.is_some() { self.prepare_iommu(&env.copied(), gfn, kind)? } else { None };
         Ok(Prepared { cpu, iommu })
+    }
+
+    #[inline(never)]
+    fn prepare_iommu<M: Machine>(
+        &mut self,
+        env: &Env<'_, M>,
+        gfn: Gfn,
+        kind: PageKind,
+    ) -> Result<Option<Place>, MapError> {
+        match &mut self.iommu {
+            Some(iommu) if kind != PageKind::Device => iommu.prepare(Tables::All, env, gfn, &mut self.budget).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Second phase: makes the page reachable. Nothing may have been mapped since [`Self::prepare`].
     #[inline(always)]
     pub fn commit(&mut self, prepared: Prepared, page: Page, memory: &impl MachineMemory) {
-        if let (Some(iommu), Some(place)) = (&mut self.iommu, prepared.iommu) {
+        if let Some(place) = prepared.iommu
+            && let Some(iommu) = &mut self.iommu
+        {
             iommu.set(place, page, memory);
         }
         self.cpu.set(prepared.cpu, page, memory);
@@ -226,11 +265,24 @@ impl AddressSpace {
     /// [`MapError::Vacant`].
     #[inline(always)]
     pub fn unmap(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Result<Unmapped, MapError> {
-        let page = self.cpu.clear(gfn, memory).ok_or(MapError::Vacant)?;
-        if let Some(iommu) = &mut self.iommu {
-            let _device_pages_have_none = iommu.clear(gfn, memory);
+        self.unmap_by(Tables::All, gfn, memory)
+    }
+
+    /// The same by these tables.
+    ///
+    /// # Errors
+    /// As above, if `tables` are all.
+    #[inline(always)]
+    pub fn unmap_by(&mut self, tables: Tables, gfn: Gfn, memory: &impl MachineMemory) -> Result<Unmapped, MapError> {
+        if tables == Tables::Remembered && self.iommu.is_some() {
+            return Err(MapError::Vacant);
         }
-        Ok(Unmapped { domain: self.domain, gfn, page, scope: self.scope() })
+        let page = self.cpu.clear(tables, gfn, memory).ok_or(MapError::Vacant)?;
+        let scope = if tables == Tables::Remembered { FlushScope::Cpu } else { self.scope() };
+        if scope == FlushScope::CpuAndIommu {
+            self.clear_iommu(gfn, memory);
+        }
+        Ok(Unmapped { domain: self.domain, gfn, page, scope })
     }
 
     /// Ends a mapping as part of a run of pages that are flushed together.
@@ -243,24 +295,35 @@ impl AddressSpace {
             return Err(MapError::BadAddress);
         }
         run.pages.push(gfn).map_err(|_| MapError::NoMemory)?;
-        run.scope = self.scope();
-        self.cpu.clear(gfn, memory).ok_or(MapError::Vacant)?;
-        if let Some(iommu) = &mut self.iommu {
-            let _device_pages_have_none = iommu.clear(gfn, memory);
+        self.cpu.clear(Tables::All, gfn, memory).ok_or(MapError::Vacant)?;
+        if self.iommu.is_some() {
+            run.scope = FlushScope::CpuAndIommu;
+            self.clear_iommu(gfn, memory);
         }
         Ok(())
+    }
+
+    #[inline(never)]
+    fn clear_iommu(&mut self, gfn: Gfn, memory: &impl MachineMemory) {
+        let _device_pages_have_none = self.iommu.as_mut().and_then(|iommu| iommu.clear(Tables::All, gfn, memory));
     }
 
     /// What is mapped at a page.
     #[inline(always)]
     pub fn translate(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
-        if gfn >= GFN_LIMIT { None } else { self.cpu.get(gfn, memory) }
+        self.cpu.get(gfn, memory)
     }
 
     /// The frame of a page of the domain's own memory, if its rights include this access.
     #[inline(always)]
     pub fn private(&mut self, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
-        if gfn >= GFN_LIMIT { None } else { self.cpu.private(gfn, access, memory) }
+        self.private_by(Tables::All, gfn, access, memory)
+    }
+
+    /// The same by these tables.
+    #[inline(always)]
+    pub fn private_by(&mut self, tables: Tables, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
+        self.cpu.private(tables, gfn, access, memory)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::format::TableFormat;
 use super::format::{present, target};
-use super::{Access, MapError, Page};
+use super::{Access, GFN_LIMIT, MapError, Page, Tables};
 use crate::domain::Env;
 use crate::frames::{FrameTable, Purpose};
 use crate::ids::{Gfn, Hpa, Mfn, Slot};
@@ -85,23 +85,24 @@ impl<F: TableFormat> RadixTable<F> {
         Ok(Self { format, root, leaves: [NO_LEAF; LEAVES] })
     }
 
-    /// Whether the table has a place for this page at all.
-    #[inline]
+    /// Whether the table has a place for this page at all. What is remembered was asked about.
     fn covers(&self, gfn: Gfn) -> bool {
-        gfn.0 >> LEVEL_BITS.wrapping_mul(self.format.levels()) == 0
+        gfn < GFN_LIMIT && gfn.0 >> LEVEL_BITS.wrapping_mul(self.format.levels()) == 0
     }
 
     /// The last-level table for a page, from memory or by a walk that remembers it.
     #[inline(always)]
-    fn leaf(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Mfn> {
+    fn leaf(&mut self, tables: Tables, gfn: Gfn, memory: &impl MachineMemory) -> Option<Mfn> {
         let key = gfn.0 >> LEVEL_BITS;
         let remembered = self.leaves.get((gfn.0 >> LEAF_SHIFT) as usize % LEAVES);
         match remembered.filter(|leaf| leaf.key == key) {
             Some(leaf) => Some(leaf.table),
-            None => self.walk(gfn, memory),
+            None if tables == Tables::All => self.walk(gfn, memory),
+            None => None,
         }
     }
 
+    #[cold]
     #[inline(never)]
     fn walk(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Mfn> {
         if !self.covers(gfn) {
@@ -129,12 +130,14 @@ impl<F: TableFormat> RadixTable<F> {
     #[inline(always)]
     pub fn prepare<M: Machine>(
         &mut self,
+        tables: Tables,
         env: &Env<'_, M>,
         gfn: Gfn,
         budget: &mut TableBudget,
     ) -> Result<Place, MapError> {
-        let table = match self.leaf(gfn, env.machine) {
+        let table = match self.leaf(tables, gfn, env.machine) {
             Some(table) => table,
+            None if tables == Tables::Remembered => return Err(MapError::NoMemory),
             None => self.grow(&env.copied(), gfn, budget)?,
         };
         let at = entry_at(table, gfn, 0);
@@ -144,6 +147,7 @@ impl<F: TableFormat> RadixTable<F> {
         Ok(Place(at))
     }
 
+    #[cold]
     #[inline(never)]
     fn grow<M: Machine>(&mut self, env: &Env<'_, M>, gfn: Gfn, budget: &mut TableBudget) -> Result<Mfn, MapError> {
         if !self.covers(gfn) {
@@ -172,8 +176,8 @@ impl<F: TableFormat> RadixTable<F> {
 
     /// Unmaps a page and tells what was there.
     #[inline(always)]
-    pub fn clear(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
-        let (at, page) = self.find(gfn, memory)?;
+    pub fn clear(&mut self, tables: Tables, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
+        let (at, page) = self.find(tables, gfn, memory)?;
         self.store(at, 0, memory);
         Some(page)
     }
@@ -181,19 +185,19 @@ impl<F: TableFormat> RadixTable<F> {
     /// What is mapped at a page.
     #[inline(always)]
     pub fn get(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
-        self.find(gfn, memory).map(|(_, page)| page)
+        self.find(Tables::All, gfn, memory).map(|(_, page)| page)
     }
 
     /// The frame of a page of the domain's own memory, if its rights include this access.
     #[inline(always)]
-    pub fn private(&mut self, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
-        let entry = memory.load_u64(entry_at(self.leaf(gfn, memory)?, gfn, 0));
+    pub fn private(&mut self, tables: Tables, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
+        let entry = memory.load_u64(entry_at(self.leaf(tables, gfn, memory)?, gfn, 0));
         self.format.is_private(entry, access).then_some(target(entry))
     }
 
     #[inline(always)]
-    fn find(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<(Hpa, Page)> {
-        let at = entry_at(self.leaf(gfn, memory)?, gfn, 0);
+    fn find(&mut self, tables: Tables, gfn: Gfn, memory: &impl MachineMemory) -> Option<(Hpa, Page)> {
+        let at = entry_at(self.leaf(tables, gfn, memory)?, gfn, 0);
         let entry = memory.load_u64(at);
         present(entry).then(|| (at, self.format.page(entry)))
     }

@@ -50,12 +50,13 @@ impl UnmappedRun {
         Self { domain, scope: FlushScope::Cpu, pages: heapless::Vec::new() }
     }
 
-    /// Flushes them all.
+    /// Flushes them all. (It is not moved here: that would be a copy of all its places.)
     #[inline(always)]
-    pub fn flush(self, machine: &impl Machine) -> FlushedRun {
+    pub fn flush(&mut self, machine: &impl Machine) -> FlushedRun {
         if !self.pages.is_empty() {
             machine.flush_pages(self.domain, &self.pages, self.scope);
         }
+        self.pages.clear();
         FlushedRun(())
     }
 }
