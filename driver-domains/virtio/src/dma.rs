@@ -7,6 +7,7 @@
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
+use runtime::shared::Shared;
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE};
 use xen_abi::native::{GRANT_WINDOW, GRANT_WINDOW_END};
 
@@ -99,6 +100,12 @@ impl<H: Hal> DmaRegion<H> {
         // SAFETY: as in `read`, with the directions swapped.
         unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), self.base.as_ptr().add(offset), from.len()) };
         Ok(())
+    }
+
+    /// The region as memory that the device writes meanwhile.
+    pub fn shared(&self) -> Shared<'_> {
+        // SAFETY: mapped for as long as the domain lives, page-aligned, and no reference into it is ever made.
+        unsafe { Shared::new(self.base.as_ptr(), self.bytes) }
     }
 
     fn check(&self, offset: usize, bytes: usize) -> Result<(), OutsideRegion> {

@@ -150,6 +150,12 @@ impl Segment {
         BlkifRequestSegment { gref: self.gref, first_sect: self.first, last_sect: self.last, pad: 0 }
     }
 
+    /// As an indirect page has it.
+    #[must_use]
+    pub fn encoded(self) -> [u8; size_of::<BlkifRequestSegment>()] {
+        zerocopy::transmute!(self.raw())
+    }
+
     /// Grant reference of the page.
     #[must_use]
     pub const fn gref(self) -> u32 {
@@ -740,7 +746,7 @@ pub fn encode_segments(segments: &[Segment], page: &mut [u8]) -> Option<usize> {
     let bytes = segments.len() * size_of::<BlkifRequestSegment>();
     let page = page.get_mut(..bytes)?;
     for (to, segment) in page.chunks_exact_mut(size_of::<BlkifRequestSegment>()).zip(segments) {
-        to.copy_from_slice(segment.raw().as_bytes());
+        to.copy_from_slice(&segment.encoded());
     }
     Some(bytes)
 }
