@@ -178,7 +178,7 @@ pub fn netif_request(data: &[u8]) {
         match back.next_packet() {
             Ok(None) => break,
             Ok(Some(Ok(packet))) => {
-                let fragments = packet.fragments();
+                let fragments = back.fragments(&packet);
                 assert!((1..=XEN_NETIF_NR_SLOTS_MIN).contains(&fragments.len()));
                 let bytes: u32 = fragments.iter().map(|fragment| u32::from(fragment.bytes())).sum();
                 assert_eq!(bytes, u32::from(packet.bytes));

@@ -60,7 +60,7 @@ impl<'a> Shared<'a> {
     }
 
     /// Copies `destination.len()` bytes out of the run, from `offset` on, each byte read once.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn read(self, offset: usize, destination: &mut [u8]) {
         self.check(offset, destination.len());
@@ -70,7 +70,7 @@ impl<'a> Shared<'a> {
     }
 
     /// Copies `source` into the run at `offset`, each byte written once.
-    #[inline]
+    #[inline(always)]
     #[track_caller]
     pub fn write(self, offset: usize, source: &[u8]) {
         self.check(offset, source.len());

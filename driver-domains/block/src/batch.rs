@@ -4,6 +4,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use block_domain::export::Extent;
+use block_domain::runs::for_each_run;
 use core::ops::Range;
 use runtime::grant::GrantError;
 use runtime::grant::copy::Remote;
@@ -12,6 +13,7 @@ use runtime::pages::PAGE;
 use virtio::DomainHal;
 use virtio::copies::{BadCopy, Copies};
 use virtio::dma::{Chunk, DmaRegion};
+use xen_abi::native::PAGE_SIZE;
 use xen_rings::blkif::{IndirectRequest, Segment, Ticket};
 
 use crate::disk::Operation;
@@ -128,18 +130,13 @@ impl Batch {
         chunks_max: usize,
     ) -> Option<Range<usize>> {
         let start = self.chunks.len();
-        let (first, rest) = segments.split_first()?;
-        let chunk =
-            |address: u64, segment: &Segment| Chunk::granted(address + segment.offset() as u64, segment.bytes() as u32);
-        let mut last = chunk(address, first)?;
-        for (segment, address) in rest.iter().zip((address + PAGE as u64..).step_by(PAGE)) {
-            let next = chunk(address, segment)?;
-            last = last.join(&next, bytes_max).unwrap_or_else(|| {
-                self.chunks.push(last);
-                next
-            });
-        }
-        self.chunks.push(last);
+        let pieces = segments.iter().zip(0..);
+        let pieces = pieces
+            .map(|(segment, page)| (address + page * PAGE_SIZE + segment.offset() as u64, segment.bytes() as u32));
+        for_each_run(pieces, bytes_max, |address, bytes| {
+            self.chunks.push(Chunk::granted(address, bytes)?);
+            Some(())
+        })?;
         let end = self.chunks.len();
         if end - start <= chunks_max {
             return Some(start..end);

@@ -7,7 +7,7 @@
 use block_domain::export::Extent;
 use block_domain::gpt;
 use core::fmt;
-use core::iter::once;
+use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 use gpt_disk_types::BlockSize;
@@ -44,11 +44,10 @@ mod config {
 const STATUS_OK: u8 = 0;
 /// Not a status of the specification: the device has written none.
 const STATUS_NONE: u8 = 0xff;
-/// Of a slot: `struct virtio_blk_req`'s type and reserved word, its sector, then the status.
-const SECTOR: usize = 8;
+/// `struct virtio_blk_req` without the data: type and reserved word, sector; then the status byte, which the device
+/// writes, and nothing.
+type Slot = [AtomicU64; 4];
 const HEADER_BYTES: usize = 16;
-const STATUS: usize = HEADER_BYTES;
-const SLOT_BYTES: usize = 32;
 const BOUNCE_PAGES: usize = 16;
 /// How long a request at start-up may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -154,7 +153,9 @@ pub struct Disk {
     transport: PciTransport,
     queue: Queue<DomainHal, QUEUE>,
     interrupt: Channel,
-    slots: DmaRegion<DomainHal>,
+    /// By token, and where they lie.
+    slots: &'static [Slot; QUEUE],
+    region: DmaRegion<DomainHal>,
     bounce: DmaRegion<DomainHal>,
     kick: bool,
     /// What it is.
@@ -173,11 +174,13 @@ impl Disk {
         let queue = Queue::new(&mut transport, REQUEST_QUEUE)?;
         let facts = read_facts(&transport, agreed)?;
         transport.start()?;
+        let region = DmaRegion::allocate(size_of::<[Slot; QUEUE]>().div_ceil(PAGE)).ok_or(DiskError::Memory)?;
         Ok(Self {
             transport,
             queue,
             interrupt,
-            slots: DmaRegion::allocate((QUEUE * SLOT_BYTES).div_ceil(PAGE)).ok_or(DiskError::Memory)?,
+            slots: region.view(0).map_err(|_| DiskError::Memory)?,
+            region,
             bounce: DmaRegion::allocate(BOUNCE_PAGES).ok_or(DiskError::Memory)?,
             kick: false,
             facts,
@@ -201,17 +204,17 @@ impl Disk {
 
     /// Queues a request. [`Disk::flush`] tells the device.
     pub fn submit(&mut self, operation: Operation, sector: u64, data: &[Chunk]) -> Result<Token, PushError> {
-        let at = self.queue.next_token().ok_or(PushError::Full)?.index() * SLOT_BYTES;
-        let memory = self.slots.shared();
-        memory.u64_at(at).store(operation.number().into(), Relaxed);
-        memory.u64_at(at + SECTOR).store(sector, Relaxed);
-        memory.u8_at(at + STATUS).store(STATUS_NONE, Relaxed);
-        let header = self.slots.chunk(at, HEADER_BYTES).map_err(|_| PushError::BadShape)?;
-        let status = self.slots.chunk(at + STATUS, 1).map_err(|_| PushError::BadShape)?;
-        let data = data.iter().copied();
+        let index = self.queue.next_token().ok_or(PushError::Full)?.index();
+        let [kind, position, status, _] = self.slots.get(index).ok_or(PushError::Full)?;
+        kind.store(operation.number().into(), Relaxed);
+        position.store(sector, Relaxed);
+        status.store(STATUS_NONE.into(), Relaxed);
+        let at = index * size_of::<Slot>();
+        let header = self.region.chunk(at, HEADER_BYTES).map_err(|_| PushError::BadShape)?;
+        let status = self.region.chunk(at + HEADER_BYTES, 1).map_err(|_| PushError::BadShape)?;
         let token = match operation {
-            Operation::Read => self.queue.push(once(header), data.chain(once(status))),
-            Operation::Write | Operation::Flush => self.queue.push(once(header).chain(data), once(status)),
+            Operation::Read => self.queue.push(&[&[header]], &[data, &[status]]),
+            Operation::Write | Operation::Flush => self.queue.push(&[&[header], data], &[&[status]]),
         }?;
         self.kick = true;
         Ok(token)
@@ -229,7 +232,7 @@ impl Disk {
         loop {
             if let Some(done) = self.queue.pop()? {
                 self.queue.suppress_interrupts();
-                let status = self.slots.shared().u8_at(done.token.index() * SLOT_BYTES + STATUS).load(Relaxed);
+                let status = self.slots.get(done.token.index()).map_or(STATUS_NONE, |slot| slot[2].load(Relaxed) as u8);
                 let outcome = if status == STATUS_OK { Outcome::Done } else { Outcome::Failed(status) };
                 return Ok(Some((done.token, outcome)));
             }

@@ -5,11 +5,11 @@
 //! which follow which stands in a table of our own: a chain is as long as it was made, whatever became of the
 //! descriptors meanwhile. Direct descriptors only (see [`crate::features`]).
 
-use crate::dma::{Chunk, DmaRegion};
+use crate::dma::{Atomics, Chunk, DmaRegion};
 use alloc::boxed::Box;
+use core::mem::offset_of;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use core::sync::atomic::fence;
-use runtime::shared::Shared;
+use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, fence};
 use virtio_drivers::transport::Transport;
 use virtio_drivers::{Hal, PAGE_SIZE};
 
@@ -70,16 +70,54 @@ pub enum SetupError {
     Memory,
 }
 
-/// `struct virtq_desc`: address, then length, flags and next in one word.
-const DESCRIPTOR_BYTES: usize = 16;
+/// `struct virtq_desc`.
+#[repr(C)]
+struct Descriptor {
+    address: AtomicU64,
+    /// Length, flags, next.
+    word: AtomicU64,
+}
 const FLAG_NEXT: u64 = 1 << 32;
 const FLAG_WRITE: u64 = 2 << 32;
 const NEXT_SHIFT: u32 = 48;
-/// `struct virtq_avail` and `struct virtq_used`: flags, index, elements.
-const INDEX: usize = 2;
-const ELEMENTS: usize = 4;
+
+/// `struct virtq_avail`, and a used ring's element and `struct virtq_used`. The event indexes at their ends are not used.
+#[repr(C)]
+struct Available<const N: usize> {
+    flags: AtomicU16,
+    index: AtomicU16,
+    ring: [AtomicU16; N],
+}
+#[repr(C)]
+struct Element {
+    id: AtomicU32,
+    written: AtomicU32,
+}
+#[repr(C)]
+struct Used<const N: usize> {
+    flags: AtomicU16,
+    index: AtomicU16,
+    ring: [Element; N],
+}
 /// `VIRTQ_AVAIL_F_NO_INTERRUPT` and `VIRTQ_USED_F_NO_NOTIFY`, in the ring of whoever does not want to hear.
 const QUIET: u16 = 1;
+
+/// What driver and device share: page-aligned, the rings on a page of their own, at addresses that suit them.
+#[repr(C, align(4096))]
+struct Shared<const N: usize> {
+    descriptors: [Descriptor; N],
+    rings: Rings<N>,
+}
+#[repr(C, align(4096))]
+struct Rings<const N: usize> {
+    used: Used<N>,
+    _event: AtomicU32,
+    available: Available<N>,
+    _other_event: AtomicU32,
+}
+
+// SAFETY: nothing but atomics and padding, all the way down.
+unsafe impl<const N: usize> Atomics for Shared<N> {}
 
 /// The books on one descriptor.
 #[derive(Clone, Copy, Default)]
@@ -106,8 +144,9 @@ struct Chain {
 /// A virtqueue of `N` descriptors, a power of two up to 256.
 pub struct Queue<H: Hal, const N: usize> {
     index: u16,
-    /// Descriptors, then on a page of their own the rings.
-    region: DmaRegion<H>,
+    shared: &'static Shared<N>,
+    /// Where that lies.
+    _region: DmaRegion<H>,
     slots: Box<[Slot; N]>,
     first_free: u16,
     free: usize,
@@ -119,14 +158,9 @@ pub struct Queue<H: Hal, const N: usize> {
 }
 
 impl<H: Hal, const N: usize> Queue<H, N> {
-    const AVAILABLE_RING: usize = (N * DESCRIPTOR_BYTES).next_multiple_of(PAGE_SIZE);
-    const USED_RING: usize = Self::AVAILABLE_RING + PAGE_SIZE / 4;
-    const PAGES: usize = Self::AVAILABLE_RING / PAGE_SIZE + 1;
-
     /// Sets up queue number `index` of the device. The transport must know the queue's vector already.
     pub fn new(transport: &mut impl Transport, index: u16) -> Result<Self, SetupError> {
-        // The rings end with an event index each, which is not used.
-        const { assert!(N.is_power_of_two() && ELEMENTS + 2 * N + 2 <= PAGE_SIZE / 4) };
+        const { assert!(N.is_power_of_two() && N <= 256) };
         if transport.queue_used(index) {
             return Err(SetupError::InUse);
         }
@@ -134,13 +168,21 @@ impl<H: Hal, const N: usize> Queue<H, N> {
         if offered < N as u32 {
             return Err(SetupError::TooSmall { offered, wanted: N as u32 });
         }
-        let region = DmaRegion::allocate(Self::PAGES).ok_or(SetupError::Memory)?;
+        let region = DmaRegion::allocate(size_of::<Shared<N>>() / PAGE_SIZE).ok_or(SetupError::Memory)?;
+        let shared: &'static Shared<N> = region.view(0).map_err(|_| SetupError::Memory)?;
         let at = |offset: usize| region.address() + offset as u64;
-        transport.queue_set(index, N as u32, at(0), at(Self::AVAILABLE_RING), at(Self::USED_RING));
+        transport.queue_set(
+            index,
+            N as u32,
+            at(0),
+            at(offset_of!(Shared<N>, rings) + offset_of!(Rings<N>, available)),
+            at(offset_of!(Shared<N>, rings) + offset_of!(Rings<N>, used)),
+        );
         let slots = core::array::from_fn(|number| Slot { next: number as u16 + 1, ..Slot::default() });
         Ok(Self {
             index,
-            region,
+            shared,
+            _region: region,
             slots: Box::new(slots),
             first_free: 0,
             free: N,
@@ -167,24 +209,26 @@ impl<H: Hal, const N: usize> Queue<H, N> {
     }
 
     /// Queues a request: the device reads `readable`, then writes `writable`. [`Queue::kick`] tells it.
-    pub fn push<R, W>(&mut self, readable: R, writable: W) -> Result<Token, PushError>
-    where
-        R: IntoIterator<Item = Chunk>,
-        W: IntoIterator<Item = Chunk>,
-    {
+    /// Both are given in parts, so that nobody has to put them together.
+    pub fn push(&mut self, readable: &[&[Chunk]], writable: &[&[Chunk]]) -> Result<Token, PushError> {
         if self.broken {
             return Err(PushError::Full);
         }
         let head = self.first_free;
         let mut chain = Chain { at: head, last: head, word: 0, count: 0, writable_bytes: 0 };
-        readable.into_iter().try_for_each(|chunk| self.add(&mut chain, chunk, 0))?;
-        writable.into_iter().try_for_each(|chunk| self.add(&mut chain, chunk, FLAG_WRITE))?;
+        for chunk in readable.iter().copied().flatten() {
+            self.add(&mut chain, chunk, 0)?;
+        }
+        for chunk in writable.iter().copied().flatten() {
+            self.add(&mut chain, chunk, FLAG_WRITE)?;
+            chain.writable_bytes = chain.writable_bytes.saturating_add(chunk.bytes());
+        }
         if chain.count == 0 {
             return Err(PushError::BadShape);
         }
-        self.write_word(chain.last, chain.word);
+        self.descriptor(chain.last).word.store(chain.word, Relaxed);
         let Chain { at, last, count, writable_bytes, .. } = chain;
-        let slot = self.slots.get_mut(usize::from(head)).ok_or(PushError::Full)?;
+        let slot = self.slot(head);
         (slot.last, slot.count, slot.writable_bytes) = (last, count, writable_bytes);
         self.first_free = at;
         self.free -= usize::from(count);
@@ -193,7 +237,8 @@ impl<H: Hal, const N: usize> Queue<H, N> {
     }
 
     /// Adds a chunk to a chain. Nothing is in the books yet, so on an error the descriptors are as free as before.
-    fn add(&mut self, chain: &mut Chain, chunk: Chunk, flag: u64) -> Result<(), PushError> {
+    #[inline]
+    fn add(&mut self, chain: &mut Chain, chunk: &Chunk, flag: u64) -> Result<(), PushError> {
         let count = usize::from(chain.count);
         if count == CHUNKS_MAX || count == N {
             return Err(PushError::BadShape);
@@ -203,36 +248,39 @@ impl<H: Hal, const N: usize> Queue<H, N> {
         }
         let at = chain.at;
         if count != 0 {
-            self.write_word(chain.last, chain.word | FLAG_NEXT | u64::from(at) << NEXT_SHIFT);
+            let word = chain.word | FLAG_NEXT | u64::from(at) << NEXT_SHIFT;
+            self.descriptor(chain.last).word.store(word, Relaxed);
         }
-        self.memory().u64_at(usize::from(at) * DESCRIPTOR_BYTES).store(chunk.address(), Relaxed);
+        self.descriptor(at).address.store(chunk.address(), Relaxed);
         (chain.last, chain.word) = (at, u64::from(chunk.bytes()) | flag);
-        chain.at = self.slots.get(usize::from(at)).ok_or(PushError::Full)?.next;
+        chain.at = self.slot(at).next;
         chain.count += 1;
-        if flag != 0 {
-            chain.writable_bytes = chain.writable_bytes.saturating_add(chunk.bytes());
-        }
         Ok(())
     }
 
-    fn write_word(&self, descriptor: u16, word: u64) {
-        self.memory().u64_at(usize::from(descriptor) * DESCRIPTOR_BYTES + 8).store(word, Relaxed);
+    /// Numbers of descriptors are below `N`, but for the last free one's next, which is never used.
+    fn descriptor(&self, number: u16) -> &'static Descriptor {
+        &self.shared.descriptors[usize::from(number) & (N - 1)]
+    }
+
+    fn slot(&mut self, number: u16) -> &mut Slot {
+        &mut self.slots[usize::from(number) & (N - 1)]
     }
 
     /// Puts a chain into the available ring.
     fn show(&mut self, head: u16) {
-        let place = usize::from(self.available) & (N - 1);
-        self.memory().u16_at(Self::AVAILABLE_RING + ELEMENTS + 2 * place).store(head, Relaxed);
+        let available = &self.shared.rings.available;
+        available.ring[usize::from(self.available) & (N - 1)].store(head, Relaxed);
         self.available = self.available.wrapping_add(1);
         // The device reads what is before the index only after it.
-        self.memory().u16_at(Self::AVAILABLE_RING + INDEX).store(self.available, Release);
+        available.index.store(self.available, Release);
     }
 
     /// Tells the device of what was queued, unless it has said that it looks by itself.
     pub fn kick(&mut self, transport: &mut impl Transport) {
         // The index was stored before; the device's flag must be read after it (store-load order).
         fence(SeqCst);
-        if self.memory().u16_at(Self::USED_RING).load(Acquire) & QUIET == 0 {
+        if self.shared.rings.used.flags.load(Acquire) & QUIET == 0 {
             transport.notify(self.index);
         }
     }
@@ -245,34 +293,28 @@ impl<H: Hal, const N: usize> Queue<H, N> {
         if !self.can_pop() {
             return Ok(None);
         }
-        let place = usize::from(self.used) & (N - 1);
-        // Id and length, each once. The element is aligned to 4 only.
-        let element = Self::USED_RING + ELEMENTS + 8 * place;
-        let id = self.memory().u32_at(element).load(Relaxed);
-        let written = self.memory().u32_at(element + 4).load(Relaxed);
-        let first_free = self.first_free;
+        // Id and length, each once.
+        let element = &self.shared.rings.used.ring[usize::from(self.used) & (N - 1)];
+        let (id, written) = (element.id.load(Relaxed), element.written.load(Relaxed));
         let Some(slot) = self.slots.get_mut(id as usize).filter(|slot| slot.count != 0) else {
             self.broken = true;
             return Err(DeviceFault::UnknownId(id));
         };
         self.free += usize::from(core::mem::take(&mut slot.count));
-        let (last, written) = (usize::from(slot.last), written.min(slot.writable_bytes));
-        if let Some(last) = self.slots.get_mut(last) {
-            last.next = first_free;
-        }
-        self.first_free = id as u16;
+        let (last, written) = (slot.last, written.min(slot.writable_bytes));
+        self.slot(last).next = core::mem::replace(&mut self.first_free, id as u16);
         self.used = self.used.wrapping_add(1);
         Ok(Some(Completion { token: Token(id as u16), written }))
     }
 
     fn can_pop(&self) -> bool {
-        self.memory().u16_at(Self::USED_RING + INDEX).load(Acquire) != self.used
+        self.shared.rings.used.index.load(Acquire) != self.used
     }
 
     /// Asks the device for no more interrupts on this queue; a hint that it may miss.
     pub fn suppress_interrupts(&mut self) {
         if core::mem::replace(&mut self.interrupts, false) {
-            self.memory().u16_at(Self::AVAILABLE_RING).store(QUIET, Relaxed);
+            self.shared.rings.available.flags.store(QUIET, Relaxed);
         }
     }
 
@@ -280,15 +322,11 @@ impl<H: Hal, const N: usize> Queue<H, N> {
     #[must_use]
     pub fn request_interrupts(&mut self) -> bool {
         if !core::mem::replace(&mut self.interrupts, true) {
-            self.memory().u16_at(Self::AVAILABLE_RING).store(0, Relaxed);
+            self.shared.rings.available.flags.store(0, Relaxed);
             // The flag must be out before the used index is read (store-load order), or a wake-up could be lost.
             fence(SeqCst);
         }
         self.can_pop()
-    }
-
-    fn memory(&self) -> Shared<'_> {
-        self.region.shared()
     }
 }
 
@@ -316,7 +354,7 @@ mod tests {
         region.write(0, b"ping").unwrap();
         let out = [region.chunk(0, 4).unwrap()];
         let back = [region.chunk(64, 4).unwrap(), region.chunk(128, 2).unwrap()];
-        let token = queue.push(out, back).unwrap();
+        let token = queue.push(&[&out], &[&back]).unwrap();
         queue.kick(&mut device);
         assert_eq!(device.kicks, 1);
         assert_eq!(queue.free(), N - 3);
@@ -329,7 +367,7 @@ mod tests {
     #[test]
     fn a_length_beyond_the_buffers_is_cut() {
         let (mut queue, mut device, region) = set_up();
-        queue.push([], [region.chunk(0, 16).unwrap()]).unwrap();
+        queue.push(&[], &[&[region.chunk(0, 16).unwrap()]]).unwrap();
         device.use_next(u32::MAX);
         assert_eq!(queue.pop().unwrap().unwrap().written, 16);
     }
@@ -338,18 +376,18 @@ mod tests {
     fn an_id_that_is_not_in_flight_breaks_the_queue_and_nothing_else() {
         for id in [3, N as u32, 0xffff, 0x1_0007] {
             let (mut queue, mut device, region) = set_up();
-            queue.push([region.chunk(0, 16).unwrap()], []).unwrap();
+            queue.push(&[&[region.chunk(0, 16).unwrap()]], &[]).unwrap();
             device.use_id(id, 0);
             assert_eq!(queue.pop(), Err(DeviceFault::UnknownId(id)));
             assert_eq!(queue.pop(), Err(DeviceFault::Broken));
-            assert_eq!(queue.push([region.chunk(0, 16).unwrap()], []), Err(PushError::Full));
+            assert_eq!(queue.push(&[&[region.chunk(0, 16).unwrap()]], &[]), Err(PushError::Full));
         }
     }
 
     #[test]
     fn an_id_used_twice_is_a_fault() {
         let (mut queue, mut device, region) = set_up();
-        let token = queue.push([region.chunk(0, 16).unwrap()], []).unwrap();
+        let token = queue.push(&[&[region.chunk(0, 16).unwrap()]], &[]).unwrap();
         device.use_id(u32::from(token.0), 0);
         device.use_id(u32::from(token.0), 0);
         assert!(queue.pop().unwrap().is_some());
@@ -361,19 +399,19 @@ mod tests {
         let (mut queue, mut device, region) = set_up();
         let chunk = [region.chunk(0, 16).unwrap()];
         for _ in 0..N {
-            queue.push(chunk, []).unwrap();
+            queue.push(&[&chunk], &[]).unwrap();
         }
-        assert_eq!(queue.push(chunk, []), Err(PushError::Full));
+        assert_eq!(queue.push(&[&chunk], &[]), Err(PushError::Full));
         device.use_next(0);
         queue.pop().unwrap().unwrap();
-        queue.push(chunk, []).unwrap();
+        queue.push(&[&chunk], &[]).unwrap();
     }
 
     #[test]
     fn a_request_without_chunks_or_with_too_many_is_refused() {
         let (mut queue, _, region) = set_up();
-        assert_eq!(queue.push([], []), Err(PushError::BadShape));
-        assert_eq!(queue.push([region.chunk(0, 1).unwrap(); N + 1], []), Err(PushError::BadShape));
+        assert_eq!(queue.push(&[], &[&[]]), Err(PushError::BadShape));
+        assert_eq!(queue.push(&[&[region.chunk(0, 1).unwrap(); N + 1]], &[]), Err(PushError::BadShape));
     }
 
     #[test]
@@ -381,7 +419,7 @@ mod tests {
         let (mut queue, mut device, region) = set_up();
         queue.suppress_interrupts();
         assert!(!queue.request_interrupts());
-        queue.push([region.chunk(0, 16).unwrap()], []).unwrap();
+        queue.push(&[&[region.chunk(0, 16).unwrap()]], &[]).unwrap();
         queue.suppress_interrupts();
         assert!(device.interrupts_suppressed());
         device.use_next(0);
@@ -401,11 +439,11 @@ mod tests {
         let (mut queue, mut device, region) = set_up();
         let chunk = [region.chunk(0, 16).unwrap()];
         for _ in 0..N - 2 {
-            queue.push(chunk, []).unwrap();
+            queue.push(&[&chunk], &[]).unwrap();
         }
-        assert_eq!(queue.push([chunk[0]; 3], []), Err(PushError::Full));
+        assert_eq!(queue.push(&[&[chunk[0]; 3]], &[]), Err(PushError::Full));
         let token = queue.next_token().unwrap();
-        assert_eq!(queue.push(chunk, chunk), Ok(token));
+        assert_eq!(queue.push(&[&chunk], &[&chunk]), Ok(token));
         for _ in 0..N - 1 {
             device.use_next(0);
             queue.pop().unwrap().unwrap();
@@ -418,7 +456,7 @@ mod tests {
         let (mut queue, mut device, region) = set_up();
         let (first, second) = (region.chunk(64, 16).unwrap(), region.chunk(512, 8).unwrap());
         for _ in 0..3 {
-            queue.push([first], [second, first]).unwrap();
+            queue.push(&[&[first]], &[&[second], &[first]]).unwrap();
             let seen = device.next_chain();
             let expected = [(first.address(), 16, false), (second.address(), 8, true), (first.address(), 16, true)];
             assert_eq!(seen, expected);
@@ -439,7 +477,7 @@ mod tests {
                 match step {
                     0 | 1 => {
                         let chunks = [region.chunk(0, 16).unwrap(); 4];
-                        if let Ok(token) = queue.push(chunks[..count].iter().copied(), []) {
+                        if let Ok(token) = queue.push(&[&chunks[..count]], &[]) {
                             prop_assert_eq!(in_flight[token.index()], 0);
                             in_flight[token.index()] = count;
                         }

@@ -26,7 +26,7 @@ pub enum Blkif {}
 
 /// A request's bytes, as copied from the ring. Its operation decides which structure they are.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct RawRequest([u8; size_of::<BlkifRequest>()]);
 
 impl Protocol for Blkif {
@@ -36,10 +36,12 @@ impl Protocol for Blkif {
 
 impl RawRequest {
     /// A request of any of the three structures.
+    #[inline]
     fn of(request: &(impl IntoBytes + Immutable)) -> Self {
         let mut raw = Self::new_zeroed();
-        for (to, from) in raw.0.iter_mut().zip(request.as_bytes()) {
-            *to = *from;
+        let bytes = request.as_bytes();
+        if let Some(start) = raw.0.get_mut(..bytes.len()) {
+            start.copy_from_slice(bytes);
         }
         raw
     }
@@ -50,7 +52,13 @@ impl RawRequest {
         Self(bytes)
     }
 
-    /// The bytes as one of the three structures. All are no longer than the entry, so the default never shows.
+    /// The bytes as the longest of the three structures.
+    #[inline]
+    fn whole(&self) -> &BlkifRequest {
+        zerocopy::transmute_ref!(self)
+    }
+
+    /// The bytes as one of the others. They are no longer than the entry, so the default never shows.
     fn view<T: FromBytes>(&self) -> T {
         const { assert!(size_of::<T>() <= size_of::<BlkifRequest>()) };
         match T::read_from_prefix(&self.0) {
@@ -120,12 +128,19 @@ impl DiskLimits {
     }
 }
 
-/// A run of sectors in one granted page; `first <= last < 8`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A run of sectors in one granted page: at least one, and `first + sectors <= 8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     gref: u32,
     first: u8,
-    last: u8,
+    sectors: u8,
+}
+
+impl Default for Segment {
+    /// The first sector of the page of grant 0: to fill arrays with.
+    fn default() -> Self {
+        Self { gref: 0, first: 0, sectors: 1 }
+    }
 }
 
 impl Segment {
@@ -133,13 +148,17 @@ impl Segment {
     /// `first <= last < 8`.
     #[must_use]
     pub const fn new(gref: u32, first: u8, last: u8) -> Option<Self> {
-        if first <= last && last < SECTORS_PER_PAGE { Some(Self { gref, first, last }) } else { None }
+        if first <= last && last < SECTORS_PER_PAGE {
+            Some(Self { gref, first, sectors: last - first + 1 })
+        } else {
+            None
+        }
     }
 
     /// A whole page.
     #[must_use]
     pub const fn page(gref: u32) -> Self {
-        Self { gref, first: 0, last: SECTORS_PER_PAGE - 1 }
+        Self { gref, first: 0, sectors: SECTORS_PER_PAGE }
     }
 
     fn checked(raw: &BlkifRequestSegment) -> Option<Self> {
@@ -147,7 +166,12 @@ impl Segment {
     }
 
     fn raw(self) -> BlkifRequestSegment {
-        BlkifRequestSegment { gref: self.gref, first_sect: self.first, last_sect: self.last, pad: 0 }
+        BlkifRequestSegment {
+            gref: self.gref,
+            first_sect: self.first,
+            last_sect: self.first + self.sectors - 1,
+            pad: 0,
+        }
     }
 
     /// As an indirect page has it.
@@ -171,7 +195,7 @@ impl Segment {
     /// Sectors, 1 to 8.
     #[must_use]
     pub const fn sectors(self) -> u64 {
-        (self.last - self.first) as u64 + 1
+        self.sectors as u64
     }
 
     /// Bytes, 512 to 4096.
@@ -358,15 +382,17 @@ pub enum CheckedRequest {
 }
 
 /// Checks a request's bytes.
+#[inline]
 pub fn check_request(raw: &RawRequest, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
-    match raw.view::<BlkifRequest>().operation {
-        BLKIF_OP_READ => check_transfer(&raw.view(), Direction::Read, limits),
-        BLKIF_OP_WRITE => check_transfer(&raw.view(), Direction::Write, limits),
-        BLKIF_OP_FLUSH_DISKCACHE => check_flush(&raw.view(), limits),
+    let request = raw.whole();
+    match request.operation {
+        BLKIF_OP_READ => check_transfer(request, Direction::Read, limits),
+        BLKIF_OP_WRITE => check_transfer(request, Direction::Write, limits),
+        BLKIF_OP_FLUSH_DISKCACHE => check_flush(request, limits),
         BLKIF_OP_DISCARD => check_discard(&raw.view(), limits),
         BLKIF_OP_INDIRECT => check_indirect(&raw.view(), limits),
         operation => {
-            let ticket = Ticket { id: raw.view::<BlkifRequest>().id, operation };
+            let ticket = Ticket { id: request.id, operation };
             Err(ticket.refuse(Outcome::NotSupported, Refusal::Operation(operation)))
         }
     }
@@ -384,6 +410,7 @@ fn check_range(limits: &DiskLimits, sector: u64, segments: &[Segment]) -> Result
     if limits.holds(sector, sectors) { Ok(()) } else { Err(Refusal::Range { sector, sectors }) }
 }
 
+#[inline]
 fn check_transfer(
     request: &BlkifRequest,
     direction: Direction,
@@ -476,6 +503,7 @@ impl<M: SharedMemory> BlkBack<M> {
     }
 
     /// Takes and checks the next request. `Some(Err(..))`: it was refused and its answer pushed; publish it.
+    #[inline]
     pub fn next_request(&mut self) -> Result<Option<Result<CheckedRequest, Refusal>>, RingError> {
         let Some(raw) = self.ring.next_request()? else {
             return Ok(None);

@@ -37,6 +37,29 @@ impl Place {
     }
 }
 
+/// Operations of a batch: room that is kept, and how much of it is used.
+#[derive(Debug, Default)]
+struct Operations<T> {
+    room: Vec<T>,
+    used: usize,
+}
+
+impl<T: Clone + Default> Operations<T> {
+    /// `count` more. They hold what they held before: set every field.
+    fn add(&mut self, count: usize) -> &mut [T] {
+        let end = self.used + count;
+        if end > self.room.len() {
+            self.room.resize(end, T::default());
+        }
+        let start = core::mem::replace(&mut self.used, end);
+        self.room.get_mut(start..end).unwrap_or_default()
+    }
+
+    fn all(&mut self) -> &mut [T] {
+        self.room.get_mut(..self.used).unwrap_or_default()
+    }
+}
+
 /// A fixed number of places, and the batches in preparation.
 #[derive(Debug)]
 pub struct Places {
@@ -45,8 +68,8 @@ pub struct Places {
     free: Vec<u16>,
     /// By place and page.
     handles: Vec<u32>,
-    mapping: Vec<abi::GnttabMapGrantRef>,
-    unmapping: Vec<abi::GnttabUnmapGrantRef>,
+    mapping: Operations<abi::GnttabMapGrantRef>,
+    unmapping: Operations<abi::GnttabUnmapGrantRef>,
     /// Places whose pages the batch unmaps, and how many of its operations that takes.
     leaving: Vec<(u16, u16)>,
 }
@@ -61,15 +84,15 @@ impl Places {
             pages_each,
             free: (0..count).rev().collect(),
             handles: alloc::vec![NOT_MAPPED; pages],
-            mapping: Vec::with_capacity(pages),
-            unmapping: Vec::with_capacity(pages),
+            mapping: Operations::default(),
+            unmapping: Operations::default(),
             leaving: Vec::with_capacity(count.into()),
         })
     }
 
     /// An empty place; `None`: all are taken.
     pub fn take(&mut self) -> Option<Place> {
-        Some(Place { number: self.free.pop()?, pages: 0, first: self.mapping.len() as u32 })
+        Some(Place { number: self.free.pop()?, pages: 0, first: 0 })
     }
 
     /// How many [`Places::take`] would find.
@@ -96,28 +119,30 @@ impl Places {
         if references.len() > usize::from(self.pages_each) || place.pages != 0 {
             return false;
         }
-        (place.pages, place.first) = (references.len() as u16, self.mapping.len() as u32);
+        (place.pages, place.first) = (references.len() as u16, self.mapping.used as u32);
         let (first, flags) = (self.address(place), flags(access));
-        let operations = references.zip((first..).step_by(PAGE_SIZE as usize));
-        self.mapping.extend(operations.map(|(reference, host_addr)| abi::GnttabMapGrantRef {
-            host_addr,
-            flags,
-            gref: reference.0,
-            dom: peer.0,
-            // What the hypervisor does not get to counts as refused.
-            status: abi::GNTST_GENERAL_ERROR,
-            ..Default::default()
-        }));
+        let operations = self.mapping.add(references.len()).iter_mut();
+        for ((operation, reference), page) in operations.zip(references).zip(0..) {
+            *operation = abi::GnttabMapGrantRef {
+                host_addr: first + page * PAGE_SIZE,
+                flags,
+                gref: reference.0,
+                dom: peer.0,
+                // What the hypervisor does not get to counts as refused.
+                status: abi::GNTST_GENERAL_ERROR,
+                ..Default::default()
+            };
+        }
         true
     }
 
     /// Maps all that was added. [`Places::mapped`] tells how it went, for each place, before the next batch begins.
     pub fn map(&mut self) {
-        if !self.mapping.is_empty() {
+        if self.mapping.used != 0 {
             // SAFETY: each address lies in a run of the window that is this value's alone, in a place that was empty:
             // it is taken, so nothing is mapped there and nobody else gets it. An error of the call as a whole leaves
             // the preset status of what was not done.
-            let _ = unsafe { grant_table::map(&mut self.mapping) };
+            let _ = unsafe { grant_table::map(self.mapping.all()) };
         }
     }
 
@@ -126,17 +151,18 @@ impl Places {
     pub fn mapped(&mut self, place: &Place) -> Result<(), MapError> {
         let pages = usize::from(place.pages);
         let refused = MapError { index: 0, error: GrantError::Other(abi::GNTST_GENERAL_ERROR) };
-        let operations = self.mapping.get(place.first as usize..).and_then(|rest| rest.get(..pages)).ok_or(refused)?;
+        let operations = self.mapping.all().get(place.first as usize..).and_then(|rest| rest.get(..pages));
         let start = usize::from(place.number) * usize::from(self.pages_each);
         let handles = self.handles.get_mut(start..start + pages).ok_or(refused)?;
         let mut outcome = Ok(());
-        for (index, (operation, handle)) in operations.iter().zip(handles).enumerate() {
-            match GrantError::check(operation.status) {
-                Ok(()) => *handle = operation.handle,
-                Err(error) => {
-                    *handle = NOT_MAPPED;
-                    outcome = outcome.and(Err(MapError { index, error }));
-                }
+        for (index, (operation, handle)) in operations.ok_or(refused)?.iter().zip(handles).enumerate() {
+            if operation.status == abi::GNTST_OKAY {
+                *handle = operation.handle;
+                continue;
+            }
+            *handle = NOT_MAPPED;
+            if outcome.is_ok() {
+                outcome = GrantError::check(operation.status).map_err(|error| MapError { index, error });
             }
         }
         outcome
@@ -144,41 +170,47 @@ impl Places {
 
     /// Begins the next batch.
     pub fn clear(&mut self) {
-        self.mapping.clear();
+        self.mapping.used = 0;
     }
 
     /// Adds to the other batch: unmap a place that [`Places::mapped`] was asked about, or that nothing was mapped in.
     /// It may be taken again after [`Places::unmap`].
     pub fn unmap_later(&mut self, place: Place) {
         let start = usize::from(place.number) * usize::from(self.pages_each);
-        let before = self.unmapping.len();
-        let addresses = (self.address(&place)..).step_by(PAGE_SIZE as usize);
+        let address = self.address(&place);
         let handles = self.handles.get(start..start + usize::from(place.pages)).unwrap_or_default();
-        let mapped = handles.iter().zip(addresses).filter(|(handle, _)| **handle != NOT_MAPPED);
-        self.unmapping.extend(mapped.map(|(&handle, host_addr)| abi::GnttabUnmapGrantRef {
-            host_addr,
-            handle,
-            status: abi::GNTST_GENERAL_ERROR,
-            ..Default::default()
-        }));
-        self.leaving.push((place.number, (self.unmapping.len() - before) as u16));
+        let mut operations = self.unmapping.add(handles.len()).iter_mut();
+        let mut mapped = 0;
+        for (&handle, page) in handles.iter().zip(0..).filter(|(handle, _)| **handle != NOT_MAPPED) {
+            if let Some(operation) = operations.next() {
+                *operation = abi::GnttabUnmapGrantRef {
+                    host_addr: address + page * PAGE_SIZE,
+                    handle,
+                    status: abi::GNTST_GENERAL_ERROR,
+                    ..Default::default()
+                };
+                mapped += 1;
+            }
+        }
+        self.unmapping.used -= handles.len() - usize::from(mapped);
+        self.leaving.push((place.number, mapped));
     }
 
     /// Unmaps all that was added. A place that does not come free is never used again.
     pub fn unmap(&mut self) {
-        if !self.unmapping.is_empty() {
+        if self.unmapping.used != 0 {
             // SAFETY: nothing in this domain refers to the pages: this type gives out their addresses only.
-            let _ = unsafe { grant_table::unmap(&mut self.unmapping) };
+            let _ = unsafe { grant_table::unmap(self.unmapping.all()) };
         }
-        let mut operations = self.unmapping.iter();
-        for &(number, pages) in &self.leaving {
-            let gone = operations.by_ref().take(pages.into()).filter(|operation| operation.status == abi::GNTST_OKAY);
-            if gone.count() == usize::from(pages) {
+        let mut operations = &*self.unmapping.all();
+        for (number, pages) in self.leaving.drain(..) {
+            let (own, rest) = operations.split_at_checked(pages.into()).unwrap_or_default();
+            operations = rest;
+            if own.len() == usize::from(pages) && own.iter().all(|operation| operation.status == abi::GNTST_OKAY) {
                 self.free.push(number);
             }
         }
-        self.unmapping.clear();
-        self.leaving.clear();
+        self.unmapping.used = 0;
     }
 }
 
@@ -208,7 +240,7 @@ mod tests {
         assert!(!places.map_later(&mut place, DomId(2), references(5), Access::ReadWrite));
         assert!(places.map_later(&mut place, DomId(2), references(4), Access::ReadWrite));
         assert!(!places.map_later(&mut place, DomId(2), references(1), Access::ReadWrite));
-        assert_eq!((place.pages(), places.mapping.len()), (4, 4));
+        assert_eq!((place.pages(), places.mapping.used), (4, 4));
     }
 
     /// On the host no hypervisor answers, which is a refusal of everything.
@@ -221,7 +253,7 @@ mod tests {
         assert_eq!(places.mapped(&place).unwrap_err().index, 0);
         places.clear();
         places.unmap_later(place);
-        assert!(places.unmapping.is_empty());
+        assert_eq!(places.unmapping.used, 0);
         places.unmap();
         assert_eq!(places.free.len(), 2);
     }
@@ -232,13 +264,13 @@ mod tests {
         let mut place = places.take().unwrap();
         assert!(places.map_later(&mut place, DomId(2), references(3), Access::ReadWrite));
         let outcomes = [(abi::GNTST_OKAY, 7), (abi::GNTST_BAD_GNTREF, 0), (abi::GNTST_OKAY, 9)];
-        for (operation, (status, handle)) in places.mapping.iter_mut().zip(outcomes) {
+        for (operation, (status, handle)) in places.mapping.all().iter_mut().zip(outcomes) {
             (operation.status, operation.handle) = (status, handle);
         }
         assert_eq!(places.mapped(&place), Err(MapError { index: 1, error: GrantError::BadReference }));
         let first = places.address(&place);
         places.unmap_later(place);
-        let unmapped: Vec<_> = places.unmapping.iter().map(|op| (op.host_addr, op.handle)).collect();
+        let unmapped: Vec<_> = places.unmapping.all().iter().map(|op| (op.host_addr, op.handle)).collect();
         assert_eq!(unmapped, [(first, 7), (first + 2 * PAGE_SIZE, 9)]);
         places.unmap();
         assert_eq!(places.free.len(), 1, "nobody unmapped it, so the place is lost");

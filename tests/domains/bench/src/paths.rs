@@ -18,8 +18,8 @@ use runtime::{DomId, event};
 const SAMPLES: usize = 40;
 /// Requests or packets in a sample.
 const ITEMS: u64 = 320;
-/// The same for a trace: several times as many as are in flight.
-const TRACED: u64 = 64;
+/// The same for a trace: a few times as many as are in flight.
+const TRACED: u64 = 32;
 
 fn soon() -> Instant {
     now() + Duration::from_secs(60)
