@@ -87,12 +87,13 @@ pub fn blkif_request(data: &[u8]) {
         return;
     };
     let mut into = vec![Segment::default(); 4096];
-    while let Ok(Some(result)) = back.next_request() {
+    let mut direct = [Segment::default(); BLKIF_MAX_SEGMENTS_PER_REQUEST];
+    while let Ok(Some(result)) = back.next_request(&mut direct) {
         let Ok(request) = result else { continue };
         let ticket = match request {
             CheckedRequest::Transfer(transfer) => {
-                assert!((1..=BLKIF_MAX_SEGMENTS_PER_REQUEST).contains(&transfer.segments().len()));
-                check_transfer(&limits, transfer.direction, transfer.sector, transfer.segments());
+                assert!((1..=BLKIF_MAX_SEGMENTS_PER_REQUEST).contains(&transfer.segments(&direct).len()));
+                check_transfer(&limits, transfer.direction, transfer.sector, transfer.segments(&direct));
                 transfer.ticket
             }
             CheckedRequest::Indirect(request) => {

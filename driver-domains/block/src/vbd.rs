@@ -12,7 +12,9 @@ use runtime::grant::places::{Place, Places};
 use runtime::xenbus::DeviceId;
 use runtime::{Access as PageAccess, GrantRef};
 use virtio::queue::Token;
-use xen_rings::blkif::{BlkBack, CheckedRequest, Direction, IndirectRequest, Outcome, Refusal, Segment, Ticket};
+use xen_rings::blkif::{
+    BlkBack, CheckedRequest, DirectSegments, Direction, IndirectRequest, Outcome, Refusal, Segment, Ticket,
+};
 use xen_rings::ring::RingError;
 
 use crate::batch::{Batch, Scratch, Staged};
@@ -232,17 +234,18 @@ impl Vbd {
 
     /// Fills the batch from the ring.
     fn take(&mut self, work: &mut Work<'_>) -> Turn {
+        let mut segments = DirectSegments::default();
         for taken in 0..TURN {
             if !work.has_room() {
                 return if taken == 0 { Turn::NoRoom } else { Turn::More };
             }
-            match self.ring.next_request() {
+            match self.ring.next_request(&mut segments) {
                 Ok(None) => match self.ring.final_check() {
                     Ok(true) => {}
                     Ok(false) => return Turn::Empty,
                     Err(error) => return self.broken(error),
                 },
-                Ok(Some(Ok(request))) => self.prepare(&request, work),
+                Ok(Some(Ok(request))) => self.prepare(&request, &segments, work),
                 Ok(Some(Err(refusal))) => self.refused(refusal),
                 Err(error) => return self.broken(error),
             }
@@ -255,11 +258,11 @@ impl Vbd {
         Turn::Empty
     }
 
-    fn prepare(&mut self, request: &CheckedRequest, work: &mut Work<'_>) {
+    fn prepare(&mut self, request: &CheckedRequest, segments: &DirectSegments, work: &mut Work<'_>) {
         let (ticket, prepared) = match request {
             CheckedRequest::Transfer(transfer) => {
                 let staged =
-                    self.stage(transfer.ticket, transfer.direction, transfer.sector, transfer.segments(), work);
+                    self.stage(transfer.ticket, transfer.direction, transfer.sector, transfer.segments(segments), work);
                 (transfer.ticket, staged)
             }
             CheckedRequest::Indirect(request) => (request.ticket, self.prepare_indirect(request, work)),

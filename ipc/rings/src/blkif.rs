@@ -300,15 +300,17 @@ pub struct Transfer {
     pub direction: Direction,
     /// First sector; the whole run lies on the disk.
     pub sector: u64,
-    segments: [Segment; BLKIF_MAX_SEGMENTS_PER_REQUEST],
     count: usize,
 }
 
+/// Where the segments of a request go that has them in itself.
+pub type DirectSegments = [Segment; BLKIF_MAX_SEGMENTS_PER_REQUEST];
+
 impl Transfer {
-    /// The segments, 1 to 11.
+    /// The segments, 1 to 11, in the array that the check of this request has filled.
     #[must_use]
-    pub fn segments(&self) -> &[Segment] {
-        self.segments.get(..self.count).unwrap_or(&[])
+    pub fn segments<'a>(&self, checked: &'a DirectSegments) -> &'a [Segment] {
+        checked.get(..self.count).unwrap_or(&[])
     }
 }
 
@@ -381,13 +383,17 @@ pub enum CheckedRequest {
     },
 }
 
-/// Checks a request's bytes.
+/// Checks a request's bytes. The segments of a [`Transfer`] go into `segments`.
 #[inline]
-pub fn check_request(raw: &RawRequest, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
+pub fn check_request(
+    raw: &RawRequest,
+    limits: &DiskLimits,
+    segments: &mut DirectSegments,
+) -> Result<CheckedRequest, Refused> {
     let request = raw.whole();
     match request.operation {
-        BLKIF_OP_READ => check_transfer(request, Direction::Read, limits),
-        BLKIF_OP_WRITE => check_transfer(request, Direction::Write, limits),
+        BLKIF_OP_READ => check_transfer(request, Direction::Read, limits, segments),
+        BLKIF_OP_WRITE => check_transfer(request, Direction::Write, limits, segments),
         BLKIF_OP_FLUSH_DISKCACHE => check_flush(request, limits),
         BLKIF_OP_DISCARD => check_discard(&raw.view(), limits),
         BLKIF_OP_INDIRECT => check_indirect(&raw.view(), limits),
@@ -415,6 +421,7 @@ fn check_transfer(
     request: &BlkifRequest,
     direction: Direction,
     limits: &DiskLimits,
+    segments: &mut DirectSegments,
 ) -> Result<CheckedRequest, Refused> {
     let ticket = Ticket { id: request.id, operation: request.operation };
     let refuse = |why| ticket.refuse(Outcome::Failed, why);
@@ -422,12 +429,11 @@ fn check_transfer(
     let count = request.nr_segments as usize;
     let raws = request.seg.get(..count).filter(|raws| !raws.is_empty());
     let raws = raws.ok_or(refuse(Refusal::Segments(request.nr_segments.into())))?;
-    let mut segments = [Segment::default(); BLKIF_MAX_SEGMENTS_PER_REQUEST];
     for (index, (segment, raw)) in (0u16..).zip(segments.iter_mut().zip(raws)) {
         *segment = Segment::checked(raw).ok_or(refuse(Refusal::Segment(index)))?;
     }
-    let transfer = Transfer { ticket, direction, sector: request.sector_number, segments, count };
-    check_range(limits, transfer.sector, transfer.segments()).map_err(refuse)?;
+    let transfer = Transfer { ticket, direction, sector: request.sector_number, count };
+    check_range(limits, transfer.sector, transfer.segments(segments)).map_err(refuse)?;
     Ok(CheckedRequest::Transfer(transfer))
 }
 
@@ -502,13 +508,17 @@ impl<M: SharedMemory> BlkBack<M> {
         &self.limits
     }
 
-    /// Takes and checks the next request. `Some(Err(..))`: it was refused and its answer pushed; publish it.
+    /// Takes and checks the next request, with the segments of a [`Transfer`] in `segments`. `Some(Err(..))`: it was
+    /// refused and its answer pushed; publish it.
     #[inline]
-    pub fn next_request(&mut self) -> Result<Option<Result<CheckedRequest, Refusal>>, RingError> {
+    pub fn next_request(
+        &mut self,
+        segments: &mut DirectSegments,
+    ) -> Result<Option<Result<CheckedRequest, Refusal>>, RingError> {
         let Some(raw) = self.ring.next_request()? else {
             return Ok(None);
         };
-        match check_request(&raw, &self.limits) {
+        match check_request(&raw, &self.limits, segments) {
             Ok(request) => Ok(Some(Ok(request))),
             Err(refused) => {
                 self.ring.push(&refused.response)?;

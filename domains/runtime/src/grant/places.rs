@@ -177,23 +177,21 @@ impl Places {
     /// It may be taken again after [`Places::unmap`].
     pub fn unmap_later(&mut self, place: Place) {
         let start = usize::from(place.number) * usize::from(self.pages_each);
-        let address = self.address(&place);
+        let mut host_addr = self.address(&place);
         let handles = self.handles.get(start..start + usize::from(place.pages)).unwrap_or_default();
-        let mut operations = self.unmapping.add(handles.len()).iter_mut();
+        let before = self.unmapping.used;
+        let operations = self.unmapping.add(handles.len());
         let mut mapped = 0;
-        for (&handle, page) in handles.iter().zip(0..).filter(|(handle, _)| **handle != NOT_MAPPED) {
-            if let Some(operation) = operations.next() {
-                *operation = abi::GnttabUnmapGrantRef {
-                    host_addr: address + page * PAGE_SIZE,
-                    handle,
-                    status: abi::GNTST_GENERAL_ERROR,
-                    ..Default::default()
-                };
+        for &handle in handles {
+            if let (true, Some(operation)) = (handle != NOT_MAPPED, operations.get_mut(mapped)) {
+                let status = abi::GNTST_GENERAL_ERROR;
+                *operation = abi::GnttabUnmapGrantRef { host_addr, handle, status, ..Default::default() };
                 mapped += 1;
             }
+            host_addr += PAGE_SIZE;
         }
-        self.unmapping.used -= handles.len() - usize::from(mapped);
-        self.leaving.push((place.number, mapped));
+        self.unmapping.used = before + mapped;
+        self.leaving.push((place.number, mapped as u16));
     }
 
     /// Unmaps all that was added. A place that does not come free is never used again.

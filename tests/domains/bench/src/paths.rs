@@ -126,23 +126,33 @@ fn transfer(
 
 /// The network.
 pub fn nic() -> Result<Vec<Report>, String> {
-    let mut opening = net::Opening::new(None);
-    let mut nic = loop {
-        match opening.step().map_err(words)? {
-            Ok(nic) => break nic,
-            Err(_) => drop(store::wait_event(Some(now() + Duration::from_millis(200)))),
-        }
-    };
+    let (mut nic, mut other) = (open_nic(0)?, open_nic(1)?);
     let peer = backend("vif")?;
-    event::mask_all_but(&[nic.port()]);
-    let frame = datagram(&nic)?;
+    event::mask_all_but(&[nic.port(), other.port()]);
+    let (out, across) = (datagram(&nic, GATEWAY)?, datagram(&nic, other.mac())?);
     let mut reports = Vec::new();
-    reports.extend(measure(split!("udp_out_1400_each"), peer, |items| send(&mut nic, &frame, items))?);
+    reports.extend(measure(split!("udp_out_1400_each"), peer, |items| send(&mut nic, &out, items))?);
+    let work = |items| pass(&mut nic, &mut other, &across, items);
+    reports.extend(measure(split!("udp_out_and_in_1400_each"), peer, work)?);
     Ok(reports)
 }
 
-/// An Ethernet frame with a UDP datagram of 1,400 bytes to the gateway's discard port.
-fn datagram(nic: &Nic) -> Result<Vec<u8>, String> {
+fn open_nic(index: u32) -> Result<Nic, String> {
+    let mut opening = net::Opening::new(Some(index));
+    loop {
+        match opening.step().map_err(words)? {
+            Ok(nic) => return Ok(nic),
+            Err(_) => drop(store::wait_event(Some(now() + Duration::from_millis(200)))),
+        }
+    }
+}
+
+/// The gateway of QEMU's user network has this address.
+const GATEWAY: [u8; 6] = [0x52, 0x55, 10, 0, 2, 2];
+
+/// An Ethernet frame with a UDP datagram of 1,400 bytes to the gateway's discard port, or to a station that throws it
+/// away.
+fn datagram(nic: &Nic, station: [u8; 6]) -> Result<Vec<u8>, String> {
     const BYTES: u16 = 1400;
     let source: core::net::Ipv4Addr =
         nic.configured_address().and_then(|text| text.parse().ok()).ok_or("no address")?;
@@ -156,8 +166,7 @@ fn datagram(nic: &Nic) -> Result<Vec<u8>, String> {
     let folded = (sum & 0xffff) + (sum >> 16);
     ip[10..12].copy_from_slice(&(!(folded as u16)).to_be_bytes());
     let udp = [&9u16.to_be_bytes()[..], &9u16.to_be_bytes(), &(8 + BYTES).to_be_bytes(), &[0, 0]].concat();
-    // The gateway of QEMU's user network has this address.
-    Ok([&[0x52, 0x55, 10, 0, 2, 2][..], &nic.mac(), &[8, 0], &ip, &udp, &[0x55; BYTES as usize]].concat())
+    Ok([&station[..], &nic.mac(), &[8, 0], &ip, &udp, &[0x55; BYTES as usize]].concat())
 }
 
 /// Sends `items` frames and waits until all of them are taken.
@@ -177,6 +186,35 @@ fn send(nic: &mut Nic, frame: &[u8], items: u64) -> Result<(), String> {
         }
         if now() > limit {
             return Err(String::from("frames are not taken"));
+        }
+    }
+    Ok(())
+}
+
+/// Sends `items` frames from one interface to the other and waits until all of them have come: the switch's way from vif
+/// to vif, both ends of it in this domain.
+fn pass(from: &mut Nic, to: &mut Nic, frame: &[u8], items: u64) -> Result<(), String> {
+    let (mut sent, mut received, limit) = (0, 0, soon());
+    let mut came = Vec::with_capacity(net::FRAME_MAX);
+    while received < items {
+        event::take(from.port());
+        event::take(to.port());
+        let before = (sent, received);
+        from.collect_sent().map_err(words)?;
+        while to.receive(&mut came).map_err(words)? {
+            received += u64::from(came.len() == frame.len());
+        }
+        to.flush();
+        // No more under way than the other end has buffers for.
+        while sent < items && sent - received < 32 && from.send(frame).map_err(words)? {
+            sent += 1;
+        }
+        from.flush();
+        if before == (sent, received) {
+            runtime::hypercall::sched::block();
+        }
+        if now() > limit {
+            return Err(String::from("frames do not come"));
         }
     }
     Ok(())
