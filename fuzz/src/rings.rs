@@ -87,12 +87,13 @@ pub fn blkif_request(data: &[u8]) {
         return;
     };
     let mut into = vec![Segment::default(); 4096];
-    while let Ok(Some(result)) = back.next_request() {
+    let mut direct = [Segment::default(); BLKIF_MAX_SEGMENTS_PER_REQUEST];
+    while let Ok(Some(result)) = back.next_request(&mut direct) {
         let Ok(request) = result else { continue };
         let ticket = match request {
             CheckedRequest::Transfer(transfer) => {
-                assert!((1..=BLKIF_MAX_SEGMENTS_PER_REQUEST).contains(&transfer.segments().len()));
-                check_transfer(&limits, transfer.direction, transfer.sector, transfer.segments());
+                assert!((1..=BLKIF_MAX_SEGMENTS_PER_REQUEST).contains(&transfer.segments(&direct).len()));
+                check_transfer(&limits, transfer.direction, transfer.sector, transfer.segments(&direct));
                 transfer.ticket
             }
             CheckedRequest::Indirect(request) => {
@@ -178,7 +179,7 @@ pub fn netif_request(data: &[u8]) {
         match back.next_packet() {
             Ok(None) => break,
             Ok(Some(Ok(packet))) => {
-                let fragments = packet.fragments();
+                let fragments = back.fragments(&packet);
                 assert!((1..=XEN_NETIF_NR_SLOTS_MIN).contains(&fragments.len()));
                 let bytes: u32 = fragments.iter().map(|fragment| u32::from(fragment.bytes())).sum();
                 assert_eq!(bytes, u32::from(packet.bytes));

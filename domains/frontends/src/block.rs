@@ -16,14 +16,14 @@ use core::ops::Range;
 
 use runtime::event::Channel;
 use runtime::grant::{GrantError, GrantedPages};
-use runtime::pages::PAGE;
+use runtime::hypercall::sched;
 use runtime::store::WatchEvent;
 use runtime::xenbus::{Frontend, State};
 use runtime::{Access, Errno, Port};
 use xen_abi::io::blkif::{
     BLKIF_MAX_SEGMENTS_PER_REQUEST, SECTOR_BYTES, SEGMENTS_PER_INDIRECT_PAGE, VDISK_READONLY, XEN_IO_PROTO_ABI_X86_64,
 };
-use xen_rings::blkif::{BlkFront, BlkFrontError, Segment, encode_segments};
+use xen_rings::blkif::{BlkFront, BlkFrontError, Segment};
 pub use xen_rings::blkif::{Completion, Direction, Outcome, RequestId};
 
 use crate::opening::Steps;
@@ -204,14 +204,8 @@ impl Disk {
         buffer: &GrantedPages,
         range: Range<usize>,
     ) -> Result<RequestId, DiskError> {
-        let segments: Vec<Segment> = buffer
-            .references()
-            .get(range)
-            .unwrap_or_default()
-            .iter()
-            .map(|reference| Segment::page(reference.0))
-            .collect();
-        self.submit_segments(direction, sector, &segments)
+        let references = buffer.references().get(range).unwrap_or_default();
+        self.submit_all(direction, sector, references.iter().map(|reference| Segment::page(reference.0)))
     }
 
     /// Asks for any sectors: each segment is a run of them in a page granted to the back end.
@@ -221,16 +215,45 @@ impl Disk {
         sector: u64,
         segments: &[Segment],
     ) -> Result<RequestId, DiskError> {
-        if segments.len() <= BLKIF_MAX_SEGMENTS_PER_REQUEST {
-            return Ok(self.link.front.transfer(direction, sector, segments)?);
+        self.submit_all(direction, sector, segments.iter().copied())
+    }
+
+    fn submit_all(
+        &mut self,
+        direction: Direction,
+        sector: u64,
+        segments: impl ExactSizeIterator<Item = Segment>,
+    ) -> Result<RequestId, DiskError> {
+        let count = segments.len();
+        if count > BLKIF_MAX_SEGMENTS_PER_REQUEST {
+            return self.submit_indirect(direction, sector, segments);
         }
-        let page = *self.free_segment_pages.last().ok_or(BlkFrontError::Segments(segments.len()))?;
+        let mut direct = [Segment::default(); BLKIF_MAX_SEGMENTS_PER_REQUEST];
+        for (to, from) in direct.iter_mut().zip(segments) {
+            *to = from;
+        }
+        Ok(self.link.front.transfer(direction, sector, direct.get(..count).unwrap_or_default())?)
+    }
+
+    /// Writes the segments into a page of their own.
+    fn submit_indirect(
+        &mut self,
+        direction: Direction,
+        sector: u64,
+        segments: impl ExactSizeIterator<Item = Segment>,
+    ) -> Result<RequestId, DiskError> {
+        let count = segments.len();
+        if count > SEGMENTS_PER_INDIRECT_PAGE {
+            return Err(BlkFrontError::Segments(count).into());
+        }
+        let page = *self.free_segment_pages.last().ok_or(BlkFrontError::Segments(count))?;
         let granted = self.segment_pages.get(page).ok_or(BlkFrontError::Busy)?;
-        let mut encoded = [0; PAGE];
-        let bytes = encode_segments(segments, &mut encoded).ok_or(BlkFrontError::Segments(segments.len()))?;
-        granted.memory().write(0, &encoded[..bytes]);
-        let count = segments.len() as u16;
-        let request = self.link.front.indirect(direction, sector, count, &[granted.reference(0).0])?;
+        let memory = granted.memory();
+        for (index, segment) in segments.enumerate() {
+            let encoded = segment.encoded();
+            memory.write(index * encoded.len(), &encoded);
+        }
+        let request = self.link.front.indirect(direction, sector, count as u16, &[granted.reference(0).0])?;
         self.free_segment_pages.pop();
         if let Some(place) = self.segment_page_of.get_mut(request.slot()) {
             *place = Some(page);
@@ -247,6 +270,17 @@ impl Disk {
     pub fn kick(&mut self) {
         if self.link.front.publish() {
             self.link.channel.notify();
+        }
+    }
+
+    /// The same, then sleeps until any port that is not masked has news, all in one hypercall. For a domain that has
+    /// nothing else to do, after [`Disk::next_completion`] found nothing; may return early.
+    pub fn kick_and_block(&mut self) {
+        if !self.link.front.publish() {
+            sched::block();
+        } else if sched::send_and_block(self.link.channel.port()).is_err() {
+            // A back end that is gone: its closing is announced by other means.
+            sched::block();
         }
     }
 

@@ -3,7 +3,6 @@
 //! 256 pages each for sending and receiving are granted for the life of the connection: what the back end does not take
 //! in time is refused here ([`Nic::can_send`]), what nobody receives stays with the back end.
 
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -21,6 +20,7 @@ pub use crate::opening::Waiting;
 
 /// Frames in flight in each direction at most: the entries of a one-page ring.
 const FRAMES: usize = 256;
+const _: () = assert!(FRAMES <= u8::MAX as usize + 1);
 /// Bytes of a frame at most: an Ethernet header and 1500 bytes.
 pub const FRAME_MAX: usize = 1514;
 
@@ -90,14 +90,24 @@ struct Link {
 #[derive(Debug)]
 struct Buffers {
     pages: GrantedPages,
-    index_of: BTreeMap<u32, usize>,
+    /// By reference; `None`: not one of these.
+    index_of: Vec<Option<u8>>,
 }
 
 impl Buffers {
     fn new(device: &Frontend, access: Access) -> Result<Self, GrantError> {
         let pages = GrantedPages::allocate(FRAMES, device.backend(), access)?;
-        let index_of = pages.references().iter().enumerate().map(|(index, reference)| (reference.0, index)).collect();
+        let largest = pages.references().iter().map(|reference| reference.0 as usize).max().unwrap_or(0);
+        let mut index_of = alloc::vec![None; largest + 1];
+        for (reference, index) in pages.references().iter().zip(0u8..=u8::MAX) {
+            index_of[reference.0 as usize] = Some(index);
+        }
         Ok(Buffers { pages, index_of })
+    }
+
+    /// Which page has this reference.
+    fn index(&self, reference: u32) -> Option<usize> {
+        self.index_of.get(reference as usize).copied().flatten().map(usize::from)
     }
 
     fn reference(&self, index: usize) -> u32 {
@@ -206,7 +216,7 @@ impl Nic {
                 self.dropped += u64::from(!frame.is_empty());
                 return Ok(false);
             };
-            let Some(&index) = self.link.rx_pages.index_of.get(&piece.gref) else {
+            let Some(index) = self.link.rx_pages.index(piece.gref) else {
                 continue;
             };
             let mut last = true;
@@ -270,7 +280,7 @@ impl Nic {
     pub fn collect_sent(&mut self) -> Result<(), NicError> {
         loop {
             while let Some(completion) = self.link.tx.next_completion()? {
-                self.link.tx_free.extend(self.link.tx_pages.index_of.get(&completion.gref).copied());
+                self.link.tx_free.extend(self.link.tx_pages.index(completion.gref));
             }
             if !self.link.tx.final_check()? {
                 return Ok(());

@@ -3,6 +3,8 @@
 //! On the host (unit tests, clippy) a hypercall answers `-ENOSYS` and the other instructions do nothing, so that all
 //! modules above compile there.
 
+use core::ptr;
+
 /// Enters the hypervisor: RAX = number, RDI RSI RDX R10 R8 = arguments, result in RAX; the argument registers, R9, RCX
 /// and R11 are clobbered.
 ///
@@ -55,6 +57,86 @@ pub fn read_tsc() -> u64 {
     }
     #[cfg(not(target_arch = "x86_64"))]
     0
+}
+
+/// Up to this many bytes a copy is made of single moves, above by a string instruction, which is slow to start.
+const SMALL: usize = 128;
+
+/// Copies `bytes` bytes of memory that others may read or write meanwhile: each byte is read once and written once,
+/// in words of 8 as far as they go.
+///
+/// # Safety
+///
+/// The source is readable and the destination writable, and they do not overlap. No Rust reference covers either of
+/// them, except one that the caller holds for this purpose.
+#[inline(always)] // the length is known nearly everywhere, and what is left then are the moves
+pub unsafe fn copy_once(from: *const u8, to: *mut u8, bytes: usize) {
+    let words = bytes / 8;
+    // SAFETY: the caller's promise; all accesses lie in the first `bytes` bytes. They may be unaligned, which is all the
+    // same to this machine's volatile accesses of integers.
+    unsafe {
+        if bytes > SMALL {
+            copy_words(from, to, words);
+        } else {
+            // Four at a time: counting costs as much as moving.
+            let by_four = words & !3;
+            for word in (0..by_four).step_by(4) {
+                copy_one::<u64>(from.add(8 * word), to.add(8 * word));
+                copy_one::<u64>(from.add(8 * word + 8), to.add(8 * word + 8));
+                copy_one::<u64>(from.add(8 * word + 16), to.add(8 * word + 16));
+                copy_one::<u64>(from.add(8 * word + 24), to.add(8 * word + 24));
+            }
+            for word in by_four..words {
+                copy_one::<u64>(from.add(8 * word), to.add(8 * word));
+            }
+        }
+        let mut done = 8 * words;
+        if bytes & 4 != 0 {
+            copy_one::<u32>(from.add(done), to.add(done));
+            done += 4;
+        }
+        for byte in done..bytes {
+            copy_one::<u8>(from.add(byte), to.add(byte));
+        }
+    }
+}
+
+/// One volatile access on either side; the pointers need no alignment, so they are accessed as packed.
+///
+/// # Safety
+///
+/// As for [`copy_once`].
+#[inline(always)]
+unsafe fn copy_one<T: Copy>(from: *const u8, to: *mut u8) {
+    #[repr(C, packed)]
+    struct Unaligned<T>(T);
+    // SAFETY: the caller's promise; a packed structure has alignment 1.
+    unsafe { ptr::write_volatile(to.cast::<Unaligned<T>>(), ptr::read_volatile(from.cast::<Unaligned<T>>())) }
+}
+
+/// Copies words of 8 bytes.
+///
+/// # Safety
+///
+/// As for [`copy_once`].
+#[inline]
+unsafe fn copy_words(from: *const u8, to: *mut u8, words: usize) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: the caller's promise; the direction flag is clear, as the ABI wants it.
+    unsafe {
+        core::arch::asm!(
+            "rep movsq",
+            inout("rcx") words => _,
+            inout("rsi") from => _,
+            inout("rdi") to => _,
+            options(nostack, preserves_flags),
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for word in 0..words {
+        // SAFETY: the caller's promise.
+        unsafe { copy_one::<u64>(from.add(8 * word), to.add(8 * word)) }
+    }
 }
 
 /// The first instruction of every native domain. RDI = start info, RSP = top of the stack (`xen_abi::native`).

@@ -142,7 +142,8 @@ pub fn wait(deadline: Option<Instant>) -> Pending {
             return scan;
         }
         drop(scan);
-        if let Some(deadline) = deadline {
+        // A timer that goes off in time wakes us; the clock is looked at after that.
+        if let Some(deadline) = deadline.filter(|&deadline| !timer::is_armed_by(deadline)) {
             if now() >= deadline {
                 return Pending { scan: shared_info::bits().scan(), first: None };
             }
@@ -245,9 +246,14 @@ mod timer {
         ARMED.store(u64::MAX, Relaxed);
     }
 
-    /// A timer that is set to an earlier moment is left alone: `wait` comes round and sets it again.
+    /// Whether the timer is set to that moment or an earlier one. Then it is left alone: `wait` comes round and sets it
+    /// again.
+    pub fn is_armed_by(deadline: Instant) -> bool {
+        ARMED.load(Relaxed) <= deadline.0
+    }
+
     pub fn arm(deadline: Instant) {
-        if deadline.0 < ARMED.load(Relaxed) && vcpu::set_singleshot_timer(deadline.0).is_ok() {
+        if vcpu::set_singleshot_timer(deadline.0).is_ok() {
             ARMED.store(deadline.0, Relaxed);
         }
     }

@@ -3,11 +3,13 @@
 //! - [`GrantedPages`]: own pages that a peer may map. They come back as ordinary memory only after every grant was
 //!   revoked while nobody had it mapped.
 //! - [`Mapping`]: a peer's pages, mapped as one run of addresses (in a driver domain also for its devices).
+//! - [`places`]: the same for data that only devices look at, many requests at once.
 //! - [`copy`]: bytes out of or into a peer's page without mapping it.
 
 pub mod copy;
 mod map;
 mod own;
+pub mod places;
 mod table;
 mod window;
 

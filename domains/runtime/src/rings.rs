@@ -41,9 +41,11 @@ macro_rules! over_memory {
             fn store_u32(&self, offset: usize, value: u32) {
                 self.memory().store_u32(offset, value);
             }
+            #[inline]
             fn read(&self, offset: usize, into: &mut [u8]) {
                 self.memory().read(offset, into);
             }
+            #[inline]
             fn write(&self, offset: usize, from: &[u8]) {
                 self.memory().write(offset, from);
             }

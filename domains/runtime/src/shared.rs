@@ -4,8 +4,9 @@
 //! single words are atomics. What was copied in may be any bytes: check the copy, use the copy, never read twice.
 
 use core::marker::PhantomData;
-use core::ptr;
 use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
+
+use crate::arch;
 
 /// A run of bytes, page-aligned at its start, that others may change at any time.
 ///
@@ -50,6 +51,7 @@ impl<'a> Shared<'a> {
     }
 
     /// The part `[offset, offset + bytes)`; `offset` is a multiple of 8.
+    #[inline]
     #[track_caller]
     pub fn part(self, offset: usize, bytes: usize) -> Shared<'a> {
         self.check(offset, bytes);
@@ -57,55 +59,24 @@ impl<'a> Shared<'a> {
         Shared { base: self.base.wrapping_add(offset), bytes, _memory: PhantomData }
     }
 
-    /// Copies `destination.len()` bytes out of the run, from `offset` on.
+    /// Copies `destination.len()` bytes out of the run, from `offset` on, each byte read once.
+    #[inline(always)]
     #[track_caller]
     pub fn read(self, offset: usize, destination: &mut [u8]) {
         self.check(offset, destination.len());
-        let mut source = self.base.wrapping_add(offset).cast_const();
-        let head = source.align_offset(8).min(destination.len());
-        let (head, rest) = destination.split_at_mut(head);
-        let (words, tail) = rest.as_chunks_mut::<8>();
-        // SAFETY: `check` keeps every access inside the run, which is mapped; words are read where the address is
-        // aligned; volatile reads of plain integers accept whatever another party stores there.
-        unsafe {
-            for byte in head {
-                *byte = ptr::read_volatile(source);
-                source = source.wrapping_add(1);
-            }
-            for word in words {
-                *word = ptr::read_volatile(source.cast::<u64>()).to_ne_bytes();
-                source = source.wrapping_add(8);
-            }
-            for byte in tail {
-                *byte = ptr::read_volatile(source);
-                source = source.wrapping_add(1);
-            }
-        }
+        let source = self.base.wrapping_add(offset).cast_const();
+        // SAFETY: `check` keeps every access inside the run, which is mapped; the destination is borrowed exclusively.
+        unsafe { arch::copy_once(source, destination.as_mut_ptr(), destination.len()) }
     }
 
-    /// Copies `source` into the run at `offset`.
+    /// Copies `source` into the run at `offset`, each byte written once.
+    #[inline(always)]
     #[track_caller]
     pub fn write(self, offset: usize, source: &[u8]) {
         self.check(offset, source.len());
-        let mut destination = self.base.wrapping_add(offset);
-        let head = destination.align_offset(8).min(source.len());
-        let (head, rest) = source.split_at(head);
-        let (words, tail) = rest.as_chunks::<8>();
+        let destination = self.base.wrapping_add(offset);
         // SAFETY: as in `read`; no Rust reference covers the destination.
-        unsafe {
-            for byte in head {
-                ptr::write_volatile(destination, *byte);
-                destination = destination.wrapping_add(1);
-            }
-            for word in words {
-                ptr::write_volatile(destination.cast::<u64>(), u64::from_ne_bytes(*word));
-                destination = destination.wrapping_add(8);
-            }
-            for byte in tail {
-                ptr::write_volatile(destination, *byte);
-                destination = destination.wrapping_add(1);
-            }
-        }
+        unsafe { arch::copy_once(source.as_ptr(), destination, source.len()) }
     }
 
     /// Sets every byte to zero.
@@ -119,6 +90,7 @@ impl<'a> Shared<'a> {
         }
     }
 
+    #[inline(always)]
     #[track_caller]
     fn check(self, offset: usize, bytes: usize) {
         assert!(
@@ -134,6 +106,7 @@ macro_rules! atomic_access {
         impl<'a> Shared<'a> {
             $(
                 #[doc = concat!("The aligned `", stringify!($word), "` at `offset`, as an atomic.")]
+                #[inline(always)] // a few instructions where the offset is known, which it nearly always is
                 #[track_caller]
                 pub fn $name(self, offset: usize) -> &'a $atomic {
                     self.check(offset, size_of::<$word>());

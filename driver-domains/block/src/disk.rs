@@ -1,11 +1,14 @@
 //! The virtio disk: requests of any shape in flight up to the queue's size, no copies, no allocation per request.
 //!
 //! Virtio 1.2 section 5.2. A request is a header that the device reads, the data where it lies, and a status byte that
-//! the device writes. Headers and status bytes live in a DMA region, one slot a request.
+//! the device writes. Headers and status bytes live in a DMA region, one slot for each request that can be in flight,
+//! found by the request's token.
 
-use alloc::vec::Vec;
+use block_domain::export::Extent;
 use block_domain::gpt;
 use core::fmt;
+use core::sync::atomic::AtomicU64;
+use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 use gpt_disk_types::BlockSize;
 use runtime::Port;
@@ -14,7 +17,7 @@ use runtime::event::{self, Channel};
 use runtime::pages::PAGE;
 use runtime::time::now;
 use virtio::dma::{Chunk, DmaRegion};
-use virtio::queue::{CHUNKS_MAX, DeviceFault, PushError, Queue, SetupError};
+use virtio::queue::{CHUNKS_MAX, DeviceFault, PushError, Queue, SetupError, Token};
 use virtio::{DeviceId, DomainHal, InitError, PciTransport, Transport};
 use xen_abi::io::blkif::SECTOR_BYTES;
 
@@ -41,8 +44,10 @@ mod config {
 const STATUS_OK: u8 = 0;
 /// Not a status of the specification: the device has written none.
 const STATUS_NONE: u8 = 0xff;
+/// `struct virtio_blk_req` without the data: type and reserved word, sector; then the status byte, which the device
+/// writes, and nothing.
+type Slot = [AtomicU64; 4];
 const HEADER_BYTES: usize = 16;
-const SLOT_BYTES: usize = 32;
 const BOUNCE_PAGES: usize = 16;
 /// How long a request at start-up may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -86,6 +91,15 @@ pub struct Facts {
     pub chunks_max: usize,
 }
 
+impl Facts {
+    /// Whether a part of the disk consists of whole blocks.
+    pub fn takes(&self, part: &Extent) -> bool {
+        // A power of two, at least 1.
+        let mask = self.block_size.to_u64() / SECTOR_BYTES - 1;
+        (part.first | part.count) & mask == 0
+    }
+}
+
 /// Why the disk cannot be used.
 #[derive(Debug)]
 pub enum DiskError {
@@ -125,17 +139,6 @@ impl fmt::Display for DiskError {
     }
 }
 
-/// Names a request in flight, below [`QUEUE`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Slot(u16);
-
-impl Slot {
-    /// As an index.
-    pub fn index(self) -> usize {
-        usize::from(self.0)
-    }
-}
-
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -150,10 +153,9 @@ pub struct Disk {
     transport: PciTransport,
     queue: Queue<DomainHal, QUEUE>,
     interrupt: Channel,
-    slots: DmaRegion<DomainHal>,
-    free: Vec<u16>,
-    /// By token: the slot of the request.
-    by_token: [Option<Slot>; QUEUE],
+    /// By token, and where they lie.
+    slots: &'static [Slot; QUEUE],
+    region: DmaRegion<DomainHal>,
     bounce: DmaRegion<DomainHal>,
     kick: bool,
     /// What it is.
@@ -172,13 +174,13 @@ impl Disk {
         let queue = Queue::new(&mut transport, REQUEST_QUEUE)?;
         let facts = read_facts(&transport, agreed)?;
         transport.start()?;
+        let region = DmaRegion::allocate(size_of::<[Slot; QUEUE]>().div_ceil(PAGE)).ok_or(DiskError::Memory)?;
         Ok(Self {
             transport,
             queue,
             interrupt,
-            slots: DmaRegion::allocate((QUEUE * SLOT_BYTES).div_ceil(PAGE)).ok_or(DiskError::Memory)?,
-            free: (0..QUEUE as u16).rev().collect(),
-            by_token: [None; QUEUE],
+            slots: region.view(0).map_err(|_| DiskError::Memory)?,
+            region,
             bounce: DmaRegion::allocate(BOUNCE_PAGES).ok_or(DiskError::Memory)?,
             kick: false,
             facts,
@@ -195,39 +197,27 @@ impl Disk {
         self.interrupt.port()
     }
 
-    /// Whether a request of `chunks` chunks of data can be queued now.
-    pub fn has_room(&self, chunks: usize) -> bool {
-        !self.free.is_empty() && self.queue.free() >= chunks + 2
+    /// Whether requests with `chunks` chunks of data in all, `requests` of them, can be queued now.
+    pub fn has_room(&self, requests: usize, chunks: usize) -> bool {
+        self.queue.free() >= chunks + 2 * requests
     }
 
     /// Queues a request. [`Disk::flush`] tells the device.
-    pub fn submit(&mut self, operation: Operation, sector: u64, data: &[Chunk]) -> Result<Slot, PushError> {
-        let slot = Slot(*self.free.last().ok_or(PushError::Full)?);
-        let at = slot.index() * SLOT_BYTES;
-        let mut header = [0; HEADER_BYTES + 1];
-        let (kind, rest) = header.split_at_mut(8);
-        kind[..4].copy_from_slice(&operation.number().to_le_bytes());
-        rest[..8].copy_from_slice(&sector.to_le_bytes());
-        rest[8] = STATUS_NONE;
-        self.slots.write(at, &header).map_err(|_| PushError::BadShape)?;
-        let header = self.slots.chunk(at, HEADER_BYTES).map_err(|_| PushError::BadShape)?;
-        let status = self.slots.chunk(at + HEADER_BYTES, 1).map_err(|_| PushError::BadShape)?;
-        let mut chunks = heapless::Vec::<Chunk, CHUNKS_MAX>::new();
-        let token = if operation == Operation::Read {
-            chunks.extend_from_slice(data).map_err(|_| PushError::BadShape)?;
-            chunks.push(status).map_err(|_| PushError::BadShape)?;
-            self.queue.push(&[header], &chunks)?
-        } else {
-            chunks.push(header).map_err(|_| PushError::BadShape)?;
-            chunks.extend_from_slice(data).map_err(|_| PushError::BadShape)?;
-            self.queue.push(&chunks, &[status])?
-        };
-        self.free.pop();
-        if let Some(place) = self.by_token.get_mut(token.index()) {
-            *place = Some(slot);
-        }
+    pub fn submit(&mut self, operation: Operation, sector: u64, data: &[Chunk]) -> Result<Token, PushError> {
+        let index = self.queue.next_token().ok_or(PushError::Full)?.index();
+        let [kind, position, status, _] = self.slots.get(index).ok_or(PushError::Full)?;
+        kind.store(operation.number().into(), Relaxed);
+        position.store(sector, Relaxed);
+        status.store(STATUS_NONE.into(), Relaxed);
+        let at = index * size_of::<Slot>();
+        let header = self.region.chunk(at, HEADER_BYTES).map_err(|_| PushError::BadShape)?;
+        let status = self.region.chunk(at + HEADER_BYTES, 1).map_err(|_| PushError::BadShape)?;
+        let token = match operation {
+            Operation::Read => self.queue.push(&[&[header]], &[data, &[status]]),
+            Operation::Write | Operation::Flush => self.queue.push(&[&[header], data], &[&[status]]),
+        }?;
         self.kick = true;
-        Ok(slot)
+        Ok(token)
     }
 
     /// Tells the device of what was submitted.
@@ -238,23 +228,17 @@ impl Disk {
     }
 
     /// The next finished request. `None`: no more, an interrupt will tell.
-    pub fn next_done(&mut self) -> Result<Option<(Slot, Outcome)>, DeviceFault> {
+    pub fn next_done(&mut self) -> Result<Option<(Token, Outcome)>, DeviceFault> {
         loop {
-            let Some(done) = self.queue.pop()? else {
-                if self.queue.request_interrupts() {
-                    continue;
-                }
+            if let Some(done) = self.queue.pop()? {
+                self.queue.suppress_interrupts();
+                let status = self.slots.get(done.token.index()).map_or(STATUS_NONE, |slot| slot[2].load(Relaxed) as u8);
+                let outcome = if status == STATUS_OK { Outcome::Done } else { Outcome::Failed(status) };
+                return Ok(Some((done.token, outcome)));
+            }
+            if !self.queue.request_interrupts() {
                 return Ok(None);
-            };
-            self.queue.suppress_interrupts();
-            let Some(slot) = self.by_token.get_mut(done.token.index()).and_then(Option::take) else {
-                continue;
-            };
-            let mut status = [STATUS_NONE];
-            let _ = self.slots.read(slot.index() * SLOT_BYTES + HEADER_BYTES, &mut status);
-            self.free.push(slot.0);
-            let outcome = if status == [STATUS_OK] { Outcome::Done } else { Outcome::Failed(status[0]) };
-            return Ok(Some((slot, outcome)));
+            }
         }
     }
 

@@ -12,3 +12,4 @@ extern crate alloc;
 
 pub mod export;
 pub mod gpt;
+pub mod runs;

@@ -12,6 +12,8 @@
 extern crate alloc;
 
 #[cfg(target_os = "none")]
+mod batch;
+#[cfg(target_os = "none")]
 mod disk;
 #[cfg(target_os = "none")]
 mod service;
@@ -23,6 +25,8 @@ runtime::entry!(domain);
 
 #[cfg(target_os = "none")]
 fn domain() {
+    use core::time::Duration;
+    use runtime::time::now;
     use runtime::{console, event};
     use service::{Progress, Service};
 
@@ -33,11 +37,15 @@ fn domain() {
             runtime::crash();
         }
     };
+    /// How often the devices' status is looked at while they work but nothing happens.
+    const PATIENCE: Duration = Duration::from_secs(10);
     let mut progress = Progress::Idle;
+    // Set anew only when it has passed: neither the clock nor the timer is touched for each request.
+    let mut deadline = now() + PATIENCE;
     loop {
         let events = match progress {
             Progress::Busy => event::pending(),
-            Progress::Idle => event::wait(service.deadline()),
+            Progress::Idle => event::wait(service.is_busy().then_some(deadline)),
         };
         let mut silent = progress == Progress::Idle;
         for port in events {
@@ -49,6 +57,7 @@ fn domain() {
         }
         if silent {
             service.check_devices();
+            deadline = now() + PATIENCE;
         }
         progress = service.run();
     }

@@ -6,16 +6,16 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use block_domain::export::{Extent, Part};
 use block_domain::gpt::{self, Copy, Table};
-use core::time::Duration;
 use runtime::event::Channel;
 use runtime::grant::Mapping;
-use runtime::time::{Instant, now};
+use runtime::grant::places::Places;
 use runtime::xenbus::{BackendBus, BackendEvent, DeviceId};
 use runtime::{Access as PageAccess, Errno, GrantRef, Port, store};
 use virtio::DeviceType;
 use xen_abi::io::blkif::{VDISK_READONLY, XEN_IO_PROTO_ABI_X86_64};
-use xen_rings::blkif::{Access, BlkBack, Discard, DiskLimits, Outcome};
+use xen_rings::blkif::{Access, BlkBack, Discard, DiskLimits, Outcome, Ticket};
 
+use crate::batch::Batch;
 use crate::disk::{self, Disk, QUEUE};
 use crate::vbd::{Connection, Ending, InFlight, Plan, SEGMENTS_MAX, Turn, Vbd, Work};
 
@@ -23,8 +23,8 @@ use crate::vbd::{Connection, Ending, InFlight, Plan, SEGMENTS_MAX, Turn, Vbd, Wo
 const RING_ORDER_MAX: u32 = 2;
 /// Rounds over all virtual disks before the store and the clock are looked at again.
 const ROUNDS: usize = 32;
-/// How long the device may be silent, with requests in flight, before its status is looked at.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Requests of all disks that can have pages mapped: more than one disk's queue takes.
+const PLACES: u16 = 128;
 
 /// A disk, its partitions and what it works on.
 struct Unit {
@@ -49,8 +49,14 @@ pub struct Service {
     events: VecDeque<BackendEvent>,
     plans: BTreeMap<DeviceId, Plan>,
     vbds: Vec<Vbd>,
+    /// Where pages of requests are mapped.
+    places: Places,
     /// Pages mapped for requests in flight.
     mapped: usize,
+    /// Used in each turn.
+    batch: Batch,
+    /// Requests whose pages are about to be unmapped: connection, answer.
+    finished: Vec<(u64, Ticket, Outcome)>,
     /// Whose turn is first.
     first: usize,
     connections: u64,
@@ -75,7 +81,10 @@ impl Service {
             events: VecDeque::new(),
             plans: BTreeMap::new(),
             vbds: Vec::new(),
+            places: Places::new(PLACES, SEGMENTS_MAX as u16).ok_or(Errno::ENOMEM)?,
             mapped: 0,
+            batch: Batch::new().ok_or(Errno::ENOMEM)?,
+            finished: Vec::with_capacity(QUEUE),
             first: 0,
             connections: 0,
         })
@@ -98,8 +107,8 @@ impl Service {
             self.on_bus_event(event);
         }
         for _ in 0..ROUNDS {
-            let mut busy = self.complete();
-            busy |= self.turns();
+            self.complete();
+            let mut busy = self.turns();
             for unit in &mut self.units {
                 unit.disk.flush();
             }
@@ -112,9 +121,9 @@ impl Service {
         Progress::Busy
     }
 
-    /// When to look at silent devices, if any works.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.units.iter().any(|unit| unit.disk.is_busy()).then(|| now() + PATIENCE)
+    /// Whether a device has something to do.
+    pub fn is_busy(&self) -> bool {
+        self.units.iter().any(|unit| unit.disk.is_busy())
     }
 
     /// Ends the domain if a device has given up. Whoever drives it next gets it reset.
@@ -134,46 +143,46 @@ impl Service {
         log::info!("heap: {} KiB used, {} KiB free", used / 1024, free / 1024);
     }
 
-    /// Takes what the devices have finished.
-    fn complete(&mut self) -> bool {
-        let mut any = false;
+    /// Takes what the devices have finished: unmaps the pages of all these requests, and only then answers them, for
+    /// after the answer the front end may take its pages back.
+    fn complete(&mut self) {
         for number in 0..self.units.len() {
             while let Some((request, outcome)) = self.next_finished(number) {
-                any = true;
-                self.finish(request, outcome);
+                self.finished.push((request.connection, request.ticket, outcome));
+                if let Some(place) = request.place {
+                    self.mapped = self.mapped.saturating_sub(place.pages());
+                    self.places.unmap_later(place);
+                }
             }
         }
-        if any {
-            // There is room again for those who found none.
-            self.vbds.iter_mut().filter(|vbd| vbd.waits_for_room).for_each(Vbd::wake);
+        if self.finished.is_empty() {
+            return;
         }
-        any
+        self.places.unmap();
+        for (connection, ticket, outcome) in self.finished.drain(..) {
+            if let Some(vbd) = self.vbds.iter_mut().find(|vbd| vbd.connection.number == connection) {
+                vbd.finished(ticket, outcome);
+            }
+        }
+        // There is room again for those who found none.
+        self.vbds.iter_mut().filter(|vbd| vbd.waits_for_room).for_each(Vbd::wake);
     }
 
     /// The next request that a disk is done with.
-    fn next_finished(&mut self, unit: usize) -> Option<(InFlight, disk::Outcome)> {
+    fn next_finished(&mut self, unit: usize) -> Option<(InFlight, Outcome)> {
         let unit = self.units.get_mut(unit)?;
         loop {
-            let (slot, outcome) = unit.disk.next_done().unwrap_or_else(|fault| {
+            let (token, outcome) = unit.disk.next_done().unwrap_or_else(|fault| {
                 log::error!("disk {}: broke the virtio protocol: {fault:?}", unit.disk.id());
                 runtime::crash();
             })?;
-            if let Some(request) = unit.in_flight.get_mut(slot.index()).and_then(Option::take) {
+            let outcome = match outcome {
+                disk::Outcome::Done => Outcome::Done,
+                disk::Outcome::Failed(_) => Outcome::Failed,
+            };
+            if let Some(request) = unit.in_flight.get_mut(token.index()).and_then(Option::take) {
                 return Some((request, outcome));
             }
-        }
-    }
-
-    fn finish(&mut self, request: InFlight, outcome: disk::Outcome) {
-        let (connection, ticket) = (request.connection, request.ticket);
-        self.mapped = self.mapped.saturating_sub(request.pages());
-        drop(request); // unmaps: after the answer the front end may take its pages back
-        let outcome = match outcome {
-            disk::Outcome::Done => Outcome::Done,
-            disk::Outcome::Failed(_) => Outcome::Failed,
-        };
-        if let Some(vbd) = self.vbds.iter_mut().find(|vbd| vbd.connection == connection) {
-            vbd.finished(ticket, outcome);
         }
     }
 
@@ -188,7 +197,13 @@ impl Service {
             let Some(unit) = self.units.get_mut(vbd.plan.disk) else {
                 continue;
             };
-            let work = &mut Work { disk: &mut unit.disk, in_flight: &mut unit.in_flight, mapped: &mut self.mapped };
+            let work = &mut Work {
+                disk: &mut unit.disk,
+                in_flight: &mut unit.in_flight,
+                places: &mut self.places,
+                mapped: &mut self.mapped,
+                batch: &mut self.batch,
+            };
             let turn = vbd.turn(work);
             vbd.ready = turn == Turn::More;
             vbd.waits_for_room = turn == Turn::NoRoom;

@@ -1,23 +1,29 @@
 //! One virtual disk: a ring of a front end, the part of a disk that it shows, and what it has in flight.
+//!
+//! A turn takes a batch of requests and does each step for all of them: one hypercall copies the segments of indirect
+//! requests, one maps all pages, and only what was mapped goes to the disk. Each request fails by itself.
 
 use block_domain::export::Extent;
 use core::fmt;
 use runtime::event::Channel;
-use runtime::grant::copy::{self, Remote};
-use runtime::grant::{MapError, Mapping};
+use runtime::grant::Mapping;
+use runtime::grant::copy::Remote;
+use runtime::grant::places::{Place, Places};
 use runtime::xenbus::DeviceId;
 use runtime::{Access as PageAccess, GrantRef};
-use virtio::dma::Chunk;
-use xen_rings::blkif::{BlkBack, CheckedRequest, Direction, IndirectRequest, Outcome, Refusal, Segment, Ticket};
+use virtio::queue::Token;
+use xen_rings::blkif::{
+    BlkBack, CheckedRequest, DirectSegments, Direction, IndirectRequest, Outcome, Refusal, Segment, Ticket,
+};
 use xen_rings::ring::RingError;
 
-use crate::disk::{Disk, Operation, Slot};
+use crate::batch::{Batch, Scratch, Staged};
+use crate::disk::{Disk, Operation};
 
 /// Segments of a request: `feature-max-indirect-segments`, 256 KiB.
 pub const SEGMENTS_MAX: usize = 64;
-const SEGMENT_BYTES: usize = 8;
 /// Requests that one disk takes in one turn: so a busy one cannot keep the others waiting.
-const TURN: usize = 32;
+pub const TURN: usize = 32;
 /// Refused requests that are logged, for each connection.
 const COMPLAINTS_MAX: u32 = 4;
 
@@ -44,6 +50,16 @@ pub struct Counters {
     failed: u64,
 }
 
+impl Counters {
+    fn count(&mut self, operation: Operation, sectors: u64) {
+        let (requests, moved) = match operation {
+            Operation::Write => (&mut self.writes, &mut self.sectors_written),
+            _ => (&mut self.reads, &mut self.sectors_read),
+        };
+        (*requests, *moved) = (*requests + 1, *moved + sectors);
+    }
+}
+
 impl fmt::Display for Counters {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { reads, writes, flushes, sectors_read, sectors_written, refused, failed } = self;
@@ -60,18 +76,12 @@ impl fmt::Display for Counters {
 /// front end meanwhile.
 #[derive(Debug)]
 pub struct InFlight {
-    /// The connection it belongs to; it may be gone.
-    pub connection: Connection,
+    /// Number of the connection that it belongs to; it may be gone.
+    pub connection: u64,
     /// For the answer.
     pub ticket: Ticket,
-    pages: Option<Mapping>,
-}
-
-impl InFlight {
-    /// Pages that it keeps mapped.
-    pub fn pages(&self) -> usize {
-        self.pages.as_ref().map_or(0, Mapping::count)
-    }
+    /// Where its pages are mapped.
+    pub place: Option<Place>,
 }
 
 /// Pages that may be mapped for requests in flight, of all virtual disks together: half of what the policy lets a
@@ -82,22 +92,35 @@ const MAPPED_MAX: usize = 2048;
 pub struct Work<'a> {
     /// The disk.
     pub disk: &'a mut Disk,
-    /// By slot: what it works on.
+    /// By token: what it works on.
     pub in_flight: &'a mut [Option<InFlight>],
-    /// Pages mapped for requests of all disks.
+    /// Where pages are mapped for requests of all disks.
+    pub places: &'a mut Places,
+    /// Pages mapped, or about to be, for requests of all disks.
     pub mapped: &'a mut usize,
+    /// Requests between the ring and the disk.
+    pub batch: &'a mut Batch,
 }
 
 impl Work<'_> {
+    /// For one more request, whatever it is.
     fn has_room(&self) -> bool {
-        self.disk.has_room(SEGMENTS_MAX) && *self.mapped + SEGMENTS_MAX <= MAPPED_MAX
+        let (requests, chunks) = self.batch.size();
+        let (placeless, pages) = self.batch.indirect();
+        self.disk.has_room(requests + 1, chunks + SEGMENTS_MAX)
+            && *self.mapped + pages + SEGMENTS_MAX <= MAPPED_MAX
+            && self.places.free() > placeless
     }
 
-    fn begin(&mut self, slot: Slot, request: InFlight) {
-        *self.mapped += request.pages();
-        if let Some(place) = self.in_flight.get_mut(slot.index()) {
+    fn begin(&mut self, token: Token, request: InFlight) {
+        if let Some(place) = self.in_flight.get_mut(token.index()) {
             *place = Some(request);
         }
+    }
+
+    fn unmap_later(&mut self, place: Place) {
+        *self.mapped = self.mapped.saturating_sub(place.pages());
+        self.places.unmap_later(place);
     }
 }
 
@@ -194,120 +217,184 @@ impl Vbd {
 
     /// Takes requests from the ring and gives them to the disk.
     pub fn turn(&mut self, work: &mut Work<'_>) -> Turn {
-        for _ in 0..TURN {
-            if !work.has_room() {
-                return Turn::NoRoom;
+        work.batch.clear();
+        work.places.clear();
+        let turn = self.take(work);
+        self.fetch_segments(work);
+        work.places.map();
+        while let Some(staged) = work.batch.next() {
+            let ticket = staged.ticket;
+            if let Err(outcome) = self.submit(staged, work) {
+                self.answer(ticket, outcome);
             }
-            let taken = match self.ring.next_request() {
+        }
+        work.places.unmap(); // of those that could not go on
+        turn
+    }
+
+    /// Fills the batch from the ring.
+    fn take(&mut self, work: &mut Work<'_>) -> Turn {
+        let mut segments = DirectSegments::default();
+        for taken in 0..TURN {
+            if !work.has_room() {
+                return if taken == 0 { Turn::NoRoom } else { Turn::More };
+            }
+            match self.ring.next_request(&mut segments) {
                 Ok(None) => match self.ring.final_check() {
-                    Ok(true) => continue,
+                    Ok(true) => {}
                     Ok(false) => return Turn::Empty,
-                    Err(error) => Err(error),
+                    Err(error) => return self.broken(error),
                 },
-                Ok(Some(Ok(request))) => self.start(request, work),
-                Ok(Some(Err(refusal))) => {
-                    self.refused(refusal);
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            };
-            if let Err(error) = taken {
-                self.end(Ending::BrokenRing(error));
-                return Turn::Empty;
+                Ok(Some(Ok(request))) => self.prepare(&request, &segments, work),
+                Ok(Some(Err(refusal))) => self.refused(refusal),
+                Err(error) => return self.broken(error),
             }
         }
         Turn::More
     }
 
-    fn start(&mut self, request: CheckedRequest, work: &mut Work<'_>) -> Result<(), RingError> {
-        let disk = &mut *work.disk;
-        let (ticket, begun) = match request {
+    fn broken(&mut self, error: RingError) -> Turn {
+        self.end(Ending::BrokenRing(error));
+        Turn::Empty
+    }
+
+    fn prepare(&mut self, request: &CheckedRequest, segments: &DirectSegments, work: &mut Work<'_>) {
+        let (ticket, prepared) = match request {
             CheckedRequest::Transfer(transfer) => {
-                let begun = self.transfer(disk, transfer.direction, transfer.sector, transfer.segments());
-                (transfer.ticket, begun)
+                let staged =
+                    self.stage(transfer.ticket, transfer.direction, transfer.sector, transfer.segments(segments), work);
+                (transfer.ticket, staged)
             }
-            CheckedRequest::Indirect(request) => (request.ticket, self.indirect(disk, &request)),
-            CheckedRequest::Flush(ticket) => (ticket, self.flush(disk)),
-            CheckedRequest::Discard { ticket, .. } => (ticket, Err(Outcome::NotSupported)),
+            CheckedRequest::Indirect(request) => (request.ticket, self.prepare_indirect(request, work)),
+            CheckedRequest::Flush(ticket) => (*ticket, self.flush(*ticket, work)),
+            CheckedRequest::Discard { ticket, .. } => (*ticket, Err(Outcome::NotSupported)),
         };
-        match begun {
-            Ok((slot, pages)) => {
-                self.in_flight += 1;
-                work.begin(slot, InFlight { connection: self.connection, ticket, pages });
-                Ok(())
-            }
-            Err(outcome) => {
-                self.counters.failed += u64::from(outcome == Outcome::Failed);
-                self.unpublished = true;
-                self.ring.answer(ticket, outcome)
-            }
+        if let Err(outcome) = prepared {
+            self.answer(ticket, outcome);
         }
     }
 
-    fn flush(&mut self, disk: &mut Disk) -> Result<(Slot, Option<Mapping>), Outcome> {
-        if !disk.facts.flush {
+    fn flush(&mut self, ticket: Ticket, work: &mut Work<'_>) -> Result<(), Outcome> {
+        if !work.disk.facts.flush {
             return Err(Outcome::NotSupported);
         }
         self.counters.flushes += 1;
-        let slot = disk.submit(Operation::Flush, 0, &[]).map_err(|_| Outcome::Failed)?;
-        Ok((slot, None))
+        let token = work.disk.submit(Operation::Flush, 0, &[]).map_err(|_| Outcome::Failed)?;
+        self.in_flight += 1;
+        work.begin(token, InFlight { connection: self.connection.number, ticket, place: None });
+        Ok(())
     }
 
-    /// Copies the segments from the front end's page, once, and goes on with the copy.
-    fn indirect(&mut self, disk: &mut Disk, request: &IndirectRequest) -> Result<(Slot, Option<Mapping>), Outcome> {
-        let mut copied = [0; SEGMENTS_MAX * SEGMENT_BYTES];
-        let copied = copied.get_mut(..request.segments() * SEGMENT_BYTES).ok_or(Outcome::Failed)?;
+    /// Notes an indirect request: its segments are copied with those of others.
+    fn prepare_indirect(&mut self, request: &IndirectRequest, work: &mut Work<'_>) -> Result<(), Outcome> {
         let &[page] = request.pages() else {
             return Err(Outcome::Failed);
         };
         let source = Remote { peer: self.connection.id.frontend, reference: GrantRef(page), offset: 0 };
-        copy::read(source, copied).map_err(|error| self.complain(format_args!("segments of a request: {error}")))?;
-        let mut segments = [Segment::default(); SEGMENTS_MAX];
-        match request.check_segments(self.ring.limits(), copied, &mut segments) {
-            Ok(segments) => self.transfer(disk, request.direction, request.sector, segments),
+        work.batch.fetch_later(request, source).map_err(|_| Outcome::Failed)
+    }
+
+    /// Copies the segments of indirect requests from the front end's pages, once, and goes on with the copies.
+    fn fetch_segments(&mut self, work: &mut Work<'_>) {
+        if work.batch.indirect().0 == 0 {
+            return;
+        }
+        work.batch.fetch();
+        let mut scratch = Scratch::new();
+        for index in 0..work.batch.indirect().0 {
+            let Some((request, fetched)) = work.batch.fetched(index) else { continue };
+            let staged = match fetched {
+                Ok(()) => self.stage_indirect(index, &request, &mut scratch, work),
+                Err(error) => Err(self.complain(format_args!("segments of a request: {error}"))),
+            };
+            if let Err(outcome) = staged {
+                self.answer(request.ticket, outcome);
+            }
+        }
+    }
+
+    fn stage_indirect(
+        &mut self,
+        index: usize,
+        request: &IndirectRequest,
+        scratch: &mut Scratch,
+        work: &mut Work<'_>,
+    ) -> Result<(), Outcome> {
+        let (copy, segments) = work.batch.segments(index, scratch).ok_or(Outcome::Failed)?;
+        match request.check_segments(self.ring.limits(), copy, segments) {
+            Ok(segments) => self.stage(request.ticket, request.direction, request.sector, segments, work),
             Err(refused) => Err(self.complain(format_args!("refused: {:?}", refused.why))),
         }
     }
 
-    /// Maps the pages and gives their addresses to the disk.
-    fn transfer(
+    /// Finds the request's place on the disk and, for its pages, in memory; they are mapped with those of others.
+    fn stage(
         &mut self,
-        disk: &mut Disk,
+        ticket: Ticket,
         direction: Direction,
         sector: u64,
         segments: &[Segment],
-    ) -> Result<(Slot, Option<Mapping>), Outcome> {
+        work: &mut Work<'_>,
+    ) -> Result<(), Outcome> {
         let sectors = segments.iter().map(|segment| segment.sectors()).sum();
-        let place = self.plan.extent.part(sector, sectors);
-        let place = place.map_err(|_| self.complain(format_args!("request past the end")))?;
-        let per_block = disk.facts.block_size.to_u64() / 512;
-        if !place.first.is_multiple_of(per_block) || !sectors.is_multiple_of(per_block) {
+        let extent = self.plan.extent.part(sector, sectors);
+        let extent = extent.map_err(|_| self.complain(format_args!("request past the end")))?;
+        if !work.disk.facts.takes(&extent) {
             return Err(self.complain(format_args!("request of parts of the disk's blocks")));
         }
         let (operation, access) = match direction {
             Direction::Read => (Operation::Read, PageAccess::ReadWrite),
             Direction::Write => (Operation::Write, PageAccess::ReadOnly),
         };
-        let references: heapless::Vec<GrantRef, SEGMENTS_MAX> =
-            segments.iter().map(|segment| GrantRef(segment.gref())).collect();
-        let pages = Mapping::new(self.connection.id.frontend, &references, access)
-            .map_err(|error: MapError| self.complain(format_args!("data of a request: {error}")))?;
-        let chunks = chunks(&pages, segments, disk.facts.chunk_bytes_max).ok_or(Outcome::Failed)?;
-        if chunks.len() > disk.facts.chunks_max {
-            return Err(Outcome::Failed);
-        }
-        let slot = disk.submit(operation, place.first, &chunks).map_err(|_| Outcome::Failed)?;
-        match direction {
-            Direction::Read => {
-                (self.counters.reads, self.counters.sectors_read) =
-                    (self.counters.reads + 1, self.counters.sectors_read + sectors)
+        let mut place = work.places.take().ok_or(Outcome::Failed)?;
+        let (address, facts) = (work.places.address(&place), &work.disk.facts);
+        let chunks = work.batch.list(address, segments, facts.chunk_bytes_max, facts.chunks_max);
+        let references = segments.iter().map(|segment| GrantRef(segment.gref()));
+        let peer = self.connection.id.frontend;
+        match chunks {
+            Some(chunks) if work.places.map_later(&mut place, peer, references, access) => {
+                *work.mapped += place.pages();
+                work.batch.stage(Staged { ticket, operation, extent, place, chunks });
+                Ok(())
             }
-            Direction::Write => {
-                (self.counters.writes, self.counters.sectors_written) =
-                    (self.counters.writes + 1, self.counters.sectors_written + sectors)
+            _ => {
+                work.places.unmap_later(place); // nothing is mapped there
+                Err(Outcome::Failed)
             }
         }
-        Ok((slot, Some(pages)))
+    }
+
+    /// Gives a request whose pages have been mapped to the disk.
+    fn submit(&mut self, staged: Staged, work: &mut Work<'_>) -> Result<(), Outcome> {
+        let begun = match work.places.mapped(&staged.place) {
+            Ok(()) => {
+                let data = work.batch.data(&staged.chunks);
+                work.disk.submit(staged.operation, staged.extent.first, data).map_err(|_| Outcome::Failed)
+            }
+            Err(error) => Err(self.complain(format_args!("data of a request: {error}"))),
+        };
+        match begun {
+            Ok(token) => {
+                self.counters.count(staged.operation, staged.extent.count);
+                self.in_flight += 1;
+                let (connection, ticket) = (self.connection.number, staged.ticket);
+                work.begin(token, InFlight { connection, ticket, place: Some(staged.place) });
+                Ok(())
+            }
+            Err(outcome) => {
+                work.unmap_later(staged.place);
+                Err(outcome)
+            }
+        }
+    }
+
+    /// Answers a request that did not get to the disk.
+    fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
+        self.counters.failed += u64::from(outcome == Outcome::Failed);
+        self.unpublished = true;
+        if let Err(error) = self.ring.answer(ticket, outcome) {
+            self.end(Ending::BrokenRing(error));
+        }
     }
 
     /// A request of this connection is done, and its pages are unmapped.
@@ -341,21 +428,4 @@ impl Vbd {
         }
         Outcome::Failed
     }
-}
-
-/// The data of a request as the device sees it: pages that are mapped side by side become one chunk.
-fn chunks(pages: &Mapping, segments: &[Segment], bytes_max: u32) -> Option<heapless::Vec<Chunk, SEGMENTS_MAX>> {
-    let mut chunks = heapless::Vec::<Chunk, SEGMENTS_MAX>::new();
-    for (index, segment) in segments.iter().enumerate() {
-        let address = pages.address() + (index * runtime::pages::PAGE + segment.offset()) as u64;
-        let chunk = Chunk::granted(address, segment.bytes() as u32)?;
-        match chunks.last_mut() {
-            Some(last) => match last.join(&chunk, bytes_max) {
-                Some(joined) => *last = joined,
-                None => chunks.push(chunk).ok()?,
-            },
-            None => chunks.push(chunk).ok()?,
-        }
-    }
-    Some(chunks)
 }

@@ -42,10 +42,12 @@ fn domain() {
     /// How long nothing may happen before the card's status is looked at.
     const PATIENCE: Duration = Duration::from_secs(30);
     let mut progress = Progress::Idle;
+    // Set anew only when it has passed: neither the clock nor the timer is touched for each batch.
+    let mut deadline = now() + PATIENCE;
     loop {
         let events = match progress {
             Progress::Busy => event::pending(),
-            Progress::Idle => event::wait(Some(now() + PATIENCE)),
+            Progress::Idle => event::wait(Some(deadline)),
         };
         let mut silent = progress == Progress::Idle;
         for port in events {
@@ -57,6 +59,7 @@ fn domain() {
         }
         if silent {
             service.check_card();
+            deadline = now() + PATIENCE;
         }
         progress = service.run();
     }

@@ -137,7 +137,8 @@ impl Nic {
         let mut added = false;
         while self.receive.free() != 0 {
             let Some(buffer) = buffers.pool.take() else { break };
-            let token = buffers.device_chunk(buffer, FRAME_MAX).and_then(|chunk| self.receive.push(&[], &[chunk]).ok());
+            let token =
+                buffers.device_chunk(buffer, FRAME_MAX).and_then(|chunk| self.receive.push(&[], &[&[chunk]]).ok());
             match token.and_then(|token| self.receiving.get_mut(token.index())) {
                 Some(slot) => *slot = Some(buffer),
                 None => {
@@ -178,7 +179,7 @@ impl Nic {
     /// Queues a frame to be sent, which gains a holder until it is. [`Nic::flush`] tells the device.
     pub fn send(&mut self, buffers: &mut Buffers, frame: Held) {
         let chunk = buffers.sendable(frame);
-        let token = chunk.and_then(|chunk| self.transmit.push(&[chunk], &[]).ok());
+        let token = chunk.and_then(|chunk| self.transmit.push(&[&[chunk]], &[]).ok());
         match token.and_then(|token| self.sending.get_mut(token.index())) {
             Some(slot) if buffers.pool.hold(frame.buffer) => {
                 *slot = Some(frame.buffer);

@@ -347,7 +347,7 @@ fn copy_in(
         return Err(TxOutcome::Dropped);
     };
     let (start, mut offset) = (copies.len(), 0);
-    for fragment in packet.fragments() {
+    for fragment in vif.tx.fragments(packet) {
         let place =
             Remote { peer: vif.id.frontend, reference: GrantRef(fragment.gref()), offset: fragment.offset().into() };
         if buffers.fill(copies, place, buffer, offset, fragment.bytes()).is_err() {

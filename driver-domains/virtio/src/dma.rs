@@ -7,6 +7,7 @@
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;
+use core::sync::atomic::AtomicU64;
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE};
 use xen_abi::native::{GRANT_WINDOW, GRANT_WINDOW_END};
 
@@ -36,17 +37,23 @@ impl Chunk {
     pub fn bytes(&self) -> u32 {
         self.bytes
     }
-
-    /// This chunk and the one behind it in one, when `next` starts where this one ends and the sum fits `max` bytes.
-    pub fn join(&self, next: &Self, max: u32) -> Option<Self> {
-        let bytes = self.bytes.checked_add(next.bytes).filter(|&bytes| bytes <= max)?;
-        (self.address + u64::from(self.bytes) == next.address).then_some(Self { address: self.address, bytes })
-    }
 }
 
 /// The offset or length lies outside a [`DmaRegion`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutsideRegion;
+
+/// Structures that can be shared with a device.
+///
+/// # Safety
+///
+/// They consist of atomic integers, and arrays and structures of these, and nothing else.
+pub unsafe trait Atomics {}
+
+// SAFETY: one.
+unsafe impl Atomics for AtomicU64 {}
+// SAFETY: nothing but what the element is made of.
+unsafe impl<T: Atomics, const N: usize> Atomics for [T; N] {}
 
 /// Pages of this domain's memory that are set aside for a device until the domain ends.
 ///
@@ -101,6 +108,18 @@ impl<H: Hal> DmaRegion<H> {
         Ok(())
     }
 
+    /// A structure in the region that the device writes meanwhile.
+    pub fn view<T: Atomics>(&self, offset: usize) -> Result<&'static T, OutsideRegion> {
+        self.check(offset, size_of::<T>())?;
+        let place = self.base.as_ptr().wrapping_add(offset).cast::<T>();
+        if !place.is_aligned() {
+            return Err(OutsideRegion);
+        }
+        // SAFETY: inside the region (checked), which is never given back; aligned (checked); initialised, as all bytes
+        // are; and atomics are sound on memory that others write.
+        Ok(unsafe { &*place })
+    }
+
     fn check(&self, offset: usize, bytes: usize) -> Result<(), OutsideRegion> {
         match offset.checked_add(bytes) {
             Some(end) if end <= self.bytes => Ok(()),
@@ -125,15 +144,6 @@ mod tests {
         assert_eq!(Chunk::granted(GRANT_WINDOW_END - 4095, 4096), None);
         assert_eq!(Chunk::granted(u64::MAX, 1), None);
         assert_eq!(Chunk::granted(GRANT_WINDOW, 0), None);
-    }
-
-    #[test]
-    fn neighbours_join_up_to_the_limit() {
-        let first = Chunk::granted(GRANT_WINDOW, 4096).unwrap();
-        let second = Chunk::granted(GRANT_WINDOW + 4096, 512).unwrap();
-        assert_eq!(first.join(&second, u32::MAX), Chunk::granted(GRANT_WINDOW, 4608));
-        assert_eq!(first.join(&second, 4096), None);
-        assert_eq!(second.join(&first, u32::MAX), None);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Virtio for driver domains: a PCI transport over the hypervisor's config access, and a safe virtqueue.
 //!
-//! The `virtio-drivers` crate brings the split virtqueue; what surrounds it is ours, because a driver domain differs
-//! from a bare machine: configuration space is read by hypercall, BARs are mapped by the hypervisor, every queue
-//! wants its MSI-X vector before it is enabled, and the device must promise to go through the IOMMU.
+//! The `virtio-drivers` crate brings the names and the interface of a transport. The transport is ours, because a driver
+//! domain differs from a bare machine: configuration space is read by hypercall, BARs are mapped by the hypervisor,
+//! every queue wants its MSI-X vector before it is enabled, and the device must promise to go through the IOMMU. So is
+//! the virtqueue: it costs a few dozen instructions a request, and the device's word counts for nothing in it.
 //!
 //! | module | what |
 //! |---|---|

@@ -26,7 +26,7 @@ pub enum Blkif {}
 
 /// A request's bytes, as copied from the ring. Its operation decides which structure they are.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct RawRequest([u8; size_of::<BlkifRequest>()]);
 
 impl Protocol for Blkif {
@@ -36,10 +36,12 @@ impl Protocol for Blkif {
 
 impl RawRequest {
     /// A request of any of the three structures.
+    #[inline]
     fn of(request: &(impl IntoBytes + Immutable)) -> Self {
         let mut raw = Self::new_zeroed();
-        for (to, from) in raw.0.iter_mut().zip(request.as_bytes()) {
-            *to = *from;
+        let bytes = request.as_bytes();
+        if let Some(start) = raw.0.get_mut(..bytes.len()) {
+            start.copy_from_slice(bytes);
         }
         raw
     }
@@ -50,7 +52,13 @@ impl RawRequest {
         Self(bytes)
     }
 
-    /// The bytes as one of the three structures. All are no longer than the entry, so the default never shows.
+    /// The bytes as the longest of the three structures.
+    #[inline]
+    fn whole(&self) -> &BlkifRequest {
+        zerocopy::transmute_ref!(self)
+    }
+
+    /// The bytes as one of the others. They are no longer than the entry, so the default never shows.
     fn view<T: FromBytes>(&self) -> T {
         const { assert!(size_of::<T>() <= size_of::<BlkifRequest>()) };
         match T::read_from_prefix(&self.0) {
@@ -120,12 +128,19 @@ impl DiskLimits {
     }
 }
 
-/// A run of sectors in one granted page; `first <= last < 8`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A run of sectors in one granted page: at least one, and `first + sectors <= 8`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     gref: u32,
     first: u8,
-    last: u8,
+    sectors: u8,
+}
+
+impl Default for Segment {
+    /// The first sector of the page of grant 0: to fill arrays with.
+    fn default() -> Self {
+        Self { gref: 0, first: 0, sectors: 1 }
+    }
 }
 
 impl Segment {
@@ -133,13 +148,17 @@ impl Segment {
     /// `first <= last < 8`.
     #[must_use]
     pub const fn new(gref: u32, first: u8, last: u8) -> Option<Self> {
-        if first <= last && last < SECTORS_PER_PAGE { Some(Self { gref, first, last }) } else { None }
+        if first <= last && last < SECTORS_PER_PAGE {
+            Some(Self { gref, first, sectors: last - first + 1 })
+        } else {
+            None
+        }
     }
 
     /// A whole page.
     #[must_use]
     pub const fn page(gref: u32) -> Self {
-        Self { gref, first: 0, last: SECTORS_PER_PAGE - 1 }
+        Self { gref, first: 0, sectors: SECTORS_PER_PAGE }
     }
 
     fn checked(raw: &BlkifRequestSegment) -> Option<Self> {
@@ -147,7 +166,18 @@ impl Segment {
     }
 
     fn raw(self) -> BlkifRequestSegment {
-        BlkifRequestSegment { gref: self.gref, first_sect: self.first, last_sect: self.last, pad: 0 }
+        BlkifRequestSegment {
+            gref: self.gref,
+            first_sect: self.first,
+            last_sect: self.first + self.sectors - 1,
+            pad: 0,
+        }
+    }
+
+    /// As an indirect page has it.
+    #[must_use]
+    pub fn encoded(self) -> [u8; size_of::<BlkifRequestSegment>()] {
+        zerocopy::transmute!(self.raw())
     }
 
     /// Grant reference of the page.
@@ -165,7 +195,7 @@ impl Segment {
     /// Sectors, 1 to 8.
     #[must_use]
     pub const fn sectors(self) -> u64 {
-        (self.last - self.first) as u64 + 1
+        self.sectors as u64
     }
 
     /// Bytes, 512 to 4096.
@@ -270,15 +300,17 @@ pub struct Transfer {
     pub direction: Direction,
     /// First sector; the whole run lies on the disk.
     pub sector: u64,
-    segments: [Segment; BLKIF_MAX_SEGMENTS_PER_REQUEST],
     count: usize,
 }
 
+/// Where the segments of a request go that has them in itself.
+pub type DirectSegments = [Segment; BLKIF_MAX_SEGMENTS_PER_REQUEST];
+
 impl Transfer {
-    /// The segments, 1 to 11.
+    /// The segments, 1 to 11, in the array that the check of this request has filled.
     #[must_use]
-    pub fn segments(&self) -> &[Segment] {
-        self.segments.get(..self.count).unwrap_or(&[])
+    pub fn segments<'a>(&self, checked: &'a DirectSegments) -> &'a [Segment] {
+        checked.get(..self.count).unwrap_or(&[])
     }
 }
 
@@ -351,16 +383,22 @@ pub enum CheckedRequest {
     },
 }
 
-/// Checks a request's bytes.
-pub fn check_request(raw: &RawRequest, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
-    match raw.view::<BlkifRequest>().operation {
-        BLKIF_OP_READ => check_transfer(&raw.view(), Direction::Read, limits),
-        BLKIF_OP_WRITE => check_transfer(&raw.view(), Direction::Write, limits),
-        BLKIF_OP_FLUSH_DISKCACHE => check_flush(&raw.view(), limits),
+/// Checks a request's bytes. The segments of a [`Transfer`] go into `segments`.
+#[inline]
+pub fn check_request(
+    raw: &RawRequest,
+    limits: &DiskLimits,
+    segments: &mut DirectSegments,
+) -> Result<CheckedRequest, Refused> {
+    let request = raw.whole();
+    match request.operation {
+        BLKIF_OP_READ => check_transfer(request, Direction::Read, limits, segments),
+        BLKIF_OP_WRITE => check_transfer(request, Direction::Write, limits, segments),
+        BLKIF_OP_FLUSH_DISKCACHE => check_flush(request, limits),
         BLKIF_OP_DISCARD => check_discard(&raw.view(), limits),
         BLKIF_OP_INDIRECT => check_indirect(&raw.view(), limits),
         operation => {
-            let ticket = Ticket { id: raw.view::<BlkifRequest>().id, operation };
+            let ticket = Ticket { id: request.id, operation };
             Err(ticket.refuse(Outcome::NotSupported, Refusal::Operation(operation)))
         }
     }
@@ -378,10 +416,12 @@ fn check_range(limits: &DiskLimits, sector: u64, segments: &[Segment]) -> Result
     if limits.holds(sector, sectors) { Ok(()) } else { Err(Refusal::Range { sector, sectors }) }
 }
 
+#[inline]
 fn check_transfer(
     request: &BlkifRequest,
     direction: Direction,
     limits: &DiskLimits,
+    segments: &mut DirectSegments,
 ) -> Result<CheckedRequest, Refused> {
     let ticket = Ticket { id: request.id, operation: request.operation };
     let refuse = |why| ticket.refuse(Outcome::Failed, why);
@@ -389,12 +429,11 @@ fn check_transfer(
     let count = request.nr_segments as usize;
     let raws = request.seg.get(..count).filter(|raws| !raws.is_empty());
     let raws = raws.ok_or(refuse(Refusal::Segments(request.nr_segments.into())))?;
-    let mut segments = [Segment::default(); BLKIF_MAX_SEGMENTS_PER_REQUEST];
     for (index, (segment, raw)) in (0u16..).zip(segments.iter_mut().zip(raws)) {
         *segment = Segment::checked(raw).ok_or(refuse(Refusal::Segment(index)))?;
     }
-    let transfer = Transfer { ticket, direction, sector: request.sector_number, segments, count };
-    check_range(limits, transfer.sector, transfer.segments()).map_err(refuse)?;
+    let transfer = Transfer { ticket, direction, sector: request.sector_number, count };
+    check_range(limits, transfer.sector, transfer.segments(segments)).map_err(refuse)?;
     Ok(CheckedRequest::Transfer(transfer))
 }
 
@@ -469,12 +508,17 @@ impl<M: SharedMemory> BlkBack<M> {
         &self.limits
     }
 
-    /// Takes and checks the next request. `Some(Err(..))`: it was refused and its answer pushed; publish it.
-    pub fn next_request(&mut self) -> Result<Option<Result<CheckedRequest, Refusal>>, RingError> {
+    /// Takes and checks the next request, with the segments of a [`Transfer`] in `segments`. `Some(Err(..))`: it was
+    /// refused and its answer pushed; publish it.
+    #[inline]
+    pub fn next_request(
+        &mut self,
+        segments: &mut DirectSegments,
+    ) -> Result<Option<Result<CheckedRequest, Refusal>>, RingError> {
         let Some(raw) = self.ring.next_request()? else {
             return Ok(None);
         };
-        match check_request(&raw, &self.limits) {
+        match check_request(&raw, &self.limits, segments) {
             Ok(request) => Ok(Some(Ok(request))),
             Err(refused) => {
                 self.ring.push(&refused.response)?;
@@ -740,7 +784,7 @@ pub fn encode_segments(segments: &[Segment], page: &mut [u8]) -> Option<usize> {
     let bytes = segments.len() * size_of::<BlkifRequestSegment>();
     let page = page.get_mut(..bytes)?;
     for (to, segment) in page.chunks_exact_mut(size_of::<BlkifRequestSegment>()).zip(segments) {
-        to.copy_from_slice(segment.raw().as_bytes());
+        to.copy_from_slice(&segment.encoded());
     }
     Some(bytes)
 }

@@ -149,49 +149,20 @@ pub enum TxFault {
     BadGso(u8),
 }
 
-/// A packet of a front end, checked.
+/// A packet of a front end, checked. [`TxBack`] has its fragments, until it takes the next, and its ids, until it is
+/// answered.
 #[derive(Clone, Copy, Debug)]
 pub struct TxPacket {
-    fragments: [Fragment; XEN_NETIF_NR_SLOTS_MIN],
-    fragment_count: usize,
-    ids: [u16; XEN_NETIF_NR_SLOTS_MIN],
-    id_count: usize,
+    /// The ids of the slots that wait for an answer: where the first is in [`TxBack`]'s list, and how many.
+    first_id: u32,
+    id_count: u16,
+    fragment_count: u16,
     /// Bytes of the whole packet.
     pub bytes: u16,
     /// Its checksum.
     pub checksum: Checksum,
     /// Segmentation wanted; a back end that has not offered it must fail the packet.
     pub gso: Option<Gso>,
-}
-
-impl TxPacket {
-    /// Its data, in order.
-    #[must_use]
-    pub fn fragments(&self) -> &[Fragment] {
-        self.fragments.get(..self.fragment_count).unwrap_or(&[])
-    }
-
-    /// The slots that wait for an answer, in order.
-    fn ids(&self) -> &[u16] {
-        self.ids.get(..self.id_count).unwrap_or(&[])
-    }
-
-    fn add_id(&mut self, id: u16) -> Result<(), TxFault> {
-        *self.ids.get_mut(self.id_count).ok_or(TxFault::TooManySlots)? = id;
-        self.id_count += 1;
-        Ok(())
-    }
-
-    /// Adds a fragment; an empty one is left out.
-    fn add_fragment(&mut self, gref: u32, offset: u16, bytes: u16) -> Result<(), TxFault> {
-        if bytes == 0 {
-            return Ok(());
-        }
-        let fragment = Fragment::new(gref, offset, bytes).ok_or(TxFault::CrossesPage)?;
-        *self.fragments.get_mut(self.fragment_count).ok_or(TxFault::TooManySlots)? = fragment;
-        self.fragment_count += 1;
-        Ok(())
-    }
 }
 
 /// How a packet ended.
@@ -246,12 +217,23 @@ impl core::error::Error for NetBackError {}
 pub struct TxBack<M> {
     ring: BackRing<NetTx, M>,
     broken: bool,
+    /// Ids of the slots that wait for an answer, in the order in which they were taken, at the index modulo the length:
+    /// no more can wait than the ring has entries.
+    ids: [u16; RING_SLOTS],
+    next_id: u32,
+    /// Of the packet that was taken last.
+    fragments: [Fragment; XEN_NETIF_NR_SLOTS_MIN],
 }
 
 impl<M: SharedMemory> TxBack<M> {
-    /// Attaches to a ring.
+    /// Attaches to a ring of one page.
     pub fn attach(memory: M) -> Result<Self, RingError> {
-        Ok(Self { ring: BackRing::attach(memory)?, broken: false })
+        let ring = BackRing::attach(memory)?;
+        if ring.entries() as usize > RING_SLOTS {
+            return Err(RingError::TooLarge);
+        }
+        let fragments = [Fragment::default(); XEN_NETIF_NR_SLOTS_MIN];
+        Ok(Self { ring, broken: false, ids: [0; RING_SLOTS], next_id: 0, fragments })
     }
 
     /// Takes the next packet. `Some(Err(..))`: it was bad and its answers are pushed; publish them.
@@ -263,7 +245,8 @@ impl<M: SharedMemory> TxBack<M> {
             return Ok(None);
         };
         let first: NetifTxRequest = first.view();
-        let mut chain = Chain::new(&first);
+        let mut chain = Chain::new(&first, self.next_id);
+        self.note_id(first.id);
         if first.flags & NETTXF_EXTRA_INFO != 0 {
             self.take_extras(&mut chain)?;
         }
@@ -271,12 +254,10 @@ impl<M: SharedMemory> TxBack<M> {
         while more {
             let slot: NetifTxRequest = self.take_slot()?.view();
             more = slot.flags & NETTXF_MORE_DATA != 0;
-            if !chain.add(&slot) {
-                // No room to remember it, so the packet is bad: answer now.
-                self.ring.push(&NetifTxResponse { id: slot.id, status: NETIF_RSP_ERROR })?;
-            }
+            self.note_id(slot.id);
+            chain.add(&slot, &mut self.fragments);
         }
-        let (packet, result) = chain.finish(&first);
+        let (packet, result) = chain.finish(&first, &mut self.fragments);
         match result {
             Ok(()) => Ok(Some(Ok(packet))),
             Err(fault) => {
@@ -284,6 +265,17 @@ impl<M: SharedMemory> TxBack<M> {
                 Ok(Some(Err(fault)))
             }
         }
+    }
+
+    /// The data of the packet that was taken last, in order.
+    #[must_use]
+    pub fn fragments(&self, packet: &TxPacket) -> &[Fragment] {
+        self.fragments.get(..packet.fragment_count.into()).unwrap_or(&[])
+    }
+
+    fn note_id(&mut self, id: u16) {
+        self.ids[self.next_id as usize % RING_SLOTS] = id;
+        self.next_id = self.next_id.wrapping_add(1);
     }
 
     fn take_slot(&mut self) -> Result<RawTxSlot, NetBackError> {
@@ -310,7 +302,8 @@ impl<M: SharedMemory> TxBack<M> {
 
     /// Answers all slots of a packet; [`TxBack::publish`] shows it.
     pub fn answer(&mut self, packet: &TxPacket, outcome: TxOutcome) -> Result<(), RingError> {
-        for &id in packet.ids() {
+        for index in 0..u32::from(packet.id_count) {
+            let id = self.ids[packet.first_id.wrapping_add(index) as usize % RING_SLOTS];
             self.ring.push(&NetifTxResponse { id, status: outcome.status() })?;
         }
         Ok(())
@@ -337,55 +330,50 @@ impl<M: SharedMemory> TxBack<M> {
 /// A packet that is being put together. The first fault decides; the chain is taken to its end all the same.
 struct Chain {
     packet: TxPacket,
-    /// Further fragments, without the first, whose size is known at the end only.
-    others: [Fragment; XEN_NETIF_NR_SLOTS_MIN],
-    other_count: usize,
-    /// Bytes that the fragments so far leave for the first.
+    /// Bytes that the fragments so far leave for the first, whose place is kept.
     left: u16,
     fault: Option<TxFault>,
 }
 
 impl Chain {
-    fn new(first: &NetifTxRequest) -> Self {
-        let mut packet = TxPacket {
-            fragments: [Fragment::default(); XEN_NETIF_NR_SLOTS_MIN],
-            fragment_count: 0,
-            ids: [0; XEN_NETIF_NR_SLOTS_MIN],
-            id_count: 0,
+    fn new(first: &NetifTxRequest, first_id: u32) -> Self {
+        let packet = TxPacket {
+            first_id,
+            id_count: 1,
+            fragment_count: 1,
             bytes: first.size,
             checksum: checksum_of(first.flags & NETTXF_CSUM_BLANK, first.flags & NETTXF_DATA_VALIDATED),
             gso: None,
         };
-        let fault = packet.add_id(first.id).err();
-        let others = [Fragment::default(); XEN_NETIF_NR_SLOTS_MIN];
-        Self { packet, others, other_count: 0, left: first.size, fault }
+        Self { packet, left: first.size, fault: None }
     }
 
     fn blame(&mut self, fault: TxFault) {
         self.fault.get_or_insert(fault);
     }
 
-    /// Takes a further fragment. `false`: its id was not taken, answer it.
-    fn add(&mut self, slot: &NetifTxRequest) -> bool {
-        if let Err(fault) = self.packet.add_id(slot.id) {
-            self.blame(fault);
-            return false;
+    /// Takes a further slot; an empty fragment is left out.
+    fn add(&mut self, slot: &NetifTxRequest, fragments: &mut [Fragment; XEN_NETIF_NR_SLOTS_MIN]) {
+        self.packet.id_count = self.packet.id_count.saturating_add(1);
+        if usize::from(self.packet.id_count) > XEN_NETIF_NR_SLOTS_MIN {
+            self.blame(TxFault::TooManySlots);
         }
         match self.left.checked_sub(slot.size) {
             Some(left) => self.left = left,
             None => self.blame(TxFault::FragmentTooLarge),
         }
-        if slot.size > 0 {
-            match (Fragment::new(slot.gref, slot.offset, slot.size), self.others.get_mut(self.other_count)) {
-                (Some(fragment), Some(place)) => {
-                    *place = fragment;
-                    self.other_count += 1;
-                }
-                (None, _) => self.blame(TxFault::CrossesPage),
-                (_, None) => self.blame(TxFault::TooManySlots),
-            }
+        if slot.size == 0 {
+            return;
         }
-        true
+        let place = fragments.get_mut(usize::from(self.packet.fragment_count));
+        match (Fragment::new(slot.gref, slot.offset, slot.size), place) {
+            (Some(fragment), Some(place)) => {
+                *place = fragment;
+                self.packet.fragment_count += 1;
+            }
+            (None, _) => self.blame(TxFault::CrossesPage),
+            (_, None) => self.blame(TxFault::TooManySlots),
+        }
     }
 
     fn add_extra(&mut self, extra: &NetifExtraInfo) {
@@ -399,16 +387,22 @@ impl Chain {
         }
     }
 
-    fn finish(mut self, first: &NetifTxRequest) -> (TxPacket, Result<(), TxFault>) {
+    /// Puts the first fragment into its place, or closes the gap when there is nothing in it.
+    fn finish(
+        mut self,
+        first: &NetifTxRequest,
+        fragments: &mut [Fragment; XEN_NETIF_NR_SLOTS_MIN],
+    ) -> (TxPacket, Result<(), TxFault>) {
         if first.size < ETHERNET_HEADER_BYTES {
             self.blame(TxFault::TooShort(first.size));
         }
-        if self.fault.is_none() {
-            self.fault = self.packet.add_fragment(first.gref, first.offset, self.left).err();
-        }
-        for fragment in self.others.iter().take(self.other_count) {
-            if self.fault.is_none() {
-                self.fault = self.packet.add_fragment(fragment.gref, fragment.offset, fragment.bytes).err();
+        if self.left == 0 {
+            fragments.copy_within(1.., 0);
+            self.packet.fragment_count -= 1;
+        } else {
+            match Fragment::new(first.gref, first.offset, self.left) {
+                Some(fragment) => fragments[0] = fragment,
+                None => self.blame(TxFault::CrossesPage),
             }
         }
         (self.packet, self.fault.map_or(Ok(()), Err))

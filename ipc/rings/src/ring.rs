@@ -39,6 +39,8 @@ pub trait Protocol {
 pub enum RingError {
     /// The memory holds no entry. Caller's fault.
     TooSmall,
+    /// The memory holds more entries than this protocol's end keeps books on. Caller's fault.
+    TooLarge,
     /// All entries are in use. Nobody's fault: wait for responses.
     Full,
     /// A response without an open request. Caller's fault.
@@ -58,6 +60,7 @@ impl core::fmt::Display for RingError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             RingError::TooSmall => f.write_str("ring memory is too small"),
+            RingError::TooLarge => f.write_str("ring memory is too large"),
             RingError::Full => f.write_str("ring is full"),
             RingError::NothingToAnswer => f.write_str("response without a request"),
             RingError::Overrun { producer, consumer, allowed } => write!(

@@ -35,9 +35,14 @@ fn transfer(operation: u8, nr_segments: u8, sector_number: u64, segment: (u8, u8
 }
 
 fn refusal(request: &impl IntoBytesOf, limits: &DiskLimits) -> (Refusal, i16) {
-    let refused = check_request(&raw(request), limits).expect_err("must be refused");
+    let refused = check(&raw(request), limits).expect_err("must be refused");
     assert_eq!(refused.response.id, 77);
     (refused.why, refused.response.status)
+}
+
+/// Checks a request whose segments do not matter.
+fn check(raw: &RawRequest, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
+    check_request(raw, limits, &mut DirectSegments::default())
 }
 
 #[test]
@@ -54,7 +59,7 @@ fn segments_are_bounded() {
 
 #[test]
 fn transfers_end_with_the_disk() {
-    assert!(check_request(&raw(&transfer(BLKIF_OP_READ, 2, 984, (0, 7))), &LIMITS).is_ok());
+    assert!(check(&raw(&transfer(BLKIF_OP_READ, 2, 984, (0, 7))), &LIMITS).is_ok());
     for sector in [985, 1000, u64::MAX, u64::MAX - 15] {
         let request = transfer(BLKIF_OP_READ, 2, sector, (0, 7));
         assert_eq!(refusal(&request, &LIMITS).0, Refusal::Range { sector, sectors: 16 });
@@ -63,7 +68,7 @@ fn transfers_end_with_the_disk() {
 
 #[test]
 fn a_read_only_disk_refuses_all_that_writes() {
-    assert!(check_request(&raw(&transfer(BLKIF_OP_READ, 1, 0, (0, 7))), &READ_ONLY).is_ok());
+    assert!(check(&raw(&transfer(BLKIF_OP_READ, 1, 0, (0, 7))), &READ_ONLY).is_ok());
     assert_eq!(refusal(&transfer(BLKIF_OP_WRITE, 1, 0, (0, 7)), &READ_ONLY).0, Refusal::ReadOnly);
     assert_eq!(refusal(&transfer(BLKIF_OP_FLUSH_DISKCACHE, 0, 0, (0, 0)), &READ_ONLY).0, Refusal::ReadOnly);
     let discard = BlkifRequestDiscard { operation: BLKIF_OP_DISCARD, id: 77, nr_sectors: 1, ..Default::default() };
@@ -96,12 +101,12 @@ fn discards_lie_on_the_disk_and_are_secure_only_where_the_disk_is() {
         nr_sectors,
         ..Default::default()
     };
-    assert!(check_request(&raw(&discard(0, 0, 1000)), &LIMITS).is_ok());
+    assert!(check(&raw(&discard(0, 0, 1000)), &LIMITS).is_ok());
     assert!(matches!(refusal(&discard(0, 0, 0), &LIMITS).0, Refusal::Range { .. }));
     assert!(matches!(refusal(&discard(0, 1, 1000), &LIMITS).0, Refusal::Range { .. }));
     assert!(matches!(refusal(&discard(0, u64::MAX, u64::MAX), &LIMITS).0, Refusal::Range { .. }));
     assert_eq!(refusal(&discard(1, 0, 1), &LIMITS).1, BLKIF_RSP_EOPNOTSUPP);
-    assert!(check_request(&raw(&discard(1, 0, 1)), &DiskLimits { discard: Discard::Secure, ..LIMITS }).is_ok());
+    assert!(check(&raw(&discard(1, 0, 1)), &DiskLimits { discard: Discard::Secure, ..LIMITS }).is_ok());
 }
 
 #[test]
@@ -121,7 +126,7 @@ fn indirect_requests_name_their_pages_and_answer_with_the_operation_inside() {
     let none = DiskLimits { indirect_segments: 0, ..LIMITS };
     assert_eq!(refusal(&indirect(1), &none).1, BLKIF_RSP_EOPNOTSUPP);
     for (segments, pages) in [(1, 1), (512, 1), (513, 2), (4096, 8)] {
-        let Ok(CheckedRequest::Indirect(request)) = check_request(&raw(&indirect(segments)), &all) else { panic!() };
+        let Ok(CheckedRequest::Indirect(request)) = check(&raw(&indirect(segments)), &all) else { panic!() };
         assert_eq!((request.segments(), request.pages().len()), (segments as usize, pages));
         assert_eq!(request.ticket.response(Outcome::Done).operation, BLKIF_OP_READ);
     }
@@ -137,7 +142,7 @@ fn indirect_segments_are_checked_in_the_copy() {
         sector_number: 840,
         ..Default::default()
     };
-    let Ok(CheckedRequest::Indirect(request)) = check_request(&raw(&request), &LIMITS) else { panic!() };
+    let Ok(CheckedRequest::Indirect(request)) = check(&raw(&request), &LIMITS) else { panic!() };
     let mut page = [0; 4096];
     let mut segments = vec![Segment::page(5); 20];
     assert_eq!(encode_segments(&segments, &mut page), Some(160));
@@ -189,8 +194,9 @@ fn a_request_is_read_from_the_ring_exactly_once() {
     let mut back = BlkBack::attach(Flipping(memory, &reads), LIMITS).unwrap();
     front.transfer(Direction::Write, 3, &[Segment::new(5, 1, 2).unwrap()]).unwrap();
     assert!(front.publish());
-    let Ok(Some(Ok(CheckedRequest::Transfer(request)))) = back.next_request() else { panic!() };
-    assert_eq!((reads.get(), request.sector, request.segments()), (1, 3, &[Segment::new(5, 1, 2).unwrap()][..]));
+    let mut direct = DirectSegments::default();
+    let Ok(Some(Ok(CheckedRequest::Transfer(request)))) = back.next_request(&mut direct) else { panic!() };
+    assert_eq!((reads.get(), request.sector, request.segments(&direct)), (1, 3, &[Segment::new(5, 1, 2).unwrap()][..]));
 }
 
 #[test]
@@ -236,7 +242,9 @@ fn responses_are_initialised_to_the_last_byte() {
     let mut back = BlkBack::attach(memory, LIMITS).unwrap();
     front.flush().unwrap();
     let _ = front.publish();
-    let Ok(Some(Ok(CheckedRequest::Flush(ticket)))) = back.next_request() else { panic!() };
+    let Ok(Some(Ok(CheckedRequest::Flush(ticket)))) = back.next_request(&mut DirectSegments::default()) else {
+        panic!()
+    };
     memory.write(64, &[0xee; 16]);
     back.answer(ticket, Outcome::Done).unwrap();
     let mut response = [0xee; 16];
@@ -265,13 +273,14 @@ proptest! {
             for segment in flat[24..].chunks_exact_mut(8) { segment[4] %= 8; segment[5] %= 10; }
         }
         let limits = if read_only { READ_ONLY } else { LIMITS };
-        match check_request(&RawRequest::from_bytes(flat), &limits) {
+        let mut direct = DirectSegments::default();
+        match check_request(&RawRequest::from_bytes(flat), &limits, &mut direct) {
             Ok(CheckedRequest::Transfer(request)) => {
                 prop_assert!(!read_only || request.direction == Direction::Read);
-                prop_assert!((1..=11).contains(&request.segments().len()));
-                let sectors: u64 = request.segments().iter().map(|segment| segment.sectors()).sum();
+                prop_assert!((1..=11).contains(&request.segments(&direct).len()));
+                let sectors: u64 = request.segments(&direct).iter().map(|segment| segment.sectors()).sum();
                 prop_assert!(request.sector <= 1000 && request.sector + sectors <= 1000);
-                for segment in request.segments() {
+                for segment in request.segments(&direct) {
                     prop_assert!(segment.offset() + segment.bytes() <= 4096 && segment.bytes() >= 512);
                 }
             }
@@ -309,8 +318,9 @@ proptest! {
                 prop_assert!(request.slot() < 48);
                 expected.insert(request, outcome);
                 let _ = front.publish();
-                let Ok(Some(Ok(CheckedRequest::Transfer(got)))) = back.next_request() else { panic!() };
-                prop_assert_eq!((got.direction, got.sector, got.segments()), (direction, sector, &segments[..]));
+                let mut direct = DirectSegments::default();
+                let Ok(Some(Ok(CheckedRequest::Transfer(got)))) = back.next_request(&mut direct) else { panic!() };
+                prop_assert_eq!((got.direction, got.sector, got.segments(&direct)), (direction, sector, &segments[..]));
                 back.answer(got.ticket, outcome).unwrap();
             }
             if sector % 3 == 0 {

@@ -19,8 +19,8 @@ fn extra(kind: u8, flags: u8, u: [u16; 3]) -> Vec<u8> {
     NetifExtraInfo { kind, flags, u }.as_bytes().to_vec()
 }
 
-/// What [`TxBack::next_packet`] says.
-type Received = Result<Option<Result<TxPacket, TxFault>>, NetBackError>;
+/// What [`TxBack::next_packet`] says, with grant and size of each fragment.
+type Received = Result<Option<Result<(TxPacket, Vec<(u32, u16)>), TxFault>>, NetBackError>;
 
 /// What a back end makes of slots, and the answers (id, status) that it has pushed by then.
 fn receive(slots: &[Vec<u8>]) -> (Received, Vec<(u16, i16)>) {
@@ -31,7 +31,14 @@ fn receive(slots: &[Vec<u8>]) -> (Received, Vec<(u16, i16)>) {
         memory.write(64 + index * NETIF_TX_ENTRY_BYTES, slot);
     }
     memory.store_u32(REQ_PROD, slots.len() as u32);
-    let result = back.next_packet();
+    let result = back.next_packet().map(|packet| {
+        packet.map(|packet| {
+            packet.map(|packet| {
+                let fragments = back.fragments(&packet).iter();
+                (packet, fragments.map(|fragment| (fragment.gref(), fragment.bytes())).collect())
+            })
+        })
+    });
     let _ = back.publish();
     let answers = (0..memory.load_u32(RSP_PROD) as usize).map(|index| {
         let mut answer = [0; 4];
@@ -58,9 +65,8 @@ fn fault(slots: &[NetifTxRequest]) -> TxFault {
 fn the_first_fragment_has_what_the_others_leave() {
     let slots = [slot(1000, NETTXF_MORE_DATA, 1), slot(300, NETTXF_MORE_DATA, 2), slot(200, 0, 3)];
     let (result, answers) = receive(&chain(&slots));
-    let packet = result.unwrap().unwrap().unwrap();
+    let (packet, fragments) = result.unwrap().unwrap().unwrap();
     assert!(answers.is_empty());
-    let fragments: Vec<_> = packet.fragments().iter().map(|fragment| (fragment.gref(), fragment.bytes())).collect();
     assert_eq!((packet.bytes, fragments), (1000, vec![(101, 500), (102, 300), (103, 200)]));
 }
 
@@ -69,8 +75,7 @@ fn empty_fragments_are_left_out_wherever_they_are() {
     let slots =
         [slot(60, NETTXF_MORE_DATA, 1), slot(0, NETTXF_MORE_DATA, 2), slot(60, NETTXF_MORE_DATA, 3), slot(0, 0, 4)];
     let (result, _) = receive(&chain(&slots));
-    let packet = result.unwrap().unwrap().unwrap();
-    let fragments: Vec<_> = packet.fragments().iter().map(|fragment| (fragment.gref(), fragment.bytes())).collect();
+    let (_, fragments) = result.unwrap().unwrap().unwrap();
     assert_eq!(fragments, vec![(103, 60)]);
 }
 
@@ -112,7 +117,7 @@ fn extra_info_is_read_and_answered_without_an_id() {
     let gso = extra(XEN_NETIF_EXTRA_TYPE_GSO, XEN_NETIF_EXTRA_FLAG_MORE, [1448, 1, 0]);
     let hash = extra(XEN_NETIF_EXTRA_TYPE_HASH, 0, [0; 3]);
     let (result, answers) = receive(&[first, gso, hash]);
-    let packet = result.unwrap().unwrap().unwrap();
+    let (packet, _) = result.unwrap().unwrap().unwrap();
     assert_eq!(packet.gso, Some(Gso { segment_bytes: 1448, ipv6: false }));
     assert_eq!(packet.checksum, Checksum::Blank);
     assert_eq!(answers, vec![(0, NETIF_RSP_NULL); 2]);
@@ -245,10 +250,10 @@ proptest! {
             match back.next_packet() {
                 Ok(None) => break,
                 Ok(Some(Ok(packet))) => {
-                    let sum: u32 = packet.fragments().iter().map(|fragment| u32::from(fragment.bytes())).sum();
+                    let sum: u32 = back.fragments(&packet).iter().map(|fragment| u32::from(fragment.bytes())).sum();
                     prop_assert_eq!(sum, u32::from(packet.bytes));
-                    prop_assert!(packet.bytes >= ETHERNET_HEADER_BYTES && packet.fragments().len() <= 18);
-                    for fragment in packet.fragments() {
+                    prop_assert!(packet.bytes >= ETHERNET_HEADER_BYTES && back.fragments(&packet).len() <= 18);
+                    for fragment in back.fragments(&packet) {
                         prop_assert!(fragment.bytes() > 0);
                         prop_assert!(u32::from(fragment.offset()) + u32::from(fragment.bytes()) <= 4096);
                     }
@@ -280,7 +285,7 @@ proptest! {
             front.send(&fragments, Checksum::InPacket).unwrap();
             let _ = front.publish();
             let packet = back.next_packet().unwrap().unwrap().unwrap();
-            prop_assert_eq!(packet.fragments(), &fragments[..]);
+            prop_assert_eq!(back.fragments(&packet), &fragments[..]);
             back.answer(&packet, TxOutcome::Dropped).unwrap();
             let _ = back.publish();
             let mut returned: Vec<_> = fragments.iter().map(|fragment| fragment.gref()).collect();

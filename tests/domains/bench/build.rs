@@ -9,7 +9,8 @@ fn main() {
         let script =
             format!("{}/../../../domains/runtime/domain.ld", env::var("CARGO_MANIFEST_DIR").expect("set by cargo"));
         println!("cargo:rerun-if-changed={script}");
-        println!("cargo:rustc-link-arg-bins=-T{script}");
+        // In this order: the script looks whether the symbol is defined when it is read.
         println!("cargo:rustc-link-arg-bins=--defsym=IMAGE_START=0x4000000");
+        println!("cargo:rustc-link-arg-bins=-T{script}");
     }
 }

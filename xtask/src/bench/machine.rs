@@ -89,7 +89,10 @@ image = "bench"
 memory = "8M"
 arguments = "do=nic"
 observe = true
-nics = [{ from = "net", mac = "00:16:3e:00:00:01", ip = "10.0.2.15" }]
+nics = [
+    { from = "net", mac = "00:16:3e:00:00:01", ip = "10.0.2.15" },
+    { from = "net", mac = "00:16:3e:00:00:02", ip = "10.0.2.16" },
+]
 "#;
 
 /// Something to boot and measure.

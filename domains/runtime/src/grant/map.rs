@@ -13,7 +13,8 @@ use crate::local::Local;
 use crate::pages::PAGE;
 use crate::shared::Shared;
 
-static WINDOW: Local<Window> = Local::new(Window::new(GRANT_WINDOW, GRANT_WINDOW_END, PAGE_SIZE));
+/// Where others' pages are mapped.
+pub(super) static WINDOW: Local<Window> = Local::new(Window::new(GRANT_WINDOW, GRANT_WINDOW_END, PAGE_SIZE));
 
 /// Why a run of grants could not be mapped: which one was refused first, and why. None is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +47,7 @@ impl Mapping {
         let no_space = MapError { index: 0, error: GrantError::NoSpace };
         let count = references.len();
         let base = WINDOW.borrow().take(count).ok_or(no_space)?;
-        let flags = match access {
-            Access::ReadOnly => abi::GNTMAP_HOST_MAP | abi::GNTMAP_READONLY,
-            Access::ReadWrite => abi::GNTMAP_HOST_MAP,
-        };
+        let flags = flags(access);
         let mut operations: Vec<_> = references
             .iter()
             .enumerate()
@@ -116,6 +114,14 @@ impl Drop for Mapping {
         if unmap(pages.map(|(index, &handle)| (base + index as u64 * PAGE_SIZE, handle))) {
             WINDOW.borrow().give_back(base, self.handles.len());
         }
+    }
+}
+
+/// The flags of a mapping.
+pub(super) fn flags(access: Access) -> u32 {
+    match access {
+        Access::ReadOnly => abi::GNTMAP_HOST_MAP | abi::GNTMAP_READONLY,
+        Access::ReadWrite => abi::GNTMAP_HOST_MAP,
     }
 }
 

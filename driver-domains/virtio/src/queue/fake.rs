@@ -43,6 +43,7 @@ unsafe impl Hal for HeapHal {
 /// One queue, its rings reached by address as a device would.
 pub(crate) struct FakeDevice {
     size: u32,
+    descriptors: u64,
     driver_area: u64,
     device_area: u64,
     seen: u16,
@@ -53,15 +54,24 @@ pub(crate) struct FakeDevice {
 
 impl FakeDevice {
     pub(crate) fn new(size: u32) -> Self {
-        Self { size, driver_area: 0, device_area: 0, seen: 0, used: 0, pending: VecDeque::new(), kicks: 0 }
+        Self {
+            size,
+            descriptors: 0,
+            driver_area: 0,
+            device_area: 0,
+            seen: 0,
+            used: 0,
+            pending: VecDeque::new(),
+            kicks: 0,
+        }
     }
 
     fn word(&self, address: u64) -> *mut u16 {
         core::ptr::with_exposed_provenance_mut(address as usize)
     }
 
-    /// Uses the oldest request that is available.
-    pub(crate) fn use_next(&mut self, length: u32) {
+    /// Takes what has become available.
+    fn look(&mut self) {
         // SAFETY: the available ring that the driver set up: flags, index, ring.
         let index = unsafe { self.word(self.driver_area + 2).read_volatile() };
         while self.seen != index {
@@ -70,6 +80,27 @@ impl FakeDevice {
             self.pending.push_back(unsafe { self.word(self.driver_area + 4 + 2 * slot).read_volatile() });
             self.seen = self.seen.wrapping_add(1);
         }
+    }
+
+    /// The chain of the oldest request that is available: address, bytes, whether to be written.
+    pub(crate) fn next_chain(&mut self) -> Vec<(u64, u32, bool)> {
+        self.look();
+        let mut next = self.pending.front().copied();
+        let mut chain = Vec::new();
+        while let Some(number) = next {
+            let base = self.descriptors + 16 * u64::from(number);
+            let word = core::ptr::with_exposed_provenance::<u64>(base as usize);
+            // SAFETY: inside the descriptor table that the driver set up.
+            let (address, rest) = unsafe { (word.read_volatile(), word.add(1).read_volatile()) };
+            chain.push((address, rest as u32, rest >> 32 & 2 != 0));
+            next = (rest >> 32 & 1 != 0).then_some((rest >> 48) as u16);
+        }
+        chain
+    }
+
+    /// Uses the oldest request that is available.
+    pub(crate) fn use_next(&mut self, length: u32) {
+        self.look();
         let id = self.pending.pop_front().expect("nothing available");
         self.use_id(id.into(), length);
     }
@@ -115,7 +146,8 @@ impl Transport for FakeDevice {
     fn requires_legacy_layout(&self) -> bool {
         false
     }
-    fn queue_set(&mut self, _: u16, _: u32, _: PhysAddr, driver_area: PhysAddr, device_area: PhysAddr) {
+    fn queue_set(&mut self, _: u16, _: u32, descriptors: PhysAddr, driver_area: PhysAddr, device_area: PhysAddr) {
+        self.descriptors = descriptors;
         (self.driver_area, self.device_area) = (driver_area, device_area);
     }
     fn queue_unset(&mut self, _: u16) {}
