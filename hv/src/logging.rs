@@ -47,7 +47,7 @@ impl Log for Sink {
             Level::Info => "",
             Level::Debug | Level::Trace => "debug: ",
         };
-        let micros = crate::time::now().as_nanos() / 1000;
+        let micros = crate::time::now().0 / 1000;
         let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
         // The sink cannot fail.
         let _ = writeln!(Sink, "[{seconds:5}.{micros:06}] hv: {mark}{}", record.args());

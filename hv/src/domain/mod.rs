@@ -15,6 +15,7 @@ pub use schedule::{take_restart, timer, usage, waits, wake, yield_now};
 use crate::traps::{Frame, reason};
 use crate::{cpu::percpu, system::system};
 use hv_core::ids::{DomId, VcpuId};
+use core::sync::atomic::Ordering;
 use hv_core::events;
 
 /// The domain whose trap is being handled; [`percpu::NOBODY`] in the idle loop.
@@ -30,7 +31,7 @@ pub fn exception(frame: &Frame, fault_address: u64) {
 
 /// Remembers how far the current domain's multicall has come; answers what was remembered.
 pub fn swap_progress(progress: u32) -> u32 {
-    vcpus::swap_progress(current().slot(), progress)
+    vcpus::place(current().slot()).progress.swap(progress, Ordering::Relaxed)
 }
 
 /// Raises a virtual interrupt for the domain whose label has a flag.

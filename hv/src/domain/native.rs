@@ -4,9 +4,9 @@ use super::{schedule, vcpus};
 use crate::{iommu, mm, pci, system::system, time, traps::Frame};
 use core::mem::offset_of;
 use hv_core::authority::table::{FLAG_DRIVER, KIND_NATIVE};
-use hv_core::domain::{self, Domain, Wait};
+use hv_core::domain::{self, Domain, Wait, Wake};
 use hv_core::ids::{DomId, Hpa, Label, VcpuId};
-use hv_core::{error::Errno, machine::MachineMemory, space::Rights};
+use hv_core::{error::Errno, machine::MachineMemory, sched::VcpuKey, space::Rights};
 use xen_abi::native::ADDRESS_LIMIT;
 use xen_abi::platform::{RIGHTS_EXECUTE, RIGHTS_READ, RIGHTS_WRITE};
 use xen_abi::xen::{VcpuInfo, VcpuTimeInfo};
@@ -105,7 +105,7 @@ pub fn unpause(id: DomId) -> Result<(), Errno> {
     let entry = system.policy.domain(label).ok_or(Errno::EINVAL)?;
     schedule::admit(slot, entry.weight, entry.cap);
     if !waits {
-        schedule::make_runnable(slot);
+        schedule::wake(Wake(VcpuKey::new(slot, VcpuId(0))));
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ fn others(command: u64, structure: u64) -> u64 {
 
 /// What is not here is not provided, the whole FIFO interface first of all.
 fn serve(call: &Call, command: u64) -> Outcome {
-    let (env, caller) = (&call.env(), call.caller);
+    let (env, caller) = (&system().env(), call.caller);
     match command {
         abi::EVTCHNOP_UNMASK => call.input(|op: abi::EvtchnUnmask| events::unmask(env, caller, Port(op.port)).map(wake)),
         abi::EVTCHNOP_ALLOC_UNBOUND => call.in_out(|op: &mut abi::EvtchnAllocUnbound| {
@@ -95,11 +95,11 @@ fn describe(Channel { binding, vcpu }: Channel, op: &mut abi::EvtchnStatus) {
 
 /// Closes all ports, a slice a call.
 fn reset(call: &Call) -> Outcome {
-    let op: abi::EvtchnReset = call.read(call.structure())?;
+    let op: abi::EvtchnReset = user::read(call.structure())?;
     call.must_be_own(op.dom)?;
     let mut next = call.progress()?;
     let undo = |binding| closed(call.caller, binding);
-    match events::close_slice(&call.env(), call.caller, &mut next, RESET_SLICE, undo)? {
+    match events::close_slice(&system().env(), call.caller, &mut next, RESET_SLICE, undo)? {
         Progress::More => call.again(next),
         Progress::Done => OK,
     }

@@ -1,6 +1,6 @@
 //! `sched_op` (Xen public `sched.h`): yielding, waiting, ending.
 
-use super::{Answer, Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
+use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
 use crate::irq;
 use crate::time::{self, Instant};
 use heapless::Vec;
@@ -30,7 +30,7 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
 fn others(command: u64, structure: u64) -> u64 {
     super::answer(HYPERVISOR_SCHED_OP, [command, structure, 0, 0, 0], |call| match command {
         abi::SCHEDOP_POLL => poll(call),
-        abi::SCHEDOP_SHUTDOWN => shutdown(call.read(call.structure())?),
+        abi::SCHEDOP_SHUTDOWN => shutdown(user::read(call.structure())?),
         _ => Err(Errno::ENOSYS),
     })
 }
@@ -66,7 +66,7 @@ fn send_and_block(port: Port) -> u64 {
 }
 
 fn poll(call: &Call) -> Outcome {
-    let op: abi::SchedPoll = call.read(call.structure())?;
+    let op: abi::SchedPoll = user::read(call.structure())?;
     let mut numbers = [0u32; POLL_PORTS_MAX];
     let numbers = numbers.get_mut(..op.nr_ports as usize).ok_or(Errno::EINVAL)?;
     user::read_bytes(Gpa(op.ports), numbers.as_mut_bytes())?;
@@ -79,7 +79,7 @@ fn poll(call: &Call) -> Outcome {
     // What an earlier poll left is for another time.
     domain::set_deadline(TimerKind::Poll, None);
     if op.timeout != 0 {
-        let limit = Instant::from_nanos(op.timeout);
+        let limit = Instant(op.timeout);
         if limit <= time::now() {
             let _runs_on = system.domains.with(call.caller, |domain| domain.end_poll(VcpuId(0)))?;
             return OK;
@@ -87,7 +87,7 @@ fn poll(call: &Call) -> Outcome {
         domain::set_deadline(TimerKind::Poll, Some(limit));
     }
     domain::current_waits();
-    Ok(Answer::Waits)
+    OK
 }
 
 /// The caller has come back for more: its devices may interrupt again.
@@ -120,5 +120,5 @@ fn shutdown(op: abi::SchedShutdown) -> Outcome {
         _ => return Err(Errno::EINVAL),
     };
     domain::end_current(Death::new(op.reason, format_args!("shutdown: {why}")));
-    Ok(Answer::Ended)
+    OK
 }

@@ -108,7 +108,7 @@ fn probe(config: Config, bdf: Bdf) -> Option<Function> {
         _ => (Node::Kept, 0),
     };
     let owner = if node == Node::Endpoint { Owner::Quarantine } else { Owner::Hypervisor };
-    let state = State { owner, faults: 0, faults_of_owner: Faults::NONE, ready_at: Instant::from_nanos(0) };
+    let state = State { owner, faults: 0, faults_of_owner: Faults::NONE, ready_at: Instant(0) };
     let mut function = Function {
         config,
         found: Member { bdf, vendor, device, class, node, access_control: separate(config, node) },

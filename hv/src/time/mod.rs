@@ -16,23 +16,10 @@ static SCALE: Once<Scale> = Once::new();
 
 /// An instant: nanoseconds of system time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Instant(u64);
+pub struct Instant(pub u64);
 
 impl Instant {
-    /// Never.
-    pub const NEVER: Instant = Instant(u64::MAX);
-
-    /// `nanos` after system time 0.
-    pub const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
-    }
-
-    /// Nanoseconds since system time 0.
-    pub const fn as_nanos(self) -> u64 {
-        self.0
-    }
-
-    /// This much later; stays at [`Instant::NEVER`] rather than wrapping.
+    /// This much later; stays at the end of time rather than wrapping.
     pub const fn plus_nanos(self, nanos: u64) -> Self {
         Self(self.0.saturating_add(nanos))
     }
@@ -78,17 +65,8 @@ pub fn scale() -> Scale {
 /// The TSC value at `when`; `u64::MAX` for what is too far away.
 pub fn tsc_at(when: Instant) -> u64 {
     let scale = scale();
-    if when == Instant::NEVER || scale.multiplier == 0 {
-        return u64::MAX;
-    }
-    let ticks = (u128::from(when.as_nanos()) << 32) / u128::from(scale.multiplier) >> scale.shift;
+    let ticks = (u128::from(when.0) << 32) / u128::from(scale.multiplier.max(1)) >> scale.shift;
     u64::try_from(ticks).ok().and_then(|ticks| ticks.checked_add(scale.boot_tsc)).unwrap_or(u64::MAX)
-}
-
-/// System time when the TSC has this value. 0 before the TSC is calibrated.
-#[inline]
-pub fn at_tsc(tsc: u64) -> Instant {
-    Instant(nanos(tsc.saturating_sub(scale().boot_tsc)))
 }
 
 /// Nanoseconds that so many ticks of the TSC take.
@@ -98,10 +76,10 @@ pub fn nanos(ticks: u64) -> u64 {
     ((u128::from(ticks) << scale.shift).wrapping_mul(u128::from(scale.multiplier)) >> 32) as u64
 }
 
-/// System time.
+/// System time. 0 before the TSC is calibrated.
 #[inline]
 pub fn now() -> Instant {
-    at_tsc(tsc())
+    Instant(nanos(tsc().saturating_sub(scale().boot_tsc)))
 }
 
 /// Remembers the TSC of this moment.

@@ -9,7 +9,7 @@ mod queue;
 mod timers;
 
 pub use queue::{Preempt, RunQueue, SLICE_US};
-pub use timers::{Alarm, Expired, TimerKind, Timers, singleshot};
+pub use timers::{TimerKind, Timers, singleshot};
 
 use core::num::NonZero;
 
