@@ -9,10 +9,9 @@ mod vcpus;
 pub use ending::{end, end_current};
 pub use native::{create, pause, rights, set_entry, unpause, with_building};
 pub use policy::start;
-pub use schedule::{CHORES, current_waits, hand_over, idle_ticks, idled, reschedule, restart, resume, set_deadline};
+pub use schedule::{CHORES, current_waits, hand_over, idled, reschedule, restart, resume, set_deadline};
 pub use schedule::{take_restart, timer, usage, waits, wake, yield_now};
 
-use crate::traps::{Frame, reason};
 use crate::{cpu::percpu, system::system};
 use hv_core::ids::{DomId, VcpuId};
 use core::sync::atomic::Ordering;
@@ -22,11 +21,6 @@ use hv_core::events;
 #[inline]
 pub fn current() -> DomId {
     percpu::with(|cpu| cpu.current)
-}
-
-/// An exception of the current domain: it ends.
-pub fn exception(frame: &Frame, fault_address: u64) {
-    end_current(reason::exception(frame, fault_address));
 }
 
 /// Remembers how far the current domain's multicall has come; answers what was remembered.

@@ -1,7 +1,7 @@
 //! Native domains: made, sealed, paused.
 
 use super::{schedule, vcpus};
-use crate::{iommu, mm, pci, system::system, time, traps::Frame};
+use crate::{cpu::percpu, iommu, mm, pci, system::system, time, traps::Frame};
 use core::mem::offset_of;
 use hv_core::authority::table::{FLAG_DRIVER, KIND_NATIVE};
 use hv_core::domain::{self, Domain, Wait, Wake};
@@ -103,9 +103,10 @@ pub fn unpause(id: DomId) -> Result<(), Errno> {
         Ok((domain.slot(), domain.label(), waits))
     })??;
     let entry = system.policy.domain(label).ok_or(Errno::EINVAL)?;
-    schedule::admit(slot, entry.weight, entry.cap);
+    let key = VcpuKey::new(slot, VcpuId(0));
+    percpu::with(|cpu| cpu.queue.add(key, entry.weight, entry.cap));
     if !waits {
-        schedule::wake(Wake(VcpuKey::new(slot, VcpuId(0))));
+        schedule::wake(Wake(key));
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::{system::system, traps::Frame};
 use core::sync::atomic::{AtomicBool, Ordering};
 use crate::{logging, mm};
 use hv_core::ids::{Slot, VcpuId};
-use hv_core::sched::{Preempt, TimerKind, VcpuKey};
+use hv_core::sched::{TimerKind, VcpuKey};
 use hv_core::{authority::table::FLAG_LOG, domain::Wake, events};
 use x86_64::PhysAddr;
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_TIMER};
@@ -78,10 +78,13 @@ pub fn timer() {
 /// A vCPU's wait has ended.
 #[inline]
 pub fn wake(wake: Wake) {
-    percpu::with(|cpu| match cpu.queue.wake(wake.0, tsc()) {
-        Preempt::Yes => cpu.attention |= DECIDE,
-        // Who ran alone has an end of slice now.
-        Preempt::No => set_alarm(cpu, cpu.queue.until()),
+    percpu::with(|cpu| {
+        if cpu.queue.wake(wake.0, tsc()) {
+            cpu.attention |= DECIDE;
+        } else {
+            // Who ran alone has an end of slice now.
+            set_alarm(cpu, cpu.queue.until());
+        }
     });
 }
 
@@ -173,7 +176,7 @@ fn look_at_all() -> *mut Frame {
         percpu::with(|cpu| cpu.attention = 0);
         CHORES.store(false, Ordering::Relaxed);
         expire_deadlines();
-        if logging::take_news() {
+        if logging::NEWS.swap(false, Ordering::Relaxed) {
             super::raise_for_flag(FLAG_LOG, VIRQ_CON_RING);
         }
         let reaping = ending::slice();
@@ -257,16 +260,6 @@ fn idle() {
 /// An interrupt ends the CPU's idling.
 pub fn idled() {
     percpu::with(|cpu| cpu.idle_ticks += tsc() - cpu.idle_since);
-}
-
-/// Ticks that no domain could run.
-pub fn idle_ticks() -> u64 {
-    percpu::with(|cpu| cpu.idle_ticks)
-}
-
-/// A domain becomes schedulable, and runs when [`make_runnable`] or a [`Wake`] says so.
-pub fn admit(slot: Slot, weight: u32, cap: u32) {
-    percpu::with(|cpu| cpu.queue.add(VcpuKey::new(slot, VCPU), weight, cap));
 }
 
 /// A domain is no longer schedulable; its page tables are not loaded any more. The scheduler looks at once.

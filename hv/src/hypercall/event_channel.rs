@@ -3,6 +3,7 @@
 use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
 use crate::irq::{self, Gate};
 use crate::logging;
+use core::sync::atomic::Ordering;
 use hv_core::events::{self, Binding, Channel};
 use hv_core::ids::{Pirq, Port};
 use hv_core::space::Progress;
@@ -52,7 +53,7 @@ fn serve(call: &Call, command: u64) -> Outcome {
         abi::EVTCHNOP_BIND_VIRQ => call.in_out(|op: &mut abi::EvtchnBindVirq| {
             op.port = events::bind_virq(env, caller, op.virq, op.vcpu)?.0;
             if op.virq == VIRQ_CON_RING {
-                logging::give_serial_away();
+                logging::OWN_SERIAL.store(false, Ordering::Relaxed);
             }
             Ok(())
         }),
@@ -109,7 +110,7 @@ fn reset(call: &Call) -> Outcome {
 pub fn closed(dom: DomId, binding: Binding) {
     match binding {
         Binding::Pirq(pirq) => irq::set_bound(dom, Pirq(u32::from(pirq)), Gate::Masked),
-        Binding::Virq(virq) if u32::from(virq) == VIRQ_CON_RING => logging::take_serial_back(),
+        Binding::Virq(virq) if u32::from(virq) == VIRQ_CON_RING => logging::OWN_SERIAL.store(true, Ordering::Relaxed),
         _ => {}
     }
 }

@@ -20,7 +20,7 @@ const PAGE_FAULT: u64 = 14;
 /// An exception or interrupt while a domain ran. Answers the frame to go on with.
 extern "C" fn trap_from_domain(frame: &mut Frame) -> *mut Frame {
     if frame.vector < FIRST_INTERRUPT {
-        crate::domain::exception(frame, Cr2::read_raw());
+        crate::domain::end_current(reason::exception(frame, Cr2::read_raw()));
     } else {
         interrupt(frame.vector);
     }

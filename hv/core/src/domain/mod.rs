@@ -212,22 +212,20 @@ impl Domain {
     /// Makes one of its own ports pending.
     #[inline(always)]
     pub(crate) fn deliver(&mut self, port: Port, memory: &impl MachineMemory) -> Option<Wake> {
-        let vcpu = self.events.target(port);
+        let vcpu = self.events.channel(port).map_or(VcpuId(0), |channel| channel.vcpu);
         let signal = self.events.shared.set_pending(port, vcpu, memory);
-        self.wake_for(signal, port)
+        self.wake_for(vcpu, signal, port)
     }
 
     /// Ends the wait of the vCPU that a signal is for.
     #[inline(always)]
-    pub(crate) fn wake_for(&mut self, signal: Signal, port: Port) -> Option<Wake> {
-        let (vcpu, unmasked) = match signal {
-            Signal::Nothing => return None,
-            Signal::Masked(vcpu) => (vcpu, false),
-            Signal::Unmasked(vcpu) => (vcpu, true),
-        };
+    pub(crate) fn wake_for(&mut self, vcpu: VcpuId, signal: Signal, port: Port) -> Option<Wake> {
+        if signal == Signal::Nothing {
+            return None;
+        }
         let key = VcpuKey::new(self.slot, vcpu);
         let wait = &mut self.vcpu(vcpu)?.wait;
-        if !wait.ends(port, unmasked) {
+        if !wait.ends(port, signal) {
             return None;
         }
         *wait = Wait::No;
@@ -264,9 +262,7 @@ impl Domain {
     }
 
     fn wait(&mut self, vcpu: VcpuId, wait: Wait) -> bool {
-        let Some(vcpu) = self.vcpu(vcpu) else { return false };
-        vcpu.wait = wait;
-        true
+        self.vcpu(vcpu).map(|vcpu| vcpu.wait = wait).is_some()
     }
 
     /// Ends a vCPU's `SCHEDOP_poll` because its time has come. Another wait goes on.

@@ -20,9 +20,9 @@ pub enum Signal {
     /// It was pending already.
     Nothing,
     /// It is pending now, but masked: only a vCPU that polls this port cares.
-    Masked(VcpuId),
+    Masked,
     /// It is pending now and unmasked: a waiting vCPU wakes.
-    Unmasked(VcpuId),
+    Unmasked,
 }
 
 /// A domain's shared info page, and where each vCPU's part of it has moved to.
@@ -83,10 +83,10 @@ impl SharedInfoPage {
         }
         let (at, bit) = self.word(MASK, port);
         if memory.load_u64(at) & bit != 0 {
-            return Signal::Masked(vcpu);
+            return Signal::Masked;
         }
         self.select(port, vcpu, memory);
-        Signal::Unmasked(vcpu)
+        Signal::Unmasked
     }
 
     /// Unmasks a port; a signal if it was pending.
@@ -96,7 +96,7 @@ impl SharedInfoPage {
             return Signal::Nothing;
         }
         self.select(port, vcpu, memory);
-        Signal::Unmasked(vcpu)
+        Signal::Unmasked
     }
 
     /// Tells the vCPU which word to look at, and that there is something.

@@ -8,7 +8,7 @@ mod heap;
 mod queue;
 mod timers;
 
-pub use queue::{Preempt, RunQueue, SLICE_US};
+pub use queue::{RunQueue, SLICE_US};
 pub use timers::{TimerKind, Timers, singleshot};
 
 use core::num::NonZero;

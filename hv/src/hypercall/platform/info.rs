@@ -1,7 +1,7 @@
 //! Facts for the policy domain's shell.
 
 use super::{DomId, Errno, abi, domid, system};
-use crate::{domain, iommu, time};
+use crate::{cpu::percpu, domain, iommu, time};
 use core::sync::atomic::Ordering;
 use hv_core::domain::{Domain, Life};
 use hv_core::ids::GrantRef;
@@ -60,7 +60,7 @@ pub fn machine(op: &mut abi::MachineInfo) -> Result<(), Errno> {
         tsc_khz: time::scale().khz,
         boot_tsc: time::ENTERED.load(Ordering::Relaxed),
         policy_tsc: time::STARTED.load(Ordering::Relaxed),
-        idle_ticks: domain::idle_ticks(),
+        idle_ticks: percpu::with(|cpu| cpu.idle_ticks),
         iommu: u32::from(iommu::available()),
         interrupt_remapping: u32::from(iommu::remaps_interrupts()),
         cpus: 1,
