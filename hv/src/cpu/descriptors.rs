@@ -131,7 +131,6 @@ impl Descriptors {
 
     /// Allows ring 3 the ports of `bitmap`, or none.
     pub fn set_ports(&mut self, bitmap: Option<&PortBitmap>) {
-        self.forbid_ports();
         if let Some(bitmap) = bitmap {
             self.tss.bitmap = *bitmap;
             self.tss.segment.iomap_base = size_of::<TaskStateSegment>() as u16;

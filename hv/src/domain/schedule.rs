@@ -38,10 +38,7 @@ pub static CHORES: AtomicBool = AtomicBool::new(false);
 /// The frame to go on with after a trap.
 #[inline]
 pub fn resume() -> *mut Frame {
-    match percpu::with(|cpu| if cpu.attention == 0 { Some(cpu.frame) } else { None }) {
-        Some(frame) => frame,
-        None => reschedule(),
-    }
+    percpu::with(|cpu| (cpu.attention == 0).then_some(cpu.frame)).unwrap_or_else(|| reschedule())
 }
 
 /// The current domain's hypercall is to be made again when it runs next.
@@ -249,17 +246,15 @@ fn expire_deadlines() {
 fn idle() {
     percpu::with(|cpu| {
         set_alarm(cpu, cpu.queue.until());
-        cpu.idle_since = tsc();
         cpu.idle = 1;
     });
+    let since = tsc();
     x86_64::instructions::interrupts::enable_and_hlt();
     x86_64::instructions::interrupts::disable();
-    percpu::with(|cpu| cpu.idle = 0);
-}
-
-/// An interrupt ends the CPU's idling.
-pub fn idled() {
-    percpu::with(|cpu| cpu.idle_ticks += tsc() - cpu.idle_since);
+    percpu::with(|cpu| {
+        cpu.idle = 0;
+        cpu.idle_ticks += tsc() - since;
+    });
 }
 
 /// A domain is no longer schedulable; its page tables are not loaded any more. The scheduler looks at once.

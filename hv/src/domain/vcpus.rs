@@ -86,10 +86,9 @@ pub fn set_ports(slot: Slot, ranges: &[Range]) -> Result<(), OutOfMemory> {
 /// Loads a domain's I/O ports into this CPU's task state segment.
 #[inline]
 pub fn load_ports(slot: Slot, into: &mut crate::cpu::descriptors::Descriptors) {
+    into.forbid_ports();
     if place(slot).has_ports.load(Ordering::Relaxed) {
         into.set_ports(place(slot).ports.lock().first());
-    } else {
-        into.forbid_ports();
     }
 }
 

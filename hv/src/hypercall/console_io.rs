@@ -6,7 +6,6 @@ use xen_abi::xen as abi;
 /// Bytes that one call writes at most; the caller goes on with the rest.
 const CHUNK: usize = 256;
 
-#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     let [command, count, buffer, ..] = call.args;
     if command != abi::CONSOLEIO_WRITE {

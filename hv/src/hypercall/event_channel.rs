@@ -18,10 +18,8 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
     if command != EVTCHNOP_SEND {
         return others(command, structure);
     }
-    match user::read::<abi::EvtchnSend>(Gpa(structure)) {
-        Ok(op) => result(send(domain::current(), Port(op.port))),
-        Err(fault) => result(Err(fault.into())),
-    }
+    let op = user::read::<abi::EvtchnSend>(Gpa(structure)).map_err(Errno::from);
+    result(op.and_then(|op| send(domain::current(), Port(op.port))))
 }
 
 /// Sends an event for the caller.

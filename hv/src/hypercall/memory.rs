@@ -5,7 +5,6 @@ use super::{Call, Errno, Outcome, system};
 use hv_core::{domain, ids::Gfn};
 use xen_abi::memory as abi;
 
-#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     match call.command() {
         abi::XENMEM_ADD_TO_PHYSMAP => call.input(|op| add_to_physmap(call, op)),

@@ -35,7 +35,6 @@ pub trait Structure: FromBytes + IntoBytes + Immutable + Copy {}
 impl<T: FromBytes + IntoBytes + Immutable + Copy> Structure for T {}
 
 /// A hypercall being served.
-#[derive(Clone, Copy)]
 pub struct Call {
     /// Who calls.
     pub caller: DomId,

@@ -6,7 +6,6 @@ use xen_abi::xen::{HYPERVISOR_MULTICALL, MulticallEntry};
 /// Calls served before others get a chance.
 const SLICE: u32 = 16;
 
-#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     let [list, count, ..] = call.args;
     let count = u32::try_from(count).map_err(|_| Errno::EINVAL)?;

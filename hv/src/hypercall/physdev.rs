@@ -5,7 +5,6 @@ use crate::irq;
 use hv_core::{events, ids::Pirq};
 use xen_abi::physdev as abi;
 
-#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     let (env, caller) = (&system().env(), call.caller);
     match call.command() {

@@ -4,8 +4,8 @@ use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, 
 use crate::irq;
 use crate::time::{self, Instant};
 use heapless::Vec;
-use hv_core::events::{self, PIRQS_MAX};
-use hv_core::ids::{Pirq, Port, VcpuId};
+use hv_core::events;
+use hv_core::ids::{Port, VcpuId};
 use hv_core::{domain::Death, sched::TimerKind};
 use xen_abi::{native::SCHEDOP_SEND_AND_BLOCK, sched as abi, xen::HYPERVISOR_SCHED_OP};
 use zerocopy::IntoBytes;
@@ -100,12 +100,7 @@ fn rearm(caller: DomId) {
 
 #[inline(never)]
 fn rearm_those_of(caller: DomId) {
-    let mut lost: Vec<Pirq, PIRQS_MAX> = Vec::new();
-    irq::rearm(caller, |pirq| {
-        // There are no more pirqs than places.
-        let _ = lost.push(pirq);
-    });
-    for pirq in lost {
+    for pirq in irq::rearm(caller) {
         wake(events::raise_pirq(&system().env(), caller, pirq));
     }
 }

@@ -6,7 +6,6 @@ use hv_core::ids::Gfn;
 use hv_core::sched::{TimerKind, singleshot};
 use xen_abi::vcpu as abi;
 
-#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     let [command, vcpu, structure, ..] = call.args;
     let number = u32::try_from(vcpu).map_err(|_| Errno::ENOENT)?;

@@ -30,7 +30,6 @@ pub use unit::REGISTER_BYTES;
 /// Why the IOMMU did not do what it should, in words: nobody can do more than report it.
 pub type Failure = &'static str;
 
-const NO_MEMORY: Failure = "no memory for the IOMMU's tables";
 const NO_ENTRY: Failure = "no IOMMU table entry left";
 
 /// What all units share.
@@ -91,7 +90,7 @@ pub fn init(facts: &Facts) {
 fn start(facts: &Facts) -> Result<Remapping, Failure> {
     let dmar = facts.dmar.as_ref().filter(|dmar| !dmar.units.is_empty());
     let dmar = dmar.ok_or("no DMAR table that names a unit, so no IOMMU that we know")?;
-    let page = || TablePage::new().ok_or(NO_MEMORY);
+    let page = || TablePage::new().ok_or("no memory for the IOMMU's tables");
     let root = page()?;
     let mut contexts = [None; 256];
     for bus in pci::buses() {
@@ -157,7 +156,6 @@ pub fn flush(domain: DomId, page: Option<Gfn>) {
 }
 
 /// The number of an entry of the interrupt remapping table.
-#[derive(Debug, PartialEq, Eq)]
 #[must_use = "the entry has to be given back"]
 pub struct InterruptEntry(pub u16);
 

@@ -31,7 +31,6 @@ extern "C" fn trap_from_domain(frame: &mut Frame) -> *mut Frame {
 /// the end everywhere else.
 extern "C" fn trap_from_hypervisor(frame: &mut Frame) {
     if frame.vector >= FIRST_INTERRUPT && percpu::with(|cpu| cpu.idle) != 0 {
-        crate::domain::idled();
         interrupt(frame.vector);
     } else if frame.vector == PAGE_FAULT
         && let Some(behind) = user::fixup(frame.rip)

@@ -26,6 +26,7 @@ use crate::ids::{DomId, Gfn, Label, PAGE_BYTES, Port, Slot, VcpuId};
 use crate::machine::{Machine, MachineMemory};
 use crate::sched::VcpuKey;
 use crate::space::{Access, AddressSpace};
+use xen_abi::platform::{STATE_BUILDING, STATE_DYING, STATE_PAUSED, STATE_RUNNING};
 
 /// vCPUs a domain can have.
 pub const VCPUS_MAX: usize = 4;
@@ -53,17 +54,18 @@ impl<M> Env<'_, M> {
     }
 }
 
-/// Where a domain is in its life.
+/// Where a domain is in its life, by the numbers of `platform_op` DOMAIN_INFO.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
 pub enum Life {
     /// Made, being filled by its builder, has not run.
-    Building,
+    Building = STATE_BUILDING,
     /// Sealed; its vCPUs are scheduled.
-    Running,
+    Running = STATE_RUNNING,
     /// Sealed; its vCPUs are not scheduled.
-    Paused,
+    Paused = STATE_PAUSED,
     /// Ended; its resources are being returned.
-    Dying,
+    Dying = STATE_DYING,
 }
 
 /// Why a domain ends: `SHUTDOWN_*` of `sched_op` and words for a person.
@@ -247,9 +249,7 @@ impl Domain {
     /// # Errors
     /// `EINVAL`: no such port.
     pub fn poll(&mut self, vcpu: VcpuId, ports: &[Port], memory: &impl MachineMemory) -> Result<bool, Errno> {
-        for &port in ports {
-            self.events.binding(port)?;
-        }
+        ports.iter().try_for_each(|&port| self.events.binding(port).map(drop))?;
         if ports.iter().any(|&port| self.events.shared.is_pending(port, memory)) {
             return Ok(false);
         }

@@ -66,7 +66,6 @@ pub struct Channel {
 const FREE: Channel = Channel { binding: Binding::Free, vcpu: VcpuId(0) };
 
 /// The ports of a domain.
-#[derive(Debug)]
 pub struct EventChannels {
     channels: Vec<Channel>,
     /// The port of each vCPU's virtual interrupts, 0 for none.

@@ -35,10 +35,7 @@ pub struct SharedInfoPage {
 impl SharedInfoPage {
     /// All vCPUs' parts begin in the page itself.
     pub fn new(frame: Mfn) -> Self {
-        let mut vcpu_info = [Hpa(0); VCPUS_MAX];
-        for (place, index) in vcpu_info.iter_mut().zip(0u64..) {
-            *place = frame.at(index.wrapping_mul(VCPU_INFO_BYTES));
-        }
+        let vcpu_info = core::array::from_fn(|vcpu| frame.at((vcpu as u64).wrapping_mul(VCPU_INFO_BYTES)));
         Self { base: frame.base(), vcpu_info }
     }
 

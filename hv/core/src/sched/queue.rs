@@ -60,7 +60,6 @@ impl Entity {
 }
 
 /// The vCPUs of one CPU.
-#[derive(Debug)]
 pub struct RunQueue {
     entities: [Entity; VCPU_KEYS],
     queued: IndexedHeap<VCPU_KEYS>,

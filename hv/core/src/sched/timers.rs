@@ -27,7 +27,6 @@ pub fn singleshot(now: u64, timeout_abs_ns: u64, flags: u32) -> Result<u64, Errn
 }
 
 /// The deadlines of one CPU's vCPUs.
-#[derive(Debug)]
 pub struct Timers {
     heap: IndexedHeap<{ VCPU_KEYS * KINDS }>,
 }

@@ -3,7 +3,7 @@
 use super::{DomId, Errno, abi, domid, system};
 use crate::{cpu::percpu, domain, iommu, time};
 use core::sync::atomic::Ordering;
-use hv_core::domain::{Domain, Life};
+use hv_core::domain::Domain;
 use hv_core::ids::GrantRef;
 
 pub fn domain(op: &mut abi::DomainInfo) -> Result<(), Errno> {
@@ -19,12 +19,7 @@ fn describe(id: DomId, domain: &mut Domain, info: &mut abi::DomainInfo) {
     *info = abi::DomainInfo {
         domid: u32::from(id.0),
         label: u32::from(domain.label().0),
-        state: match domain.life() {
-            Life::Building => abi::STATE_BUILDING,
-            Life::Running => abi::STATE_RUNNING,
-            Life::Paused => abi::STATE_PAUSED,
-            Life::Dying => abi::STATE_DYING,
-        },
+        state: domain.life() as u32,
         reason: domain.death().reason,
         pages: account.pages,
         table_pages: u64::from(domain.space.tables()),

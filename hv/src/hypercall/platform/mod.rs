@@ -11,7 +11,6 @@ use xen_abi::platform as abi;
 /// Bytes of log that one call takes at most.
 const LOG_CHUNK: usize = 1024;
 
-#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     match call.command() {
         abi::VERSION_QUERY if call.args[1..3] == [0, 0] => return Ok(u64::from(abi::VERSION)),
