@@ -30,6 +30,8 @@ pub use unit::REGISTER_BYTES;
 /// Why the IOMMU did not do what it should, in words: nobody can do more than report it.
 pub type Failure = &'static str;
 
+const UNPROTECTED: &str = "UNPROTECTED DMA: the policy lets domains have devices that no IOMMU confines. They may not \
+    master the bus, so they can do no DMA; one that does it all the same is stopped by NOTHING";
 const NO_ENTRY: Failure = "no IOMMU table entry left";
 
 /// What all units share.
@@ -75,14 +77,9 @@ pub fn init(facts: &Facts) {
             fact("iommu", finding, what);
             REMAPPING.call_once(|| remapping);
         }
-        Err(why) if system().policy.accepts_unprotected_dma() => fact(
-            "iommu",
-            Finding::Refused,
-            format_args!(
-                "{why}. UNPROTECTED DMA: the policy lets domains have devices that no IOMMU confines. They may not \
-                 master the bus, so they can do no DMA; one that does it all the same is stopped by NOTHING"
-            ),
-        ),
+        Err(why) if system().policy.accepts_unprotected_dma() => {
+            fact("iommu", Finding::Refused, format_args!("{why}. {UNPROTECTED}"));
+        }
         Err(why) => fact("iommu", Finding::Missing, format_args!("{why}: domains with devices are refused")),
     }
 }

@@ -211,8 +211,8 @@ fn transmit<M: Machine, const BLOCK: bool>(env: &Env<'_, M>, caller: DomId, port
                 }
                 (remote, Port(u32::from(far)))
             }
-            binding => {
-                sent.wake = send_alone(domain, port, binding, env.machine)?;
+            _ => {
+                sent.wake = send_alone(domain, port, env.machine)?;
                 (caller, port)
             }
         };
@@ -234,13 +234,8 @@ fn transmit<M: Machine, const BLOCK: bool>(env: &Env<'_, M>, caller: DomId, port
 
 /// Sends by a port that has no other end.
 #[cold]
-fn send_alone<M: Machine>(
-    domain: &mut Domain,
-    port: Port,
-    binding: Binding,
-    machine: &M,
-) -> Result<Option<Wake>, Errno> {
-    match binding {
+fn send_alone<M: Machine>(domain: &mut Domain, port: Port, machine: &M) -> Result<Option<Wake>, Errno> {
+    match domain.events.binding(port)? {
         Binding::Ipi => Ok(domain.deliver(port, machine)),
         Binding::Unbound { .. } => Ok(None),
         _ => Err(Errno::EINVAL),
