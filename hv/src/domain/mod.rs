@@ -32,9 +32,7 @@ pub fn swap_progress(progress: u32) -> u32 {
 fn raise_for_flag(flag: u32, virq: u32) {
     let system = system();
     let domain = system.policy.find_flag(flag).and_then(|label| system.domains.of_label(label));
-    if let Some(woken) = domain.and_then(|domain| events::raise_virq(&system.env(), domain, virq, VcpuId(0))) {
-        wake(woken);
-    }
+    wake(domain.and_then(|domain| events::raise_virq(&system.env(), domain, virq, VcpuId(0))));
 }
 
 /// Whether a domain id has been used. (Ids are given out in order of generation, so none is forgotten.)

@@ -3,6 +3,7 @@
 use super::native;
 use crate::boot::report::{Finding, fact, fail};
 use crate::{machine::Bare, system::system, time, traps::entry};
+use core::sync::atomic::Ordering;
 use hv_core::domain::{self, Domain, Env};
 use hv_core::error::Errno;
 use hv_core::ids::{DomId, Gfn, Gpa, Label, Mfn};
@@ -29,7 +30,7 @@ pub fn start() -> ! {
     });
     fact(WHAT, Finding::Ok, format_args!("\"{name}\", {} pages", image.pages()));
     let frame = super::resume();
-    time::mark(&time::STARTED);
+    time::STARTED.store(time::tsc(), Ordering::Relaxed);
     entry::enter(frame)
 }
 

@@ -72,11 +72,12 @@ pub fn timer() {
     });
 }
 
-/// A vCPU's wait has ended.
+/// A vCPU's wait has ended, if it has: it runs when its turn comes.
 #[inline]
-pub fn wake(wake: Wake) {
+pub fn wake(woken: Option<Wake>) {
+    let Some(Wake(key)) = woken else { return };
     percpu::with(|cpu| {
-        if cpu.queue.wake(wake.0, tsc()) {
+        if cpu.queue.wake(key, tsc()) {
             cpu.attention |= DECIDE;
         } else {
             // Who ran alone has an end of slice now.
@@ -94,7 +95,7 @@ pub fn hand_over(woken: Wake) {
         handed
     });
     if !handed {
-        wake(woken);
+        wake(Some(woken));
         current_waits();
     }
 }
@@ -232,13 +233,10 @@ fn load(cpu: &mut PerCpu, next: VcpuKey) -> *mut Frame {
 fn expire_deadlines() {
     while let Some((key, kind)) = percpu::with(|cpu| cpu.timers.expire(tsc())) {
         let (domain, vcpu) = (vcpus::domain(key.slot()), key.vcpu());
-        let woken = match kind {
+        wake(match kind {
             TimerKind::Singleshot => events::raise_virq(&system().env(), domain, VIRQ_TIMER, vcpu),
             TimerKind::Poll => system().domains.with(domain, |domain| domain.end_poll(vcpu)).ok().flatten(),
-        };
-        if let Some(woken) = woken {
-            wake(woken);
-        }
+        });
     }
 }
 

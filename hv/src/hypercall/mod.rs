@@ -16,8 +16,8 @@ mod sched;
 mod vcpu;
 mod version;
 
-use crate::{domain, mm::user, system::system};
-use hv_core::domain::Wake;
+use crate::domain::{self, wake};
+use crate::{mm::user, system::system};
 use hv_core::ids::{DomId, Gpa, VcpuId};
 use hv_core::{error::Errno, grant::Continuation};
 use xen_abi::xen as abi;
@@ -104,14 +104,6 @@ impl Call {
         })?;
         domain::restart(self.number, self.args);
         OK
-    }
-}
-
-/// Lets a woken vCPU run when its turn comes.
-#[inline]
-pub fn wake(wake: Option<Wake>) {
-    if let Some(wake) = wake {
-        domain::wake(wake);
     }
 }
 

@@ -39,12 +39,8 @@ fn others(command: u64, structure: u64) -> u64 {
 fn block() -> u64 {
     let (system, caller) = (system(), domain::current());
     rearm(caller);
-    match system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine)) {
-        Ok(true) => domain::current_waits(),
-        Ok(false) => {}
-        Err(error) => return result(Err(error)),
-    }
-    0
+    let waits = system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine));
+    result(waits.map(|waits| if waits { domain::current_waits() }))
 }
 
 /// An event for the peer, and nothing to do until it answers.
@@ -52,17 +48,13 @@ fn block() -> u64 {
 fn send_and_block(port: Port) -> u64 {
     let caller = domain::current();
     rearm(caller);
-    let sent = match events::send_and_block(&system().env(), caller, port) {
-        Ok(sent) => sent,
-        Err(error) => return result(Err(error)),
-    };
-    match sent.wake {
+    let sent = events::send_and_block(&system().env(), caller, port);
+    result(sent.map(|sent| match sent.wake {
         Some(woken) if sent.waits => domain::hand_over(woken),
-        Some(woken) => domain::wake(woken),
+        Some(woken) => wake(Some(woken)),
         None if sent.waits => domain::current_waits(),
         None => {}
-    }
-    0
+    }))
 }
 
 fn poll(call: &Call) -> Outcome {

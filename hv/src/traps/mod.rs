@@ -50,7 +50,7 @@ fn interrupt(vector: u64) {
         }
         vector => {
             if let Some((domain, pirq)) = irq::handle(vector) {
-                crate::hypercall::wake(hv_core::events::raise_pirq(&system().env(), domain, pirq));
+                crate::domain::wake(hv_core::events::raise_pirq(&system().env(), domain, pirq));
             }
             apic::end_of_interrupt();
         }
