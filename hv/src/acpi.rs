@@ -60,13 +60,9 @@ pub fn facts() -> Option<&'static Facts> {
 /// are searched.
 pub fn init(rsdp: Option<PhysAddr>) {
     FACTS.call_once(|| {
-        let tables = match find(rsdp) {
-            Ok(tables) => tables,
-            Err(why) => {
-                fact("acpi", Finding::Missing, format_args!("{why:?}: no devices, no power off"));
-                return Facts::default();
-            }
-        };
+        let tables = find(rsdp)
+            .inspect_err(|why| fact("acpi", Finding::Missing, format_args!("{why:?}: no devices, no power off")));
+        let Ok(tables) = tables else { return Facts::default() };
         let mut facts = Facts::default();
         if let Err(why) = read_madt(&tables, &mut facts) {
             fact("interrupts", Finding::Missing, format_args!("{why}"));

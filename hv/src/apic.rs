@@ -4,7 +4,7 @@
 use crate::cpu::features::Features;
 use hv_core::{ids::Hpa, space::MapError};
 use crate::mmio::Registers;
-use crate::time::{self, Instant};
+use crate::time;
 use core::sync::atomic::{AtomicU64, Ordering};
 use spin::Once;
 use x86_64::registers::model_specific::{ApicBase, ApicBaseFlags, Msr};
@@ -118,17 +118,14 @@ pub fn enable_timer(features: &Features, timer_khz: u64) {
     write(LVT_TIMER, mode | u32::from(TIMER_VECTOR));
 }
 
-/// Asks for one timer interrupt at `when` (at once if that is past; possibly early if it is far away).
-pub fn set_timer(when: Instant) {
+/// Asks for one timer interrupt when the TSC is at `deadline` (at once if it is past; possibly early if it is far away).
+pub fn set_timer(deadline: u64) {
     let khz = TIMER_KHZ.load(Ordering::Relaxed);
     if khz == 0 {
-        let deadline = if when == Instant::NEVER { 0 } else { time::tsc_at(when).max(1) };
         // SAFETY: the MSR exists, as CPUID says; it causes the timer's interrupt and nothing else.
-        unsafe { Msr::new(IA32_TSC_DEADLINE).write(deadline) };
-    } else if when == Instant::NEVER {
-        write(TIMER_INITIAL, 0);
+        unsafe { Msr::new(IA32_TSC_DEADLINE).write(deadline.max(1)) };
     } else {
-        let nanos = when.as_nanos().saturating_sub(time::now().as_nanos());
+        let nanos = time::nanos(deadline.saturating_sub(time::tsc()));
         let ticks = u128::from(nanos) * u128::from(khz) / 1_000_000;
         write(TIMER_INITIAL, u32::try_from(ticks).unwrap_or(u32::MAX).max(1));
     }

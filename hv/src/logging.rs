@@ -12,9 +12,9 @@ const RING_BYTES: usize = 64 * 1024;
 /// The newest log text that was not read yet.
 static RING: Mutex<Deque<u8, RING_BYTES>> = Mutex::new(Deque::new());
 /// Whether the hypervisor still writes to the serial line itself.
-static OWN_SERIAL: AtomicBool = AtomicBool::new(true);
+pub static OWN_SERIAL: AtomicBool = AtomicBool::new(true);
 /// Text came since the reader was told last.
-static NEWS: AtomicBool = AtomicBool::new(false);
+pub static NEWS: AtomicBool = AtomicBool::new(false);
 
 /// The log, and the formatter's way into it.
 struct Sink;
@@ -47,7 +47,7 @@ impl Log for Sink {
             Level::Info => "",
             Level::Debug | Level::Trace => "debug: ",
         };
-        let micros = crate::time::now().as_nanos() / 1000;
+        let micros = crate::time::now().0 / 1000;
         let (seconds, micros) = (micros / 1_000_000, micros % 1_000_000);
         // The sink cannot fail.
         let _ = writeln!(Sink, "[{seconds:5}.{micros:06}] hv: {mark}{}", record.args());
@@ -76,21 +76,6 @@ pub fn init() {
     // It fails only when called twice.
     let _ = log::set_logger(&Sink);
     log::set_max_level(LevelFilter::Info);
-}
-
-/// Leaves the serial line to the console domain, which writes what it reads from the ring.
-pub fn give_serial_away() {
-    OWN_SERIAL.store(false, Ordering::Relaxed);
-}
-
-/// The hypervisor writes to the serial line itself again.
-pub fn take_serial_back() {
-    OWN_SERIAL.store(true, Ordering::Relaxed);
-}
-
-/// Whether lines came since this was asked last.
-pub fn take_news() -> bool {
-    NEWS.swap(false, Ordering::Relaxed)
 }
 
 /// Takes the oldest unread text; answers its length.

@@ -11,7 +11,6 @@ use hv_core::machine::{FlushScope, Machine, MachineMemory};
 use x86_64::VirtAddr;
 
 /// This machine.
-#[derive(Clone, Copy, Debug)]
 pub struct Bare;
 
 /// Where the direct map shows a byte of RAM.

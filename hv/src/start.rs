@@ -3,6 +3,7 @@
 use crate::boot::report::{Finding, fact, fail};
 use crate::{acpi, apic, cpu, domain, iommu, irq, legacy, logging, mm, pci, power, serial, system, time, traps};
 use crate::{boot::info::BootInfo, cpu::features::Features, cpu::percpu, cpu::percpu::PerCpu};
+use core::sync::atomic::Ordering;
 use spin::Once;
 
 /// ACPI's power management timer where the firmware does not say (QEMU, most PCs).
@@ -19,7 +20,7 @@ pub fn boot_info() -> Option<&'static BootInfo> {
 /// The first Rust code, on the boot stack and the boot tables. `eax` and `information` are the boot loader's EAX, EBX.
 #[unsafe(no_mangle)]
 pub extern "C" fn hv_main(eax: u32, information: u32) -> ! {
-    time::mark(&time::ENTERED);
+    time::ENTERED.store(time::tsc(), Ordering::Relaxed);
     serial::init();
     logging::init();
     let features = Features::read().unwrap_or_else(|| {

@@ -6,7 +6,6 @@ use core::fmt;
 const FAILED: u32 = 0x1e;
 
 /// How a fact turned out.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
     /// As it should be.
     Ok,

@@ -3,7 +3,6 @@
 use raw_cpuid::CpuId;
 
 /// The features that the hypervisor chooses by.
-#[derive(Clone, Copy, Debug)]
 pub struct Features {
     /// Supervisor mode execution prevention.
     pub smep: bool,

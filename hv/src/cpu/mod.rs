@@ -21,32 +21,24 @@ const IA32_SYSENTER_CS: u32 = 0x174;
 /// Compatibility-mode SYSCALL target. Ring 3 has no such segment, so this is never reached.
 const CSTAR: u32 = 0xc000_0083;
 
-/// CR0, set absolutely. TS and EM: every FPU or SSE instruction faults; native domains have no FPU state.
-fn control_0() -> Cr0Flags {
-    use Cr0Flags as C;
-    let mode = C::PROTECTED_MODE_ENABLE | C::PAGING | C::WRITE_PROTECT | C::ALIGNMENT_MASK;
-    let no_fpu = C::MONITOR_COPROCESSOR | C::EMULATE_COPROCESSOR | C::TASK_SWITCHED;
-    mode | no_fpu | C::EXTENSION_TYPE | C::NUMERIC_ERROR
-}
-
-/// CR4, set absolutely: what the CPU has of the protections, and nothing that ring 3 could use to slip away.
-fn control_4(features: &Features) -> Cr4Flags {
-    let mut flags = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION | Cr4Flags::MACHINE_CHECK_EXCEPTION | Cr4Flags::PAGE_GLOBAL;
-    flags.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
-    flags.insert(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION);
-    flags.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.umip);
-    flags
-}
-
-/// Sets this CPU's control registers, all of them absolutely.
+/// Sets this CPU's control registers, all of them absolutely: in CR4 what the CPU has of the protections, and nothing that
+/// ring 3 could use to slip away.
 pub fn init_control(features: &Features) {
+    let mode = Cr0Flags::PROTECTED_MODE_ENABLE | Cr0Flags::PAGING | Cr0Flags::WRITE_PROTECT | Cr0Flags::ALIGNMENT_MASK;
+    // Every FPU or SSE instruction faults; native domains have no FPU state.
+    let no_fpu = Cr0Flags::MONITOR_COPROCESSOR | Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED;
+    let control_0 = mode | no_fpu | Cr0Flags::EXTENSION_TYPE | Cr0Flags::NUMERIC_ERROR;
+    let mut control_4 = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION | Cr4Flags::MACHINE_CHECK_EXCEPTION | Cr4Flags::PAGE_GLOBAL;
+    control_4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
+    control_4.insert(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION);
+    control_4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.umip);
     // SAFETY: long mode and paging stay as they are; the added protections forbid only what the hypervisor never
     // does (executing or touching user pages, writing read-only pages); PAT has its reset value, which the page
     // tables were made for; DR7 = 0x400 has every breakpoint off.
     unsafe {
         Efer::write(EferFlags::LONG_MODE_ENABLE | EferFlags::NO_EXECUTE_ENABLE | EferFlags::SYSTEM_CALL_EXTENSIONS);
-        Cr0::write_raw(control_0().bits());
-        Cr4::write_raw(control_4(features).bits());
+        Cr0::write_raw(control_0.bits());
+        Cr4::write_raw(control_4.bits());
         Msr::new(IA32_PAT).write(PAT_RESET);
     }
     Dr7::write(Dr7Value::from_bits_truncate(0));

@@ -40,9 +40,8 @@ pub struct PerCpu {
     pub hypercalls: u64,
     /// The hypercall that is to be made again, with its arguments, when `attention` says so.
     pub restart: (u64, [u64; 5]),
-    /// Ticks of the TSC that no domain could run; since when that is so now, if `idle`.
+    /// Ticks of the TSC that no domain could run, up to when that was so last.
     pub idle_ticks: u64,
-    pub idle_since: u64,
     /// When the timer's interrupt comes, in ticks of the TSC.
     pub alarm: u64,
     /// Who can run here.
@@ -71,7 +70,6 @@ impl PerCpu {
             hypercalls: 0,
             restart: (0, [0; 5]),
             idle_ticks: 0,
-            idle_since: 0,
             alarm: u64::MAX,
             queue: RunQueue::new(),
             timers: Timers::new(),

@@ -36,7 +36,7 @@ pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
     schedule::dismiss(slot);
     schedule::forget_deadlines(slot);
     if system.policy.has_flag(label, FLAG_LOG) {
-        logging::take_serial_back();
+        logging::OWN_SERIAL.store(true, Ordering::Relaxed);
     }
     // What the teardown walks must be the domain's own.
     system.machine.write(root.at(mm::UPPER_HALF as u64), &[0; mm::UPPER_HALF]);

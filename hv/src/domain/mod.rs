@@ -9,12 +9,12 @@ mod vcpus;
 pub use ending::{end, end_current};
 pub use native::{create, pause, rights, set_entry, unpause, with_building};
 pub use policy::start;
-pub use schedule::{CHORES, current_waits, hand_over, idle_ticks, idled, reschedule, restart, resume, set_deadline};
+pub use schedule::{CHORES, current_waits, hand_over, reschedule, restart, resume, set_deadline};
 pub use schedule::{take_restart, timer, usage, waits, wake, yield_now};
 
-use crate::traps::{Frame, reason};
 use crate::{cpu::percpu, system::system};
 use hv_core::ids::{DomId, VcpuId};
+use core::sync::atomic::Ordering;
 use hv_core::events;
 
 /// The domain whose trap is being handled; [`percpu::NOBODY`] in the idle loop.
@@ -23,23 +23,16 @@ pub fn current() -> DomId {
     percpu::with(|cpu| cpu.current)
 }
 
-/// An exception of the current domain: it ends.
-pub fn exception(frame: &Frame, fault_address: u64) {
-    end_current(reason::exception(frame, fault_address));
-}
-
 /// Remembers how far the current domain's multicall has come; answers what was remembered.
 pub fn swap_progress(progress: u32) -> u32 {
-    vcpus::swap_progress(current().slot(), progress)
+    vcpus::place(current().slot()).progress.swap(progress, Ordering::Relaxed)
 }
 
 /// Raises a virtual interrupt for the domain whose label has a flag.
 fn raise_for_flag(flag: u32, virq: u32) {
     let system = system();
     let domain = system.policy.find_flag(flag).and_then(|label| system.domains.of_label(label));
-    if let Some(woken) = domain.and_then(|domain| events::raise_virq(&system.env(), domain, virq, VcpuId(0))) {
-        wake(woken);
-    }
+    wake(domain.and_then(|domain| events::raise_virq(&system.env(), domain, virq, VcpuId(0))));
 }
 
 /// Whether a domain id has been used. (Ids are given out in order of generation, so none is forgotten.)

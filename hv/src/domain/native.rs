@@ -1,15 +1,15 @@
 //! Native domains: made, sealed, paused.
 
 use super::{schedule, vcpus};
-use crate::{iommu, mm, pci, system::system, time, traps::Frame};
+use crate::{cpu::percpu, iommu, mm, pci, system::system, time, traps::Frame};
 use core::mem::offset_of;
 use hv_core::authority::table::{FLAG_DRIVER, KIND_NATIVE};
-use hv_core::domain::{self, Domain, Wait};
+use hv_core::domain::{self, Domain, Wait, Wake};
 use hv_core::ids::{DomId, Hpa, Label, VcpuId};
-use hv_core::{error::Errno, machine::MachineMemory, space::Rights};
+use hv_core::{error::Errno, machine::MachineMemory, sched::VcpuKey, space::Rights};
 use xen_abi::native::ADDRESS_LIMIT;
 use xen_abi::platform::{RIGHTS_EXECUTE, RIGHTS_READ, RIGHTS_WRITE};
-use xen_abi::xen::{VcpuInfo, VcpuTimeInfo};
+use xen_abi::xen::VcpuInfo;
 use zerocopy::IntoBytes;
 
 /// Makes an empty domain for a label.
@@ -30,27 +30,14 @@ pub fn create(label: Label) -> Result<DomId, Errno> {
     })?;
     let hypervisor_root = Hpa(mm::hypervisor_root().as_u64()).mfn();
     system.machine.copy(hypervisor_root.at(mm::UPPER_HALF as u64), root.at(mm::UPPER_HALF as u64), mm::UPPER_HALF);
-    write_clock(info);
+    let clock = Hpa(info.0 + offset_of!(VcpuInfo, time) as u64);
+    system.machine.write(clock, time::scale().clock.as_bytes());
     vcpus::occupy(slot, id, root.base());
     if vcpus::set_ports(slot, system.policy.io_ports(label)).is_err() {
         super::end(id, domain::Death::new(0, format_args!("no memory for its I/O permission bitmap")))?;
         return Err(Errno::ENOMEM);
     }
     Ok(id)
-}
-
-/// Writes how the TSC becomes system time. It never changes, so this is all there is to keep right, and its version
-/// stays even.
-fn write_clock(info: Hpa) {
-    let scale = time::scale();
-    let clock = VcpuTimeInfo {
-        version: 2,
-        tsc_timestamp: scale.boot_tsc,
-        tsc_to_system_mul: scale.multiplier,
-        tsc_shift: scale.shift as i8,
-        ..VcpuTimeInfo::default()
-    };
-    system().machine.write(Hpa(info.0 + offset_of!(VcpuInfo, time) as u64), clock.as_bytes());
 }
 
 /// Sets the first instruction, stack and argument of a domain that is being built.
@@ -103,9 +90,10 @@ pub fn unpause(id: DomId) -> Result<(), Errno> {
         Ok((domain.slot(), domain.label(), waits))
     })??;
     let entry = system.policy.domain(label).ok_or(Errno::EINVAL)?;
-    schedule::admit(slot, entry.weight, entry.cap);
+    let key = VcpuKey::new(slot, VcpuId(0));
+    percpu::with(|cpu| cpu.queue.add(key, entry.weight, entry.cap));
     if !waits {
-        schedule::make_runnable(slot);
+        schedule::wake(Some(Wake(key)));
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! The first domain: the policy domain, label 0, loaded from the bundle by the hypervisor itself. It builds all others.
 
 use super::native;
-use crate::boot::report::{self, Finding, fact};
+use crate::boot::report::{Finding, fact, fail};
 use crate::{machine::Bare, system::system, time, traps::entry};
-use core::fmt::Arguments;
+use core::sync::atomic::Ordering;
 use hv_core::domain::{self, Domain, Env};
 use hv_core::error::Errno;
 use hv_core::ids::{DomId, Gfn, Gpa, Label, Mfn};
@@ -13,6 +13,7 @@ use xen_abi::native as abi;
 use zerocopy::{FromZeros, IntoBytes};
 
 const LABEL: Label = Label(0);
+const WHAT: &str = "policy domain";
 const REMEDY: &str = "make the bundle anew with `cargo xtask build`";
 
 /// Builds the policy domain and runs it, and with it the system. Each failure ends the boot with its reason.
@@ -20,21 +21,17 @@ pub fn start() -> ! {
     let system = system();
     let name = system.policy.domain(LABEL).map_or("", |entry| system.policy.text(entry.image));
     let file = system.bundle.find(name);
-    let file = file.unwrap_or_else(|| fail(format_args!("no image \"{name}\" in the bundle"), REMEDY));
+    let file = file.unwrap_or_else(|| fail(WHAT, format_args!("no image \"{name}\" in the bundle"), REMEDY));
     let image = Image::parse(file.bytes);
-    let image = image.unwrap_or_else(|why| fail(format_args!("image \"{name}\": {why}"), REMEDY));
+    let image = image.unwrap_or_else(|why| fail(WHAT, format_args!("image \"{name}\": {why}"), REMEDY));
     build(&image).unwrap_or_else(|why| {
         let need = image.pages() + abi::STACK_PAGES + 3;
-        fail(format_args!("{why}; it needs more than {need} pages"), "give it more memory in the policy")
+        fail(WHAT, format_args!("{why}; it needs more than {need} pages"), "give it more memory in the policy")
     });
-    fact("policy domain", Finding::Ok, format_args!("\"{name}\", {} pages", image.pages()));
+    fact(WHAT, Finding::Ok, format_args!("\"{name}\", {} pages", image.pages()));
     let frame = super::resume();
-    time::mark(&time::STARTED);
+    time::STARTED.store(time::tsc(), Ordering::Relaxed);
     entry::enter(frame)
-}
-
-fn fail(what: Arguments, remedy: &str) -> ! {
-    report::fail("policy domain", what, remedy)
 }
 
 fn build(image: &Image) -> Result<(), Errno> {

@@ -2,15 +2,17 @@
 //!
 //! Every way out of the hypervisor asks [`resume`] for the frame to go on with. As long as nothing happened that the
 //! scheduler must see (`PerCpu::attention`), that is the same domain's again, at the cost of one test.
+//!
+//! Time is counted in ticks of the time stamp counter here; only what domains ask for and are told is in nanoseconds.
 
 use super::{ending, vcpus};
 use crate::cpu::percpu::{self, NOBODY, PerCpu};
-use crate::time::{self, Instant};
+use crate::time::{self, Instant, tsc};
 use crate::{system::system, traps::Frame};
 use core::sync::atomic::{AtomicBool, Ordering};
 use crate::{logging, mm};
 use hv_core::ids::{Slot, VcpuId};
-use hv_core::sched::{Preempt, TimerKind, VcpuKey};
+use hv_core::sched::{TimerKind, VcpuKey};
 use hv_core::{authority::table::FLAG_LOG, domain::Wake, events};
 use x86_64::PhysAddr;
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_TIMER};
@@ -33,19 +35,10 @@ const RESTART: u32 = 8;
 /// Set when there is something to do beside choosing who runs next: the log has news, a dead domain has resources.
 pub static CHORES: AtomicBool = AtomicBool::new(false);
 
-/// Time is counted in ticks of the time stamp counter here; only what domains ask for and are told is in nanoseconds.
-#[inline]
-fn now() -> u64 {
-    time::tsc()
-}
-
 /// The frame to go on with after a trap.
 #[inline]
 pub fn resume() -> *mut Frame {
-    match percpu::with(|cpu| if cpu.attention == 0 { Some(cpu.frame) } else { None }) {
-        Some(frame) => frame,
-        None => reschedule(),
-    }
+    percpu::with(|cpu| (cpu.attention == 0).then_some(cpu.frame)).unwrap_or_else(|| reschedule())
 }
 
 /// The current domain's hypercall is to be made again when it runs next.
@@ -79,37 +72,31 @@ pub fn timer() {
     });
 }
 
-/// A vCPU's wait has ended.
+/// A vCPU's wait has ended, if it has: it runs when its turn comes.
 #[inline]
-pub fn wake(wake: Wake) {
-    percpu::with(|cpu| make_runnable_on(cpu, wake.0));
+pub fn wake(woken: Option<Wake>) {
+    let Some(Wake(key)) = woken else { return };
+    percpu::with(|cpu| {
+        if cpu.queue.wake(key, tsc()) {
+            cpu.attention |= DECIDE;
+        } else {
+            // Who ran alone has an end of slice now.
+            set_alarm(cpu, cpu.queue.until());
+        }
+    });
 }
 
 /// A vCPU's wait has ended, and the current domain's begins.
 #[inline]
 pub fn hand_over(woken: Wake) {
     let handed = percpu::with(|cpu| {
-        let handed = cpu.queue.hand_over(woken.0, now());
+        let handed = cpu.queue.hand_over(woken.0, tsc());
         cpu.attention |= if handed { SWITCH } else { DECIDE };
         handed
     });
     if !handed {
-        wake(woken);
+        wake(Some(woken));
         current_waits();
-    }
-}
-
-/// An admitted vCPU can run.
-pub fn make_runnable(slot: Slot) {
-    percpu::with(|cpu| make_runnable_on(cpu, VcpuKey::new(slot, VCPU)));
-}
-
-#[inline]
-fn make_runnable_on(cpu: &mut PerCpu, key: VcpuKey) {
-    match cpu.queue.wake(key, now()) {
-        Preempt::Yes => cpu.attention |= DECIDE,
-        // Who ran alone has an end of slice now.
-        Preempt::No => set_alarm(cpu, cpu.queue.until()),
     }
 }
 
@@ -156,7 +143,7 @@ fn set_alarm(cpu: &mut PerCpu, until: u64) {
 #[cold]
 fn reprogram(cpu: &mut PerCpu, wanted: u64) {
     cpu.alarm = wanted;
-    crate::apic::set_timer(time::at_tsc(wanted));
+    crate::apic::set_timer(wanted);
 }
 
 /// Decides who goes on. The current domain's registers are in its frame.
@@ -187,7 +174,7 @@ fn look_at_all() -> *mut Frame {
         percpu::with(|cpu| cpu.attention = 0);
         CHORES.store(false, Ordering::Relaxed);
         expire_deadlines();
-        if logging::take_news() {
+        if logging::NEWS.swap(false, Ordering::Relaxed) {
             super::raise_for_flag(FLAG_LOG, VIRQ_CON_RING);
         }
         let reaping = ending::slice();
@@ -209,7 +196,7 @@ fn look_at_all() -> *mut Frame {
 /// Takes the next domain from the queue and loads it. `None`: nobody can run.
 #[inline]
 fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
-    let Some(next) = cpu.queue.pick(now()) else {
+    let Some(next) = cpu.queue.pick(tsc()) else {
         leave(cpu);
         return None;
     };
@@ -244,15 +231,12 @@ fn load(cpu: &mut PerCpu, next: VcpuKey) -> *mut Frame {
 
 /// Raises what is due.
 fn expire_deadlines() {
-    while let Some(expired) = percpu::with(|cpu| cpu.timers.expire(now())) {
-        let (domain, vcpu) = (vcpus::domain(expired.vcpu.slot()), expired.vcpu.vcpu());
-        let woken = match expired.kind {
+    while let Some((key, kind)) = percpu::with(|cpu| cpu.timers.expire(tsc())) {
+        let (domain, vcpu) = (vcpus::domain(key.slot()), key.vcpu());
+        wake(match kind {
             TimerKind::Singleshot => events::raise_virq(&system().env(), domain, VIRQ_TIMER, vcpu),
             TimerKind::Poll => system().domains.with(domain, |domain| domain.end_poll(vcpu)).ok().flatten(),
-        };
-        if let Some(woken) = woken {
-            wake(woken);
-        }
+        });
     }
 }
 
@@ -260,34 +244,22 @@ fn expire_deadlines() {
 fn idle() {
     percpu::with(|cpu| {
         set_alarm(cpu, cpu.queue.until());
-        cpu.idle_since = now();
         cpu.idle = 1;
     });
+    let since = tsc();
     x86_64::instructions::interrupts::enable_and_hlt();
     x86_64::instructions::interrupts::disable();
-    percpu::with(|cpu| cpu.idle = 0);
-}
-
-/// An interrupt ends the CPU's idling.
-pub fn idled() {
-    percpu::with(|cpu| cpu.idle_ticks += now() - cpu.idle_since);
-}
-
-/// Ticks that no domain could run.
-pub fn idle_ticks() -> u64 {
-    percpu::with(|cpu| cpu.idle_ticks)
-}
-
-/// A domain becomes schedulable, and runs when [`make_runnable`] or a [`Wake`] says so.
-pub fn admit(slot: Slot, weight: u32, cap: u32) {
-    percpu::with(|cpu| cpu.queue.add(VcpuKey::new(slot, VCPU), weight, cap));
+    percpu::with(|cpu| {
+        cpu.idle = 0;
+        cpu.idle_ticks += tsc() - since;
+    });
 }
 
 /// A domain is no longer schedulable; its page tables are not loaded any more. The scheduler looks at once.
 pub fn dismiss(slot: Slot) {
     percpu::with(|cpu| {
         let key = VcpuKey::new(slot, VCPU);
-        vcpus::add_ran(slot, cpu.queue.remove(key, now()));
+        vcpus::place(slot).ran.fetch_add(cpu.queue.remove(key, tsc()), Ordering::Relaxed);
         cpu.attention |= DECIDE;
         if cpu.current == vcpus::domain(slot) {
             leave(cpu);
@@ -311,9 +283,10 @@ pub fn forget_deadlines(slot: Slot) {
 /// Ticks that a domain has run, and hypercalls that it has made.
 pub fn usage(slot: Slot) -> (u64, u64) {
     percpu::with(|cpu| {
-        cpu.queue.charge(now());
+        cpu.queue.charge(tsc());
         let fresh = if cpu.current == vcpus::domain(slot) { cpu.hypercalls } else { 0 };
-        let ran = vcpus::ran(slot) + cpu.queue.ran(VcpuKey::new(slot, VCPU));
-        (ran, vcpus::hypercalls(slot) + fresh)
+        let vcpus::Place { ran, hypercalls, .. } = vcpus::place(slot);
+        let ran = ran.load(Ordering::Relaxed) + cpu.queue.ran(VcpuKey::new(slot, VCPU));
+        (ran, hypercalls.load(Ordering::Relaxed) + fresh)
     })
 }

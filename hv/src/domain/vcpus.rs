@@ -14,17 +14,20 @@ use hv_core::ids::{DomId, Hpa, SLOTS, Slot};
 use spin::Mutex;
 
 #[repr(align(256))] // no domain's is in another's cache line
-struct Place {
+pub struct Place {
     frame: UnsafeCell<Frame>,
     /// One, or none for a domain without ports.
     ports: Mutex<Vec<PortBitmap>>,
     /// No other bitmap since boot has this number; 0: no ports.
     bitmap: AtomicU64,
     domain: AtomicU16,
-    progress: AtomicU32,
+    /// How far a multicall has come.
+    pub progress: AtomicU32,
     root: AtomicU64,
-    hypercalls: AtomicU64,
-    ran: AtomicU64,
+    /// Hypercalls that the domain has made, up to when it ran last.
+    pub hypercalls: AtomicU64,
+    /// Ticks that the domain ran before it was paused last: what the run queue has forgotten.
+    pub ran: AtomicU64,
 }
 
 // SAFETY: the cell is only handed out as a raw pointer, under the rule in the module's description; the rest is locked.
@@ -43,8 +46,9 @@ static PLACES: [Place; SLOTS] = [const {
     }
 }; SLOTS];
 
+/// What is kept for a slot.
 #[inline]
-fn place(slot: Slot) -> &'static Place {
+pub fn place(slot: Slot) -> &'static Place {
     &PLACES[usize::from(slot.0) % SLOTS]
 }
 
@@ -93,7 +97,7 @@ pub fn load_ports(slot: Slot, into: &mut crate::cpu::descriptors::Descriptors) {
 pub fn clear(slot: Slot) {
     place(slot).bitmap.store(0, Ordering::Relaxed);
     *place(slot).ports.lock() = Vec::new();
-    swap_progress(slot, 0);
+    place(slot).progress.store(0, Ordering::Relaxed);
 }
 
 /// Which domain a slot's vCPU is.
@@ -119,30 +123,10 @@ pub fn occupy(slot: Slot, domain: DomId, root: Hpa) {
     clear(slot);
 }
 
-/// Hypercalls that a slot's domain has made, up to when it ran last.
-pub fn hypercalls(slot: Slot) -> u64 {
-    place(slot).hypercalls.load(Ordering::Relaxed)
-}
-
 /// Counts hypercalls.
 #[inline]
 pub fn add_hypercalls(slot: Slot, count: u64) {
     let counter = &place(slot).hypercalls;
     // The CPU that the domain runs on is the only one that counts.
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
-}
-
-/// Ticks that a slot's domain ran before it was paused last.
-pub fn ran(slot: Slot) -> u64 {
-    place(slot).ran.load(Ordering::Relaxed)
-}
-
-/// Keeps what the queue forgets of a domain that it does not schedule any more.
-pub fn add_ran(slot: Slot, ran: u64) {
-    place(slot).ran.fetch_add(ran, Ordering::Relaxed);
-}
-
-/// How far a multicall has come: answers the old value.
-pub fn swap_progress(slot: Slot, progress: u32) -> u32 {
-    place(slot).progress.swap(progress, Ordering::Relaxed)
 }

@@ -3,6 +3,7 @@
 use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
 use crate::irq::{self, Gate};
 use crate::logging;
+use core::sync::atomic::Ordering;
 use hv_core::events::{self, Binding, Channel};
 use hv_core::ids::{Pirq, Port};
 use hv_core::space::Progress;
@@ -17,10 +18,8 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
     if command != EVTCHNOP_SEND {
         return others(command, structure);
     }
-    match user::read::<abi::EvtchnSend>(Gpa(structure)) {
-        Ok(op) => result(send(domain::current(), Port(op.port))),
-        Err(fault) => result(Err(fault.into())),
-    }
+    let op = user::read::<abi::EvtchnSend>(Gpa(structure)).map_err(Errno::from);
+    result(op.and_then(|op| send(domain::current(), Port(op.port))))
 }
 
 /// Sends an event for the caller.
@@ -37,7 +36,7 @@ fn others(command: u64, structure: u64) -> u64 {
 
 /// What is not here is not provided, the whole FIFO interface first of all.
 fn serve(call: &Call, command: u64) -> Outcome {
-    let (env, caller) = (&call.env(), call.caller);
+    let (env, caller) = (&system().env(), call.caller);
     match command {
         abi::EVTCHNOP_UNMASK => call.input(|op: abi::EvtchnUnmask| events::unmask(env, caller, Port(op.port)).map(wake)),
         abi::EVTCHNOP_ALLOC_UNBOUND => call.in_out(|op: &mut abi::EvtchnAllocUnbound| {
@@ -52,7 +51,7 @@ fn serve(call: &Call, command: u64) -> Outcome {
         abi::EVTCHNOP_BIND_VIRQ => call.in_out(|op: &mut abi::EvtchnBindVirq| {
             op.port = events::bind_virq(env, caller, op.virq, op.vcpu)?.0;
             if op.virq == VIRQ_CON_RING {
-                logging::give_serial_away();
+                logging::OWN_SERIAL.store(false, Ordering::Relaxed);
             }
             Ok(())
         }),
@@ -95,11 +94,11 @@ fn describe(Channel { binding, vcpu }: Channel, op: &mut abi::EvtchnStatus) {
 
 /// Closes all ports, a slice a call.
 fn reset(call: &Call) -> Outcome {
-    let op: abi::EvtchnReset = call.read(call.structure())?;
+    let op: abi::EvtchnReset = user::read(call.structure())?;
     call.must_be_own(op.dom)?;
     let mut next = call.progress()?;
     let undo = |binding| closed(call.caller, binding);
-    match events::close_slice(&call.env(), call.caller, &mut next, RESET_SLICE, undo)? {
+    match events::close_slice(&system().env(), call.caller, &mut next, RESET_SLICE, undo)? {
         Progress::More => call.again(next),
         Progress::Done => OK,
     }
@@ -109,7 +108,7 @@ fn reset(call: &Call) -> Outcome {
 pub fn closed(dom: DomId, binding: Binding) {
     match binding {
         Binding::Pirq(pirq) => irq::set_bound(dom, Pirq(u32::from(pirq)), Gate::Masked),
-        Binding::Virq(virq) if u32::from(virq) == VIRQ_CON_RING => logging::take_serial_back(),
+        Binding::Virq(virq) if u32::from(virq) == VIRQ_CON_RING => logging::OWN_SERIAL.store(true, Ordering::Relaxed),
         _ => {}
     }
 }

@@ -1,17 +1,16 @@
 //! `memory_op` (Xen public `memory.h`), for domains whose addresses are translated: placing the pages that the
 //! hypervisor shares, and giving pages back.
 
-use super::{Call, Errno, Outcome};
+use super::{Call, Errno, Outcome, system};
 use hv_core::{domain, ids::Gfn};
 use xen_abi::memory as abi;
 
-#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     match call.command() {
         abi::XENMEM_ADD_TO_PHYSMAP => call.input(|op| add_to_physmap(call, op)),
         abi::XENMEM_REMOVE_FROM_PHYSMAP => call.input(|op: abi::XenRemoveFromPhysmap| {
             call.must_be_own(op.domid)?;
-            let env = call.env();
+            let env = system().env();
             env.domains.with(call.caller, |domain| domain::remove_page(&env, domain, Gfn(op.gpfn)))?
         }),
         _ => Err(Errno::ENOSYS),
@@ -20,7 +19,7 @@ pub fn serve(call: &Call) -> Outcome {
 
 fn add_to_physmap(call: &Call, op: abi::XenAddToPhysmap) -> Result<(), Errno> {
     call.must_be_own(op.domid)?;
-    let env = call.env();
+    let env = system().env();
     match op.space {
         abi::XENMAPSPACE_SHARED_INFO if op.idx == 0 => {
             env.domains.with(call.caller, |domain| domain::add_shared_info(&env, domain, Gfn(op.gpfn)))?

@@ -16,32 +16,18 @@ mod sched;
 mod vcpu;
 mod version;
 
-use crate::{domain, machine::Bare, mm::user, system::system};
-use hv_core::domain::{Env, Wake};
+use crate::domain::{self, wake};
+use crate::{mm::user, system::system};
 use hv_core::ids::{DomId, Gpa, VcpuId};
 use hv_core::{error::Errno, grant::Continuation};
 use xen_abi::xen as abi;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// How a hypercall ends when it does not fail.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use]
-pub enum Answer {
-    /// With this result.
-    Done(u64),
-    /// Not yet: the same call again, after the hypervisor has looked at what else there is to do.
-    Again,
-    /// Not now: the domain waits; its result is already in place for when it wakes.
-    Waits,
-    /// Not at all: the domain has ended.
-    Ended,
-}
-
-/// What a hypercall comes to.
-pub type Outcome = Result<Answer, Errno>;
+/// What a hypercall comes to: its result, which is in place for when a domain wakes that now waits.
+pub type Outcome = Result<u64, Errno>;
 
 /// Success without a value.
-pub const OK: Outcome = Ok(Answer::Done(0));
+pub const OK: Outcome = Ok(0);
 
 /// What can be copied in and out: any bytes are a value, and none of them are padding.
 pub trait Structure: FromBytes + IntoBytes + Immutable + Copy {}
@@ -49,7 +35,6 @@ pub trait Structure: FromBytes + IntoBytes + Immutable + Copy {}
 impl<T: FromBytes + IntoBytes + Immutable + Copy> Structure for T {}
 
 /// A hypercall being served.
-#[derive(Clone, Copy)]
 pub struct Call {
     /// Who calls.
     pub caller: DomId,
@@ -69,12 +54,6 @@ impl Call {
         Gpa(self.args[1])
     }
 
-    /// The logic's environment.
-    #[inline]
-    pub fn env(&self) -> Env<'static, Bare> {
-        system().env()
-    }
-
     /// Fails unless `domid` means the caller: nobody else's affairs are its business.
     pub fn must_be_own(&self, domid: u16) -> Result<(), Errno> {
         if DomId(domid).or_self(self.caller) == self.caller { Ok(()) } else { Err(Errno::EPERM) }
@@ -83,7 +62,7 @@ impl Call {
     /// Serves a command that only reads its structure.
     #[inline]
     pub fn input<T: Structure>(&self, act: impl FnOnce(T) -> Result<(), Errno>) -> Outcome {
-        act(self.read(self.structure())?)?;
+        act(user::read(self.structure())?)?;
         OK
     }
 
@@ -92,27 +71,15 @@ impl Call {
     pub fn in_out<T: Structure>(&self, act: impl FnOnce(&mut T) -> Result<(), Errno>) -> Outcome {
         let mut op = self.read_in_out(self.structure())?;
         let outcome = act(&mut op);
-        self.write(self.structure(), &op)?;
+        user::write(self.structure(), &op)?;
         outcome.and(OK)
-    }
-
-    /// Copies a structure in.
-    #[inline]
-    pub fn read<T: Structure>(&self, from: Gpa) -> Result<T, Errno> {
-        Ok(user::read(from)?)
     }
 
     /// Copies a structure in that will be copied out again: it must be writable before anything is done.
     #[inline]
     pub fn read_in_out<T: Structure>(&self, at: Gpa) -> Result<T, Errno> {
         user::check_writable(at, size_of::<T>())?;
-        self.read(at)
-    }
-
-    /// Copies a structure out.
-    #[inline]
-    pub fn write<T: Structure>(&self, to: Gpa, value: &T) -> Result<(), Errno> {
-        Ok(user::write(to, value)?)
+        Ok(user::read(at)?)
     }
 
     const fn identity(&self) -> [u64; 4] {
@@ -127,27 +94,16 @@ impl Call {
         })
     }
 
-    /// Ends a slice: this call goes on from `done` when it is made again.
+    /// Ends a slice: this call goes on from `done` when it is made again, after the hypervisor has looked at what else
+    /// there is to do.
     pub fn again(&self, done: u32) -> Outcome {
         system().domains.with(self.caller, |domain| {
             if let Some(vcpu) = domain.vcpu(VcpuId(0)) {
                 vcpu.continuation = Some(Continuation { call: self.identity(), done });
             }
-            Answer::Again
-        })
-    }
-}
-
-/// Where element `index` of an array of structures is.
-fn element<T>(array: Gpa, index: u32) -> Result<Gpa, Errno> {
-    array.0.checked_add(u64::from(index) * size_of::<T>() as u64).map(Gpa).ok_or(Errno::EFAULT)
-}
-
-/// Lets a woken vCPU run when its turn comes.
-#[inline]
-pub fn wake(wake: Option<Wake>) {
-    if let Some(wake) = wake {
-        domain::wake(wake);
+        })?;
+        domain::restart(self.number, self.args);
+        OK
     }
 }
 
@@ -195,13 +151,5 @@ pub static SERVERS: [Server; NUMBERS] = {
 /// Serves a call, and turns what it comes to into what the domain finds in RAX.
 #[inline(always)]
 fn answer(number: u64, args: [u64; 5], serve: impl FnOnce(&Call) -> Outcome) -> u64 {
-    match serve(&Call { caller: domain::current(), number, args }) {
-        Ok(Answer::Done(value)) => value,
-        Err(error) => error.to_result() as u64,
-        Ok(Answer::Again) => {
-            domain::restart(number, args);
-            0
-        }
-        Ok(Answer::Waits | Answer::Ended) => 0,
-    }
+    serve(&Call { caller: domain::current(), number, args }).unwrap_or_else(|error| error.to_result() as u64)
 }

@@ -1,13 +1,12 @@
 //! `physdev_op` (Xen public `physdev.h`): interrupts of the caller's own devices and lines.
 
-use super::{Call, Errno, Outcome, wake};
+use super::{Call, Errno, Outcome, system, wake};
 use crate::irq;
 use hv_core::{events, ids::Pirq};
 use xen_abi::physdev as abi;
 
-#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
-    let (env, caller) = (&call.env(), call.caller);
+    let (env, caller) = (&system().env(), call.caller);
     match call.command() {
         abi::PHYSDEVOP_EOI => call.input(|op: abi::PhysdevEoi| {
             if irq::end_of_interrupt(caller, Pirq(op.irq))? {

@@ -1,11 +1,11 @@
 //! `sched_op` (Xen public `sched.h`): yielding, waiting, ending.
 
-use super::{Answer, Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
+use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
 use crate::irq;
 use crate::time::{self, Instant};
 use heapless::Vec;
-use hv_core::events::{self, PIRQS_MAX};
-use hv_core::ids::{Pirq, Port, VcpuId};
+use hv_core::events;
+use hv_core::ids::{Port, VcpuId};
 use hv_core::{domain::Death, sched::TimerKind};
 use xen_abi::{native::SCHEDOP_SEND_AND_BLOCK, sched as abi, xen::HYPERVISOR_SCHED_OP};
 use zerocopy::IntoBytes;
@@ -30,7 +30,7 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
 fn others(command: u64, structure: u64) -> u64 {
     super::answer(HYPERVISOR_SCHED_OP, [command, structure, 0, 0, 0], |call| match command {
         abi::SCHEDOP_POLL => poll(call),
-        abi::SCHEDOP_SHUTDOWN => shutdown(call.read(call.structure())?),
+        abi::SCHEDOP_SHUTDOWN => shutdown(user::read(call.structure())?),
         _ => Err(Errno::ENOSYS),
     })
 }
@@ -39,12 +39,8 @@ fn others(command: u64, structure: u64) -> u64 {
 fn block() -> u64 {
     let (system, caller) = (system(), domain::current());
     rearm(caller);
-    match system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine)) {
-        Ok(true) => domain::current_waits(),
-        Ok(false) => {}
-        Err(error) => return result(Err(error)),
-    }
-    0
+    let waits = system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine));
+    result(waits.map(|waits| if waits { domain::current_waits() }))
 }
 
 /// An event for the peer, and nothing to do until it answers.
@@ -52,21 +48,17 @@ fn block() -> u64 {
 fn send_and_block(port: Port) -> u64 {
     let caller = domain::current();
     rearm(caller);
-    let sent = match events::send_and_block(&system().env(), caller, port) {
-        Ok(sent) => sent,
-        Err(error) => return result(Err(error)),
-    };
-    match sent.wake {
+    let sent = events::send_and_block(&system().env(), caller, port);
+    result(sent.map(|sent| match sent.wake {
         Some(woken) if sent.waits => domain::hand_over(woken),
-        Some(woken) => domain::wake(woken),
+        Some(woken) => wake(Some(woken)),
         None if sent.waits => domain::current_waits(),
         None => {}
-    }
-    0
+    }))
 }
 
 fn poll(call: &Call) -> Outcome {
-    let op: abi::SchedPoll = call.read(call.structure())?;
+    let op: abi::SchedPoll = user::read(call.structure())?;
     let mut numbers = [0u32; POLL_PORTS_MAX];
     let numbers = numbers.get_mut(..op.nr_ports as usize).ok_or(Errno::EINVAL)?;
     user::read_bytes(Gpa(op.ports), numbers.as_mut_bytes())?;
@@ -79,7 +71,7 @@ fn poll(call: &Call) -> Outcome {
     // What an earlier poll left is for another time.
     domain::set_deadline(TimerKind::Poll, None);
     if op.timeout != 0 {
-        let limit = Instant::from_nanos(op.timeout);
+        let limit = Instant(op.timeout);
         if limit <= time::now() {
             let _runs_on = system.domains.with(call.caller, |domain| domain.end_poll(VcpuId(0)))?;
             return OK;
@@ -87,7 +79,7 @@ fn poll(call: &Call) -> Outcome {
         domain::set_deadline(TimerKind::Poll, Some(limit));
     }
     domain::current_waits();
-    Ok(Answer::Waits)
+    OK
 }
 
 /// The caller has come back for more: its devices may interrupt again.
@@ -100,12 +92,7 @@ fn rearm(caller: DomId) {
 
 #[inline(never)]
 fn rearm_those_of(caller: DomId) {
-    let mut lost: Vec<Pirq, PIRQS_MAX> = Vec::new();
-    irq::rearm(caller, |pirq| {
-        // There are no more pirqs than places.
-        let _ = lost.push(pirq);
-    });
-    for pirq in lost {
+    for pirq in irq::rearm(caller) {
         wake(events::raise_pirq(&system().env(), caller, pirq));
     }
 }
@@ -120,5 +107,5 @@ fn shutdown(op: abi::SchedShutdown) -> Outcome {
         _ => return Err(Errno::EINVAL),
     };
     domain::end_current(Death::new(op.reason, format_args!("shutdown: {why}")));
-    Ok(Answer::Ended)
+    OK
 }

@@ -1,31 +1,27 @@
 //! `vcpu_op` (Xen public `vcpu.h`): timers, and where the vCPU's part of shared info is.
 
-use super::{Answer, Call, Errno, Gpa, OK, Outcome, domain, system};
+use super::{Call, Errno, Gpa, OK, Outcome, domain, system, user};
 use crate::time::{self, Instant};
 use hv_core::ids::Gfn;
-use hv_core::sched::{Alarm, TimerKind, singleshot};
+use hv_core::sched::{TimerKind, singleshot};
 use xen_abi::vcpu as abi;
 
-#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     let [command, vcpu, structure, ..] = call.args;
     let number = u32::try_from(vcpu).map_err(|_| Errno::ENOENT)?;
     system().domains.with(call.caller, |domain| domain.vcpu_id(number))?.ok_or(Errno::ENOENT)?;
     match command {
-        abi::VCPUOP_IS_UP => return Ok(Answer::Done(1)),
+        abi::VCPUOP_IS_UP => return Ok(1),
         abi::VCPUOP_STOP_PERIODIC_TIMER => {}
         abi::VCPUOP_SET_SINGLESHOT_TIMER => {
-            let op: abi::VcpuSetSingleshotTimer = call.read(Gpa(structure))?;
-            let when = match singleshot(time::now().as_nanos(), op.timeout_abs_ns, op.flags)? {
-                Alarm::At(when) => when,
-                Alarm::Now => 0,
-            };
-            domain::set_deadline(TimerKind::Singleshot, Some(Instant::from_nanos(when)));
+            let op: abi::VcpuSetSingleshotTimer = user::read(Gpa(structure))?;
+            let when = singleshot(time::now().0, op.timeout_abs_ns, op.flags)?;
+            domain::set_deadline(TimerKind::Singleshot, Some(Instant(when)));
         }
         abi::VCPUOP_STOP_SINGLESHOT_TIMER => domain::set_deadline(TimerKind::Singleshot, None),
         abi::VCPUOP_REGISTER_VCPU_INFO => {
-            let op: abi::VcpuRegisterVcpuInfo = call.read(Gpa(structure))?;
-            hv_core::domain::register_vcpu_info(&call.env(), call.caller, number, Gfn(op.mfn), op.offset)?;
+            let op: abi::VcpuRegisterVcpuInfo = user::read(Gpa(structure))?;
+            hv_core::domain::register_vcpu_info(&system().env(), call.caller, number, Gfn(op.mfn), op.offset)?;
         }
         _ => return Err(Errno::ENOSYS),
     }

@@ -16,18 +16,14 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
     match command {
         abi::XENVER_VERSION => VERSION,
         abi::XENVER_PAGESIZE => xen_abi::native::PAGE_SIZE,
-        _ => describe_server(command, structure),
+        _ => others(command, structure),
     }
 }
 
-#[inline(never)]
-fn describe_server(command: u64, structure: u64) -> u64 {
-    super::answer(HYPERVISOR_XEN_VERSION, [command, structure, 0, 0, 0], |call| describe(call, command))
-}
-
 /// What has a structure.
-fn describe(call: &Call, command: u64) -> Outcome {
-    match command {
+#[inline(never)]
+fn others(command: u64, structure: u64) -> u64 {
+    super::answer(HYPERVISOR_XEN_VERSION, [command, structure, 0, 0, 0], |call| match command {
         abi::XENVER_EXTRAVERSION => text::<16>(call, EXTRA),
         abi::XENVER_CAPABILITIES => text::<1024>(call, CAPABILITIES),
         abi::XENVER_CHANGESET => text::<64>(call, env!("CARGO_PKG_VERSION").as_bytes()),
@@ -36,7 +32,7 @@ fn describe(call: &Call, command: u64) -> Outcome {
             if info.submap_idx < abi::XENFEAT_NR_SUBMAPS { Ok(()) } else { Err(Errno::EINVAL) }
         }),
         _ => Err(Errno::ENOSYS),
-    }
+    })
 }
 
 fn text<const BYTES: usize>(call: &Call, text: &[u8]) -> Outcome {

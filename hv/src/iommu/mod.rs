@@ -30,7 +30,8 @@ pub use unit::REGISTER_BYTES;
 /// Why the IOMMU did not do what it should, in words: nobody can do more than report it.
 pub type Failure = &'static str;
 
-const NO_MEMORY: Failure = "no memory for the IOMMU's tables";
+const UNPROTECTED: &str = "UNPROTECTED DMA: the policy lets domains have devices that no IOMMU confines. They may not \
+    master the bus, so they can do no DMA; one that does it all the same is stopped by NOTHING";
 const NO_ENTRY: Failure = "no IOMMU table entry left";
 
 /// What all units share.
@@ -76,14 +77,9 @@ pub fn init(facts: &Facts) {
             fact("iommu", finding, what);
             REMAPPING.call_once(|| remapping);
         }
-        Err(why) if system().policy.accepts_unprotected_dma() => fact(
-            "iommu",
-            Finding::Refused,
-            format_args!(
-                "{why}. UNPROTECTED DMA: the policy lets domains have devices that no IOMMU confines. They may not \
-                 master the bus, so they can do no DMA; one that does it all the same is stopped by NOTHING"
-            ),
-        ),
+        Err(why) if system().policy.accepts_unprotected_dma() => {
+            fact("iommu", Finding::Refused, format_args!("{why}. {UNPROTECTED}"));
+        }
         Err(why) => fact("iommu", Finding::Missing, format_args!("{why}: domains with devices are refused")),
     }
 }
@@ -91,7 +87,7 @@ pub fn init(facts: &Facts) {
 fn start(facts: &Facts) -> Result<Remapping, Failure> {
     let dmar = facts.dmar.as_ref().filter(|dmar| !dmar.units.is_empty());
     let dmar = dmar.ok_or("no DMAR table that names a unit, so no IOMMU that we know")?;
-    let page = || TablePage::new().ok_or(NO_MEMORY);
+    let page = || TablePage::new().ok_or("no memory for the IOMMU's tables");
     let root = page()?;
     let mut contexts = [None; 256];
     for bus in pci::buses() {
@@ -158,7 +154,6 @@ pub fn flush(domain: DomId, page: Option<Gfn>) {
 }
 
 /// The number of an entry of the interrupt remapping table.
-#[derive(Debug, PartialEq, Eq)]
 #[must_use = "the entry has to be given back"]
 pub struct InterruptEntry(pub u16);
 

@@ -46,7 +46,6 @@ const QUEUE_ERRORS: u32 = 0b111 << 4;
 /// Fault control: no interrupt.
 const FAULT_MASKED: u32 = 1 << 31;
 
-const UNREACHABLE: Failure = "the IOMMU's registers cannot be mapped";
 const LATE: Failure = "the IOMMU does not answer";
 /// Bytes of registers. The fault records may lie further up, within this.
 pub const REGISTER_BYTES: u64 = 0x4000;
@@ -75,7 +74,8 @@ impl Unit {
     /// Maps the unit's registers and checks that it has what is needed.
     pub fn new(address: Hpa, queue: TablePage, status: TablePage) -> Result<Self, Failure> {
         // SAFETY: the DMAR table says that a remapping unit's registers are there.
-        let registers = unsafe { Registers::map(address, REGISTER_BYTES) }.map_err(|_| UNREACHABLE)?;
+        let registers = unsafe { Registers::map(address, REGISTER_BYTES) };
+        let registers = registers.map_err(|_| "the IOMMU's registers cannot be mapped")?;
         let capabilities = Capabilities::from_bits_retain(registers.read64(register::CAPABILITIES));
         let extended = ExtendedCapabilities::from_bits_retain(registers.read64(register::EXTENDED_CAPABILITIES));
         let needed = [

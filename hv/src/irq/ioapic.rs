@@ -13,12 +13,12 @@ const VERSION: u32 = 1;
 const REDIRECTION: u32 = 0x10;
 
 /// One I/O APIC.
-struct IoApic {
+pub struct IoApic {
     registers: Registers,
     first_line: u32,
     pins: u32,
     /// Its requester id as DMAR names it.
-    source: Option<Bdf>,
+    pub source: Option<Bdf>,
 }
 
 impl IoApic {
@@ -61,16 +61,11 @@ impl Lines {
     }
 
     /// The controller of a line, and the first of the two registers of the line's redirection entry.
-    fn find(&self, line: u32) -> Option<(&IoApic, u32)> {
+    pub fn find(&self, line: u32) -> Option<(&IoApic, u32)> {
         self.0.iter().find_map(|controller| {
             let pin = line.checked_sub(controller.first_line).filter(|pin| *pin < controller.pins)?;
             Some((controller, REDIRECTION + pin * 2))
         })
-    }
-
-    /// The requester id of a line's controller. The outer `None`: there is no such line.
-    pub fn requester(&self, line: u32) -> Option<Option<Bdf>> {
-        self.find(line).map(|(controller, _)| controller.source)
     }
 
     /// Says where a line's interrupts go, and masks it.

@@ -19,6 +19,7 @@ use crate::iommu::{self, InterruptEntry};
 use crate::pci;
 use crate::system::system;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use heapless::Vec;
 use hv_core::error::Errno;
 use hv_core::events::PIRQS_MAX;
 use hv_core::ids::{DomId, Label, Pirq};
@@ -59,7 +60,6 @@ pub enum Gate {
 }
 
 /// A vector in use.
-#[derive(Debug)]
 struct Irq {
     domain: DomId,
     pirq: Pirq,
@@ -120,9 +120,10 @@ pub fn any_waiting() -> bool {
     ANY_WAITING.load(Ordering::Relaxed)
 }
 
-/// The domain has come back for more (it blocks or polls): sources that waited for that may fire again. `raise` is
-/// called for those that may have lost an interrupt meanwhile.
-pub fn rearm(domain: DomId, mut raise: impl FnMut(Pirq)) {
+/// The domain has come back for more (it blocks or polls): sources that waited for that may fire again. Tells those
+/// that may have lost an interrupt meanwhile.
+pub fn rearm(domain: DomId) -> Vec<Pirq, PIRQS_MAX> {
+    let mut lost = Vec::new();
     let mut irqs = IRQS.lock();
     let Irqs { by_vector, lines, .. } = &mut *irqs;
     for (word, group) in WAITING.iter().zip(by_vector.chunks_mut(64)) {
@@ -134,13 +135,15 @@ pub fn rearm(domain: DomId, mut raise: impl FnMut(Pirq)) {
             if let Some(irq) = irq.filter(|irq| irq.domain == domain) {
                 word.fetch_and(!(1 << bit), Ordering::Relaxed);
                 if irq.bound && irq.open(lines) {
-                    raise(irq.pirq);
+                    // There are no more pirqs than places.
+                    let _ = lost.push(irq.pirq);
                 }
             }
         }
     }
     let any = WAITING.iter().any(|word| word.load(Ordering::Relaxed) != 0);
     ANY_WAITING.store(any, Ordering::Relaxed);
+    lost
 }
 
 impl Irq {
@@ -219,8 +222,8 @@ impl Irqs {
             Some(pirq) if self.find(domain, Pirq(pirq)).is_ok() => Err(Errno::EEXIST),
             Some(pirq) => Ok(Pirq(pirq)),
             None => {
-                let free = |pirq: &u32| self.find(domain, Pirq(*pirq)).is_err();
-                (preferred..PIRQS_MAX as u32).find(free).map(Pirq).ok_or(Errno::ENOSPC)
+                let mut all = (preferred..PIRQS_MAX as u32).map(Pirq);
+                all.find(|&pirq| self.find(domain, pirq).is_err()).ok_or(Errno::ENOSPC)
             }
         }
     }
@@ -234,7 +237,7 @@ impl Irqs {
         let vector = FIRST_VECTOR + index as u8;
         let (requester, trigger, preferred) = match source {
             Source::Message { bdf, .. } => (Some(bdf), Trigger::Edge, FIRST_MESSAGE_PIRQ),
-            Source::Line { line, trigger } => (self.lines.requester(line).ok_or(Errno::EINVAL)?, trigger, line),
+            Source::Line { line, trigger } => (self.lines.find(line).ok_or(Errno::EINVAL)?.0.source, trigger, line),
         };
         let pirq = self.choose_pirq(domain, wanted, preferred)?;
         // Failures are not logged: a domain could ask on and on. What breaks is logged when it breaks.

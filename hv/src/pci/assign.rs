@@ -3,18 +3,11 @@
 //! Assigning checks everything first, then acts in an order in which each step can be undone: reset, map BARs, open the
 //! IOMMU, and only then let the function decode. Taking back goes the other way and stops DMA first.
 
-use super::messages;
-use super::{Function, Owner, SILENCED, State, find, functions, reset};
-use crate::iommu;
-use crate::system::system;
-use core::fmt;
-use core::sync::atomic::Ordering;
+use super::{Bdf, Command, DomId, Faults, Label, Ordering, fmt, iommu, system};
+use super::{Function, Owner, SILENCED, State, find, functions, messages, reset};
 use hv_core::domain::Domain;
 use hv_core::error::Errno;
-use hv_core::ids::{DomId, Gfn, Label, Mfn};
-use hv_core::pci::Bdf;
-use hv_core::pci::config::Command;
-use hv_core::pci::faults::Faults;
+use hv_core::ids::{Gfn, Mfn};
 use hv_core::space::{Page, PageKind, Rights};
 
 /// Frames for page tables that showing the registers of a label's devices takes at most.

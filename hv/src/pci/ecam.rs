@@ -1,11 +1,9 @@
 //! Configuration space, memory-mapped (PCI Express Base 5.0, 7.2.2), and walks over its lists of capabilities.
 
-use hv_core::{ids::Hpa, space::MapError};
-use crate::mmio::Registers;
+use super::{Bdf, Command, Registers};
 use acpi::mcfg::McfgEntry;
 use core::ops::RangeInclusive;
-use hv_core::pci::Bdf;
-use hv_core::pci::config::Command;
+use hv_core::{ids::Hpa, space::MapError};
 use pci_types::StatusRegister;
 
 /// Bytes of one bus's configuration space.

@@ -5,19 +5,13 @@
 
 use super::ecam::{self, Config, Ecam};
 use super::messages::{ENTRY_BYTES, MSIX_ENABLE, MSI_ENABLE};
-use super::{Function, Messages, MsiX, Owner, Reset, State};
-use crate::acpi::Facts;
-use crate::boot::report::{Finding, fact};
-use crate::mmio::Registers;
-use crate::time::Instant;
-use crate::{iommu, start};
-use alloc::vec::Vec;
-use hv_core::{ids::Hpa, pci::Bdf};
-use hv_core::pci::bar::{BARS, Bars, PageRange, decode, inside, overlaps, share_a_page, touching};
-use hv_core::pci::config::Command;
-use hv_core::pci::faults::Faults;
-use hv_core::pci::group::{FUNCTIONS_MAX, Member, Node, groups};
-use spin::{Mutex, Once};
+use super::{BARS, Bars, Bdf, Command, Faults, Member, Node, PageRange};
+use super::{Facts, Finding, Function, Messages, MsiX, Owner, Reset, State, fact};
+use super::{Instant, Mutex, Once, Registers, Vec, iommu};
+use crate::start;
+use hv_core::ids::Hpa;
+use hv_core::pci::bar::{decode, inside, overlaps, share_a_page, touching};
+use hv_core::pci::group::{FUNCTIONS_MAX, groups};
 use xen_abi::native::MMIO_WINDOW;
 
 const BAR_0: u16 = 0x10;
@@ -108,7 +102,7 @@ fn probe(config: Config, bdf: Bdf) -> Option<Function> {
         _ => (Node::Kept, 0),
     };
     let owner = if node == Node::Endpoint { Owner::Quarantine } else { Owner::Hypervisor };
-    let state = State { owner, faults: 0, faults_of_owner: Faults::NONE, ready_at: Instant::from_nanos(0) };
+    let state = State { owner, faults: 0, faults_of_owner: Faults::NONE, ready_at: Instant(0) };
     let mut function = Function {
         config,
         found: Member { bdf, vendor, device, class, node, access_control: separate(config, node) },

@@ -5,12 +5,9 @@
 //! and in no domain.
 
 use super::access::with_owned;
-use super::{Function, Messages};
+use super::{Bdf, Command, DomId, Function, Messages};
 use crate::irq::Gate;
 use hv_core::error::Errno;
-use hv_core::ids::DomId;
-use hv_core::pci::Bdf;
-use hv_core::pci::config::Command;
 
 /// Bits of control, in the upper half of the first double word of either capability.
 pub(super) const MSIX_ENABLE: u32 = 1 << 31;

@@ -43,7 +43,6 @@ use hv_core::pci::group::{Member, Node};
 use spin::{Mutex, Once};
 
 /// MSI-X as found at boot.
-#[derive(Clone, Debug)]
 struct MsiX {
     /// Offset of the capability.
     at: u16,
@@ -55,7 +54,6 @@ struct MsiX {
 }
 
 /// How it signals interrupts by message.
-#[derive(Clone, Debug)]
 enum Messages {
     None,
     /// At this offset.
@@ -75,7 +73,6 @@ enum Reset {
 }
 
 /// A function: what was found at boot, which does not change, and its state.
-#[derive(Debug)]
 struct Function {
     config: Config,
     found: Member,
@@ -112,7 +109,6 @@ pub enum Owner {
 }
 
 /// What changes about a function.
-#[derive(Debug)]
 struct State {
     owner: Owner,
     /// DMA faults since boot.

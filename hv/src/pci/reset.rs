@@ -3,9 +3,8 @@
 //! A reset is started when a device comes back (and at boot), and waited for when it is given away: usually the time
 //! has long passed by then. A reset loses the BARs; they are put back as they were at boot.
 
-use super::{Function, Reset, State};
+use super::{Command, Function, Reset, State};
 use crate::time;
-use hv_core::pci::config::Command;
 
 /// After a function-level reset it may take this long until the function answers.
 const FUNCTION_LEVEL_NANOS: u64 = 100_000_000;

@@ -14,7 +14,6 @@ const READS_MAX: u32 = 10_000_000;
 const MASK: u32 = 0xff_ffff;
 
 /// What was measured.
-#[derive(Clone, Copy, Debug)]
 pub struct Rates {
     /// TSC frequency.
     pub tsc_khz: u64,

@@ -5,8 +5,9 @@ mod calibrate;
 
 pub use calibrate::calibrate;
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
 use spin::Once;
+use xen_abi::xen::VcpuTimeInfo;
 
 /// The TSC when the hypervisor was entered.
 pub static ENTERED: AtomicU64 = AtomicU64::new(0);
@@ -16,39 +17,22 @@ static SCALE: Once<Scale> = Once::new();
 
 /// An instant: nanoseconds of system time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Instant(u64);
+pub struct Instant(pub u64);
 
 impl Instant {
-    /// Never.
-    pub const NEVER: Instant = Instant(u64::MAX);
-
-    /// `nanos` after system time 0.
-    pub const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
-    }
-
-    /// Nanoseconds since system time 0.
-    pub const fn as_nanos(self) -> u64 {
-        self.0
-    }
-
-    /// This much later; stays at [`Instant::NEVER`] rather than wrapping.
+    /// This much later; stays at the end of time rather than wrapping.
     pub const fn plus_nanos(self, nanos: u64) -> Self {
         Self(self.0.saturating_add(nanos))
     }
 }
 
 /// How TSC ticks become nanoseconds: `((ticks << shift) * multiplier) >> 32`.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Default)]
 pub struct Scale {
     /// TSC frequency.
     pub khz: u64,
-    /// TSC at system time 0.
-    pub boot_tsc: u64,
-    /// `tsc_to_system_mul`.
-    pub multiplier: u32,
-    /// `tsc_shift`.
-    pub shift: u32,
+    /// What domains are told. Its shift is not negative, its `system_time` 0.
+    pub clock: VcpuTimeInfo,
 }
 
 /// The time-stamp counter.
@@ -60,13 +44,15 @@ pub fn tsc() -> u64 {
 
 /// Sets the frequency, and system time to 0: nanoseconds per tick = 10^6 / khz = multiplier / 2^32 * 2^shift.
 pub fn set_khz(khz: u64) {
-    let (mut shift, mut divisor) = (0, khz.max(1));
+    let (mut tsc_shift, mut divisor) = (0, khz.max(1));
     while divisor <= 1_000_000 {
         divisor *= 2;
-        shift += 1;
+        tsc_shift += 1;
     }
-    let multiplier = ((1_000_000 << 32) / divisor) as u32;
-    SCALE.call_once(|| Scale { khz, boot_tsc: tsc(), multiplier, shift });
+    let tsc_to_system_mul = ((1_000_000 << 32) / divisor) as u32;
+    let (version, tsc_timestamp) = (2, tsc());
+    let clock = VcpuTimeInfo { version, tsc_timestamp, tsc_to_system_mul, tsc_shift, ..VcpuTimeInfo::default() };
+    SCALE.call_once(|| Scale { khz, clock });
 }
 
 /// The scale in force; all zeros before there is one.
@@ -77,36 +63,22 @@ pub fn scale() -> Scale {
 
 /// The TSC value at `when`; `u64::MAX` for what is too far away.
 pub fn tsc_at(when: Instant) -> u64 {
-    let scale = scale();
-    if when == Instant::NEVER || scale.multiplier == 0 {
-        return u64::MAX;
-    }
-    let ticks = (u128::from(when.as_nanos()) << 32) / u128::from(scale.multiplier) >> scale.shift;
-    u64::try_from(ticks).ok().and_then(|ticks| ticks.checked_add(scale.boot_tsc)).unwrap_or(u64::MAX)
-}
-
-/// System time when the TSC has this value. 0 before the TSC is calibrated.
-#[inline]
-pub fn at_tsc(tsc: u64) -> Instant {
-    Instant(nanos(tsc.saturating_sub(scale().boot_tsc)))
+    let clock = scale().clock;
+    let ticks = (u128::from(when.0) << 32) / u128::from(clock.tsc_to_system_mul.max(1)) >> clock.tsc_shift;
+    u64::try_from(ticks).ok().and_then(|ticks| ticks.checked_add(clock.tsc_timestamp)).unwrap_or(u64::MAX)
 }
 
 /// Nanoseconds that so many ticks of the TSC take.
 #[inline]
 pub fn nanos(ticks: u64) -> u64 {
-    let scale = scale();
-    ((u128::from(ticks) << scale.shift).wrapping_mul(u128::from(scale.multiplier)) >> 32) as u64
+    let clock = scale().clock;
+    ((u128::from(ticks) << clock.tsc_shift).wrapping_mul(u128::from(clock.tsc_to_system_mul)) >> 32) as u64
 }
 
-/// System time.
+/// System time. 0 before the TSC is calibrated.
 #[inline]
 pub fn now() -> Instant {
-    at_tsc(tsc())
-}
-
-/// Remembers the TSC of this moment.
-pub fn mark(moment: &AtomicU64) {
-    moment.store(tsc(), Ordering::Relaxed);
+    Instant(nanos(tsc().saturating_sub(scale().clock.tsc_timestamp)))
 }
 
 /// Polls until `done` answers yes, at most until `when`. Answers whether it did.

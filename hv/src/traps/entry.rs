@@ -127,12 +127,11 @@ syscall_entry:
     jmp 1b
 
 3:  mov rdi, gs:[{frame}]
-    mov [rdi + {r15}], r15
-    mov [rdi + {r14}], r14
-    mov [rdi + {r13}], r13
-    mov [rdi + {r12}], r12
-    mov [rdi + {rbp}], rbp
-    mov [rdi + {rbx}], rbx
+    place = 0
+    .irp register, r15, r14, r13, r12, rbp, rbx
+        mov [rdi + place], \register
+        place = place + 8
+    .endr
     mov [rdi + {rax}], rax
     pop qword ptr [rdi + {rflags}]
     pop qword ptr [rdi + {rip}]
@@ -154,12 +153,11 @@ resume_domain:
     jc 2f
     mov r11, [rax + {rflags}]
     mov rsp, [rax + {rsp}]
-    mov r15, [rax + {r15}]
-    mov r14, [rax + {r14}]
-    mov r13, [rax + {r13}]
-    mov r12, [rax + {r12}]
-    mov rbp, [rax + {rbp}]
-    mov rbx, [rax + {rbx}]
+    place = 0
+    .irp register, r15, r14, r13, r12, rbp, rbx
+        mov \register, [rax + place]
+        place = place + 8
+    .endr
     mov rax, [rax + {rax}]
     swapgs
     mov gs, edi
@@ -181,12 +179,6 @@ resume_domain:
     servers = sym crate::hypercall::SERVERS,
     servers_count = const crate::hypercall::NUMBERS,
     no_such_call = const Errno::ENOSYS.to_result(),
-    r15 = const offset_of!(Frame, r15),
-    r14 = const offset_of!(Frame, r14),
-    r13 = const offset_of!(Frame, r13),
-    r12 = const offset_of!(Frame, r12),
-    rbp = const offset_of!(Frame, rbp),
-    rbx = const offset_of!(Frame, rbx),
     rax = const offset_of!(Frame, rax),
     rflags = const offset_of!(Frame, rflags),
     rip = const offset_of!(Frame, rip),

@@ -3,8 +3,6 @@
 /// [`Frame::vector`] after SYSCALL: SYSRET may return. Of the general registers only those are saved that a function
 /// must preserve, and RAX; the others come back as zero, or as RIP and RFLAGS (RCX, R11).
 pub const VECTOR_SYSCALL: u64 = 0x100;
-/// [`Frame::vector`] of a frame that was made, not saved.
-pub const VECTOR_NONE: u64 = 0x101;
 
 /// RFLAGS of a domain at its start: interrupts on, nothing else but the bit that is always one.
 const RFLAGS_START: u64 = 0x202;
@@ -29,7 +27,7 @@ pub struct Frame {
     pub rdx: u64,
     pub rsi: u64,
     pub rdi: u64,
-    /// Vector of the trap, [`VECTOR_SYSCALL`] or [`VECTOR_NONE`].
+    /// Vector of the trap, or [`VECTOR_SYSCALL`]; 0 in a frame that was made, not saved.
     pub vector: u64,
     pub error: u64,
     pub rip: u64,
@@ -47,7 +45,6 @@ impl Frame {
         use crate::cpu::descriptors::{USER_CODE, USER_DATA};
         Self {
             rdi: argument,
-            vector: VECTOR_NONE,
             rip,
             cs: USER_CODE as u64,
             rflags: RFLAGS_START,
@@ -63,6 +60,6 @@ impl Frame {
         (self.rdi, self.rsi, self.rdx, self.r10, self.r8) = (rdi, rsi, rdx, r10, r8);
         self.rax = number;
         self.rip = self.rip.wrapping_sub(2);
-        self.vector = VECTOR_NONE;
+        self.vector = 0;
     }
 }

@@ -20,7 +20,7 @@ const PAGE_FAULT: u64 = 14;
 /// An exception or interrupt while a domain ran. Answers the frame to go on with.
 extern "C" fn trap_from_domain(frame: &mut Frame) -> *mut Frame {
     if frame.vector < FIRST_INTERRUPT {
-        crate::domain::exception(frame, Cr2::read_raw());
+        crate::domain::end_current(reason::exception(frame, Cr2::read_raw()));
     } else {
         interrupt(frame.vector);
     }
@@ -31,7 +31,6 @@ extern "C" fn trap_from_domain(frame: &mut Frame) -> *mut Frame {
 /// the end everywhere else.
 extern "C" fn trap_from_hypervisor(frame: &mut Frame) {
     if frame.vector >= FIRST_INTERRUPT && percpu::with(|cpu| cpu.idle) != 0 {
-        crate::domain::idled();
         interrupt(frame.vector);
     } else if frame.vector == PAGE_FAULT
         && let Some(behind) = user::fixup(frame.rip)
@@ -51,7 +50,7 @@ fn interrupt(vector: u64) {
         }
         vector => {
             if let Some((domain, pirq)) = irq::handle(vector) {
-                crate::hypercall::wake(hv_core::events::raise_pirq(&system().env(), domain, pirq));
+                crate::domain::wake(hv_core::events::raise_pirq(&system().env(), domain, pirq));
             }
             apic::end_of_interrupt();
         }

@@ -1,6 +1,7 @@
 //! What a policy table must satisfy beyond its layout.
 
 use super::table::{self, Domain, Run, Text};
+use super::parse::first_of;
 use super::{PolicyError, SealedPolicy};
 use crate::domain::VCPUS_MAX;
 
@@ -29,13 +30,8 @@ pub(super) fn check(policy: &SealedPolicy) -> Result<(), PolicyError> {
 
 fn check_domain(policy: &SealedPolicy, index: usize, domain: &Domain) -> Result<(), PolicyError> {
     let number = index as u32;
-    if domain.flags & !table::FLAGS != 0 {
-        return Err(PolicyError::Flags);
-    }
     let mut earlier = policy.domains.iter().take(index);
-    if !well_formed_name(&domain.name) || earlier.clone().any(|other| other.name == domain.name) {
-        return Err(PolicyError::Name(number));
-    }
+    let named = well_formed_name(&domain.name) && earlier.clone().all(|other| other.name != domain.name);
     let native_is_uniprocessor = domain.kind != table::KIND_NATIVE || domain.vcpus == 1;
     let within_limits = domain.kind <= table::KIND_PVH
         && (1..=MEMORY_PAGES_MAX).contains(&domain.memory_pages)
@@ -46,22 +42,20 @@ fn check_domain(policy: &SealedPolicy, index: usize, domain: &Domain) -> Result<
         && (1..=4096).contains(&domain.ports_max)
         && domain.grant_frames_max <= 64
         && domain.grant_maps_max <= GRANT_MAPS_MAX;
-    if !within_limits {
-        return Err(PolicyError::Limits(number));
-    }
     let texts = [domain.image, domain.arguments, domain.config, domain.initrd];
-    let texts_fit = texts.iter().all(|&text| text_fits(policy, text));
-    if !texts_fit || !run_fits(policy, domain.io_ports) || !run_fits(policy, domain.irq_lines) {
-        return Err(PolicyError::Reference(number));
-    }
+    let runs_fit = run_fits(policy, domain.io_ports) && run_fits(policy, domain.irq_lines);
+    let refers = runs_fit && texts.iter().all(|&text| text_fits(policy, text));
     let services = domain.flags & (table::FLAG_LOG | table::FLAG_STORE | table::FLAG_CONSOLE);
     let is_control = domain.flags & table::FLAG_CONTROL != 0;
     let control_is_native = !is_control || domain.kind == table::KIND_NATIVE;
     let served = earlier.any(|other| other.flags & services != 0);
-    if served || is_control != (index == 0) || !control_is_native {
-        return Err(PolicyError::Role(number));
-    }
-    Ok(())
+    first_of(&[
+        (domain.flags & !table::FLAGS != 0, PolicyError::Flags),
+        (!named, PolicyError::Name(number)),
+        (!within_limits, PolicyError::Limits(number)),
+        (!refers, PolicyError::Reference(number)),
+        (served || is_control != (index == 0) || !control_is_native, PolicyError::Role(number)),
+    ])
 }
 
 /// `[a-z][a-z0-9-]{0,30}`, then only NULs.

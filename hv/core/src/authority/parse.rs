@@ -128,30 +128,24 @@ fn set(matrix: &mut super::Matrix, row: u32, column: u32) {
 }
 
 fn check_header(header: &Header, bytes: &[u8]) -> Result<(), PolicyError> {
-    if header.magic != table::MAGIC {
-        return Err(PolicyError::Magic);
-    }
-    if header.version != table::VERSION {
-        return Err(PolicyError::Version(header.version));
-    }
-    if u64::from(header.table_bytes) != bytes.len() as u64 || bytes.len() as u64 > table::TABLE_BYTES_MAX {
-        return Err(PolicyError::Size);
-    }
-    if CHECKSUM.checksum(bytes.get(CHECKED_FROM..).unwrap_or_default()) != header.crc {
-        return Err(PolicyError::Checksum);
-    }
-    if header.domains == 0
-        || header.domains > table::DOMAINS_MAX
+    let size = bytes.len() as u64;
+    let too_many = header.domains > table::DOMAINS_MAX
         || header.devices > table::DEVICES_MAX
         || header.links > table::LINKS_MAX
-        || header.ranges > table::RANGES_MAX
-    {
-        return Err(PolicyError::Counts);
-    }
-    if header.flags & !table::ACCEPT_UNPROTECTED_DMA != 0 || header.reserved != 0 {
-        return Err(PolicyError::Flags);
-    }
-    Ok(())
+        || header.ranges > table::RANGES_MAX;
+    first_of(&[
+        (header.magic != table::MAGIC, PolicyError::Magic),
+        (header.version != table::VERSION, PolicyError::Version(header.version)),
+        (u64::from(header.table_bytes) != size || size > table::TABLE_BYTES_MAX, PolicyError::Size),
+        (CHECKSUM.checksum(bytes.get(CHECKED_FROM..).unwrap_or_default()) != header.crc, PolicyError::Checksum),
+        (header.domains == 0 || too_many, PolicyError::Counts),
+        (header.flags & !table::ACCEPT_UNPROTECTED_DMA != 0 || header.reserved != 0, PolicyError::Flags),
+    ])
+}
+
+/// The first of several errors that is there.
+pub(super) fn first_of(errors: &[(bool, PolicyError)]) -> Result<(), PolicyError> {
+    errors.iter().find(|(there, _)| *there).map_or(Ok(()), |&(_, error)| Err(error))
 }
 
 /// Copies `count` entries off the front of `rest`: files in the bundle are aligned to 4 bytes only.

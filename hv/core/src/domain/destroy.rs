@@ -21,7 +21,6 @@ const MAPPINGS_PER_SLICE: u32 = 32;
 const ENTRIES_PER_SLICE: u32 = 2048;
 
 /// How far the end of a domain has come.
-#[derive(Debug)]
 pub(super) enum Stage {
     Devices,
     Ports { next: u32 },

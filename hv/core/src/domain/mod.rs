@@ -26,6 +26,7 @@ use crate::ids::{DomId, Gfn, Label, PAGE_BYTES, Port, Slot, VcpuId};
 use crate::machine::{Machine, MachineMemory};
 use crate::sched::VcpuKey;
 use crate::space::{Access, AddressSpace};
+use xen_abi::platform::{STATE_BUILDING, STATE_DYING, STATE_PAUSED, STATE_RUNNING};
 
 /// vCPUs a domain can have.
 pub const VCPUS_MAX: usize = 4;
@@ -53,17 +54,18 @@ impl<M> Env<'_, M> {
     }
 }
 
-/// Where a domain is in its life.
+/// Where a domain is in its life, by the numbers of `platform_op` DOMAIN_INFO.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
 pub enum Life {
     /// Made, being filled by its builder, has not run.
-    Building,
+    Building = STATE_BUILDING,
     /// Sealed; its vCPUs are scheduled.
-    Running,
+    Running = STATE_RUNNING,
     /// Sealed; its vCPUs are not scheduled.
-    Paused,
+    Paused = STATE_PAUSED,
     /// Ended; its resources are being returned.
-    Dying,
+    Dying = STATE_DYING,
 }
 
 /// Why a domain ends: `SHUTDOWN_*` of `sched_op` and words for a person.
@@ -212,22 +214,20 @@ impl Domain {
     /// Makes one of its own ports pending.
     #[inline(always)]
     pub(crate) fn deliver(&mut self, port: Port, memory: &impl MachineMemory) -> Option<Wake> {
-        let vcpu = self.events.target(port);
+        let vcpu = self.events.channel(port).map_or(VcpuId(0), |channel| channel.vcpu);
         let signal = self.events.shared.set_pending(port, vcpu, memory);
-        self.wake_for(signal, port)
+        self.wake_for(vcpu, signal, port)
     }
 
     /// Ends the wait of the vCPU that a signal is for.
     #[inline(always)]
-    pub(crate) fn wake_for(&mut self, signal: Signal, port: Port) -> Option<Wake> {
-        let (vcpu, unmasked) = match signal {
-            Signal::Nothing => return None,
-            Signal::Masked(vcpu) => (vcpu, false),
-            Signal::Unmasked(vcpu) => (vcpu, true),
-        };
+    pub(crate) fn wake_for(&mut self, vcpu: VcpuId, signal: Signal, port: Port) -> Option<Wake> {
+        if signal == Signal::Nothing {
+            return None;
+        }
         let key = VcpuKey::new(self.slot, vcpu);
         let wait = &mut self.vcpu(vcpu)?.wait;
-        if !wait.ends(port, unmasked) {
+        if !wait.ends(port, signal) {
             return None;
         }
         *wait = Wait::No;
@@ -249,9 +249,7 @@ impl Domain {
     /// # Errors
     /// `EINVAL`: no such port.
     pub fn poll(&mut self, vcpu: VcpuId, ports: &[Port], memory: &impl MachineMemory) -> Result<bool, Errno> {
-        for &port in ports {
-            self.events.binding(port)?;
-        }
+        ports.iter().try_for_each(|&port| self.events.binding(port).map(drop))?;
         if ports.iter().any(|&port| self.events.shared.is_pending(port, memory)) {
             return Ok(false);
         }
@@ -264,9 +262,7 @@ impl Domain {
     }
 
     fn wait(&mut self, vcpu: VcpuId, wait: Wait) -> bool {
-        let Some(vcpu) = self.vcpu(vcpu) else { return false };
-        vcpu.wait = wait;
-        true
+        self.vcpu(vcpu).map(|vcpu| vcpu.wait = wait).is_some()
     }
 
     /// Ends a vCPU's `SCHEDOP_poll` because its time has come. Another wait goes on.

@@ -1,5 +1,6 @@
 //! What the logic knows of a virtual CPU: what it waits for. Its registers are `hv`'s.
 
+use crate::events::Signal;
 use crate::ids::{Mfn, Port};
 use crate::sched::VcpuKey;
 
@@ -26,10 +27,10 @@ pub enum Wait {
 
 impl Wait {
     /// Whether a port that became pending ends the wait.
-    pub(crate) fn ends(self, port: Port, unmasked: bool) -> bool {
+    pub(crate) fn ends(self, port: Port, signal: Signal) -> bool {
         // By far the most frequent.
         if self == Wait::Blocked {
-            return unmasked;
+            return signal == Signal::Unmasked;
         }
         match self {
             Wait::No | Wait::Timeout | Wait::Blocked => false,

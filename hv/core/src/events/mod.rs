@@ -66,7 +66,6 @@ pub struct Channel {
 const FREE: Channel = Channel { binding: Binding::Free, vcpu: VcpuId(0) };
 
 /// The ports of a domain.
-#[derive(Debug)]
 pub struct EventChannels {
     channels: Vec<Channel>,
     /// The port of each vCPU's virtual interrupts, 0 for none.
@@ -97,11 +96,6 @@ impl EventChannels {
         self.channels.iter().filter(used).count() as u32
     }
 
-    /// Ports there can be, port 0 included.
-    pub fn limit(&self) -> u32 {
-        self.channels.len() as u32
-    }
-
     /// What a port is bound to.
     ///
     /// # Errors
@@ -112,18 +106,12 @@ impl EventChannels {
     }
 
     #[inline]
-    fn channel(&self, port: Port) -> Result<Channel, Errno> {
+    pub(crate) fn channel(&self, port: Port) -> Result<Channel, Errno> {
         self.channels.get(port.0 as usize).copied().ok_or(Errno::EINVAL)
     }
 
     fn channel_mut(&mut self, port: Port) -> Result<&mut Channel, Errno> {
         self.channels.get_mut(port.0 as usize).ok_or(Errno::EINVAL)
-    }
-
-    /// The vCPU that a port notifies.
-    #[inline]
-    pub(crate) fn target(&self, port: Port) -> VcpuId {
-        self.channels.get(port.0 as usize).map_or(VcpuId(0), |channel| channel.vcpu)
     }
 
     /// Takes the lowest free port into use. Looks at each one before it: binding a port is rare.

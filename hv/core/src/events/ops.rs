@@ -7,7 +7,7 @@ use super::{Binding, Channel, PIRQS_MAX, is_global_virq};
 use crate::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use crate::domain::{Domain, Env, Pair, Wake};
 use crate::error::Errno;
-use crate::ids::{DomId, Label, Pirq, Port, VcpuId};
+use crate::ids::{DomId, Pirq, Port, VcpuId};
 use crate::machine::Machine;
 use crate::space::Progress;
 use xen_abi::xen::{NR_VIRQS, VIRQ_CON_RING, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER};
@@ -77,20 +77,17 @@ pub fn bind_virq<M: Machine>(env: &Env<'_, M>, caller: DomId, virq: u32, vcpu: u
             return Err(Errno::EINVAL);
         }
         let vcpu = domain.vcpu_id(vcpu).ok_or(Errno::ENOENT)?;
-        if !may_bind_virq(env, domain.label(), virq) {
+        let allowed = match virq {
+            VIRQ_TIMER | VIRQ_DEBUG => true,
+            VIRQ_CON_RING => env.policy.has_flag(domain.label(), FLAG_LOG),
+            VIRQ_DOM_EXC => env.policy.has_flag(domain.label(), FLAG_CONTROL),
+            _ => false,
+        };
+        if !allowed {
             return Err(Errno::EPERM);
         }
         domain.events.bind_interrupt(Binding::Virq(virq as u8), vcpu)
     })?
-}
-
-fn may_bind_virq<M: Machine>(env: &Env<'_, M>, label: Label, virq: u32) -> bool {
-    match virq {
-        VIRQ_TIMER | VIRQ_DEBUG => true,
-        VIRQ_CON_RING => env.policy.has_flag(label, FLAG_LOG),
-        VIRQ_DOM_EXC => env.policy.has_flag(label, FLAG_CONTROL),
-        _ => false,
-    }
 }
 
 /// `EVTCHNOP_bind_ipi`.
@@ -135,9 +132,7 @@ fn close_alone<M: Machine>(domain: &mut Domain, port: Port, machine: &M) -> Resu
     match binding {
         Binding::Free | Binding::Reserved => return Err(Errno::EINVAL),
         Binding::Interdomain { .. } => {}
-        Binding::Unbound { .. } | Binding::Pirq(_) | Binding::Virq(_) | Binding::Ipi => {
-            domain.events.vacate(port, machine);
-        }
+        _ => domain.events.vacate(port, machine),
     }
     Ok(binding)
 }
@@ -170,7 +165,7 @@ pub fn close_slice<M: Machine>(
     ports: u32,
     closed: impl FnMut(Binding),
 ) -> Result<Progress, Errno> {
-    let limit = env.domains.with(dom, |domain| domain.events.limit())?;
+    let limit = env.domains.with(dom, |domain| domain.events.channels.len() as u32)?;
     let end = limit.min(next.saturating_add(ports));
     (*next..end).filter_map(|port| close(env, dom, Port(port)).ok()).for_each(closed);
     *next = end;
@@ -216,8 +211,8 @@ fn transmit<M: Machine, const BLOCK: bool>(env: &Env<'_, M>, caller: DomId, port
                 }
                 (remote, Port(u32::from(far)))
             }
-            binding => {
-                sent.wake = send_alone(domain, port, binding, env.machine)?;
+            _ => {
+                sent.wake = send_alone(domain, port, env.machine)?;
                 (caller, port)
             }
         };
@@ -239,13 +234,8 @@ fn transmit<M: Machine, const BLOCK: bool>(env: &Env<'_, M>, caller: DomId, port
 
 /// Sends by a port that has no other end.
 #[cold]
-fn send_alone<M: Machine>(
-    domain: &mut Domain,
-    port: Port,
-    binding: Binding,
-    machine: &M,
-) -> Result<Option<Wake>, Errno> {
-    match binding {
+fn send_alone<M: Machine>(domain: &mut Domain, port: Port, machine: &M) -> Result<Option<Wake>, Errno> {
+    match domain.events.binding(port)? {
         Binding::Ipi => Ok(domain.deliver(port, machine)),
         Binding::Unbound { .. } => Ok(None),
         _ => Err(Errno::EINVAL),
@@ -290,7 +280,7 @@ pub fn unmask<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result
     env.domains.with(caller, |domain| {
         let channel = domain.events.channel(port)?;
         let signal = domain.events.shared.unmask(port, channel.vcpu, env.machine);
-        Ok(domain.wake_for(signal, port))
+        Ok(domain.wake_for(channel.vcpu, signal, port))
     })?
 }
 

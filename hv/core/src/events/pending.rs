@@ -20,9 +20,9 @@ pub enum Signal {
     /// It was pending already.
     Nothing,
     /// It is pending now, but masked: only a vCPU that polls this port cares.
-    Masked(VcpuId),
+    Masked,
     /// It is pending now and unmasked: a waiting vCPU wakes.
-    Unmasked(VcpuId),
+    Unmasked,
 }
 
 /// A domain's shared info page, and where each vCPU's part of it has moved to.
@@ -35,10 +35,7 @@ pub struct SharedInfoPage {
 impl SharedInfoPage {
     /// All vCPUs' parts begin in the page itself.
     pub fn new(frame: Mfn) -> Self {
-        let mut vcpu_info = [Hpa(0); VCPUS_MAX];
-        for (place, index) in vcpu_info.iter_mut().zip(0u64..) {
-            *place = frame.at(index.wrapping_mul(VCPU_INFO_BYTES));
-        }
+        let vcpu_info = core::array::from_fn(|vcpu| frame.at((vcpu as u64).wrapping_mul(VCPU_INFO_BYTES)));
         Self { base: frame.base(), vcpu_info }
     }
 
@@ -83,10 +80,10 @@ impl SharedInfoPage {
         }
         let (at, bit) = self.word(MASK, port);
         if memory.load_u64(at) & bit != 0 {
-            return Signal::Masked(vcpu);
+            return Signal::Masked;
         }
         self.select(port, vcpu, memory);
-        Signal::Unmasked(vcpu)
+        Signal::Unmasked
     }
 
     /// Unmasks a port; a signal if it was pending.
@@ -96,7 +93,7 @@ impl SharedInfoPage {
             return Signal::Nothing;
         }
         self.select(port, vcpu, memory);
-        Signal::Unmasked(vcpu)
+        Signal::Unmasked
     }
 
     /// Tells the vCPU which word to look at, and that there is something.

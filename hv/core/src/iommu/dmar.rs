@@ -15,18 +15,12 @@ pub const SCOPES_MAX: usize = 128;
 /// Bridges on the way to a device, itself included, at most.
 pub const PATH_MAX: usize = 4;
 
-/// What a scope names (VT-d 8.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScopeKind {
-    /// One PCI function.
-    Endpoint,
-    /// A PCI bridge and everything behind it.
-    Bridge,
-    /// The I/O APIC with this APIC id; the path gives its requester id.
-    IoApic(u8),
-    /// Anything else.
-    Other,
-}
+/// [`Scope::kind`]: one PCI function.
+const ENDPOINT: u8 = 1;
+/// [`Scope::kind`]: a PCI bridge and everything behind it.
+const BRIDGE: u8 = 2;
+/// [`Scope::kind`]: an I/O APIC; the path gives its requester id.
+const IO_APIC: u8 = 3;
 
 /// A device scope: a path from a bus through bridges to a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +28,10 @@ pub struct Scope {
     /// The unit (`units[n]`) that it belongs to. `None`: it belongs to a reserved memory region (RMRR), which firmware or
     /// the device uses by DMA behind our back. A device with one is not given away.
     pub unit: Option<usize>,
-    /// What it names.
-    pub kind: ScopeKind,
+    /// What it names (VT-d 8.3.1).
+    pub kind: u8,
+    /// The APIC id of an I/O APIC.
+    pub enumeration_id: u8,
     /// Where the path starts.
     pub start_bus: u8,
     /// Device and function of each step.
@@ -141,14 +137,8 @@ impl Dmar {
             if steps.is_empty() {
                 return Err(SHORT);
             }
-            let kind = match kind {
-                1 => ScopeKind::Endpoint,
-                2 => ScopeKind::Bridge,
-                3 => ScopeKind::IoApic(enumeration_id),
-                _ => ScopeKind::Other,
-            };
             let path = Vec::from_slice(steps).map_err(|_| TOO_MANY)?;
-            self.scopes.push(Scope { unit, kind, start_bus, path }).map_err(|_| TOO_MANY)?;
+            self.scopes.push(Scope { unit, kind, enumeration_id, start_bus, path }).map_err(|_| TOO_MANY)?;
             rest = behind;
         }
         Ok(())
@@ -156,7 +146,7 @@ impl Dmar {
 
     /// The requester id that the I/O APIC with this APIC id uses for its interrupts.
     pub fn io_apic(&self, id: u8) -> Option<Bdf> {
-        let scope = self.scopes.iter().find(|scope| scope.kind == ScopeKind::IoApic(id))?;
+        let scope = self.scopes.iter().find(|scope| scope.kind == IO_APIC && scope.enumeration_id == id)?;
         scope.resolve(&[])
     }
 
@@ -171,8 +161,8 @@ impl Dmar {
             let at = scope.resolve(members)?;
             let behind = || members.iter().any(|bridge| bridge.bdf == at && bridge.leads_to(function));
             let covered = match scope.kind {
-                ScopeKind::Endpoint => at == function,
-                ScopeKind::Bridge => at == function || behind(),
+                ENDPOINT => at == function,
+                BRIDGE => at == function || behind(),
                 _ => false,
             };
             covered.then_some(unit)

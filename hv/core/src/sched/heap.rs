@@ -6,7 +6,6 @@ type Entry = (u64, u16);
 const NONE: Entry = (0, NOWHERE);
 
 /// Items `0..N` with a value each; `N` at most 65535.
-#[derive(Debug)]
 pub struct IndexedHeap<const N: usize> {
     /// The smallest, apart from the others: what is alone, or comes and goes as the first, costs no walk.
     first: Entry,

@@ -8,8 +8,8 @@ mod heap;
 mod queue;
 mod timers;
 
-pub use queue::{Preempt, RunQueue, SLICE_US};
-pub use timers::{Alarm, Expired, TimerKind, Timers, singleshot};
+pub use queue::{RunQueue, SLICE_US};
+pub use timers::{TimerKind, Timers, singleshot};
 
 use core::num::NonZero;
 
@@ -28,7 +28,7 @@ const _: () = assert!(VCPU_KEYS < 1 << 14 && VCPU_KEYS.is_power_of_two());
 impl VcpuKey {
     /// The vCPU of the domain in a slot.
     #[inline(always)]
-    pub const fn new(slot: Slot, vcpu: VcpuId) -> Self {
+    pub fn new(slot: Slot, vcpu: VcpuId) -> Self {
         let vcpu = vcpu.0 as usize % VCPUS_MAX;
         Self::of_index(slot.0 as usize * VCPUS_MAX + vcpu)
     }
@@ -48,16 +48,12 @@ impl VcpuKey {
     /// Below [`VCPU_KEYS`], for certain.
     #[inline(always)]
     const fn index(self) -> usize {
-        self.0.get() as usize % VCPU_KEYS
+        (self.0.get() >> 1) as usize % VCPU_KEYS
     }
 
     #[inline(always)]
-    const fn of_index(index: usize) -> Self {
-        let tag = 1 << 14;
-        match NonZero::new((index % VCPU_KEYS) as u16 | tag) {
-            Some(key) => Self(key),
-            None => Self(NonZero::<u16>::MIN),
-        }
+    fn of_index(index: usize) -> Self {
+        Self(NonZero::<u16>::MIN | ((index % VCPU_KEYS) as u16) << 1)
     }
 }
 

@@ -23,18 +23,9 @@ const RATE_BITS: u32 = 20;
 /// When virtual times get this large, all are moved back.
 const REBASE_AT: u64 = 1 << 62;
 
-/// Whether the CPU should look for a better vCPU to run.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use = "a vCPU may be waiting that should run now"]
-pub enum Preempt {
-    /// Go on.
-    No,
-    /// Call [`RunQueue::pick`].
-    Yes,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum State {
+    #[default]
     Absent,
     Asleep,
     Queued,
@@ -42,7 +33,7 @@ enum State {
     Parked,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Entity {
     state: State,
     cap: u32,
@@ -59,18 +50,6 @@ struct Entity {
     period_end: u64,
 }
 
-const ABSENT: Entity = Entity {
-    state: State::Absent,
-    cap: 0,
-    rate: 0,
-    credit: 0,
-    margin: 0,
-    virtual_time: 0,
-    ran: 0,
-    budget: 0,
-    period_end: 0,
-};
-
 impl Entity {
     /// Rounded up: no run is free. Right for runs below 2^54 ticks, half a year.
     #[inline]
@@ -81,7 +60,6 @@ impl Entity {
 }
 
 /// The vCPUs of one CPU.
-#[derive(Debug)]
 pub struct RunQueue {
     entities: [Entity; VCPU_KEYS],
     queued: IndexedHeap<VCPU_KEYS>,
@@ -102,9 +80,9 @@ pub struct RunQueue {
 
 impl RunQueue {
     /// No vCPUs. [`Self::set_clock`] follows.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
-            entities: [ABSENT; VCPU_KEYS],
+            entities: [Entity::default(); VCPU_KEYS],
             queued: IndexedHeap::new(),
             parked: IndexedHeap::new(),
             current: None,
@@ -131,7 +109,7 @@ impl RunQueue {
     /// Makes a vCPU known, asleep. `weight` 1 to 65535; `cap_percent` of the CPU, 0 for none.
     pub fn add(&mut self, key: VcpuKey, weight: u32, cap_percent: u32) {
         let rate = (UNIT_WEIGHT << RATE_BITS).div_ceil(u64::from(weight.max(1)));
-        let mut new = Entity { state: State::Asleep, cap: cap_percent, rate, virtual_time: self.floor, ..ABSENT };
+        let mut new = Entity { state: State::Asleep, cap: cap_percent, rate, virtual_time: self.floor, ..Entity::default() };
         new.credit = new.in_virtual(self.slice);
         new.margin = new.in_virtual(self.margin);
         if let Some(entity) = self.entities.get_mut(key.index()) {
@@ -146,7 +124,7 @@ impl RunQueue {
             self.charge(now);
             self.current = None;
         }
-        self.entities.get_mut(key.index()).map_or(0, |entity| core::mem::replace(entity, ABSENT).ran)
+        self.entities.get_mut(key.index()).map_or(0, |entity| core::mem::take(entity).ran)
     }
 
     /// Whether the vCPU that was picked last can go on.
@@ -166,33 +144,36 @@ impl RunQueue {
         self.entities.get(key.index()).map_or(0, |entity| entity.ran)
     }
 
-    /// Makes a vCPU runnable. [`Self::until`] may be earlier then, even if it does not preempt.
+    /// Makes a vCPU runnable. `true`: it may have to run now, so call [`Self::pick`]. [`Self::until`] may be earlier then, even if it does not preempt.
     #[inline]
-    pub fn wake(&mut self, key: VcpuKey, now: u64) -> Preempt {
-        self.charge_much(now);
+    #[must_use = "a vCPU may be waiting that should run now"]
+    pub fn wake(&mut self, key: VcpuKey, now: u64) -> bool {
+        // What is little can wait for the next decision.
+        if now.wrapping_sub(self.since) > self.margin {
+            self.charge(now);
+        }
         let floor = self.floor;
-        let Some(entity) = self.entities.get_mut(key.index()) else { return Preempt::No };
+        let Some(entity) = self.entities.get_mut(key.index()) else { return false };
         if entity.state != State::Asleep {
-            return Preempt::No;
+            return false;
         }
         entity.virtual_time = entity.virtual_time.max(floor.saturating_sub(entity.credit));
         let virtual_time = entity.virtual_time;
         if self.current == Some(key) {
             // It has just gone to sleep, and goes on.
             entity.state = State::Running;
-            return Preempt::Yes;
+            return true;
         }
         entity.state = State::Queued;
         if entity.cap != 0 && self.is_parked(key, now) {
-            return Preempt::No;
+            return false;
         }
         self.queued.insert(key.index(), virtual_time);
         match self.current_entity() {
             Some(current) if current.state == State::Running => {
-                let ahead = virtual_time.saturating_add(current.margin) < current.virtual_time;
-                if ahead { Preempt::Yes } else { Preempt::No }
+                virtual_time.saturating_add(current.margin) < current.virtual_time
             }
-            _ => Preempt::Yes,
+            _ => true,
         }
     }
 
@@ -257,14 +238,6 @@ impl RunQueue {
             && let Some(entity) = self.current_entity()
         {
             entity.virtual_time = entity.virtual_time.max(first.saturating_add(1));
-        }
-    }
-
-    /// Books the time since the last charge if it is much: what is little can wait for the next decision.
-    #[inline]
-    fn charge_much(&mut self, now: u64) {
-        if now.wrapping_sub(self.since) > self.margin {
-            self.charge(now);
         }
     }
 

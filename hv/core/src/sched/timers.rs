@@ -16,40 +16,17 @@ pub enum TimerKind {
     Poll = 1,
 }
 
-/// A deadline that has passed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Expired {
-    /// Whose.
-    pub vcpu: VcpuKey,
-    /// What for.
-    pub kind: TimerKind,
-}
-
-/// What a guest's request for a one-shot timer comes to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Alarm {
-    /// Set a timer for this system time.
-    At(u64),
-    /// The time has passed: raise the interrupt now.
-    Now,
-}
-
-/// Judges `VCPUOP_set_singleshot_timer`. Any deadline is acceptable: 0 is past, `u64::MAX` never comes.
+/// Judges `VCPUOP_set_singleshot_timer`; tells the deadline. Any is acceptable: 0 is past, and expires at once;
+/// `u64::MAX` never comes.
 ///
 /// # Errors
 /// `ETIME`: the time has passed and the guest asked to be told so.
-pub fn singleshot(now: u64, timeout_abs_ns: u64, flags: u32) -> Result<Alarm, Errno> {
-    if timeout_abs_ns > now {
-        Ok(Alarm::At(timeout_abs_ns))
-    } else if flags & VCPU_SSHOTTMR_FUTURE != 0 {
-        Err(Errno::ETIME)
-    } else {
-        Ok(Alarm::Now)
-    }
+pub fn singleshot(now: u64, timeout_abs_ns: u64, flags: u32) -> Result<u64, Errno> {
+    let too_late = timeout_abs_ns <= now && flags & VCPU_SSHOTTMR_FUTURE != 0;
+    if too_late { Err(Errno::ETIME) } else { Ok(timeout_abs_ns) }
 }
 
 /// The deadlines of one CPU's vCPUs.
-#[derive(Debug)]
 pub struct Timers {
     heap: IndexedHeap<{ VCPU_KEYS * KINDS }>,
 }
@@ -81,11 +58,11 @@ impl Timers {
         self.heap.peek().map(|(_, deadline)| deadline)
     }
 
-    /// Takes out one deadline that has passed.
-    pub fn expire(&mut self, now: u64) -> Option<Expired> {
+    /// Takes out one deadline that has passed: whose it was, and what for.
+    pub fn expire(&mut self, now: u64) -> Option<(VcpuKey, TimerKind)> {
         let (item, _) = self.heap.peek().filter(|&(_, deadline)| deadline <= now)?;
         self.heap.remove(item);
         let kind = if item.is_multiple_of(KINDS) { TimerKind::Singleshot } else { TimerKind::Poll };
-        Some(Expired { vcpu: VcpuKey::of_index(item / KINDS), kind })
+        Some((VcpuKey::of_index(item / KINDS), kind))
     }
 }

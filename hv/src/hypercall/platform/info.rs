@@ -1,9 +1,9 @@
 //! Facts for the policy domain's shell.
 
 use super::{DomId, Errno, abi, domid, system};
-use crate::{domain, iommu, time};
+use crate::{cpu::percpu, domain, iommu, time};
 use core::sync::atomic::Ordering;
-use hv_core::domain::{Domain, Life};
+use hv_core::domain::Domain;
 use hv_core::ids::GrantRef;
 
 pub fn domain(op: &mut abi::DomainInfo) -> Result<(), Errno> {
@@ -19,12 +19,7 @@ fn describe(id: DomId, domain: &mut Domain, info: &mut abi::DomainInfo) {
     *info = abi::DomainInfo {
         domid: u32::from(id.0),
         label: u32::from(domain.label().0),
-        state: match domain.life() {
-            Life::Building => abi::STATE_BUILDING,
-            Life::Running => abi::STATE_RUNNING,
-            Life::Paused => abi::STATE_PAUSED,
-            Life::Dying => abi::STATE_DYING,
-        },
+        state: domain.life() as u32,
         reason: domain.death().reason,
         pages: account.pages,
         table_pages: u64::from(domain.space.tables()),
@@ -60,7 +55,7 @@ pub fn machine(op: &mut abi::MachineInfo) -> Result<(), Errno> {
         tsc_khz: time::scale().khz,
         boot_tsc: time::ENTERED.load(Ordering::Relaxed),
         policy_tsc: time::STARTED.load(Ordering::Relaxed),
-        idle_ticks: domain::idle_ticks(),
+        idle_ticks: percpu::with(|cpu| cpu.idle_ticks),
         iommu: u32::from(iommu::available()),
         interrupt_remapping: u32::from(iommu::remaps_interrupts()),
         cpus: 1,

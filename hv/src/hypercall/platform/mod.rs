@@ -3,7 +3,7 @@
 mod build;
 mod info;
 
-use super::{Answer, Call, DomId, Errno, Gpa, Outcome, Structure, domain, system, user};
+use super::{Call, DomId, Errno, Gpa, Outcome, Structure, domain, system, user};
 use crate::{logging, pci, power};
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_DRIVER, FLAG_LOG, FLAG_OBSERVE};
 use xen_abi::platform as abi;
@@ -11,10 +11,9 @@ use xen_abi::platform as abi;
 /// Bytes of log that one call takes at most.
 const LOG_CHUNK: usize = 1024;
 
-#[inline(never)]
 pub fn serve(call: &Call) -> Outcome {
     match call.command() {
-        abi::VERSION_QUERY if call.args[1..3] == [0, 0] => return Ok(Answer::Done(u64::from(abi::VERSION))),
+        abi::VERSION_QUERY if call.args[1..3] == [0, 0] => return Ok(u64::from(abi::VERSION)),
         abi::VERSION_QUERY => return Err(Errno::EINVAL),
         abi::DOMAIN_INFO | abi::MACHINE_INFO => require(call, FLAG_CONTROL | FLAG_OBSERVE)?,
         abi::CREATE_DOMAIN..=abi::REAPED => require(call, FLAG_CONTROL)?,
