@@ -100,8 +100,8 @@ fn long<T>(args: [u64; 5]) -> u64 {
         let count = u32::try_from(args[2]).map_err(|_| Errno::EINVAL)?;
         let first = call.progress()?.min(count);
         let length = (count - first).min(SLICE as u32);
-        let at = super::element::<T>(call.structure(), first)?;
-        if length != 0 && server(call.command(), at.0, length.into(), 0, 0) != 0 {
+        let at = call.structure().0.checked_add(u64::from(first) * size_of::<T>() as u64).ok_or(Errno::EFAULT)?;
+        if length != 0 && server(call.command(), at, length.into(), 0, 0) != 0 {
             return Err(Errno::EFAULT);
         }
         if first + length < count { call.again(first + length) } else { super::OK }
