@@ -37,7 +37,6 @@ pub struct System {
 
 impl System {
     /// The logic's environment.
-    #[inline]
     pub fn env(&'static self) -> Env<'static, Bare> {
         Env { machine: &self.machine, frames: &self.frames, domains: &self.domains, policy: &self.policy }
     }

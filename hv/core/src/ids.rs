@@ -66,7 +66,6 @@ impl DomId {
     pub const SELF: DomId = DomId(0x7ff0);
 
     /// The slot that this id is about. That of a reserved id holds a domain of another id, if any.
-    #[inline]
     pub const fn slot(self) -> Slot {
         Slot((self.0 as usize % SLOTS) as u8)
     }

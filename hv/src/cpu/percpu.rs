@@ -39,7 +39,7 @@ pub struct PerCpu {
     /// Hypercalls of the current domain that its account does not have yet.
     pub hypercalls: u64,
     /// The hypercall that is to be made again, with its arguments, when `attention` says so.
-    pub restart: (u64, [u64; 5]),
+    pub restart: Option<(u64, [u64; 5])>,
     /// Ticks of the TSC that no domain could run, up to when that was so last.
     pub idle_ticks: u64,
     /// When the timer's interrupt comes, in ticks of the TSC.
@@ -68,7 +68,7 @@ impl PerCpu {
             current: NOBODY,
             loaded: NOBODY,
             hypercalls: 0,
-            restart: (0, [0; 5]),
+            restart: None,
             idle_ticks: 0,
             alarm: u64::MAX,
             queue: RunQueue::new(),

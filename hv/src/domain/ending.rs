@@ -1,13 +1,12 @@
 //! The end of domains: at once for the domain, in bounded slices for what it had.
 
-use super::{current, raise_for_flag, schedule, vcpus};
-use crate::{irq, logging, mm, pci, system::system};
-use core::sync::atomic::Ordering;
+use super::{DomId, Ordering, current, raise_for_flag, schedule, system, vcpus};
+use crate::{irq, logging, mm, pci};
 use heapless::Deque;
 use log::Level;
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use hv_core::domain::{Death, begin_destroy, destroy_slice};
-use hv_core::ids::{DomId, SLOTS};
+use hv_core::ids::SLOTS;
 use hv_core::{error::Errno, machine::MachineMemory, space::Progress};
 use spin::Mutex;
 use xen_abi::{sched::SHUTDOWN_POWEROFF, xen::VIRQ_DOM_EXC};

@@ -18,7 +18,6 @@ use core::sync::atomic::Ordering;
 use hv_core::events;
 
 /// The domain whose trap is being handled; [`percpu::NOBODY`] in the idle loop.
-#[inline]
 pub fn current() -> DomId {
     percpu::with(|cpu| cpu.current)
 }

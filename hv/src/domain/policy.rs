@@ -8,7 +8,7 @@ use hv_core::domain::{self, Domain, Env};
 use hv_core::error::Errno;
 use hv_core::ids::{DomId, Gfn, Gpa, Label, Mfn};
 use hv_core::space::{Page, PageKind, Rights};
-use image::{Image, Segment};
+use image::Image;
 use xen_abi::native as abi;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -39,7 +39,9 @@ fn build(image: &Image) -> Result<(), Errno> {
     let env = system().env();
     env.domains.with(id, |domain| {
         for segment in &image.segments {
-            load(&env, domain, segment)?;
+            let rights = native::rights(segment.rights.bits())?;
+            populate(&env, domain, segment.gpa >> 12, segment.pages, rights)?;
+            domain.space.fill(Gpa(segment.gpa), segment.bytes, env.machine)?;
         }
         let stack = (abi::STACK_TOP >> 12) - abi::STACK_PAGES;
         populate(&env, domain, stack, abi::STACK_PAGES, Rights::ReadWrite)?;
@@ -59,13 +61,6 @@ fn build(image: &Image) -> Result<(), Errno> {
 
 fn populate(env: &Env<Bare>, domain: &mut Domain, first: u64, pages: u64, rights: Rights) -> Result<(), Errno> {
     (first..first + pages).try_for_each(|gfn| domain::populate(env, domain, Gfn(gfn), rights))
-}
-
-fn load(env: &Env<Bare>, domain: &mut Domain, segment: &Segment) -> Result<(), Errno> {
-    let rights = native::rights(segment.rights.bits())?;
-    populate(env, domain, segment.gpa >> 12, segment.pages, rights)?;
-    domain.space.fill(Gpa(segment.gpa), segment.bytes, env.machine)?;
-    Ok(())
 }
 
 /// Shows the bundle to the policy domain, read-only.

@@ -5,15 +5,14 @@
 //!
 //! Time is counted in ticks of the time stamp counter here; only what domains ask for and are told is in nanoseconds.
 
-use super::{ending, vcpus};
-use crate::cpu::percpu::{self, NOBODY, PerCpu};
+use super::{VcpuId, ending, events, percpu, system, vcpus};
+use crate::cpu::percpu::{NOBODY, PerCpu};
 use crate::time::{self, Instant, tsc};
-use crate::{system::system, traps::Frame};
 use core::sync::atomic::{AtomicBool, Ordering};
-use crate::{logging, mm};
-use hv_core::ids::{Slot, VcpuId};
+use crate::{logging, mm, traps::Frame};
+use hv_core::ids::Slot;
 use hv_core::sched::{TimerKind, VcpuKey};
-use hv_core::{authority::table::FLAG_LOG, domain::Wake, events};
+use hv_core::{authority::table::FLAG_LOG, domain::Wake};
 use x86_64::PhysAddr;
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_TIMER};
 
@@ -45,18 +44,14 @@ pub fn resume() -> *mut Frame {
 #[cold]
 pub fn restart(number: u64, args: [u64; 5]) {
     percpu::with(|cpu| {
-        cpu.restart = (number, args);
+        cpu.restart = Some((number, args));
         cpu.attention |= RESTART;
     });
 }
 
-/// Takes a [`restart`] back; whether there was one.
-pub fn take_restart() -> bool {
-    percpu::with(|cpu| {
-        let asked = cpu.attention & RESTART != 0;
-        cpu.attention &= !RESTART;
-        asked
-    })
+/// Takes a [`restart`] back, if there was one.
+pub fn take_restart() -> Option<(u64, [u64; 5])> {
+    percpu::with(|cpu| cpu.restart.take())
 }
 
 /// Whether the domain whose hypercall is being served does not go on after it.
@@ -163,9 +158,8 @@ pub extern "C" fn reschedule() -> *mut Frame {
 /// The long way round.
 #[cold]
 fn look_at_all() -> *mut Frame {
-    if take_restart() {
+    if let Some((number, args)) = take_restart() {
         percpu::with(|cpu| {
-            let (number, args) = cpu.restart;
             // SAFETY: the frame of the domain that made the call; this CPU runs the hypervisor, so nobody uses it.
             unsafe { (*cpu.frame).restart_syscall(number, args) };
         });

@@ -47,13 +47,11 @@ static PLACES: [Place; SLOTS] = [const {
 }; SLOTS];
 
 /// What is kept for a slot.
-#[inline]
 pub fn place(slot: Slot) -> &'static Place {
     &PLACES[usize::from(slot.0) % SLOTS]
 }
 
 /// A vCPU's registers.
-#[inline]
 pub fn frame(slot: Slot) -> *mut Frame {
     place(slot).frame.get()
 }
@@ -101,13 +99,11 @@ pub fn clear(slot: Slot) {
 }
 
 /// Which domain a slot's vCPU is.
-#[inline]
 pub fn domain(slot: Slot) -> DomId {
     DomId(place(slot).domain.load(Ordering::Relaxed))
 }
 
 /// The top-level page table of a slot's domain.
-#[inline]
 pub fn root(slot: Slot) -> Hpa {
     Hpa(place(slot).root.load(Ordering::Relaxed))
 }

@@ -17,7 +17,7 @@ pub fn serve(call: &Call) -> Outcome {
         let [rdi, rsi, rdx, r10, r8, _] = entry.args;
         let server = SERVERS.get(entry.op as usize).filter(|_| entry.op != HYPERVISOR_MULTICALL);
         entry.result = server.map_or(Errno::ENOSYS.to_result() as u64, |server| server(rdi, rsi, rdx, r10, r8));
-        if domain::take_restart() {
+        if domain::take_restart().is_some() {
             // The entry goes on when the call is made again.
             return again(call, index);
         }

@@ -1,13 +1,12 @@
 //! One VT-d remapping unit: its registers, its invalidation queue, its faults (VT-d 11.4, 6.5, 7).
 
-use super::Failure;
-use super::tables::TablePage;
+use super::{Command, ExtendedCapabilities, Failure, Hpa, TablePage};
 use crate::mmio::Registers;
 use crate::time;
 use core::sync::atomic::{Ordering, fence};
 use heapless::Vec;
-use hv_core::ids::{Hpa, SLOTS};
-use hv_core::iommu::vtd::{Capabilities, Command, ExtendedCapabilities, FAULT_VALID, Fault};
+use hv_core::ids::SLOTS;
+use hv_core::iommu::vtd::{Capabilities, FAULT_VALID, Fault};
 
 mod register {
     //! Offsets (VT-d 11.4).

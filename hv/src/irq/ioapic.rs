@@ -1,11 +1,10 @@
 //! I/O APICs (Intel 82093AA): interrupt lines as messages. Every line is masked until a domain has it.
 
-use super::Gate;
-use crate::acpi::{self, Facts};
+use super::{Bdf, Facts, Gate, Route, Trigger, Vec};
+use crate::acpi;
 use crate::mmio::Registers;
-use heapless::Vec;
-use hv_core::iommu::vtd::{Polarity, REDIRECTION_MASKED, Route, Trigger, redirection_entry};
-use hv_core::{ids::Hpa, pci::Bdf};
+use hv_core::ids::Hpa;
+use hv_core::iommu::vtd::{Polarity, REDIRECTION_MASKED, redirection_entry};
 
 const SELECT: u64 = 0x00;
 const WINDOW: u64 = 0x10;

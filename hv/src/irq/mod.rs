@@ -115,7 +115,6 @@ pub fn handle(vector: u8) -> Option<(DomId, Pirq)> {
 }
 
 /// Whether [`rearm`] may have something to do.
-#[inline]
 pub fn any_waiting() -> bool {
     ANY_WAITING.load(Ordering::Relaxed)
 }
@@ -306,9 +305,7 @@ pub fn set_bound(domain: DomId, pirq: Pirq, gate: Gate) {
 /// # Errors
 /// `EINVAL`: not mapped.
 pub fn end_of_interrupt(domain: DomId, pirq: Pirq) -> Result<bool, Errno> {
-    let mut irqs = IRQS.lock();
-    let (_, irq, lines) = irqs.find(domain, pirq)?;
-    Ok(irq.bound && irq.open(lines))
+    IRQS.lock().find(domain, pirq).map(|(_, irq, lines)| irq.bound && irq.open(lines))
 }
 
 /// `PHYSDEVOP_irq_status_query`: `XENIRQSTAT_*`.
@@ -316,9 +313,7 @@ pub fn end_of_interrupt(domain: DomId, pirq: Pirq) -> Result<bool, Errno> {
 /// # Errors
 /// `EINVAL`: not mapped.
 pub fn status(domain: DomId, pirq: Pirq) -> Result<u32, Errno> {
-    let mut irqs = IRQS.lock();
-    let (_, irq, _) = irqs.find(domain, pirq)?;
-    Ok(if irq.is_level() { XENIRQSTAT_NEEDS_EOI } else { 0 })
+    IRQS.lock().find(domain, pirq).map(|(_, irq, _)| if irq.is_level() { XENIRQSTAT_NEEDS_EOI } else { 0 })
 }
 
 /// Takes everything of a dying domain away. Goes before `pci::release`. Bounded by the number of vectors.

@@ -36,7 +36,6 @@ pub struct Scale {
 }
 
 /// The time-stamp counter.
-#[inline]
 pub fn tsc() -> u64 {
     // SAFETY: every 64-bit CPU has RDTSC; it has no effect on memory.
     unsafe { core::arch::x86_64::_rdtsc() }
@@ -56,7 +55,6 @@ pub fn set_khz(khz: u64) {
 }
 
 /// The scale in force; all zeros before there is one.
-#[inline]
 pub fn scale() -> Scale {
     SCALE.get().copied().unwrap_or_default()
 }

@@ -19,13 +19,10 @@ pub(super) fn check(policy: &SealedPolicy) -> Result<(), PolicyError> {
     }
     check_claims(policy, PORTS, &table::HYPERVISOR_PORTS, |domain| domain.io_ports)?;
     check_claims(policy, LINES, &[], |domain| domain.irq_lines)?;
-    if let Some(index) = policy.devices.iter().position(|device| !device_is_sound(policy, device)) {
-        return Err(PolicyError::Device(index as u32));
-    }
-    if let Some(index) = policy.links.iter().position(|link| !link_is_sound(policy, link)) {
-        return Err(PolicyError::Link(index as u32));
-    }
-    Ok(())
+    let device = policy.devices.iter().position(|device| !device_is_sound(policy, device));
+    device.map_or(Ok(()), |index| Err(PolicyError::Device(index as u32)))?;
+    let link = policy.links.iter().position(|link| !link_is_sound(policy, link));
+    link.map_or(Ok(()), |index| Err(PolicyError::Link(index as u32)))
 }
 
 fn check_domain(policy: &SealedPolicy, index: usize, domain: &Domain) -> Result<(), PolicyError> {

@@ -4,16 +4,12 @@ use alloc::vec::Vec;
 
 use super::destroy::Stage;
 use super::table::Reservation;
-use super::{Account, Death, Domain, Env, Life};
+use super::{Account, AddressSpace, Death, DomId, Domain, Env, Errno, EventChannels, GrantTable, Label, Life, Machine};
 use crate::authority::table as policy_table;
-use crate::error::Errno;
-use crate::events::{EventChannels, SharedInfoPage};
+use crate::events::SharedInfoPage;
 use crate::fallible;
 use crate::frames::Purpose;
-use crate::grant::GrantTable;
-use crate::ids::{DomId, Label};
-use crate::machine::Machine;
-use crate::space::{AddressSpace, VtdFormat};
+use crate::space::VtdFormat;
 
 /// Frames that page tables may use beside those that memory and grants, densely placed, need: a few scattered pages.
 const TABLES_SPARE: u64 = 64;

@@ -4,13 +4,10 @@
 //! others, so that they see their pages unused; then its own grants: whoever still maps a page of it keeps that frame
 //! alive by a pin, and only the frame; then its memory and page tables; last the shared pages and the slot.
 
-use super::{Death, Domain, Env, Life};
-use crate::error::Errno;
+use super::{Death, DomId, Domain, Env, Errno, Life, Machine};
 use crate::events;
 use crate::frames::Purpose;
 use crate::grant;
-use crate::ids::DomId;
-use crate::machine::Machine;
 use crate::space::{Flushed, Progress, Teardown};
 
 /// Ports closed in a slice.

@@ -1,10 +1,8 @@
 //! A domain's pages: populating, sharing the hypervisor's pages with it, and taking pages back from it.
 
-use super::{Domain, Env};
-use crate::error::Errno;
+use super::{DomId, Domain, Env, Errno, Gfn, Machine};
 use crate::frames::Purpose;
-use crate::ids::{DomId, Gfn, Mfn};
-use crate::machine::Machine;
+use crate::ids::Mfn;
 use crate::space::{Page, PageKind, Rights};
 
 /// Gives a zeroed frame to a domain at `gfn`. For the builder (building domains) and `XENMEM_populate_physmap`

@@ -206,7 +206,6 @@ impl Domain {
     }
 
     /// A vCPU.
-    #[inline]
     pub fn vcpu(&mut self, vcpu: VcpuId) -> Option<&mut Vcpu> {
         self.vcpus.get_mut(usize::from(vcpu.0))
     }

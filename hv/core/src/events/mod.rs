@@ -100,12 +100,10 @@ impl EventChannels {
     ///
     /// # Errors
     /// `EINVAL`: no such port. (A free port is one.)
-    #[inline]
     pub fn binding(&self, port: Port) -> Result<Binding, Errno> {
         Ok(self.channel(port)?.binding)
     }
 
-    #[inline]
     pub(crate) fn channel(&self, port: Port) -> Result<Channel, Errno> {
         self.channels.get(port.0 as usize).copied().ok_or(Errno::EINVAL)
     }

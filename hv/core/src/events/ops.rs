@@ -3,14 +3,13 @@
 //! Two domains are locked together, in slot order, where both change ([`bind_interdomain`], [`close`]). [`send`] takes
 //! one lock after the other: the far end is believed only if it points back.
 
-use super::{Binding, Channel, PIRQS_MAX, is_global_virq};
+use super::{Binding, Channel, DomId, Errno, NR_VIRQS, PIRQS_MAX, Port, VcpuId, is_global_virq};
 use crate::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use crate::domain::{Domain, Env, Pair, Wake};
-use crate::error::Errno;
-use crate::ids::{DomId, Pirq, Port, VcpuId};
+use crate::ids::Pirq;
 use crate::machine::Machine;
 use crate::space::Progress;
-use xen_abi::xen::{NR_VIRQS, VIRQ_CON_RING, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER};
+use xen_abi::xen::{VIRQ_CON_RING, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER};
 
 /// `EVTCHNOP_alloc_unbound`: a port of `dom` that `remote` may connect to. A domain does it for itself; the policy
 /// domain also for a domain that is being built.

@@ -4,9 +4,9 @@ use core::mem::offset_of;
 
 use xen_abi::xen::{SharedInfo, VcpuInfo};
 
+use super::{MachineMemory, Port, VcpuId};
 use crate::domain::VCPUS_MAX;
-use crate::ids::{Hpa, Mfn, Port, VcpuId};
-use crate::machine::MachineMemory;
+use crate::ids::{Hpa, Mfn};
 
 const PENDING: u64 = offset_of!(SharedInfo, evtchn_pending) as u64;
 const MASK: u64 = offset_of!(SharedInfo, evtchn_mask) as u64;
@@ -40,7 +40,6 @@ impl SharedInfoPage {
     }
 
     /// The page.
-    #[inline]
     pub fn frame(&self) -> Mfn {
         self.base.mfn()
     }
@@ -117,7 +116,6 @@ impl SharedInfoPage {
     }
 
     /// Whether a vCPU was told of an event since it cleared `evtchn_upcall_pending` last.
-    #[inline]
     pub fn upcall_pending(&self, vcpu: VcpuId, memory: &impl MachineMemory) -> bool {
         memory.load_u64(self.vcpu_info(vcpu)) & 0xff != 0
     }

@@ -101,7 +101,6 @@ impl RunQueue {
         (self.slice, self.margin, self.period) = (ticks(SLICE_US), ticks(PREEMPT_MARGIN_US), ticks(CAP_PERIOD_US));
     }
 
-    #[inline]
     fn current_entity(&mut self) -> Option<&mut Entity> {
         self.entities.get_mut(self.current?.index())
     }
@@ -128,13 +127,11 @@ impl RunQueue {
     }
 
     /// Whether the vCPU that was picked last can go on.
-    #[inline]
     pub fn is_running(&mut self) -> bool {
         self.current_entity().is_some_and(|entity| entity.state == State::Running)
     }
 
     /// The vCPU that was picked last.
-    #[inline]
     pub const fn current(&self) -> Option<VcpuKey> {
         self.current
     }

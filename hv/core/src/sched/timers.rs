@@ -47,13 +47,11 @@ impl Timers {
     }
 
     /// Takes a deadline back, if there is one.
-    #[inline]
     pub fn cancel(&mut self, vcpu: VcpuKey, kind: TimerKind) {
         self.heap.remove(item(vcpu, kind));
     }
 
     /// The next deadline.
-    #[inline]
     pub fn next(&self) -> Option<u64> {
         self.heap.peek().map(|(_, deadline)| deadline)
     }
