@@ -32,20 +32,38 @@ fn within(at: Gpa, bytes: usize) -> Result<u64, Fault> {
     if at.0 <= MMIO_WINDOW - bytes as u64 { Ok(at.0) } else { Err(Fault) }
 }
 
-/// Copies a structure, whose size is a multiple of 4; false on a page fault.
+/// Instructions that reach the domain's memory, and their operands; `Err` on a page fault in them. Access to domain memory
+/// is open for them alone.
+macro_rules! may_fault {
+    ($($instruction:literal),+; $($operands:tt)+) => {{
+        let fault: u64;
+        asm!(
+            "xor eax, eax",
+            "stac",
+            "2:",
+            $($instruction,)+
+            "3: clac",
+            ".pushsection .fixups, \"a\"",
+            ".quad 2b, 3b",
+            ".popsection",
+            out("rax") fault,
+            $($operands)+,
+            options(nostack),
+        );
+        if fault == 0 { Ok(()) } else { Err(Fault) }
+    }};
+}
+
+/// Copies a structure, whose size is a multiple of 4.
 ///
 /// # Safety
 /// The hypervisor's side belongs to the caller; the domain's is `within` its part of the address space.
 #[inline(always)]
 unsafe fn copy_words<const BYTES: usize>(from: *const u8, to: *mut u8) -> Result<(), Fault> {
     const { assert!(BYTES.is_multiple_of(4)) }
-    let fault: u64;
     // SAFETY: the caller's promise; a fault is fixed up; access to domain memory is closed again in any case.
     unsafe {
-        asm!(
-            "xor eax, eax",
-            "stac",
-            "2:",
+        may_fault!(
             ".set at_byte, 0",
             ".rept {words}",
             "mov {word}, [{from} + at_byte]",
@@ -55,17 +73,11 @@ unsafe fn copy_words<const BYTES: usize>(from: *const u8, to: *mut u8) -> Result
             ".rept {halves}",
             "mov {word:e}, [{from} + at_byte]",
             "mov [{to} + at_byte], {word:e}",
-            ".endr",
-            "3: clac",
-            ".pushsection .fixups, \"a\"",
-            ".quad 2b, 3b",
-            ".popsection",
+            ".endr";
             words = const BYTES / 8, halves = const BYTES % 8 / 4,
-            from = in(reg) from, to = in(reg) to, word = out(reg) _, out("rax") fault,
-            options(nostack),
-        );
+            from = in(reg) from, to = in(reg) to, word = out(reg) _
+        )
     }
-    if fault == 0 { Ok(()) } else { Err(Fault) }
 }
 
 /// Copies a structure in.
@@ -114,22 +126,13 @@ unsafe fn sized<T>(from: *const u8, to: *mut u8) -> Result<(), Fault> {
 /// As [`copy_words`].
 #[inline(never)]
 unsafe fn copy_bytes(from: *const u8, to: *mut u8, bytes: usize) -> Result<(), Fault> {
-    let fault: u64;
     // SAFETY: as in `copy_words`. The direction flag is clear.
     unsafe {
-        asm!(
-            "xor eax, eax",
-            "stac",
-            "2: rep movsb",
-            "3: clac",
-            ".pushsection .fixups, \"a\"",
-            ".quad 2b, 3b",
-            ".popsection",
-            inout("rcx") bytes => _, inout("rsi") from => _, inout("rdi") to => _, out("rax") fault,
-            options(nostack),
-        );
+        may_fault!(
+            "rep movsb";
+            inout("rcx") bytes => _, inout("rsi") from => _, inout("rdi") to => _
+        )
     }
-    if fault == 0 { Ok(()) } else { Err(Fault) }
 }
 
 /// Copies structures in, has them served, and copies them out. They are served only if the results can be written: the
@@ -162,28 +165,18 @@ where
 /// As [`copy_words`]; to be probed, there must be bytes at all.
 #[inline(always)]
 unsafe fn copy_run<const PROBES: usize>(from: *const u8, to: *mut u8, bytes: usize) -> Result<(), Fault> {
-    let fault: u64;
     // SAFETY: as in `copy_words`; a probe changes nothing, in one step. The direction flag is clear.
     unsafe {
-        asm!(
-            "xor eax, eax",
-            "stac",
-            "2:",
+        may_fault!(
             ".rept {probes}",
             "lock or byte ptr [rsi], 0",
             "lock or byte ptr [rsi + rcx * 8 - 1], 0",
             ".endr",
-            "rep movsq",
-            "3: clac",
-            ".pushsection .fixups, \"a\"",
-            ".quad 2b, 3b",
-            ".popsection",
+            "rep movsq";
             probes = const PROBES,
-            inout("rcx") bytes / 8 => _, inout("rsi") from => _, inout("rdi") to => _, out("rax") fault,
-            options(nostack),
-        );
+            inout("rcx") bytes / 8 => _, inout("rsi") from => _, inout("rdi") to => _
+        )
     }
-    if fault == 0 { Ok(()) } else { Err(Fault) }
 }
 
 /// Copies bytes in. On a fault, `into` may be half filled and must not be used.
@@ -218,20 +211,11 @@ pub fn check_writable(to: Gpa, bytes: usize) -> Result<(), Fault> {
 /// Writes a byte as it is.
 #[inline(always)]
 fn touch(at: u64) -> Result<(), Fault> {
-    let fault: u64;
     // SAFETY: `within` was asked; the write changes nothing, in one step, and a fault is fixed up.
     unsafe {
-        asm!(
-            "xor eax, eax",
-            "stac",
-            "2: lock or byte ptr [{at}], 0",
-            "3: clac",
-            ".pushsection .fixups, \"a\"",
-            ".quad 2b, 3b",
-            ".popsection",
-            at = in(reg) at, out("rax") fault,
-            options(nostack),
-        );
+        may_fault!(
+            "lock or byte ptr [{at}], 0";
+            at = in(reg) at
+        )
     }
-    if fault == 0 { Ok(()) } else { Err(Fault) }
 }
