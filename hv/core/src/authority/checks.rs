@@ -1,7 +1,7 @@
 //! What a policy table must satisfy beyond its layout.
 
-use super::table::{self, Domain, Run, Text};
 use super::parse::first_of;
+use super::table::{self, Domain, Run, Text};
 use super::{PolicyError, SealedPolicy};
 use crate::domain::VCPUS_MAX;
 
