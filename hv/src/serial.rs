@@ -36,12 +36,8 @@ pub fn init() {
 }
 
 fn write_byte(byte: u8) {
-    for _ in 0..POLLS_MAX {
-        if read(5) & TRANSMIT_EMPTY != 0 {
-            write(0, byte);
-            return;
-        }
-        core::hint::spin_loop();
+    if (0..POLLS_MAX).any(|_| read(5) & TRANSMIT_EMPTY != 0) {
+        write(0, byte);
     }
 }
 

@@ -27,18 +27,18 @@ pub fn init_control(features: &Features) {
     let mode = Cr0Flags::PROTECTED_MODE_ENABLE | Cr0Flags::PAGING | Cr0Flags::WRITE_PROTECT | Cr0Flags::ALIGNMENT_MASK;
     // Every FPU or SSE instruction faults; native domains have no FPU state.
     let no_fpu = Cr0Flags::MONITOR_COPROCESSOR | Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED;
-    let control_0 = mode | no_fpu | Cr0Flags::EXTENSION_TYPE | Cr0Flags::NUMERIC_ERROR;
-    let mut control_4 = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION | Cr4Flags::MACHINE_CHECK_EXCEPTION | Cr4Flags::PAGE_GLOBAL;
-    control_4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
-    control_4.insert(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION);
-    control_4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.umip);
+    let cr0 = mode | no_fpu | Cr0Flags::EXTENSION_TYPE | Cr0Flags::NUMERIC_ERROR;
+    let mut cr4 = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION | Cr4Flags::MACHINE_CHECK_EXCEPTION | Cr4Flags::PAGE_GLOBAL;
+    cr4.set(Cr4Flags::SUPERVISOR_MODE_EXECUTION_PROTECTION, features.smep);
+    cr4.insert(Cr4Flags::SUPERVISOR_MODE_ACCESS_PREVENTION);
+    cr4.set(Cr4Flags::USER_MODE_INSTRUCTION_PREVENTION, features.umip);
     // SAFETY: long mode and paging stay as they are; the added protections forbid only what the hypervisor never
     // does (executing or touching user pages, writing read-only pages); PAT has its reset value, which the page
     // tables were made for; DR7 = 0x400 has every breakpoint off.
     unsafe {
         Efer::write(EferFlags::LONG_MODE_ENABLE | EferFlags::NO_EXECUTE_ENABLE | EferFlags::SYSTEM_CALL_EXTENSIONS);
-        Cr0::write_raw(control_0.bits());
-        Cr4::write_raw(control_4.bits());
+        Cr0::write_raw(cr0.bits());
+        Cr4::write_raw(cr4.bits());
         Msr::new(IA32_PAT).write(PAT_RESET);
     }
     Dr7::write(Dr7Value::from_bits_truncate(0));

@@ -3,11 +3,11 @@
 use super::{DomId, Ordering, current, raise_for_flag, schedule, system, vcpus};
 use crate::{irq, logging, mm, pci};
 use heapless::Deque;
-use log::Level;
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use hv_core::domain::{Death, begin_destroy, destroy_slice};
 use hv_core::ids::SLOTS;
 use hv_core::{error::Errno, machine::MachineMemory, space::Progress};
+use log::Level;
 use spin::Mutex;
 use xen_abi::{sched::SHUTDOWN_POWEROFF, xen::VIRQ_DOM_EXC};
 

@@ -8,8 +8,8 @@
 use super::{VcpuId, ending, events, percpu, system, vcpus};
 use crate::cpu::percpu::{NOBODY, PerCpu};
 use crate::time::{self, Instant, tsc};
-use core::sync::atomic::{AtomicBool, Ordering};
 use crate::{logging, mm, traps::Frame};
+use core::sync::atomic::{AtomicBool, Ordering};
 use hv_core::ids::Slot;
 use hv_core::sched::{TimerKind, VcpuKey};
 use hv_core::{authority::table::FLAG_LOG, domain::Wake};

@@ -12,7 +12,8 @@ pub fn serve(call: &Call) -> Outcome {
     let first = domain::swap_progress(0);
     let end = count.min(first.saturating_add(SLICE));
     for index in first..end {
-        let at = list.checked_add(u64::from(index) * size_of::<MulticallEntry>() as u64).map(Gpa).ok_or(Errno::EFAULT)?;
+        let at =
+            list.checked_add(u64::from(index) * size_of::<MulticallEntry>() as u64).map(Gpa).ok_or(Errno::EFAULT)?;
         let mut entry: MulticallEntry = call.read_in_out(at)?;
         let [rdi, rsi, rdx, r10, r8, _] = entry.args;
         let server = SERVERS.get(entry.op as usize).filter(|_| entry.op != HYPERVISOR_MULTICALL);

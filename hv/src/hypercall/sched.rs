@@ -40,7 +40,10 @@ fn block() -> u64 {
     let (system, caller) = (system(), domain::current());
     rearm(caller);
     let waits = system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine));
-    result(waits.map(|waits| if waits { domain::current_waits() }))
+    if waits == Ok(true) {
+        domain::current_waits();
+    }
+    result(waits.map(drop))
 }
 
 /// An event for the peer, and nothing to do until it answers.

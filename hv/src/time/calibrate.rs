@@ -29,15 +29,9 @@ pub fn calibrate(port: u16) -> Option<Rates> {
     let start = read();
     let tsc_start = tsc();
     apic::start_counting();
-    for _ in 0..READS_MAX {
-        let elapsed = read().wrapping_sub(start) & MASK;
-        if elapsed >= WINDOW {
-            let ticks = tsc().wrapping_sub(tsc_start);
-            let apic_ticks = apic::stop_counting();
-            let khz = |count: u64| count * PM_HERTZ / u64::from(elapsed) / 1000;
-            return Some(Rates { tsc_khz: khz(ticks), apic_khz: khz(u64::from(apic_ticks)) });
-        }
-        core::hint::spin_loop();
-    }
-    None
+    let mut elapsed = (0..READS_MAX).map(|_| read().wrapping_sub(start) & MASK);
+    let elapsed = elapsed.find(|elapsed| *elapsed >= WINDOW)?;
+    let (ticks, apic_ticks) = (tsc().wrapping_sub(tsc_start), apic::stop_counting());
+    let khz = |count: u64| count * PM_HERTZ / u64::from(elapsed) / 1000;
+    Some(Rates { tsc_khz: khz(ticks), apic_khz: khz(u64::from(apic_ticks)) })
 }
