@@ -8,12 +8,10 @@
 
 use crate::boot::report::{Finding, fact, fail};
 use crate::mm::layout::{self, EARLY_LIMIT};
-use acpi::address::AddressSpace;
-use acpi::fadt::Fadt;
 use acpi::madt::{InterruptSourceOverrideEntry, IoApicEntry, Madt, MadtEntry};
 use acpi::mcfg::{Mcfg, McfgEntry};
 use acpi::sdt::{SdtHeader, Signature};
-use acpi::{AcpiError, AcpiHandler, AcpiTable, AcpiTables, PhysicalMapping};
+use acpi::{address::AddressSpace, fadt::Fadt, AcpiError, AcpiHandler, AcpiTable, AcpiTables, PhysicalMapping};
 use core::ptr::NonNull;
 use heapless::Vec;
 use hv_core::acpi::{entries_are_sound, soft_off_types};

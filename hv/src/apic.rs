@@ -1,10 +1,8 @@
 //! The local APIC (AMD APM volume 2, chapter 16; Intel SDM volume 3, chapter 11): interrupts in, the one-shot timer.
 //! Reached through MSRs (x2APIC) where the CPU has that, else through its page of registers.
 
-use crate::cpu::features::Features;
+use crate::{cpu::features::Features, mmio::Registers, time};
 use hv_core::{ids::Hpa, space::MapError};
-use crate::mmio::Registers;
-use crate::time;
 use core::sync::atomic::{AtomicU64, Ordering};
 use spin::Once;
 use x86_64::registers::model_specific::{ApicBase, ApicBaseFlags, Msr};

@@ -14,7 +14,6 @@ use x86_64::VirtAddr;
 pub struct Bare;
 
 /// Where the direct map shows a byte of RAM.
-#[inline(always)]
 fn at<T>(address: Hpa) -> *mut T {
     core::ptr::with_exposed_provenance_mut(DIRECT_MAP.wrapping_add(address.0) as usize)
 }
@@ -42,7 +41,6 @@ unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
 macro_rules! atomics {
     ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty = $atomic:ident::$operation:ident($($order:ident),*);)*) => {
         $(
-            #[inline]
             fn $name(&self, address: Hpa, $($argument: $type),*) -> $result {
                 // SAFETY: callers name aligned words in frames that the frame table owns; those are RAM, which the
                 // direct map shows read-write and no Rust object lives in. Every access to such words is atomic.
@@ -54,19 +52,16 @@ macro_rules! atomics {
 }
 
 impl MachineMemory for Bare {
-    #[inline]
     fn read(&self, from: Hpa, into: &mut [u8]) {
         // SAFETY: the run lies in one frame of RAM; `into` is the caller's.
         unsafe { copy(at(from), into.as_mut_ptr(), into.len()) }
     }
 
-    #[inline]
     fn write(&self, to: Hpa, bytes: &[u8]) {
         // SAFETY: the run lies in one frame of RAM that holds no Rust object.
         unsafe { copy(bytes.as_ptr(), at(to), bytes.len()) }
     }
 
-    #[inline]
     fn copy(&self, from: Hpa, to: Hpa, bytes: usize) {
         // SAFETY: both runs lie in frames of RAM that hold no Rust object.
         unsafe { copy(at(from), at(to), bytes) }

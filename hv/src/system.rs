@@ -8,8 +8,7 @@ use alloc::boxed::Box;
 use core::sync::atomic::AtomicU32;
 use hv_core::bundle::{Bundle, File};
 use hv_core::domain::{DomainTable, Env};
-use hv_core::ids::Hpa;
-use hv_core::{authority::SealedPolicy, frames::FrameTable};
+use hv_core::{ids::Hpa, authority::SealedPolicy, frames::FrameTable};
 use spin::Once;
 use x86_64::PhysAddr;
 
@@ -45,7 +44,6 @@ impl System {
 static SYSTEM: Once<System> = Once::new();
 
 /// The system. Only for code that runs after boot.
-#[inline]
 pub fn system() -> &'static System {
     SYSTEM.get().unwrap_or_else(|| fail("system", format_args!("used before it was made"), "report this"))
 }

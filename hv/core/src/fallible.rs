@@ -46,7 +46,6 @@ pub fn filled<T: Clone>(count: usize, value: T) -> Result<Vec<T>, OutOfMemory> {
 /// # Errors
 /// [`OutOfMemory`] when a test asked for it.
 #[cfg(not(test))]
-#[inline(always)]
 pub(crate) fn check() -> Result<(), OutOfMemory> {
     Ok(())
 }

@@ -8,11 +8,9 @@ use alloc::{boxed::Box, vec::Vec};
 use core::ops::Deref;
 use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
 use x86_64::instructions::tables::{lgdt, lidt, load_tss};
-use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::gdt::{DescriptorFlags, SegmentSelector};
 use x86_64::structures::idt::{Entry, HandlerFunc};
-use x86_64::structures::tss::TaskStateSegment;
-use x86_64::{PrivilegeLevel, VirtAddr};
+use x86_64::{structures::DescriptorTablePointer, structures::tss::TaskStateSegment, PrivilegeLevel, VirtAddr};
 
 /// Selector of the hypervisor's code.
 pub const KERNEL_CODE: u16 = 0x08;
@@ -128,7 +126,6 @@ impl Descriptors {
     }
 
     /// Allows ring 3 the ports of a bitmap, which is copied if it is not the one here since last time; 0: none.
-    #[inline]
     pub fn allow_ports<B: Deref<Target = Vec<PortBitmap>>>(&mut self, number: u64, bitmap: impl FnOnce() -> B) {
         self.tss.segment.iomap_base = NO_BITMAP;
         if number != 0 {

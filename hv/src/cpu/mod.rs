@@ -7,11 +7,10 @@ pub mod percpu;
 use crate::boot::report::{Finding, fact};
 use features::Features;
 use raw_cpuid::CpuId;
-use x86_64::VirtAddr;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags, Efer, EferFlags};
 use x86_64::registers::debug::{Dr7, Dr7Value};
 use x86_64::registers::model_specific::{LStar, Msr, SFMask, Star};
-use x86_64::registers::rflags::RFlags;
+use x86_64::{VirtAddr, registers::rflags::RFlags};
 
 /// Page attribute table: entries as after reset (AMD APM volume 2, section 7.8).
 const IA32_PAT: u32 = 0x277;

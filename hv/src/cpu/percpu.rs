@@ -83,7 +83,6 @@ impl PerCpu {
     }
 
     /// Makes `frame` the one that SYSCALL and traps from ring 3 save to.
-    #[inline]
     pub fn set_frame(&mut self, frame: *mut Frame) {
         self.frame = frame;
         self.descriptors.set_ring0_stack(VirtAddr::new_truncate(frame.wrapping_add(1).addr() as u64));

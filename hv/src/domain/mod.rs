@@ -14,8 +14,8 @@ pub use schedule::{take_restart, timer, usage, waits, wake, yield_now};
 
 use crate::{cpu::percpu, system::system};
 use hv_core::ids::{DomId, VcpuId};
-use core::sync::atomic::Ordering;
 use hv_core::events;
+use core::sync::atomic::Ordering;
 
 /// The domain whose trap is being handled; [`percpu::NOBODY`] in the idle loop.
 pub fn current() -> DomId {

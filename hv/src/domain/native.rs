@@ -7,9 +7,8 @@ use hv_core::authority::table::{FLAG_DRIVER, KIND_NATIVE};
 use hv_core::domain::{self, Domain, Wait, Wake};
 use hv_core::ids::{DomId, Hpa, Label, VcpuId};
 use hv_core::{error::Errno, machine::MachineMemory, sched::VcpuKey, space::Rights};
-use xen_abi::native::ADDRESS_LIMIT;
 use xen_abi::platform::{RIGHTS_EXECUTE, RIGHTS_READ, RIGHTS_WRITE};
-use xen_abi::xen::VcpuInfo;
+use xen_abi::{native::ADDRESS_LIMIT, xen::VcpuInfo};
 use zerocopy::IntoBytes;
 
 /// Makes an empty domain for a label.

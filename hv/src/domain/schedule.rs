@@ -10,9 +10,8 @@ use crate::cpu::percpu::{NOBODY, PerCpu};
 use crate::time::{self, Instant, tsc};
 use crate::{logging, mm, traps::Frame};
 use core::sync::atomic::{AtomicBool, Ordering};
-use hv_core::ids::Slot;
 use hv_core::sched::{TimerKind, VcpuKey};
-use hv_core::{authority::table::FLAG_LOG, domain::Wake};
+use hv_core::{ids::Slot, authority::table::FLAG_LOG, domain::Wake};
 use x86_64::PhysAddr;
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_TIMER};
 
@@ -35,7 +34,6 @@ const RESTART: u32 = 8;
 pub static CHORES: AtomicBool = AtomicBool::new(false);
 
 /// The frame to go on with after a trap.
-#[inline]
 pub fn resume() -> *mut Frame {
     percpu::with(|cpu| (cpu.attention == 0).then_some(cpu.frame)).unwrap_or_else(|| reschedule())
 }
@@ -68,7 +66,6 @@ pub fn timer() {
 }
 
 /// A vCPU's wait has ended, if it has: it runs when its turn comes.
-#[inline]
 pub fn wake(woken: Option<Wake>) {
     let Some(Wake(key)) = woken else { return };
     percpu::with(|cpu| {
@@ -82,7 +79,6 @@ pub fn wake(woken: Option<Wake>) {
 }
 
 /// A vCPU's wait has ended, and the current domain's begins.
-#[inline]
 pub fn hand_over(woken: Wake) {
     let handed = percpu::with(|cpu| {
         let handed = cpu.queue.hand_over(woken.0, tsc());
@@ -96,7 +92,6 @@ pub fn hand_over(woken: Wake) {
 }
 
 /// The current domain gives the CPU up and cannot run until it is woken.
-#[inline]
 pub fn current_waits() {
     percpu::with(|cpu| {
         cpu.queue.sleep(VcpuKey::new(cpu.current.slot(), VCPU));
@@ -105,7 +100,6 @@ pub fn current_waits() {
 }
 
 /// The current domain lets others go first.
-#[inline]
 pub fn yield_now() {
     percpu::with(|cpu| {
         cpu.queue.yield_now();
@@ -127,7 +121,6 @@ pub fn set_deadline(kind: TimerKind, when: Option<Instant>) {
 
 /// Makes sure that the timer's interrupt comes when the queue (`until`) or a deadline wants it. An alarm that comes too
 /// early does no harm, so a later one is not worth reprogramming for.
-#[inline]
 fn set_alarm(cpu: &mut PerCpu, until: u64) {
     let wanted = cpu.timers.next().map_or(until, |deadline| deadline.min(until));
     if wanted < cpu.alarm {
@@ -188,7 +181,6 @@ fn look_at_all() -> *mut Frame {
 }
 
 /// Takes the next domain from the queue and loads it. `None`: nobody can run.
-#[inline]
 fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
     let Some(next) = cpu.queue.pick(tsc()) else {
         leave(cpu);
@@ -199,7 +191,6 @@ fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
 }
 
 /// No domain is current any more.
-#[inline]
 fn leave(cpu: &mut PerCpu) {
     vcpus::add_hypercalls(cpu.current.slot(), core::mem::take(&mut cpu.hypercalls));
     cpu.current = NOBODY;

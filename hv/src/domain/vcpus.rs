@@ -86,7 +86,6 @@ pub fn set_ports(slot: Slot, ranges: &[Range]) -> Result<(), OutOfMemory> {
 }
 
 /// Loads a domain's I/O ports into this CPU's task state segment.
-#[inline]
 pub fn load_ports(slot: Slot, into: &mut crate::cpu::descriptors::Descriptors) {
     into.allow_ports(place(slot).bitmap.load(Ordering::Relaxed), || place(slot).ports.lock());
 }
@@ -120,7 +119,6 @@ pub fn occupy(slot: Slot, domain: DomId, root: Hpa) {
 }
 
 /// Counts hypercalls.
-#[inline]
 pub fn add_hypercalls(slot: Slot, count: u64) {
     let counter = &place(slot).hypercalls;
     // The CPU that the domain runs on is the only one that counts.

@@ -69,7 +69,6 @@ fn version(call: &Call) -> Outcome {
 }
 
 /// Serves one structure, if it can be written back: the shortest path of a call.
-#[inline(always)]
 fn one<T: Structure>(at: u64, serve: impl FnOnce(&mut T)) -> u64 {
     let served = user::serve_slice::<T, 1>(Gpa(at), 1, |ops| ops.first_mut().map_or((), serve));
     if served.is_ok() { 0 } else { Errno::EFAULT.to_result() as u64 }

@@ -60,7 +60,6 @@ impl Call {
     }
 
     /// Serves a command that only reads its structure.
-    #[inline]
     pub fn input<T: Structure>(&self, act: impl FnOnce(T) -> Result<(), Errno>) -> Outcome {
         act(user::read(self.structure())?)?;
         OK
@@ -76,7 +75,6 @@ impl Call {
     }
 
     /// Copies a structure in that will be copied out again: it must be writable before anything is done.
-    #[inline]
     pub fn read_in_out<T: Structure>(&self, at: Gpa) -> Result<T, Errno> {
         user::check_writable(at, size_of::<T>())?;
         Ok(user::read(at)?)
@@ -108,7 +106,6 @@ impl Call {
 }
 
 /// What the domain finds in RAX after a call without a value.
-#[inline(always)]
 fn result(outcome: Result<(), Errno>) -> u64 {
     outcome.map_or_else(|error| error.to_result() as u64, |()| 0)
 }
@@ -149,7 +146,6 @@ pub static SERVERS: [Server; NUMBERS] = {
 };
 
 /// Serves a call, and turns what it comes to into what the domain finds in RAX.
-#[inline(always)]
 fn answer(number: u64, args: [u64; 5], serve: impl FnOnce(&Call) -> Outcome) -> u64 {
     serve(&Call { caller: domain::current(), number, args }).unwrap_or_else(|error| error.to_result() as u64)
 }

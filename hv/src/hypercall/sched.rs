@@ -4,9 +4,8 @@ use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, 
 use crate::irq;
 use crate::time::{self, Instant};
 use heapless::Vec;
-use hv_core::events;
 use hv_core::ids::{Port, VcpuId};
-use hv_core::{domain::Death, sched::TimerKind};
+use hv_core::{events, domain::Death, sched::TimerKind};
 use xen_abi::{native::SCHEDOP_SEND_AND_BLOCK, sched as abi, xen::HYPERVISOR_SCHED_OP};
 use zerocopy::IntoBytes;
 
@@ -86,7 +85,6 @@ fn poll(call: &Call) -> Outcome {
 }
 
 /// The caller has come back for more: its devices may interrupt again.
-#[inline]
 fn rearm(caller: DomId) {
     if irq::any_waiting() {
         rearm_those_of(caller);

@@ -10,17 +10,14 @@
 mod tables;
 mod unit;
 
-use crate::acpi::Facts;
 use crate::boot::report::{Finding, fact};
-use crate::pci;
-use crate::system::system;
+use crate::{acpi::Facts, pci, system::system};
 use alloc::vec::Vec;
 use hv_core::ids::{DomId, Gfn, Hpa};
 use hv_core::iommu::vtd::{
     BLOCKED, Command, ExtendedCapabilities, IommuDomainId, Trigger, context_entry, interrupt_entry, plain_message, root_entry,
 };
-use hv_core::pci::Bdf;
-use hv_core::space::VtdFormat;
+use hv_core::{pci::Bdf, space::VtdFormat};
 use spin::{Mutex, Once};
 use tables::{ENTRIES, TablePage};
 use unit::Unit;

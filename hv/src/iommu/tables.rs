@@ -2,9 +2,8 @@
 
 use crate::system::system;
 use core::sync::atomic::{Ordering, fence};
-use hv_core::frames::Purpose;
 use hv_core::ids::{Mfn, PAGE_BYTES};
-use hv_core::machine::MachineMemory;
+use hv_core::{frames::Purpose, machine::MachineMemory};
 
 /// A page of the hypervisor's that an IOMMU reads or writes. Never freed.
 #[derive(Clone, Copy, Debug)]

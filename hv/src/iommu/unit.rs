@@ -1,8 +1,7 @@
 //! One VT-d remapping unit: its registers, its invalidation queue, its faults (VT-d 11.4, 6.5, 7).
 
 use super::{Command, ExtendedCapabilities, Failure, Hpa, TablePage};
-use crate::mmio::Registers;
-use crate::time;
+use crate::{mmio::Registers, time};
 use core::sync::atomic::{Ordering, fence};
 use heapless::Vec;
 use hv_core::ids::SLOTS;

@@ -1,8 +1,7 @@
 //! I/O APICs (Intel 82093AA): interrupt lines as messages. Every line is masked until a domain has it.
 
 use super::{Bdf, Facts, Gate, Route, Trigger, Vec};
-use crate::acpi;
-use crate::mmio::Registers;
+use crate::{acpi, mmio::Registers};
 use hv_core::ids::Hpa;
 use hv_core::iommu::vtd::{Polarity, REDIRECTION_MASKED, redirection_entry};
 

@@ -14,17 +14,13 @@
 
 mod ioapic;
 
-use crate::acpi::Facts;
 use crate::iommu::{self, InterruptEntry};
-use crate::pci;
-use crate::system::system;
+use crate::{acpi::Facts, pci, system::system};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use heapless::Vec;
-use hv_core::error::Errno;
-use hv_core::events::PIRQS_MAX;
 use hv_core::ids::{DomId, Label, Pirq};
 use hv_core::iommu::vtd::{Route, Trigger, plain_message, remappable_message};
-use hv_core::pci::Bdf;
+use hv_core::{error::Errno, events::PIRQS_MAX, pci::Bdf};
 use ioapic::Lines;
 use spin::Mutex;
 use xen_abi::physdev::{

@@ -4,8 +4,7 @@
 //! (see `hv.ld`); a page fault inside one goes on behind it, with RAX set ([`fixup`]). Addresses end below the window
 //! for device registers, so that no register is ever read or written here, and nothing of the hypervisor.
 
-use core::arch::asm;
-use core::mem::MaybeUninit;
+use core::{arch::asm, mem::MaybeUninit};
 use hv_core::ids::{Gpa, PAGE_BYTES};
 use hv_core::space::Fault;
 use xen_abi::native::MMIO_WINDOW;
@@ -26,7 +25,6 @@ pub fn fixup(rip: u64) -> Option<u64> {
 }
 
 /// The address of `bytes` bytes that belong to the domain's part of the address space.
-#[inline(always)]
 fn within(at: Gpa, bytes: usize) -> Result<u64, Fault> {
     // Sizes are small, so the sum does not wrap but for addresses that are refused anyway.
     if at.0 <= MMIO_WINDOW - bytes as u64 { Ok(at.0) } else { Err(Fault) }
@@ -81,7 +79,6 @@ unsafe fn copy_words<const BYTES: usize>(from: *const u8, to: *mut u8) -> Result
 }
 
 /// Copies a structure in.
-#[inline(always)]
 pub fn read<T: FromBytes + Copy>(from: Gpa) -> Result<T, Fault> {
     Ok(*read_into(from, &mut MaybeUninit::uninit())?)
 }

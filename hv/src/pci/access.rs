@@ -1,9 +1,8 @@
 //! What domains see of PCI: the policy domain the list of functions, a driver domain its own devices.
 
 use super::{BARS, Bdf, DomId, Function, Ordering, Owner, SILENCED, State, denied, find, functions};
-use hv_core::error::Errno;
-use hv_core::pci::bar::overlap;
 use hv_core::pci::config::{Field, judge_write};
+use hv_core::{error::Errno, pci::bar::overlap};
 use xen_abi::platform::{
     BAR_HAS_MSIX, BAR_MEMORY, Bar, ConfigAccess, DeviceDescribe, DeviceInfo, LABEL_NONE, OWNER_HYPERVISOR,
     OWNER_QUARANTINE,

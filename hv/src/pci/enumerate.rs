@@ -5,9 +5,8 @@
 
 use super::ecam::{self, Config, Ecam};
 use super::messages::{ENTRY_BYTES, MSIX_ENABLE, MSI_ENABLE};
-use super::{BARS, Bars, Bdf, Command, Faults, Member, Node, PageRange};
-use super::{Facts, Finding, Function, Messages, MsiX, Owner, Reset, State, fact};
-use super::{Instant, Mutex, Once, Registers, Vec, iommu};
+use super::{BARS, Bars, Bdf, Command, Faults, Member, Node, PageRange, Facts, Finding, Function, Messages, MsiX};
+use super::{Owner, Reset, State, fact, Instant, Mutex, Once, Registers, Vec, iommu};
 use crate::start;
 use hv_core::ids::Hpa;
 use hv_core::pci::bar::{decode, inside, overlaps, share_a_page, touching};

@@ -22,24 +22,17 @@ pub use access::{config_read, config_write, describe, info};
 pub use assign::{assign, release, tables_of};
 pub use messages::{keeps_masked_messages, messages_of, set_message};
 
-use crate::acpi::Facts;
 use crate::boot::report::{Finding, fact};
-use crate::iommu;
-use crate::mmio::Registers;
-use crate::system::system;
-use crate::time::Instant;
+use crate::{acpi::Facts, iommu, mmio::Registers, system::system, time::Instant};
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use ecam::{Config, Ecam};
 use hv_core::authority::{SealedPolicy, Unresolved};
 use hv_core::ids::{DomId, Label};
-use hv_core::iommu::vtd::Fault;
-use hv_core::pci::Bdf;
 use hv_core::pci::bar::{BARS, Bar, Bars, PageRange};
-use hv_core::pci::config::Command;
-use hv_core::pci::faults::Faults;
 use hv_core::pci::group::{Member, Node};
+use hv_core::{iommu::vtd::Fault, pci::Bdf, pci::config::Command, pci::faults::Faults};
 use spin::{Mutex, Once};
 
 /// MSI-X as found at boot.

@@ -67,14 +67,12 @@ pub fn tsc_at(when: Instant) -> u64 {
 }
 
 /// Nanoseconds that so many ticks of the TSC take.
-#[inline]
 pub fn nanos(ticks: u64) -> u64 {
     let clock = scale().clock;
     ((u128::from(ticks) << clock.tsc_shift).wrapping_mul(u128::from(clock.tsc_to_system_mul)) >> 32) as u64
 }
 
 /// System time. 0 before the TSC is calibrated.
-#[inline]
 pub fn now() -> Instant {
     Instant(nanos(tsc().saturating_sub(scale().clock.tsc_timestamp)))
 }

@@ -1,8 +1,7 @@
 //! What a policy table must satisfy beyond its layout.
 
-use super::parse::first_of;
 use super::table::{self, Domain, Run, Text};
-use super::{PolicyError, SealedPolicy};
+use super::{PolicyError, SealedPolicy, parse::first_of};
 use crate::domain::VCPUS_MAX;
 
 /// Interrupt lines (GSIs) that the hypervisor handles.

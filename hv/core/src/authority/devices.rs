@@ -1,8 +1,7 @@
 //! Which function of the machine a device selector means: exactly one, or an error, never a guess.
 
 use super::{SealedPolicy, table};
-use crate::ids::Bdf;
-use crate::pci::group::Member;
+use crate::{ids::Bdf, pci::group::Member};
 use core::fmt;
 
 /// Why a selector selects no function on this machine.

@@ -2,14 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::destroy::Stage;
-use super::table::Reservation;
-use super::{Account, AddressSpace, Death, DomId, Domain, Env, Errno, EventChannels, GrantTable, Label, Life, Machine};
-use crate::authority::table as policy_table;
-use crate::events::SharedInfoPage;
-use crate::fallible;
-use crate::frames::Purpose;
-use crate::space::VtdFormat;
+use super::{Account, AddressSpace, Death, DomId, Domain, Env, Errno, destroy::Stage, table::Reservation};
+use super::{EventChannels, GrantTable, Label, Life, Machine};
+use crate::{authority::table as policy_table, events::SharedInfoPage, fallible, frames::Purpose, space::VtdFormat};
 
 /// Frames that page tables may use beside those that memory and grants, densely placed, need: a few scattered pages.
 const TABLES_SPARE: u64 = 64;

@@ -5,10 +5,8 @@
 //! alive by a pin, and only the frame; then its memory and page tables; last the shared pages and the slot.
 
 use super::{Death, DomId, Domain, Env, Errno, Life, Machine};
-use crate::events;
-use crate::frames::Purpose;
-use crate::grant;
 use crate::space::{Flushed, Progress, Teardown};
+use crate::{events, frames::Purpose, grant};
 
 /// Ports closed in a slice.
 const PORTS_PER_SLICE: u32 = 64;

@@ -1,9 +1,8 @@
 //! A domain's pages: populating, sharing the hypervisor's pages with it, and taking pages back from it.
 
 use super::{DomId, Domain, Env, Errno, Gfn, Machine};
-use crate::frames::Purpose;
-use crate::ids::Mfn;
 use crate::space::{Page, PageKind, Rights};
+use crate::{frames::Purpose, ids::Mfn};
 
 /// Gives a zeroed frame to a domain at `gfn`. For the builder (building domains) and `XENMEM_populate_physmap`
 /// (the domain itself): who may is the caller's check.

@@ -17,15 +17,11 @@ pub use memory::{add_grant_frame, add_shared_info, populate, remove_page};
 pub use table::{DomainTable, Pair};
 pub use vcpu::{Vcpu, Wait, Wake};
 
-use crate::authority::SealedPolicy;
-use crate::error::Errno;
 use crate::events::{EventChannels, Signal};
-use crate::frames::FrameTable;
-use crate::grant::GrantTable;
 use crate::ids::{DomId, Gfn, Label, PAGE_BYTES, Port, Slot, VcpuId};
 use crate::machine::{Machine, MachineMemory};
-use crate::sched::VcpuKey;
 use crate::space::{Access, AddressSpace};
+use crate::{authority::SealedPolicy, error::Errno, frames::FrameTable, grant::GrantTable, sched::VcpuKey};
 use xen_abi::platform::{STATE_BUILDING, STATE_DYING, STATE_PAUSED, STATE_RUNNING};
 
 /// vCPUs a domain can have.
@@ -47,7 +43,6 @@ pub struct Env<'a, M> {
 
 impl<M> Env<'_, M> {
     /// The same again, for a path that is rarely taken: what it is lent need not be in memory on the others.
-    #[inline(always)]
     pub(crate) const fn copied(&self) -> Env<'_, M> {
         let Self { machine, frames, domains, policy } = *self;
         Env { machine, frames, domains, policy }
@@ -234,7 +229,6 @@ impl Domain {
     }
 
     /// `SCHEDOP_block`: lets a vCPU wait for an event. `false`: it has been told of one already, and goes on.
-    #[inline]
     pub fn block(&mut self, vcpu: VcpuId, memory: &impl MachineMemory) -> bool {
         if self.events.shared.upcall_pending(vcpu, memory) {
             return false;

@@ -89,7 +89,6 @@ impl DomainTable {
         }
     }
 
-    #[inline]
     fn place(&self, id: DomId) -> Option<&Place> {
         self.places.get(usize::from(id.slot().0))
     }

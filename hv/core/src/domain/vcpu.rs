@@ -1,8 +1,7 @@
 //! What the logic knows of a virtual CPU: what it waits for. Its registers are `hv`'s.
 
-use crate::events::Signal;
 use crate::ids::{Mfn, Port};
-use crate::sched::VcpuKey;
+use crate::{events::Signal, sched::VcpuKey};
 
 /// A vCPU that became runnable; `hv` tells the scheduler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -16,10 +16,8 @@ pub use ops::{
 pub use pending::{SharedInfoPage, Signal};
 use xen_abi::xen::{EVTCHN_2L_NR_CHANNELS, NR_VIRQS};
 
-use crate::error::Errno;
-use crate::fallible;
 use crate::ids::{DomId, Port, VcpuId};
-use crate::machine::MachineMemory;
+use crate::{error::Errno, fallible, machine::MachineMemory};
 
 /// Ports of a domain at most, the reserved port 0 included.
 pub const PORTS_MAX: u32 = EVTCHN_2L_NR_CHANNELS;
@@ -144,7 +142,6 @@ impl EventChannels {
     }
 
     /// Where the port of a virtual or physical interrupt is noted. Global ones are in row 0.
-    #[inline]
     fn interrupt(&mut self, interrupt: Binding, vcpu: VcpuId) -> Option<&mut u16> {
         match interrupt {
             Binding::Virq(virq) => {
@@ -156,7 +153,6 @@ impl EventChannels {
         }
     }
 
-    #[inline]
     fn interrupt_port(&mut self, interrupt: Binding, vcpu: VcpuId) -> Option<Port> {
         self.interrupt(interrupt, vcpu).filter(|port| **port != 0).map(|port| Port(u32::from(*port)))
     }

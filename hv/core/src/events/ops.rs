@@ -6,9 +6,7 @@
 use super::{Binding, Channel, DomId, Errno, NR_VIRQS, PIRQS_MAX, Port, VcpuId, is_global_virq};
 use crate::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use crate::domain::{Domain, Env, Pair, Wake};
-use crate::ids::Pirq;
-use crate::machine::Machine;
-use crate::space::Progress;
+use crate::{ids::Pirq, machine::Machine, space::Progress};
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER};
 
 /// `EVTCHNOP_alloc_unbound`: a port of `dom` that `remote` may connect to. A domain does it for itself; the policy
@@ -185,7 +183,6 @@ pub struct Sent {
 ///
 /// # Errors
 /// `EINVAL`: not a port that can send.
-#[inline(always)]
 pub fn send<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Option<Wake>, Errno> {
     Ok(transmit::<M, false>(env, caller, port)?.wake)
 }
@@ -194,7 +191,6 @@ pub fn send<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<O
 ///
 /// # Errors
 /// As [`send`]; the caller does not wait then.
-#[inline(always)]
 pub fn send_and_block<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Sent, Errno> {
     transmit::<M, true>(env, caller, port)
 }
@@ -247,12 +243,10 @@ pub fn raise_virq<M: Machine>(env: &Env<'_, M>, dom: DomId, virq: u32, vcpu: Vcp
 }
 
 /// Raises a physical interrupt for a domain, if it bound it. For the hypervisor itself.
-#[inline]
 pub fn raise_pirq<M: Machine>(env: &Env<'_, M>, dom: DomId, pirq: Pirq) -> Option<Wake> {
     raise(env, dom, Binding::Pirq(pirq.0 as u16), VcpuId(0))
 }
 
-#[inline]
 fn raise<M: Machine>(env: &Env<'_, M>, dom: DomId, interrupt: Binding, vcpu: VcpuId) -> Option<Wake> {
     let raise = |domain: &mut Domain| {
         let port = domain.events.interrupt_port(interrupt, vcpu)?;

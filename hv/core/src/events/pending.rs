@@ -45,7 +45,6 @@ impl SharedInfoPage {
     }
 
     /// Where a vCPU's `VcpuInfo` is (the time part too).
-    #[inline]
     pub fn vcpu_info(&self, vcpu: VcpuId) -> Hpa {
         // A vCPU that there is: the remainder changes nothing.
         self.vcpu_info.get(usize::from(vcpu.0) % VCPUS_MAX).copied().unwrap_or(self.base)
@@ -64,14 +63,12 @@ impl SharedInfoPage {
     }
 
     /// The word of a port, which is one that exists, and its bit.
-    #[inline]
     fn word(&self, base: u64, port: Port) -> (Hpa, u64) {
         let at = self.base.0.wrapping_add(base).wrapping_add(u64::from(port.0 >> 6) << 3);
         (Hpa(at), 1u64.wrapping_shl(port.0))
     }
 
     /// Makes a port pending.
-    #[inline]
     pub(crate) fn set_pending(&self, port: Port, vcpu: VcpuId, memory: &impl MachineMemory) -> Signal {
         let (at, bit) = self.word(PENDING, port);
         if memory.fetch_or_u64(at, bit) & bit != 0 {
@@ -96,7 +93,6 @@ impl SharedInfoPage {
     }
 
     /// Tells the vCPU which word to look at, and that there is something.
-    #[inline]
     fn select(&self, port: Port, vcpu: VcpuId, memory: &impl MachineMemory) {
         let info = self.vcpu_info(vcpu);
         memory.fetch_or_u64(Hpa(info.0.wrapping_add(SELECTOR)), 1u64.wrapping_shl(port.0 >> 6));

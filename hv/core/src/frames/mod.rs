@@ -19,10 +19,9 @@ pub use entry::State;
 use entry::{Entry, NEXT_MAX, PINS_MAX};
 use free_list::FreeList;
 
-use crate::fallible;
 use crate::ids::{Mfn, Slot};
-use crate::machine::MachineMemory;
 use crate::space::{Flushed, PageKind};
+use crate::{fallible, machine::MachineMemory};
 
 /// Why a frame could not be pinned or released.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,8 +6,7 @@
 
 use xen_abi::grant_table::{GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_SUB_PAGE, GTF_TYPE_MASK, GTF_WRITING};
 
-use super::status::Why;
-use super::{Access, Status};
+use super::{Access, Status, status::Why};
 use crate::domain::{Domain, Env};
 use crate::frames::{FrameError, FrameTable};
 use crate::ids::{DomId, Gfn, GrantRef, Hpa, Mfn, Slot};
@@ -36,7 +35,6 @@ const fn one(access: Access) -> u32 {
 }
 
 impl Active {
-    #[inline]
     pub fn in_use(&self) -> bool {
         self.uses != 0
     }
@@ -104,7 +102,6 @@ pub(super) fn end_use<M: Machine>(env: &Env<'_, M>, grant: &Use) {
     }
 }
 
-#[inline(always)]
 fn unpin(frames: &FrameTable, mfn: Mfn) {
     let unpinned = frames.unpin(mfn);
     debug_assert!(unpinned.is_ok(), "a grant in use had no pin");

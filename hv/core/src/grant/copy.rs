@@ -9,10 +9,9 @@ use xen_abi::grant_table::{GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GNTST_OKAY, G
 use super::active::{Use, end_uses, judge, mark, marks};
 use super::status::{Unusual, Why};
 use super::{Access, Status};
-use crate::authority::SealedPolicy;
 use crate::domain::{Env, Pair};
 use crate::ids::{DomId, Gfn, GrantRef, Mfn, PAGE_BYTES};
-use crate::machine::Machine;
+use crate::{authority::SealedPolicy, machine::Machine};
 
 /// A side of a copy.
 enum Side {

@@ -2,9 +2,8 @@
 
 use xen_abi::grant_table::{GTF_INVALID, GTF_TYPE_MASK};
 
-use crate::domain::Domain;
 use crate::ids::{DomId, Gfn, GrantRef, Hpa};
-use crate::machine::MachineMemory;
+use crate::{domain::Domain, machine::MachineMemory};
 
 /// A grant.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

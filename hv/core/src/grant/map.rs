@@ -68,7 +68,6 @@ fn map_unusual<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &mut Gntta
 }
 
 /// Sets what a structure tells.
-#[inline(always)]
 fn answer(op: &mut GnttabMapGrantRef, mapped: Result<(u32, u64), Status>) {
     op.status = Status::of(&mapped);
     (op.handle, op.dev_bus_addr) = mapped.unwrap_or((INVALID_GRANT_HANDLE, 0));

@@ -53,7 +53,6 @@ impl From<Errno> for Status {
 
 impl Status {
     /// The status field of a result: 0, or the negative number.
-    #[inline]
     pub fn of<T>(result: &Result<T, Status>) -> i16 {
         match result {
             Ok(_) => abi::GNTST_OKAY,
@@ -79,7 +78,6 @@ impl Why for Status {
 pub(super) struct Unusual;
 
 impl From<Status> for Unusual {
-    #[inline(always)]
     fn from(_: Status) -> Self {
         Self
     }

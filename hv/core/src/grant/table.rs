@@ -5,16 +5,11 @@ use alloc::vec::Vec;
 use xen_abi::grant_table::{GTF_PERMIT_ACCESS, GTF_READONLY, GrantEntryV1};
 use zerocopy::IntoBytes;
 
-use super::Access;
-use super::active::Active;
-use super::tracking::Tracking;
-use super::{ENTRIES_PER_FRAME, FRAMES_MAX, Status};
+use super::{Access, ENTRIES_PER_FRAME, FRAMES_MAX, Status, active::Active, tracking::Tracking};
 use crate::domain::{Domain, Env};
-use crate::error::Errno;
-use crate::fallible;
 use crate::frames::{FrameTable, Purpose};
 use crate::ids::{DomId, Gfn, GrantRef, Hpa, Mfn, Slot};
-use crate::machine::Machine;
+use crate::{error::Errno, fallible, machine::Machine};
 
 const ENTRY_BYTES: u64 = size_of::<GrantEntryV1>() as u64;
 const _: () = assert!(ENTRY_BYTES == 8);
@@ -51,19 +46,16 @@ impl GrantTable {
     }
 
     /// Where the guest's entry is.
-    #[inline]
     pub(super) fn entry(&self, gref: GrantRef) -> Option<Hpa> {
         let frame = self.frames.get((gref.0 / ENTRIES_PER_FRAME) as usize)?;
         Some(frame.at(u64::from(gref.0 % ENTRIES_PER_FRAME).wrapping_mul(ENTRY_BYTES)))
     }
 
-    #[inline]
     pub(super) fn active(&self, gref: GrantRef) -> Option<&Active> {
         self.active.get(gref.0 as usize)
     }
 
     /// Where the guest's entry is, and the hypervisor's side of it.
-    #[inline(always)]
     pub(super) fn entry_and_active(&mut self, gref: GrantRef) -> Option<(Hpa, &mut Active)> {
         let entry = self.entry(gref)?;
         Some((entry, self.active.get_mut(gref.0 as usize)?))

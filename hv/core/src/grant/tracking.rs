@@ -5,9 +5,7 @@
 
 use alloc::vec::Vec;
 
-use super::Status;
-use super::active::Use;
-use super::status::Why;
+use super::{Status, active::Use, status::Why};
 use crate::fallible;
 use crate::ids::{Gfn, Handle};
 
@@ -34,7 +32,6 @@ const _: () = assert!(size_of::<Entry>() == 32);
 impl Entry {
     const FREE: Entry = Entry { grant: None, gfn: Gfn(0), next: END, generation: 0 };
 
-    #[inline(always)]
     fn handle(&self, index: u32) -> Handle {
         Handle(u32::from(self.generation) << INDEX_BITS | index)
     }
@@ -64,7 +61,6 @@ impl Tracking {
     }
 
     /// Whether one more can be added; not when the domain has mapped all it may or there is no memory.
-    #[inline(always)]
     pub fn has_room<E: Why>(&mut self) -> bool {
         self.in_use < self.limit && ((self.first_free as usize) < self.entries.len() || E::EXACT && self.grow())
     }

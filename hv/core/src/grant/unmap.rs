@@ -9,10 +9,9 @@ use super::Status;
 use super::active::{Use, end_use, end_uses};
 use super::status::{Unusual, Why};
 use crate::domain::{Domain, Env};
-use crate::error::Errno;
 use crate::ids::{DomId, Gfn, Gpa, Handle};
-use crate::machine::Machine;
 use crate::space::{FlushedRun, Progress, RUN_MAX, Unmapped, UnmappedRun};
+use crate::{error::Errno, machine::Machine};
 
 /// What has to be ended when a run is flushed.
 type Uses = heapless::Vec<Use, RUN_MAX>;
@@ -103,7 +102,6 @@ fn take<M: Machine>(
 }
 
 /// Second half: nobody can reach the pages any more, and the uses end. No domain may be locked.
-#[inline(always)]
 pub(super) fn finish<M: Machine>(env: &Env<'_, M>, uses: &Uses, _: FlushedRun) {
     end_uses(env, uses);
 }

@@ -22,13 +22,11 @@ impl<const N: usize> IndexedHeap<N> {
     }
 
     /// The item of the smallest value.
-    #[inline]
     pub fn peek(&self) -> Option<(usize, u64)> {
         (self.first.1 != NOWHERE).then_some((usize::from(self.first.1), self.first.0))
     }
 
     /// Takes the item of the smallest value out.
-    #[inline]
     pub fn pop(&mut self) -> Option<(usize, u64)> {
         let first = self.peek()?;
         self.refill();
@@ -36,13 +34,11 @@ impl<const N: usize> IndexedHeap<N> {
     }
 
     /// Whether an item is in the heap.
-    #[inline]
     pub fn contains(&self, item: usize) -> bool {
         usize::from(self.first.1) == item || self.position_of(item) != NOWHERE
     }
 
     /// Puts an item in, or changes its value. Items that cannot be are ignored.
-    #[inline]
     pub fn set(&mut self, item: usize, value: u64) {
         if item < N {
             self.remove(item);
@@ -51,7 +47,6 @@ impl<const N: usize> IndexedHeap<N> {
     }
 
     /// Puts an item in that is not there.
-    #[inline]
     pub fn insert(&mut self, item: usize, value: u64) {
         let entry = (value, item as u16);
         if self.first.1 == NOWHERE {
@@ -64,7 +59,6 @@ impl<const N: usize> IndexedHeap<N> {
     }
 
     /// Takes an item out, if it is in.
-    #[inline]
     pub fn remove(&mut self, item: usize) {
         if usize::from(self.first.1) == item {
             self.refill();
@@ -74,7 +68,6 @@ impl<const N: usize> IndexedHeap<N> {
     }
 
     /// Puts an item in that is not there, and takes out the one of the smallest value: possibly the same.
-    #[inline]
     pub fn exchange(&mut self, item: usize, value: u64) -> usize {
         let first = self.first;
         if first.1 == NOWHERE || value < first.0 {
@@ -90,12 +83,10 @@ impl<const N: usize> IndexedHeap<N> {
     }
 
     /// Whether there are no items.
-    #[inline]
     pub fn is_empty(&self) -> bool {
         self.first.1 == NOWHERE
     }
 
-    #[inline]
     fn position_of(&self, item: usize) -> u16 {
         self.position.get(item).copied().unwrap_or(NOWHERE)
     }
@@ -107,7 +98,6 @@ impl<const N: usize> IndexedHeap<N> {
     }
 
     /// Makes the smallest of the others the first, whose place is vacant.
-    #[inline]
     fn refill(&mut self) {
         self.first = if self.rest.is_empty() { NONE } else { self.take(0) };
     }

@@ -27,31 +27,26 @@ const _: () = assert!(VCPU_KEYS < 1 << 14 && VCPU_KEYS.is_power_of_two());
 
 impl VcpuKey {
     /// The vCPU of the domain in a slot.
-    #[inline(always)]
     pub fn new(slot: Slot, vcpu: VcpuId) -> Self {
         let vcpu = vcpu.0 as usize % VCPUS_MAX;
         Self::of_index(slot.0 as usize * VCPUS_MAX + vcpu)
     }
 
     /// Its domain's slot.
-    #[inline(always)]
     pub const fn slot(self) -> Slot {
         Slot((self.index() / VCPUS_MAX) as u8)
     }
 
     /// Its number in the domain.
-    #[inline(always)]
     pub const fn vcpu(self) -> VcpuId {
         VcpuId((self.index() % VCPUS_MAX) as u8)
     }
 
     /// Below [`VCPU_KEYS`], for certain.
-    #[inline(always)]
     const fn index(self) -> usize {
         (self.0.get() >> 1) as usize % VCPU_KEYS
     }
 
-    #[inline(always)]
     fn of_index(index: usize) -> Self {
         Self(NonZero::<u16>::MIN | ((index % VCPU_KEYS) as u16) << 1)
     }

@@ -7,8 +7,7 @@
 //!
 //! A cap gives a vCPU a budget each period; when it is used up, the vCPU is parked until the next period.
 
-use super::heap::IndexedHeap;
-use super::{VCPU_KEYS, VcpuKey};
+use super::{VCPU_KEYS, VcpuKey, heap::IndexedHeap};
 
 /// Microseconds that a vCPU runs before another runnable one gets its turn.
 pub const SLICE_US: u64 = 5_000;
@@ -52,7 +51,6 @@ struct Entity {
 
 impl Entity {
     /// Rounded up: no run is free. Right for runs below 2^54 ticks, half a year.
-    #[inline]
     fn in_virtual(&self, ticks: u64) -> u64 {
         let product = u128::from(ticks).wrapping_mul(u128::from(self.rate));
         ((product >> RATE_BITS) as u64).wrapping_add(1)
@@ -143,7 +141,6 @@ impl RunQueue {
     }
 
     /// Makes a vCPU runnable. `true`: it may have to run now, so call [`Self::pick`]. [`Self::until`] may be earlier then, even if it does not preempt.
-    #[inline]
     #[must_use = "a vCPU may be waiting that should run now"]
     pub fn wake(&mut self, key: VcpuKey, now: u64) -> bool {
         // What is little can wait for the next decision.
@@ -177,7 +174,6 @@ impl RunQueue {
 
     /// The current vCPU waits, and one that waited runs in its place, where that is what [`Self::wake`], [`Self::sleep`]
     /// and [`Self::pick`] would come to at once: nobody else is runnable. `false`: nothing is done.
-    #[inline]
     pub fn hand_over(&mut self, key: VcpuKey, now: u64) -> bool {
         let Some(next) = self.entities.get(key.index()) else { return false };
         let alone = self.queued.is_empty() && self.parked.is_empty() && self.current != Some(key);
@@ -215,7 +211,6 @@ impl RunQueue {
     }
 
     /// A vCPU waits or is paused: it is not runnable any more. If it is the current one, [`Self::pick`] follows.
-    #[inline]
     pub fn sleep(&mut self, key: VcpuKey) {
         let Some(entity) = self.entities.get_mut(key.index()) else { return };
         let state = entity.state;
@@ -230,7 +225,6 @@ impl RunQueue {
     }
 
     /// The current vCPU lets the others go first, once. [`Self::pick`] follows.
-    #[inline]
     pub fn yield_now(&mut self) {
         if let Some((_, first)) = self.queued.peek()
             && let Some(entity) = self.current_entity()
@@ -240,7 +234,6 @@ impl RunQueue {
     }
 
     /// Books the time since the last charge to the current vCPU.
-    #[inline]
     pub fn charge(&mut self, now: u64) {
         // Time does not go back; should the counter, a very long run would be booked, and the next rebase forgets it.
         let ran = now.wrapping_sub(self.since);
@@ -293,7 +286,6 @@ impl RunQueue {
 
     /// Decides who runs from now on; `None`: nobody can. The current vCPU, unless it sleeps, goes back into the queue
     /// first.
-    #[inline]
     pub fn pick(&mut self, now: u64) -> Option<VcpuKey> {
         self.charge(now);
         if !self.parked.is_empty() {
@@ -310,7 +302,6 @@ impl RunQueue {
     }
 
     /// What to queue the current vCPU by, if it is to be queued.
-    #[inline]
     fn line_up(&mut self, now: u64) -> Option<(usize, u64)> {
         let current = self.current?;
         let entity = self.current_entity().filter(|entity| entity.state == State::Running)?;
@@ -321,7 +312,6 @@ impl RunQueue {
 
     /// When [`Self::pick`] is due at the latest, as things are now; `u64::MAX`: never, by this queue. A wake may bring
     /// it forward: a vCPU that runs alone has no end of slice.
-    #[inline]
     pub fn until(&self) -> u64 {
         let unpark = self.parked.peek().map_or(u64::MAX, |(_, until)| until);
         let Some(entity) = self.current.and_then(|current| self.entities.get(current.index())) else { return unpark };

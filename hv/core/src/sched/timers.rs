@@ -1,7 +1,6 @@
 //! vCPU timers: absolute deadlines in ticks, so nothing is added and nothing overflows.
 
-use super::heap::IndexedHeap;
-use super::{VCPU_KEYS, VcpuKey};
+use super::{VCPU_KEYS, VcpuKey, heap::IndexedHeap};
 use crate::error::Errno;
 use xen_abi::vcpu::VCPU_SSHOTTMR_FUTURE;
 

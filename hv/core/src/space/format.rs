@@ -20,7 +20,6 @@ pub(super) trait TableFormat: Copy {
     /// What a leaf entry that is [`present`] shows.
     fn page(self, entry: u64) -> Page;
     /// Whether a leaf entry shows memory of the domain's own that it may use so. (One comparison, where it can be.)
-    #[inline(always)]
     fn is_private(self, entry: u64, access: Access) -> bool {
         let page = self.page(entry);
         present(entry) && page.kind == PageKind::Private && (access == Access::Read || page.rights.writable())
@@ -33,13 +32,11 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const PRESENT: u64 = 1;
 
 /// Whether an entry of either format is in use.
-#[inline]
 pub(super) fn present(entry: u64) -> bool {
     entry & PRESENT != 0
 }
 
 /// The frame that an entry of either format points to.
-#[inline]
 pub(super) fn target(entry: u64) -> Mfn {
     Mfn((entry & ADDRESS) >> 12)
 }
@@ -68,7 +65,6 @@ impl TableFormat for NativeFormat {
         entry & mask == wanted
     }
 
-    #[inline]
     fn leaf(self, page: Page) -> u64 {
         let rights = match page.rights {
             Rights::Read => NO_EXECUTE,
@@ -79,12 +75,10 @@ impl TableFormat for NativeFormat {
         page.mfn.base().0 & ADDRESS | rights | cache | (page.kind as u64) << KIND_SHIFT | USER | PRESENT
     }
 
-    #[inline]
     fn table(self, table: Mfn) -> u64 {
         table.base().0 & ADDRESS | USER | WRITABLE | PRESENT
     }
 
-    #[inline]
     fn page(self, entry: u64) -> Page {
         let rights = match (entry & WRITABLE != 0, entry & NO_EXECUTE != 0) {
             (true, _) => Rights::ReadWrite,
@@ -115,28 +109,23 @@ pub struct VtdFormat {
 const VTD_WRITE: u64 = 1 << 1;
 
 impl TableFormat for VtdFormat {
-    #[inline]
     fn levels(self) -> u32 {
         self.levels.clamp(3, 4)
     }
 
-    #[inline]
     fn write_back(self) -> bool {
         self.write_back
     }
 
-    #[inline]
     fn leaf(self, page: Page) -> u64 {
         let write = if page.rights.writable() { VTD_WRITE } else { 0 };
         page.mfn.base().0 & ADDRESS | write | PRESENT
     }
 
-    #[inline]
     fn table(self, table: Mfn) -> u64 {
         table.base().0 & ADDRESS | VTD_WRITE | PRESENT
     }
 
-    #[inline]
     fn page(self, entry: u64) -> Page {
         let rights = if entry & VTD_WRITE != 0 { Rights::ReadWrite } else { Rights::Read };
         Page { mfn: target(entry), rights, kind: PageKind::Private }

@@ -16,10 +16,9 @@ pub use guest::Fault;
 pub use teardown::{Progress, Teardown};
 pub use unmapped::{Flushed, FlushedRun, RUN_MAX, Unmapped, UnmappedRun};
 
-use crate::domain::Env;
-use crate::frames::FrameTable;
 use crate::ids::{DomId, Gfn, Mfn, Slot};
 use crate::machine::{FlushScope, Machine, MachineMemory};
+use crate::{domain::Env, frames::FrameTable};
 use format::NativeFormat;
 use table::{Place, RadixTable, TableBudget};
 
@@ -36,7 +35,6 @@ pub enum Rights {
 
 impl Rights {
     /// Whether writing is allowed.
-    #[inline]
     pub const fn writable(self) -> bool {
         matches!(self, Rights::ReadWrite)
     }
@@ -165,7 +163,6 @@ impl AddressSpace {
     }
 
     /// The CPU table's root, for CR3 (or nCR3).
-    #[inline]
     pub fn cpu_root(&self) -> Mfn {
         self.cpu.root
     }
@@ -186,7 +183,6 @@ impl AddressSpace {
     }
 
     /// Which caches an unmapping has to flush.
-    #[inline]
     pub fn scope(&self) -> FlushScope {
         if self.iommu.is_some() { FlushScope::CpuAndIommu } else { FlushScope::Cpu }
     }
@@ -196,7 +192,6 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`MapError`]; nothing is mapped then.
-    #[inline(always)]
     pub fn prepare<M: Machine>(&mut self, env: &Env<'_, M>, gfn: Gfn, kind: PageKind) -> Result<Prepared, MapError> {
         self.prepare_by(Tables::All, env, gfn, kind)
     }
@@ -252,7 +247,6 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`MapError`]; nothing is mapped then.
-    #[inline]
     pub fn map<M: Machine>(&mut self, env: &Env<'_, M>, gfn: Gfn, page: Page) -> Result<(), MapError> {
         let prepared = self.prepare(env, gfn, page.kind)?;
         self.commit(prepared, page, env.machine);
@@ -263,7 +257,6 @@ impl AddressSpace {
     ///
     /// # Errors
     /// [`MapError::Vacant`].
-    #[inline(always)]
     pub fn unmap(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Result<Unmapped, MapError> {
         self.unmap_by(Tables::All, gfn, memory)
     }
@@ -309,19 +302,16 @@ impl AddressSpace {
     }
 
     /// What is mapped at a page.
-    #[inline(always)]
     pub fn translate(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
         self.cpu.get(gfn, memory)
     }
 
     /// The frame of a page of the domain's own memory, if its rights include this access.
-    #[inline(always)]
     pub fn private(&mut self, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
         self.private_by(Tables::All, gfn, access, memory)
     }
 
     /// The same by these tables.
-    #[inline(always)]
     pub fn private_by(&mut self, tables: Tables, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
         self.cpu.private(tables, gfn, access, memory)
     }

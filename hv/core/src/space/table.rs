@@ -1,8 +1,7 @@
 //! The radix table: 512 entries of 8 bytes a level, in whichever format.
 
-use super::format::TableFormat;
 use super::format::{present, target};
-use super::{Access, GFN_LIMIT, MapError, Page, Tables};
+use super::{Access, GFN_LIMIT, MapError, Page, Tables, format::TableFormat};
 use crate::domain::Env;
 use crate::frames::{FrameTable, Purpose};
 use crate::ids::{Gfn, Hpa, Mfn, Slot};
@@ -69,7 +68,6 @@ pub(super) struct RadixTable<F> {
 }
 
 /// The entry for `gfn` in a table of this level (0: the last).
-#[inline]
 fn entry_at(table: Mfn, gfn: Gfn, level: u32) -> Hpa {
     let index = (gfn.0 >> (LEVEL_BITS.wrapping_mul(level))) & (ENTRIES - 1);
     table.at(index << 3)
@@ -169,7 +167,6 @@ impl<F: TableFormat> RadixTable<F> {
     }
 
     /// Maps a page at a place that [`Self::prepare`] gave.
-    #[inline(always)]
     pub fn set(&mut self, place: Place, page: Page, memory: &impl MachineMemory) {
         self.store(place.0, self.format.leaf(page), memory);
     }
@@ -183,13 +180,11 @@ impl<F: TableFormat> RadixTable<F> {
     }
 
     /// What is mapped at a page.
-    #[inline(always)]
     pub fn get(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
         self.find(Tables::All, gfn, memory).map(|(_, page)| page)
     }
 
     /// The frame of a page of the domain's own memory, if its rights include this access.
-    #[inline(always)]
     pub fn private(&mut self, tables: Tables, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
         let entry = memory.load_u64(entry_at(self.leaf(tables, gfn, memory)?, gfn, 0));
         self.format.is_private(entry, access).then_some(target(entry))
@@ -202,7 +197,6 @@ impl<F: TableFormat> RadixTable<F> {
         present(entry).then(|| (at, self.format.page(entry)))
     }
 
-    #[inline]
     pub(super) fn store(&self, at: Hpa, entry: u64, memory: &impl MachineMemory) {
         memory.store_u64(at, entry);
         if self.format.write_back() {

@@ -1,13 +1,10 @@
 //! Taking a space down in bounded slices: every page handed to the caller, every table freed but the roots, which stay,
 //! empty, until nobody can find the domain any more.
 
-use super::format::TableFormat;
 use super::format::{present, target};
 use super::table::{ENTRIES, RadixTable, TableBudget};
-use super::{AddressSpace, Flushed};
-use crate::domain::Env;
-use crate::ids::Mfn;
-use crate::machine::Machine;
+use super::{AddressSpace, Flushed, format::TableFormat};
+use crate::{domain::Env, ids::Mfn, machine::Machine};
 use heapless::Vec;
 
 /// Whether sliced work is done.

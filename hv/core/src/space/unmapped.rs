@@ -19,7 +19,6 @@ pub struct Unmapped {
 
 impl Unmapped {
     /// Flushes this page.
-    #[inline(always)]
     pub fn flush(self, machine: &impl Machine) -> Flushed {
         machine.flush_pages(self.domain, &[self.gfn], self.scope);
         Flushed(self.page)
@@ -45,7 +44,6 @@ pub struct FlushedRun(());
 
 impl UnmappedRun {
     /// No pages of this domain yet.
-    #[inline(always)]
     pub const fn new(domain: DomId) -> Self {
         Self { domain, scope: FlushScope::Cpu, pages: heapless::Vec::new() }
     }

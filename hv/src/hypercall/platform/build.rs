@@ -1,10 +1,9 @@
 //! Building domains, for the policy domain: only what the sealed table describes, and only until a domain is unpaused.
 
 use super::{DomId, Errno, Gpa, abi, domain, domid, pci, system};
-use hv_core::domain::Death;
 use hv_core::grant::{self, Access};
 use hv_core::ids::{Gfn, GrantRef, Label};
-use hv_core::pci::Bdf;
+use hv_core::{domain::Death, pci::Bdf};
 use xen_abi::sched::SHUTDOWN_POWEROFF;
 
 /// Pages that one call populates at most.

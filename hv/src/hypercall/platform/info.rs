@@ -3,8 +3,7 @@
 use super::{DomId, Errno, abi, domid, system};
 use crate::{cpu::percpu, domain, iommu, time};
 use core::sync::atomic::Ordering;
-use hv_core::domain::Domain;
-use hv_core::ids::GrantRef;
+use hv_core::{domain::Domain, ids::GrantRef};
 
 pub fn domain(op: &mut abi::DomainInfo) -> Result<(), Errno> {
     let from = domid(op.domid).map_err(|_| Errno::ENOENT)?;
