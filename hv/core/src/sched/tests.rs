@@ -56,7 +56,7 @@ fn a_sleeper_preempts_a_spinner_at_once() {
     }
     let _preempt = queue.wake(key(0), 0);
     assert_eq!(queue.pick(0), Some(key(0)));
-    assert_eq!(queue.wake(key(1), 100_000_000), true);
+    assert!(queue.wake(key(1), 100_000_000));
     assert_eq!(queue.pick(100_000_000), Some(key(1)));
 }
 
@@ -168,7 +168,7 @@ fn a_removed_vcpu_never_runs() {
     let _preempt = queue.wake(key(0), 0);
     assert_eq!(queue.pick(0), Some(key(0)));
     assert_eq!(queue.remove(key(0), 1), 1);
-    assert_eq!(queue.wake(key(0), 2), false);
+    assert!(!queue.wake(key(0), 2));
     assert_eq!(queue.pick(3), None);
 }
 
