@@ -312,6 +312,7 @@ impl AddressSpace {
     }
 
     /// The same by these tables.
+    #[inline(always)]
     pub fn private_by(&mut self, tables: Tables, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
         self.cpu.private(tables, gfn, access, memory)
     }

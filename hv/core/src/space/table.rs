@@ -185,6 +185,7 @@ impl<F: TableFormat> RadixTable<F> {
     }
 
     /// The frame of a page of the domain's own memory, if its rights include this access.
+    #[inline(always)]
     pub fn private(&mut self, tables: Tables, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
         let entry = memory.load_u64(entry_at(self.leaf(tables, gfn, memory)?, gfn, 0));
         self.format.is_private(entry, access).then_some(target(entry))
