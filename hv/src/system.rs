@@ -90,6 +90,6 @@ fn bundle_bytes(info: &BootInfo, plan: &Plan) -> (&'static [u8], Hpa) {
     }
     // SAFETY: the run is RAM, shown by the direct map, and was reserved in the plan: it never becomes a frame of
     // anyone, and domains can map it read-only at most, so it does not change.
-    let archive = unsafe { core::slice::from_raw_parts(mm::direct(PhysAddr::new(start)).as_ptr(), (end - start) as usize) };
+    let archive = unsafe { core::slice::from_raw_parts(mm::layout::direct(PhysAddr::new(start)).as_ptr(), (end - start) as usize) };
     (archive, Hpa(start))
 }

@@ -29,6 +29,7 @@ pub fn create(label: Label) -> Result<DomId, Errno> {
     })?;
     let hypervisor_root = Hpa(mm::hypervisor_root().as_u64()).mfn();
     system.machine.copy(hypervisor_root.at(mm::UPPER_HALF as u64), root.at(mm::UPPER_HALF as u64), mm::UPPER_HALF);
+    // It never changes, so this is all there is to keep right, and its version stays even.
     let clock = Hpa(info.0 + offset_of!(VcpuInfo, time) as u64);
     system.machine.write(clock, time::scale().clock.as_bytes());
     vcpus::occupy(slot, id, root.base());

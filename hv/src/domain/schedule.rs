@@ -192,7 +192,10 @@ fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
 
 /// No domain is current any more.
 fn leave(cpu: &mut PerCpu) {
-    vcpus::add_hypercalls(cpu.current.slot(), core::mem::take(&mut cpu.hypercalls));
+    let counter = &vcpus::place(cpu.current.slot()).hypercalls;
+    // The CPU that the domain runs on is the only one that counts.
+    let count = counter.load(Ordering::Relaxed).wrapping_add(core::mem::take(&mut cpu.hypercalls));
+    counter.store(count, Ordering::Relaxed);
     cpu.current = NOBODY;
 }
 

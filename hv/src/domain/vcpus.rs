@@ -117,10 +117,3 @@ pub fn occupy(slot: Slot, domain: DomId, root: Hpa) {
     place.ran.store(0, Ordering::Relaxed);
     clear(slot);
 }
-
-/// Counts hypercalls.
-pub fn add_hypercalls(slot: Slot, count: u64) {
-    let counter = &place(slot).hypercalls;
-    // The CPU that the domain runs on is the only one that counts.
-    counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
-}

@@ -4,6 +4,7 @@ use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, 
 use crate::irq;
 use crate::time::{self, Instant};
 use heapless::Vec;
+use core::sync::atomic::Ordering;
 use hv_core::ids::{Port, VcpuId};
 use hv_core::{events, domain::Death, sched::TimerKind};
 use xen_abi::{native::SCHEDOP_SEND_AND_BLOCK, sched as abi, xen::HYPERVISOR_SCHED_OP};
@@ -86,7 +87,7 @@ fn poll(call: &Call) -> Outcome {
 
 /// The caller has come back for more: its devices may interrupt again.
 fn rearm(caller: DomId) {
-    if irq::any_waiting() {
+    if irq::ANY_WAITING.load(Ordering::Relaxed) {
         rearm_those_of(caller);
     }
 }

@@ -73,7 +73,7 @@ struct Irqs {
 
 static IRQS: Mutex<Irqs> = Mutex::new(Irqs { by_vector: [const { None }; VECTORS], lines: Lines::NONE, cpu: 0 });
 /// Vectors whose gate is not open although they are bound: what [`rearm`] has to look at.
-static ANY_WAITING: AtomicBool = AtomicBool::new(false);
+pub static ANY_WAITING: AtomicBool = AtomicBool::new(false);
 static WAITING: [AtomicU64; VECTORS.div_ceil(64)] = [const { AtomicU64::new(0) }; VECTORS.div_ceil(64)];
 
 /// Masks all lines and takes the IOMMU's fault interrupt. After `iommu::init`; `cpu` is the APIC id of the CPU that
@@ -108,11 +108,6 @@ pub fn handle(vector: u8) -> Option<(DomId, Pirq)> {
         ANY_WAITING.store(true, Ordering::Relaxed);
     }
     irq.bound.then_some((irq.domain, irq.pirq))
-}
-
-/// Whether [`rearm`] may have something to do.
-pub fn any_waiting() -> bool {
-    ANY_WAITING.load(Ordering::Relaxed)
 }
 
 /// The domain has come back for more (it blocks or polls): sources that waited for that may fire again. Tells those

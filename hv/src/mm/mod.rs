@@ -7,7 +7,6 @@ mod paging;
 pub mod user;
 
 pub use early::Plan;
-pub use layout::direct;
 pub use hv_core::space::MapError;
 pub use paging::{UPPER_HALF, hypervisor_root, load_root, map_device, map_stack};
 
