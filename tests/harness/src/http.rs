@@ -2,9 +2,12 @@
 
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// The way to the web domain.
 #[derive(Clone, Copy, Debug)]
@@ -38,13 +41,51 @@ impl Http {
         read_response(&mut BufReader::new(stream), request.starts_with("HEAD "))
     }
 
-    /// A raw connection.
+    /// A raw connection, which QEMU has taken.
     pub fn connect(&self) -> Result<TcpStream> {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).context("cannot connect to the web domain")?;
+        let stream = self.connect_in_turn()?;
         stream.set_read_timeout(Some(LIMIT))?;
         stream.set_write_timeout(Some(LIMIT))?;
         Ok(stream)
     }
+
+    /// QEMU's user network listens with a backlog of 1 (`listen(s, 1)` in libslirp). When it is late to accept, the host
+    /// drops the end of the handshake of all connections but two. Their clients believe that they are connected, and
+    /// get through by sending again, at intervals that double up to minutes. So connections wait in line here.
+    fn connect_in_turn(&self) -> Result<TcpStream> {
+        static TURN: Mutex<()> = Mutex::new(());
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).context("cannot connect to the web domain")?;
+        let (client, start) = (stream.local_addr()?.port(), Instant::now());
+        while awaits_accept(&fs::read_to_string("/proc/net/tcp")?, self.port, client) {
+            if start.elapsed() > LIMIT {
+                bail!("QEMU does not accept a connection");
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(stream)
+    }
+}
+
+/// Whether, by the table in `/proc/net/tcp`, the connection from port `client` is one that nobody has accepted yet: the
+/// listening end is there and belongs to no file.
+fn awaits_accept(table: &str, listener: u16, client: u16) -> bool {
+    const ESTABLISHED: &str = "01";
+    const SYN_RECEIVED: &str = "03";
+    const CLOSE_WAIT: &str = "08";
+    let port = |address: &str| address.split_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
+    table.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (Some(local), Some(remote), Some(state)) = (fields.next(), fields.next(), fields.next()) else {
+            return false;
+        };
+        // Between them: queues, timer, retransmissions, user, time-outs.
+        let inode = fields.nth(5);
+        port(local) == Some(listener)
+            && port(remote) == Some(client)
+            && [ESTABLISHED, SYN_RECEIVED, CLOSE_WAIT].contains(&state)
+            && inode == Some("0")
+    })
 }
 
 /// Reads one answer; several can follow each other on one connection.
@@ -73,4 +114,52 @@ pub fn read_response(from: &mut impl BufRead, head_only: bool) -> Result<Respons
         }
     }
     Ok(Response { status, headers, body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn connections_that_wait_are_told_from_accepted_ones() {
+        let line = |state, inode| {
+            format!(
+                "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n   \
+                 1: 0100007F:1F90 0100007F:8235 {state} 00000000:00000000 00:00000000 00000000     0        0 {inode} 1 0\n"
+            )
+        };
+        for (state, inode, waits) in
+            [("03", 0, true), ("01", 0, true), ("08", 0, true), ("01", 7001, false), ("05", 0, false), ("06", 0, false)]
+        {
+            assert_eq!(awaits_accept(&line(state, inode), 0x1f90, 0x8235), waits, "{state} {inode}");
+        }
+        assert!(!awaits_accept(&line("01", 0), 0x1f90, 0x8236));
+        assert!(!awaits_accept(&line("01", 0), 0x8235, 0x1f90));
+        assert!(!awaits_accept("nonsense\n\n", 0x1f90, 0x8235));
+    }
+
+    #[test]
+    fn no_connection_is_begun_before_the_last_one_is_accepted() -> Result<()> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let http = Http { port: listener.local_addr()?.port() };
+        let clients: Vec<_> = (0..8).map(|_| thread::spawn(move || http.connect())).collect();
+        for _ in &clients {
+            thread::sleep(Duration::from_millis(20));
+            drop(listener.accept()?);
+            // The next one may wait by now, but not two of them.
+            thread::sleep(Duration::from_millis(20));
+            let waiting = fs::read_to_string("/proc/net/tcp")?;
+            let waiting = waiting.lines().filter(|line| {
+                let client = line.split_whitespace().nth(2).and_then(|address| address.split(':').nth(1));
+                let client = client.and_then(|port| u16::from_str_radix(port, 16).ok());
+                client.is_some_and(|client| awaits_accept(line, http.port, client))
+            });
+            assert!(waiting.count() <= 1);
+        }
+        for client in clients {
+            client.join().map_err(|_| crate::error("a client panicked"))??;
+        }
+        Ok(())
+    }
 }
