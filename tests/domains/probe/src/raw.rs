@@ -7,9 +7,9 @@ pub fn hypercall(number: u64, arguments: [u64; 5]) -> i64 {
     let result: i64;
     // SAFETY: the tests pass addresses that are unmapped, read-only, the hypervisor's, or of memory set aside for it.
     unsafe {
-        asm!("syscall", inlateout("rax") number as i64 => result, in("rdi") arguments[0], in("rsi") arguments[1],
-            in("rdx") arguments[2], in("r10") arguments[3], in("r8") arguments[4], lateout("rcx") _, lateout("r11") _,
-            options(nostack));
+        asm!("syscall", inlateout("rax") number as i64 => result, inlateout("rdi") arguments[0] => _,
+            inlateout("rsi") arguments[1] => _, inlateout("rdx") arguments[2] => _, inlateout("r10") arguments[3] => _,
+            inlateout("r8") arguments[4] => _, lateout("r9") _, lateout("rcx") _, lateout("r11") _, options(nostack));
     }
     result
 }

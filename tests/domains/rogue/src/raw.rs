@@ -10,11 +10,11 @@ use zerocopy::{FromBytes, IntoBytes};
 pub fn hypercall(number: u64, arguments: [u64; 5]) -> i64 {
     let result: i64;
     // SAFETY: callers pass addresses of structures that they borrow exclusively, of memory set aside for it, or such as
-    // must be refused. SYSCALL changes RAX, RCX and R11 only.
+    // must be refused. A hypercall changes these registers only.
     unsafe {
-        asm!("syscall", inlateout("rax") number as i64 => result, in("rdi") arguments[0], in("rsi") arguments[1],
-            in("rdx") arguments[2], in("r10") arguments[3], in("r8") arguments[4], lateout("rcx") _, lateout("r11") _,
-            options(nostack));
+        asm!("syscall", inlateout("rax") number as i64 => result, inlateout("rdi") arguments[0] => _,
+            inlateout("rsi") arguments[1] => _, inlateout("rdx") arguments[2] => _, inlateout("r10") arguments[3] => _,
+            inlateout("r8") arguments[4] => _, lateout("r9") _, lateout("rcx") _, lateout("r11") _, options(nostack));
     }
     result
 }
