@@ -11,7 +11,7 @@ use crate::mm::layout::{self, EARLY_LIMIT};
 use acpi::madt::{InterruptSourceOverrideEntry, IoApicEntry, Madt, MadtEntry};
 use acpi::mcfg::{Mcfg, McfgEntry};
 use acpi::sdt::{SdtHeader, Signature};
-use acpi::{address::AddressSpace, fadt::Fadt, AcpiError, AcpiHandler, AcpiTable, AcpiTables, PhysicalMapping};
+use acpi::{AcpiError, AcpiHandler, AcpiTable, AcpiTables, PhysicalMapping, address::AddressSpace, fadt::Fadt};
 use core::ptr::NonNull;
 use heapless::Vec;
 use hv_core::acpi::{entries_are_sound, soft_off_types};

@@ -2,8 +2,8 @@
 //! Reached through MSRs (x2APIC) where the CPU has that, else through its page of registers.
 
 use crate::{cpu::features::Features, mmio::Registers, time};
-use hv_core::{ids::Hpa, space::MapError};
 use core::sync::atomic::{AtomicU64, Ordering};
+use hv_core::{ids::Hpa, space::MapError};
 use spin::Once;
 use x86_64::registers::model_specific::{ApicBase, ApicBaseFlags, Msr};
 
@@ -70,7 +70,8 @@ pub fn init(features: &Features) -> Result<(), MapError> {
         (Access::Msr, ApicBaseFlags::LAPIC_ENABLE | ApicBaseFlags::X2APIC_ENABLE)
     } else {
         // SAFETY: the APIC's registers are there, as it says itself.
-        (Access::Memory(unsafe { Registers::map(Hpa(page.start_address().as_u64()), page.size()) }?), ApicBaseFlags::LAPIC_ENABLE)
+        let registers = unsafe { Registers::map(Hpa(page.start_address().as_u64()), page.size()) }?;
+        (Access::Memory(registers), ApicBaseFlags::LAPIC_ENABLE)
     };
     // SAFETY: enables the APIC where it is, in the mode that CPUID says it has.
     unsafe { ApicBase::write(page, flags | mode) };

@@ -8,7 +8,7 @@ use alloc::boxed::Box;
 use core::sync::atomic::AtomicU32;
 use hv_core::bundle::{Bundle, File};
 use hv_core::domain::{DomainTable, Env};
-use hv_core::{ids::Hpa, authority::SealedPolicy, frames::FrameTable};
+use hv_core::{authority::SealedPolicy, frames::FrameTable, ids::Hpa};
 use spin::Once;
 use x86_64::PhysAddr;
 
@@ -57,7 +57,8 @@ pub fn init(info: &BootInfo, plan: &Plan) {
     let bundle = Bundle::new(archive).unwrap_or_else(|why| fail("bundle", format_args!("{why}"), REMEDY));
     fact("bundle", Finding::Ok, format_args!("{} files, {} KiB", bundle.files().count(), archive.len() >> 10));
     let file = bundle.find(POLICY_FILE);
-    let policy_file = file.unwrap_or_else(|| fail("policy", format_args!("no file {POLICY_FILE} in the bundle"), REMEDY));
+    let policy_file =
+        file.unwrap_or_else(|| fail("policy", format_args!("no file {POLICY_FILE} in the bundle"), REMEDY));
     let policy = SealedPolicy::parse(policy_file.bytes);
     let policy = policy.unwrap_or_else(|why| fail("policy", format_args!("{why}"), REMEDY));
     let (labels, links) = (policy.labels(), policy.links().len());
@@ -83,13 +84,16 @@ fn make_frames(plan: &Plan) -> FrameTable {
 fn bundle_bytes(info: &BootInfo, plan: &Plan) -> (&'static [u8], Hpa) {
     const REMEDY: &str = "give QEMU -initrd BUNDLE, or GRUB module2 BUNDLE";
     let bundle = info.bundle.clone();
-    let Region { start, end } = bundle.unwrap_or_else(|| fail("bundle", format_args!("the boot loader gave none"), REMEDY));
+    let Region { start, end } =
+        bundle.unwrap_or_else(|| fail("bundle", format_args!("the boot loader gave none"), REMEDY));
     let in_ram = plan.ram.iter().any(|run| run.start <= start && end <= run.end);
     if !in_ram || !start.is_multiple_of(mm::layout::PAGE) {
         fail("bundle", format_args!("at {start:#x} to {end:#x}: not in RAM or not on a page"), REMEDY);
     }
     // SAFETY: the run is RAM, shown by the direct map, and was reserved in the plan: it never becomes a frame of
     // anyone, and domains can map it read-only at most, so it does not change.
-    let archive = unsafe { core::slice::from_raw_parts(mm::layout::direct(PhysAddr::new(start)).as_ptr(), (end - start) as usize) };
+    let archive = unsafe {
+        core::slice::from_raw_parts(mm::layout::direct(PhysAddr::new(start)).as_ptr(), (end - start) as usize)
+    };
     (archive, Hpa(start))
 }

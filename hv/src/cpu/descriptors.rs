@@ -10,7 +10,7 @@ use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
 use x86_64::instructions::tables::{lgdt, lidt, load_tss};
 use x86_64::structures::gdt::{DescriptorFlags, SegmentSelector};
 use x86_64::structures::idt::{Entry, HandlerFunc};
-use x86_64::{structures::DescriptorTablePointer, structures::tss::TaskStateSegment, PrivilegeLevel, VirtAddr};
+use x86_64::{PrivilegeLevel, VirtAddr, structures::DescriptorTablePointer, structures::tss::TaskStateSegment};
 
 /// Selector of the hypervisor's code.
 pub const KERNEL_CODE: u16 = 0x08;

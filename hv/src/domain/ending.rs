@@ -5,7 +5,7 @@ use crate::{irq, logging, mm, pci};
 use heapless::Deque;
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use hv_core::domain::{Death, begin_destroy, destroy_slice};
-use hv_core::{ids::SLOTS, error::Errno, machine::MachineMemory, space::Progress};
+use hv_core::{error::Errno, ids::SLOTS, machine::MachineMemory, space::Progress};
 use log::Level;
 use spin::Mutex;
 use xen_abi::{sched::SHUTDOWN_POWEROFF, xen::VIRQ_DOM_EXC};

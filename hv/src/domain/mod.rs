@@ -13,9 +13,9 @@ pub use schedule::{CHORES, current_waits, hand_over, reschedule, restart, resume
 pub use schedule::{take_restart, timer, usage, waits, wake, yield_now};
 
 use crate::{cpu::percpu, system::system};
-use hv_core::ids::{DomId, VcpuId};
-use hv_core::events;
 use core::sync::atomic::Ordering;
+use hv_core::events;
+use hv_core::ids::{DomId, VcpuId};
 
 /// The domain whose trap is being handled; [`percpu::NOBODY`] in the idle loop.
 pub fn current() -> DomId {

@@ -11,7 +11,7 @@ use crate::time::{self, Instant, tsc};
 use crate::{logging, mm, traps::Frame};
 use core::sync::atomic::{AtomicBool, Ordering};
 use hv_core::sched::{TimerKind, VcpuKey};
-use hv_core::{ids::Slot, authority::table::FLAG_LOG, domain::Wake};
+use hv_core::{authority::table::FLAG_LOG, domain::Wake, ids::Slot};
 use x86_64::PhysAddr;
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_TIMER};
 

@@ -38,7 +38,9 @@ fn others(command: u64, structure: u64) -> u64 {
 fn serve(call: &Call, command: u64) -> Outcome {
     let (env, caller) = (&system().env(), call.caller);
     match command {
-        abi::EVTCHNOP_UNMASK => call.input(|op: abi::EvtchnUnmask| events::unmask(env, caller, Port(op.port)).map(wake)),
+        abi::EVTCHNOP_UNMASK => {
+            call.input(|op: abi::EvtchnUnmask| events::unmask(env, caller, Port(op.port)).map(wake))
+        }
         abi::EVTCHNOP_ALLOC_UNBOUND => call.in_out(|op: &mut abi::EvtchnAllocUnbound| {
             events::alloc_unbound(env, caller, DomId(op.dom), DomId(op.remote_dom)).map(|port| op.port = port.0)
         }),

@@ -3,10 +3,10 @@
 use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
 use crate::irq;
 use crate::time::{self, Instant};
-use heapless::Vec;
 use core::sync::atomic::Ordering;
+use heapless::Vec;
 use hv_core::ids::{Port, VcpuId};
-use hv_core::{events, domain::Death, sched::TimerKind};
+use hv_core::{domain::Death, events, sched::TimerKind};
 use xen_abi::{native::SCHEDOP_SEND_AND_BLOCK, sched as abi, xen::HYPERVISOR_SCHED_OP};
 use zerocopy::IntoBytes;
 

@@ -15,7 +15,8 @@ use crate::{acpi::Facts, pci, system::system};
 use alloc::vec::Vec;
 use hv_core::ids::{DomId, Gfn, Hpa};
 use hv_core::iommu::vtd::{
-    BLOCKED, Command, ExtendedCapabilities, IommuDomainId, Trigger, context_entry, interrupt_entry, plain_message, root_entry,
+    BLOCKED, Command, ExtendedCapabilities, IommuDomainId, Trigger, context_entry, interrupt_entry, plain_message,
+    root_entry,
 };
 use hv_core::{pci::Bdf, space::VtdFormat};
 use spin::{Mutex, Once};
@@ -154,13 +155,13 @@ pub fn flush(domain: DomId, page: Option<Gfn>) {
 #[must_use = "the entry has to be given back"]
 pub struct InterruptEntry(pub u16);
 
-/// Makes an entry that delivers `vector` to `cpu`, for requests from `source` only. `Ok(None)`: interrupts are not
+/// Makes an entry that delivers `vector` to `cpu`, for requests `from` a function only. `Ok(None)`: interrupts are not
 /// remapped on this machine.
-pub fn allocate_interrupt(vector: u8, cpu: u8, trigger: Trigger, source: Bdf) -> Result<Option<InterruptEntry>, Failure> {
+pub fn allocate_interrupt(vector: u8, cpu: u8, trigger: Trigger, from: Bdf) -> Result<Option<InterruptEntry>, Failure> {
     let Some((remapping, interrupts)) = interrupts() else { return Ok(None) };
     let mut interrupts = interrupts.lock();
     let index = interrupts.used.iter().position(|used| !used).ok_or(NO_ENTRY)?;
-    interrupts.table.write(index, interrupt_entry(vector, cpu, trigger, source));
+    interrupts.table.write(index, interrupt_entry(vector, cpu, trigger, from));
     // An entry that was not present may be cached as such (caching mode).
     let known = remapping.run_all(&[Command::interrupt(index as u16)]);
     known.inspect_err(|_| interrupts.table.write(index, BLOCKED))?;

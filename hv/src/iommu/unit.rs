@@ -80,7 +80,7 @@ impl Unit {
             (capabilities.contains(Capabilities::FOUR_LEVELS), "the IOMMU lacks 48-bit addresses (QEMU: aw-bits=48)"),
             (capabilities.domains() > SLOTS as u32, "the IOMMU lacks enough domain ids"),
             (capabilities.contains(Capabilities::PAGE_SELECTIVE), "the IOMMU lacks page-selective invalidation"),
-            (!capabilities.contains(Capabilities::NEEDS_WRITE_BUFFER_FLUSH), "the IOMMU has write buffers, as the first had"),
+            (!capabilities.contains(Capabilities::NEEDS_WRITE_BUFFER_FLUSH), "the IOMMU has old write buffers"),
             (extended.contains(ExtendedCapabilities::QUEUED_INVALIDATION), "the IOMMU lacks queued invalidation"),
         ];
         if let Some((_, lack)) = needed.iter().find(|(there, _)| !there) {

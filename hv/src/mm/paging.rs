@@ -11,7 +11,7 @@ use hv_core::{fallible, ids::Hpa, space::MapError};
 use spin::{Mutex, MutexGuard, Once};
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::{PageTable, PhysFrame};
-use x86_64::{structures::paging::page_table::PageTableFlags as Flags, PhysAddr, VirtAddr};
+use x86_64::{PhysAddr, VirtAddr, structures::paging::page_table::PageTableFlags as Flags};
 
 /// Where the hypervisor's entries begin in a top-level table, in bytes; there are as many bytes of them.
 pub const UPPER_HALF: usize = PAGE as usize / 2;

@@ -4,9 +4,9 @@
 //! a circle leads nowhere.
 
 use super::ecam::{self, Config, Ecam};
-use super::messages::{ENTRY_BYTES, MSIX_ENABLE, MSI_ENABLE};
-use super::{BARS, Bars, Bdf, Command, Faults, Member, Node, PageRange, Facts, Finding, Function, Messages, MsiX};
-use super::{Owner, Reset, State, fact, Instant, Mutex, Once, Registers, Vec, iommu};
+use super::messages::{ENTRY_BYTES, MSI_ENABLE, MSIX_ENABLE};
+use super::{BARS, Bars, Bdf, Command, Facts, Faults, Finding, Function, Member, Messages, MsiX, Node, PageRange};
+use super::{Instant, Mutex, Once, Owner, Registers, Reset, State, Vec, fact, iommu};
 use crate::start;
 use hv_core::ids::Hpa;
 use hv_core::pci::bar::{decode, inside, overlaps, share_a_page, touching};

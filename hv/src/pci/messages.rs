@@ -4,7 +4,7 @@
 //! A device with MSI-X uses that; one with MSI alone has a single vector. The table's page is mapped in the hypervisor
 //! and in no domain.
 
-use super::{access::with_owned, Bdf, Command, DomId, Function, Messages};
+use super::{Bdf, Command, DomId, Function, Messages, access::with_owned};
 use crate::irq::Gate;
 use hv_core::error::Errno;
 
