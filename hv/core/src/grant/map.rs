@@ -42,7 +42,9 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGran
                 map_one(env, pair, op, allowed);
             }
         });
-        if let (Err(error), Some(op)) = (found, rest.split_off_first_mut()) {
+        if let Err(error) = found
+            && let Some(op) = rest.split_off_first_mut()
+        {
             answer(op, Err(error.into()));
         }
     }

@@ -650,3 +650,38 @@ proptest! {
         it.world.end();
     }
 }
+
+#[test]
+fn each_of_a_batch_has_its_own_status() {
+    let it = it();
+    it.offer(it.grantor, 1, GRANTED, it.driver, OWN.0);
+    it.offer(it.grantor, 2, GRANTED, it.driver, OWN.0 + 1);
+    let env = it.world.env();
+    let nobody = DomId(it.grantor.0 + 128);
+    let op = |dom, gref, slot| map_op(dom, gref, slot, HOST);
+    let mut maps =
+        [op(it.grantor, 1, 0), op(nobody, 1, 1), op(nobody, 1, 2), op(it.grantor, 7, 3), op(it.grantor, 2, 4)];
+    super::map(&env, it.driver, &mut maps);
+    let bad = abi::GNTST_BAD_DOMAIN;
+    assert_eq!(maps.map(|op| op.status), [0, bad, bad, abi::GNTST_GENERAL_ERROR, 0]);
+    assert_eq!(it.with(it.driver, |domain| domain.grants.mapped()), 2);
+    let copy = |gref| GnttabCopy {
+        source: GnttabCopyPtr { target: gref, domid: it.grantor.0, ..GnttabCopyPtr::default() },
+        dest: GnttabCopyPtr { target: OWN.0, domid: DomId::SELF.0, ..GnttabCopyPtr::default() },
+        flags: abi::GNTCOPY_SOURCE_GREF,
+        len: 16,
+        ..GnttabCopy::default()
+    };
+    let mut copies = [copy(1), copy(7), copy(2)];
+    super::copy(&env, it.driver, &mut copies);
+    assert_eq!(copies.map(|op| op.status), [0, abi::GNTST_GENERAL_ERROR, 0]);
+    // More than fit one run.
+    let mut unmaps = [unmap_op(5, Handle(abi::INVALID_GRANT_HANDLE)); 20];
+    unmaps[1] = unmap_op(0, Handle(maps[0].handle));
+    unmaps[19] = unmap_op(4, Handle(maps[4].handle));
+    super::unmap(&env, it.driver, &mut unmaps);
+    for (index, op) in unmaps.iter().enumerate() {
+        assert_eq!(op.status, if index % 18 == 1 { 0 } else { abi::GNTST_BAD_HANDLE }, "{index}");
+    }
+    it.nothing_is_mapped();
+}
