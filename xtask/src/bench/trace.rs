@@ -27,7 +27,9 @@ impl Symbols {
         let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
         let elf = ElfBytes::<LittleEndian>::minimal_parse(&bytes)?;
         let Some((symbols, names)) = elf.symbol_table()? else { bail!("{} has no symbols", file.display()) };
-        for symbol in symbols.iter().filter(|symbol| symbol.st_shndx != 0 && symbol.st_value != 0) {
+        // The hypervisor's start-up code lies where domains' images do.
+        let lowest = if program == images::HYPERVISOR { 1 << 63 } else { 1 };
+        for symbol in symbols.iter().filter(|symbol| symbol.st_shndx != 0 && symbol.st_value >= lowest) {
             let name = names.get(symbol.st_name as usize).unwrap_or("");
             if !name.is_empty() {
                 self.0.entry(symbol.st_value).or_insert(format!("{program}: {:#}", rustc_demangle::demangle(name)));
