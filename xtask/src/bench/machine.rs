@@ -22,7 +22,7 @@ role = "policy"
 memory = "16M"
 [domain.xenstore]
 role = "xenstore"
-memory = "16M"
+memory = "128M"
 [domain.console]
 role = "console"
 memory = "16M"
@@ -138,8 +138,8 @@ const SETUPS: &[Setup] = &[
     },
 ];
 
-/// Boots each system whose name contains `filter`, and collects what they measure.
-pub fn measure(filter: &str) -> Result<Results> {
+/// Boots each system whose name contains `filter`, with `idle` more domains, and collects what they measure.
+pub fn measure(filter: &str, idle: u16) -> Result<Results> {
     let chosen: Vec<&Setup> = SETUPS.iter().filter(|setup| setup.name.contains(filter)).collect();
     if chosen.is_empty() {
         let names: Vec<&str> = SETUPS.iter().map(|setup| setup.name).collect();
@@ -147,9 +147,11 @@ pub fn measure(filter: &str) -> Result<Results> {
     }
     let programs = build()?;
     let mut results = Results::new();
+    let idle: String =
+        (0..idle).map(|number| format!("[domain.idle{number}]\nimage = \"bench\"\nmemory = \"4M\"\n")).collect();
     for setup in chosen {
         let start = Instant::now();
-        let mut system = System::boot(&programs, setup, setup.domains)?;
+        let mut system = System::boot(&programs, setup, &format!("{}{idle}", setup.domains))?;
         while let Some(line) = system.next_line().with_context(|| format!("measuring {}", setup.name))? {
             if let Some((name, measured)) = parse(&line) {
                 results.insert(name, measured);

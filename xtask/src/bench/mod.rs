@@ -27,6 +27,9 @@ pub struct Options {
     /// Instead of measuring, trace one metric, and show how many instructions each function executes for it.
     #[arg(long, value_name = "METRIC")]
     trace: Option<String>,
+    /// Put this many idle domains into each system.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=100))]
+    idle: u16,
     /// Only systems whose name contains this: primitives, interrupts, disk, nic.
     filter: Option<String>,
 }
@@ -57,7 +60,7 @@ pub fn bench(options: &Options) -> Result<()> {
         return trace::trace(metric);
     }
     let old = options.compare.as_deref().map(read).transpose()?;
-    let results = machine::measure(options.filter.as_deref().unwrap_or(""))?;
+    let results = machine::measure(options.filter.as_deref().unwrap_or(""), options.idle)?;
     print(&results);
     if let Some(old) = &old {
         compare(old, &results);

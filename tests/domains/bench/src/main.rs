@@ -24,7 +24,6 @@ mod usage;
 mod domain {
     use crate::samples::Report;
     use crate::{interrupts, paths, peer, primitives};
-    use alloc::vec::Vec;
     use runtime::{event, info, println};
 
     runtime::entry!(main);
@@ -37,7 +36,7 @@ mod domain {
             "disk" => paths::disk(),
             "nic" => paths::nic(),
             "peer" => peer::serve(),
-            "rest" => Ok(Vec::new()),
+            "rest" => rest(),
             other => Err(alloc::format!("nothing is called {other}")),
         };
         match outcome {
@@ -47,6 +46,11 @@ mod domain {
             }
             Err(why) => println!("BENCH-FAILED {what}: {why}"),
         }
+        rest()
+    }
+
+    /// Nothing any more.
+    fn rest() -> ! {
         loop {
             event::wait(None).for_each(drop);
         }
