@@ -1,6 +1,7 @@
 //! What the hypervisor and the policy read before anything runs: bundle, policy table, policy file, ACPI table.
 
-use hv_core::authority::{SealedPolicy, crc32};
+use crc::{CRC_32_ISO_HDLC, Crc};
+use hv_core::authority::SealedPolicy;
 use hv_core::bundle::Bundle;
 use hv_core::iommu::dmar::Dmar;
 use policy::{ImageInfo, Machine, PciFunction};
@@ -40,7 +41,7 @@ pub fn policy_table(data: &[u8]) {
         table[8..12].copy_from_slice(&VERSION.to_le_bytes());
         let bytes = table.len() as u32;
         table[16..20].copy_from_slice(&bytes.to_le_bytes());
-        let crc = crc32(&table[16..]);
+        let crc = Crc::<u32>::new(&CRC_32_ISO_HDLC).checksum(&table[16..]);
         table[12..16].copy_from_slice(&crc.to_le_bytes());
         read_table(&table);
     }
