@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// The hypercall number (`__HYPERVISOR_platform_op`).
 pub const HYPERCALL: u64 = 7;
 /// The version that command [`VERSION_QUERY`] returns.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Returns [`VERSION`]. Any native domain. No structure.
 pub const VERSION_QUERY: u64 = 0;
