@@ -197,7 +197,8 @@ impl Places {
     /// Unmaps all that was added. A place that does not come free is never used again.
     pub fn unmap(&mut self) {
         if self.unmapping.used != 0 {
-            // SAFETY: nothing in this domain refers to the pages: this type gives out their addresses only.
+            // SAFETY: nothing in this domain refers to the pages: this type gives out their addresses only. An
+            // error of the call as a whole leaves the preset status of what was not done.
             let _ = unsafe { grant_table::unmap(self.unmapping.all()) };
         }
         let mut operations = &*self.unmapping.all();

@@ -60,6 +60,12 @@ impl Two {
         self.world.domains.with(dom, |domain| domain.block(VcpuId(0), &self.world.machine)).unwrap()
     }
 
+    /// The domain has seen that it was told of events.
+    fn acknowledge(&self, dom: DomId) {
+        let frame = self.world.domains.with(dom, |domain| domain.events.shared.frame()).unwrap();
+        self.world.machine.store_u64(frame.at(0), 0);
+    }
+
     fn set_mask(&self, dom: DomId, port: Port) {
         let frame = self.world.domains.with(dom, |domain| domain.events.shared.frame()).unwrap();
         self.world.machine.fetch_or_u64(frame.at(2560 + u64::from(port.0 / 64) * 8), 1 << (port.0 % 64));
@@ -77,6 +83,54 @@ fn a_send_makes_the_other_end_pending_and_wakes_it() {
     assert_eq!(it.wait(it.b), Wait::No);
     assert_eq!(send(&it.world.env(), it.a, near), Ok(None), "pending already");
     assert!(!it.block(it.b), "an unmasked port is pending");
+    it.world.end();
+}
+
+#[test]
+fn a_send_that_waits_does_both_or_neither() {
+    let it = two();
+    let (near, far) = it.connect();
+    let env = it.world.env();
+    it.acknowledge(it.a);
+    assert!(it.block(it.b));
+    let sent = send_and_block(&env, it.a, near).unwrap();
+    assert_eq!((sent.wake, sent.waits), (Some(Wake(VcpuKey::new(it.b.slot(), VcpuId(0)))), true));
+    assert!(it.pending(it.b, far));
+    assert_eq!((it.wait(it.a), it.wait(it.b)), (Wait::Blocked, Wait::No));
+    // The answer, while the other waits: it is told, and whoever was told of an event meanwhile does not wait.
+    let sent = send_and_block(&env, it.b, far).unwrap();
+    assert_eq!((sent.wake, sent.waits), (Some(Wake(VcpuKey::new(it.a.slot(), VcpuId(0)))), false));
+    assert_eq!((it.wait(it.a), it.wait(it.b)), (Wait::No, Wait::No));
+    it.world.end();
+}
+
+#[test]
+fn a_send_that_is_refused_does_not_wait() {
+    let it = two();
+    let (near, far) = it.connect();
+    let env = it.world.env();
+    it.acknowledge(it.a);
+    let virq = bind_virq(&env, it.a, VIRQ_TIMER, 0).unwrap();
+    for port in [Port(0), Port(PORTS), Port(u32::MAX), Port(near.0 + 5), virq] {
+        assert_eq!(send_and_block(&env, it.a, port).err(), Some(Errno::EINVAL), "{port:?}");
+        assert_eq!(it.wait(it.a), Wait::No);
+    }
+    // The other end has closed: the event goes nowhere, and the wait is the caller's own affair.
+    let _closed = close(&env, it.b, far);
+    let sent = send_and_block(&env, it.a, near).unwrap();
+    assert_eq!((sent.wake, sent.waits, it.wait(it.a)), (None, true, Wait::Blocked));
+    it.world.end();
+}
+
+#[test]
+fn one_that_sends_to_itself_does_not_wait() {
+    let it = two();
+    let env = it.world.env();
+    let ipi = bind_ipi(&env, it.a, 0).unwrap();
+    it.acknowledge(it.a);
+    let sent = send_and_block(&env, it.a, ipi).unwrap();
+    assert_eq!((sent.wake, sent.waits, it.wait(it.a)), (None, false, Wait::No));
+    assert!(it.pending(it.a, ipi));
     it.world.end();
 }
 
