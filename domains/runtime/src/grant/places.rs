@@ -79,15 +79,19 @@ impl Places {
     #[must_use]
     pub fn new(count: u16, pages_each: u16) -> Option<Self> {
         let pages = usize::from(count) * usize::from(pages_each);
-        Some(Self {
-            base: WINDOW.borrow().take(pages)?,
+        Some(Self::at(WINDOW.borrow().take(pages)?, count, pages_each))
+    }
+
+    fn at(base: u64, count: u16, pages_each: u16) -> Self {
+        Self {
+            base,
             pages_each,
             free: (0..count).rev().collect(),
-            handles: alloc::vec![NOT_MAPPED; pages],
+            handles: alloc::vec![NOT_MAPPED; usize::from(count) * usize::from(pages_each)],
             mapping: Operations::default(),
             unmapping: Operations::default(),
             leaving: Vec::with_capacity(count.into()),
-        })
+        }
     }
 
     /// An empty place; `None`: all are taken.
@@ -217,13 +221,16 @@ impl Places {
 mod tests {
     use super::*;
 
+    /// The window itself is a domain's, which has one thread; tests have many.
+    const BASE: u64 = xen_abi::native::GRANT_WINDOW;
+
     fn references(count: u32) -> impl ExactSizeIterator<Item = GrantRef> {
         (0..count).map(GrantRef)
     }
 
     #[test]
     fn places_run_out_and_do_not_overlap() {
-        let mut places = Places::new(3, 4).unwrap();
+        let mut places = Places::at(BASE, 3, 4);
         let taken: Vec<_> = core::iter::from_fn(|| places.take()).collect();
         let mut addresses: Vec<_> = taken.iter().map(|place| places.address(place)).collect();
         addresses.sort_unstable();
@@ -234,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_place_takes_its_pages_once_and_no_more_than_it_has() {
-        let mut places = Places::new(1, 4).unwrap();
+        let mut places = Places::at(BASE, 1, 4);
         let mut place = places.take().unwrap();
         assert!(!places.map_later(&mut place, DomId(2), references(5), Access::ReadWrite));
         assert!(places.map_later(&mut place, DomId(2), references(4), Access::ReadWrite));
@@ -245,7 +252,7 @@ mod tests {
     /// On the host no hypervisor answers, which is a refusal of everything.
     #[test]
     fn what_the_hypervisor_did_not_map_is_refused_and_not_unmapped() {
-        let mut places = Places::new(2, 4).unwrap();
+        let mut places = Places::at(BASE, 2, 4);
         let mut place = places.take().unwrap();
         assert!(places.map_later(&mut place, DomId(2), references(2), Access::ReadOnly));
         places.map();
@@ -259,7 +266,7 @@ mod tests {
 
     #[test]
     fn exactly_what_was_mapped_is_unmapped() {
-        let mut places = Places::new(2, 4).unwrap();
+        let mut places = Places::at(BASE, 2, 4);
         let mut place = places.take().unwrap();
         assert!(places.map_later(&mut place, DomId(2), references(3), Access::ReadWrite));
         let outcomes = [(abi::GNTST_OKAY, 7), (abi::GNTST_BAD_GNTREF, 0), (abi::GNTST_OKAY, 9)];
