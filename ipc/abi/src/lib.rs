@@ -23,6 +23,7 @@ pub mod native;
 pub mod physdev;
 pub mod platform;
 pub mod policy_table;
+pub mod pvh;
 pub mod sched;
 pub mod start_info;
 pub mod vcpu;

@@ -84,6 +84,9 @@ pub const RIGHTS_READ: u32 = 0;
 pub const RIGHTS_WRITE: u32 = 1;
 /// May be executed (excludes write: `-EINVAL`).
 pub const RIGHTS_EXECUTE: u32 = 2;
+/// Everything: the memory of a `pvh` domain, which has page tables of its own to tell code from data (`-EINVAL` for a
+/// native one).
+pub const RIGHTS_ALL: u32 = 3;
 
 /// See [`POPULATE`]. Frames count against the label's memory; `-ENOMEM` when that or the machine is exhausted,
 /// `-EEXIST` where a page is mapped already. On any result `done` tells how many pages were populated (contiguous
