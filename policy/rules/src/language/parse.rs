@@ -97,8 +97,11 @@ fn device(name: At<String>, section: Section<'_>) -> Device {
 }
 
 /// Keys that only virtual machines have, each with what a native domain has in its place.
-const PVH_KEYS: [(&str, &str); 3] =
-    [("kernel", "native domains have an `image`"), ("initrd", "remove it"), ("cmdline", "native domains have `arguments`")];
+const PVH_KEYS: [(&str, &str); 3] = [
+    ("kernel", "native domains have an `image`"),
+    ("initrd", "remove it"),
+    ("cmdline", "native domains have `arguments`"),
+];
 
 /// Keys that only native domains have, each with what a virtual machine has in its place.
 const NATIVE_KEYS: [(&str, &str); 6] = [
@@ -208,7 +211,9 @@ fn bundle_name(section: &Section<'_>, name: Option<At<String>>) -> Option<At<Str
         section
             .sink()
             .error(name.span.clone(), format!("`{}` cannot be the name of a file in the bundle", name.value))
-            .help(format!("write a path of at most {BUNDLE_NAME_MAX} bytes, relative to the policy file, or \"debian:PACKAGE\""));
+            .help(format!(
+                "write a path of at most {BUNDLE_NAME_MAX} bytes, relative to the policy file, or \"debian:PACKAGE\""
+            ));
     }
     Some(name)
 }
