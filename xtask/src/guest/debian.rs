@@ -18,6 +18,7 @@ pub struct Package {
 /// What apt knows of a package.
 struct Known {
     version: String,
+    /// Names with conditions on versions, between commas.
     depends: String,
 }
 
@@ -30,6 +31,13 @@ impl Package {
             download(name, &folder)?;
         }
         Ok(Package { name: name.to_owned(), folder })
+    }
+
+    /// A package and those that it depends on itself.
+    pub fn with_dependencies(name: &str) -> Result<Vec<Self>> {
+        let depends = known(name)?.depends;
+        let names = depends.split(',').filter_map(|one| one.split_whitespace().next());
+        [name].into_iter().chain(names).map(Self::get).collect()
     }
 
     /// A package with a kernel. A name such as `linux-image-amd64`, which only depends on the latest kernel, is followed.
@@ -90,7 +98,8 @@ fn known(name: &str) -> Result<Known> {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
         line.unwrap_or_default().to_owned()
     };
-    Ok(Known { version: field("Version"), depends: field("Depends") })
+    let depends = [field("Pre-Depends"), field("Depends")].into_iter().filter(|list| !list.is_empty());
+    Ok(Known { version: field("Version"), depends: depends.collect::<Vec<_>>().join(", ") })
 }
 
 /// Downloads a package and unpacks it into `folder`, which is there in full or not at all.

@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The first program of the demo's initramfs: file systems, modules, network, and a shell on the console for ever.
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/root TERM=vt100 PS1='linux# '
+export PATH=/sbin:/bin HOME=/root TERM=vt100 PS1='linux# '
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev

@@ -4,6 +4,7 @@ mod debian;
 mod initramfs;
 mod kernel;
 mod modules;
+mod program;
 mod unpack;
 
 use crate::bundle::Member;
