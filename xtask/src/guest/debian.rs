@@ -2,10 +2,12 @@
 
 use crate::command::{exists, output};
 use crate::{packages, say, target};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 /// An unpacked package.
 pub struct Package {
@@ -16,6 +18,7 @@ pub struct Package {
 }
 
 /// What apt knows of a package.
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Known {
     version: String,
     /// Names with conditions on versions, between commas.
@@ -36,7 +39,8 @@ impl Package {
     /// A package and those that it depends on itself.
     pub fn with_dependencies(name: &str) -> Result<Vec<Self>> {
         let depends = known(name)?.depends;
-        let names = depends.split(',').filter_map(|one| one.split_whitespace().next());
+        let names: Vec<&str> = depends.split(',').filter_map(|one| one.split_whitespace().next()).collect();
+        learn(names.iter().copied())?;
         [name].into_iter().chain(names).map(Self::get).collect()
     }
 
@@ -74,32 +78,59 @@ fn plain(version: &str) -> String {
     version.replace([':', '/', '~'], "-")
 }
 
+/// Debian Policy, 5.6.1; what begins with `-` would be an option to apt.
+fn is_name(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+}
+
+/// What apt said of packages, asked once for each: an answer takes a second or so, however many it is about.
+static KNOWN: Mutex<BTreeMap<String, Known>> = Mutex::new(BTreeMap::new());
+
+/// Asks apt about packages that will be wanted. Those that it does not know are complained about when they are.
+pub fn learn<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    let mut known = KNOWN.lock().map_err(|_| anyhow!("asking apt failed before"))?;
+    let names = names.into_iter().filter(|name| is_name(name) && !known.contains_key(*name));
+    let names: Vec<&str> = names.collect();
+    if !names.is_empty() && exists("apt-cache") {
+        let out = Command::new("apt-cache").args(["show", "--no-all-versions"]).args(names).output()?;
+        known.extend(stanzas(&String::from_utf8_lossy(&out.stdout)));
+    }
+    Ok(())
+}
+
 fn known(name: &str) -> Result<Known> {
-    let sound = name.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c));
-    if !sound || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+    if !is_name(name) {
         bail!("`{name}` is no name of a Debian package");
     }
     if !exists("apt-cache") {
         bail!("Debian's package `{name}` is wanted, but there is no apt here: give the path of a file instead");
     }
-    let show = || output(Command::new("apt-cache").args(["show", "--no-all-versions", name]));
-    let text = match show() {
-        Ok(text) if !text.is_empty() => text,
-        _ => {
-            packages::refresh();
-            show().with_context(|| {
-                format!(
-                    "apt knows no package `{name}`; `apt-cache search {name}` lists names, `apt-get update` renews them"
-                )
-            })?
-        }
+    let ask = || -> Result<Option<Known>> {
+        learn([name])?;
+        Ok(KNOWN.lock().map_err(|_| anyhow!("asking apt failed before"))?.get(name).cloned())
     };
-    let field = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
-        line.unwrap_or_default().to_owned()
-    };
-    let depends = [field("Pre-Depends"), field("Depends")].into_iter().filter(|list| !list.is_empty());
-    Ok(Known { version: field("Version"), depends: depends.collect::<Vec<_>>().join(", ") })
+    if let Some(known) = ask()? {
+        return Ok(known);
+    }
+    packages::refresh();
+    ask()?.with_context(|| {
+        format!("apt knows no package `{name}`; `apt-cache search {name}` lists names, `apt-get update` renews them")
+    })
+}
+
+/// Packages by their names, as `apt-cache show` describes them.
+fn stanzas(text: &str) -> impl Iterator<Item = (String, Known)> {
+    text.split("\n\n").filter_map(|stanza| {
+        let field = |key: &str| {
+            let line = stanza.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
+            line.unwrap_or_default().to_owned()
+        };
+        let depends = [field("Pre-Depends"), field("Depends")].into_iter().filter(|list| !list.is_empty());
+        let depends = depends.collect::<Vec<_>>().join(", ");
+        let (name, version) = (field("Package"), field("Version"));
+        (!name.is_empty() && !version.is_empty()).then_some((name, Known { version, depends }))
+    })
 }
 
 /// Downloads a package and unpacks it into `folder`, which is there in full or not at all.
@@ -141,4 +172,30 @@ pub fn write_whole(path: &Path, data: &[u8]) -> Result<()> {
     let partial = path.with_extension(format!("partial-{}", std::process::id()));
     fs::write(&partial, data).with_context(|| format!("cannot write {}", partial.display()))?;
     fs::rename(&partial, path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_apt_says_is_read_by_package() {
+        let text = "Package: a\nVersion: 1:2.0\nPre-Depends: libc6 (>= 2)\nDepends: b (= 1), c\nDescription: d\n Depends: x\n\n\
+                    Package: b\nVersion: 3~rc1\n\nN: nothing\n";
+        let found: BTreeMap<String, Known> = stanzas(text).collect();
+        assert_eq!(found.len(), 2);
+        assert_eq!(found["a"], Known { version: "1:2.0".into(), depends: "libc6 (>= 2), b (= 1), c".into() });
+        assert_eq!(plain(&found["b"].version), "3-rc1");
+    }
+
+    #[test]
+    fn what_apt_does_not_know_is_said_with_what_to_type() {
+        let refused = |name: &str| format!("{:#}", Package::get(name).err().unwrap());
+        if exists("apt-cache") {
+            // Not asked at all: it would be an option to apt.
+            assert!(refused("--help").contains("no name of a Debian package"));
+        } else {
+            assert!(refused("linux-image-amd64").contains("no apt here"));
+        }
+    }
 }

@@ -13,7 +13,7 @@ const MODULES: [&str; 4] = ["xen-blkfront", "xen-netfront", "crc32c_generic", "e
 const INIT: &str = include_str!("init.sh");
 
 /// The package that `mkfs.ext4` is in; busybox makes ext2 only.
-const E2FSPROGS: &str = "e2fsprogs";
+pub const E2FSPROGS: &str = "e2fsprogs";
 
 const FOLDERS: [&str; 14] = [
     "bin",

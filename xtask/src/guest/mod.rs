@@ -23,6 +23,10 @@ const BUSYBOX: &str = "busybox-static";
 /// Kernels and initrds of all virtual machines of a policy, each once. Files are found from `folder`.
 pub fn members(policy: &Policy, folder: &Path) -> Result<Vec<Member>> {
     let mut members: Vec<Member> = vec![];
+    let words = policy.guests().flat_map(|guest| [Some(guest.kernel), guest.initrd]).flatten();
+    let packages: Vec<&str> = words.filter_map(|word| word.strip_prefix(DEBIAN)).collect();
+    let more = packages.contains(&BUSYBOX).then_some(initramfs::E2FSPROGS);
+    debian::learn(packages.into_iter().chain(more))?;
     for guest in policy.guests() {
         let of = |what: &str| format!("[domain.{}]: {what}", guest.domain);
         if !members.iter().any(|member| member.name == guest.kernel) {
