@@ -14,6 +14,10 @@ use x86_64::registers::model_specific::{GsBase, KernelGsBase};
 /// Pages of a CPU's stack.
 const STACK_PAGES: u64 = 16;
 
+/// [`PerCpu::direct`] while no guest's hypercall is served: addresses end below the window for device registers, so that no
+/// register is ever read or written for a domain. No structure has more than a page.
+pub const NATIVE_DIRECT: u64 = xen_abi::native::MMIO_WINDOW - 4095;
+
 /// In the place of a domain's id when there is none; no domain has it.
 pub const NOBODY: DomId = DomId::SELF;
 
@@ -48,6 +52,10 @@ pub struct PerCpu {
     pub queue: RunQueue,
     /// Deadlines of the vCPUs of this CPU.
     pub timers: Timers,
+    /// Addresses in hypercalls below this one are those of the loaded address space.
+    pub direct: u64,
+    /// The paging of the guest whose hypercall is being served.
+    pub guest: Option<crate::vm::Paging>,
     /// Somebody holds a reference to this; kept in debug builds only.
     borrowed: bool,
     /// GDT, IDT and TSS.
@@ -73,6 +81,8 @@ impl PerCpu {
             alarm: u64::MAX,
             queue: RunQueue::new(),
             timers: Timers::new(),
+            direct: NATIVE_DIRECT,
+            guest: None,
             borrowed: false,
             descriptors: Descriptors::install()?,
         }));
@@ -109,4 +119,16 @@ pub fn with<R>(f: impl FnOnce(&mut PerCpu) -> R) -> R {
         }
         result
     }
+}
+
+/// [`PerCpu::direct`], whoever holds the rest.
+#[inline(always)]
+pub fn direct() -> u64 {
+    let direct: u64;
+    // SAFETY: GS points at this CPU's `PerCpu`, as in `with`; an aligned word is read in one step.
+    unsafe {
+        core::arch::asm!("mov {}, gs:[{}]", out(reg) direct, const core::mem::offset_of!(PerCpu, direct),
+            options(nostack, preserves_flags, readonly));
+    }
+    direct
 }

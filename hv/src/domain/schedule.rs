@@ -11,7 +11,7 @@ use crate::time::{self, Instant, tsc};
 use crate::{logging, mm, traps::Frame};
 use core::sync::atomic::{AtomicBool, Ordering};
 use hv_core::sched::{TimerKind, VcpuKey};
-use hv_core::{authority::table::FLAG_LOG, domain::Wake, ids::Slot};
+use hv_core::{authority::table::FLAG_LOG, domain::VCPUS_MAX, domain::Wake, ids::Slot};
 use x86_64::PhysAddr;
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_TIMER};
 
@@ -99,6 +99,14 @@ pub fn current_waits() {
     });
 }
 
+/// A vCPU of a guest cannot run until it is woken.
+pub fn vcpu_waits(key: VcpuKey) {
+    percpu::with(|cpu| {
+        cpu.queue.sleep(key);
+        cpu.attention |= DECIDE;
+    });
+}
+
 /// The current domain lets others go first.
 pub fn yield_now() {
     percpu::with(|cpu| {
@@ -107,10 +115,10 @@ pub fn yield_now() {
     });
 }
 
-/// Sets (`Some`) or cancels a deadline of the current domain.
-pub fn set_deadline(kind: TimerKind, when: Option<Instant>) {
+/// Sets (`Some`) or cancels a deadline of a vCPU of the current domain.
+pub fn set_deadline(vcpu: VcpuId, kind: TimerKind, when: Option<Instant>) {
     percpu::with(|cpu| {
-        let key = VcpuKey::new(cpu.current.slot(), VCPU);
+        let key = VcpuKey::new(cpu.current.slot(), vcpu);
         match when {
             Some(when) => cpu.timers.set(key, kind, time::tsc_at(when)),
             None => cpu.timers.cancel(key, kind),
@@ -246,8 +254,9 @@ fn idle() {
 /// A domain is no longer schedulable; its page tables are not loaded any more. The scheduler looks at once.
 pub fn dismiss(slot: Slot) {
     percpu::with(|cpu| {
-        let key = VcpuKey::new(slot, VCPU);
-        vcpus::place(slot).ran.fetch_add(cpu.queue.remove(key, tsc()), Ordering::Relaxed);
+        for key in keys(slot) {
+            vcpus::place(slot).ran.fetch_add(cpu.queue.remove(key, tsc()), Ordering::Relaxed);
+        }
         cpu.attention |= DECIDE;
         if cpu.current == vcpus::domain(slot) {
             leave(cpu);
@@ -259,11 +268,17 @@ pub fn dismiss(slot: Slot) {
     });
 }
 
+/// All vCPUs that a domain in this slot can have.
+fn keys(slot: Slot) -> impl Iterator<Item = VcpuKey> {
+    (0..VCPUS_MAX as u8).map(move |vcpu| VcpuKey::new(slot, VcpuId(vcpu)))
+}
+
 /// Forgets a dying domain's deadlines.
 pub fn forget_deadlines(slot: Slot) {
     percpu::with(|cpu| {
-        for kind in [TimerKind::Singleshot, TimerKind::Poll] {
-            cpu.timers.cancel(VcpuKey::new(slot, VCPU), kind);
+        for key in keys(slot) {
+            cpu.timers.cancel(key, TimerKind::Singleshot);
+            cpu.timers.cancel(key, TimerKind::Poll);
         }
     });
 }
@@ -274,7 +289,7 @@ pub fn usage(slot: Slot) -> (u64, u64) {
         cpu.queue.charge(tsc());
         let fresh = if cpu.current == vcpus::domain(slot) { cpu.hypercalls } else { 0 };
         let vcpus::Place { ran, hypercalls, .. } = vcpus::place(slot);
-        let ran = ran.load(Ordering::Relaxed) + cpu.queue.ran(VcpuKey::new(slot, VCPU));
+        let ran = ran.load(Ordering::Relaxed) + keys(slot).map(|key| cpu.queue.ran(key)).sum::<u64>();
         (ran, hypercalls.load(Ordering::Relaxed) + fresh)
     })
 }

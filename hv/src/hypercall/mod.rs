@@ -18,8 +18,9 @@ mod version;
 
 use crate::domain::{self, wake};
 use crate::{mm::user, system::system};
-use hv_core::ids::{DomId, Gpa, VcpuId};
-use hv_core::{error::Errno, grant::Continuation};
+pub use hv_core::error::Errno;
+use hv_core::grant::Continuation;
+use hv_core::ids::{DomId, Gpa};
 use xen_abi::xen as abi;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -87,7 +88,7 @@ impl Call {
     /// How far this call came before it was interrupted; 0 at its beginning.
     pub fn progress(&self) -> Result<u32, Errno> {
         system().domains.with(self.caller, |domain| {
-            let interrupted = domain.vcpu(VcpuId(0)).and_then(|vcpu| vcpu.continuation.take());
+            let interrupted = domain.vcpu(domain::current_vcpu()).and_then(|vcpu| vcpu.continuation.take());
             Continuation::resume(interrupted, self.identity()).done
         })
     }
@@ -96,7 +97,7 @@ impl Call {
     /// there is to do.
     pub fn again(&self, done: u32) -> Outcome {
         system().domains.with(self.caller, |domain| {
-            if let Some(vcpu) = domain.vcpu(VcpuId(0)) {
+            if let Some(vcpu) = domain.vcpu(domain::current_vcpu()) {
                 vcpu.continuation = Some(Continuation { call: self.identity(), done });
             }
         })?;
@@ -141,6 +142,7 @@ pub static SERVERS: [Server; NUMBERS] = {
     servers[abi::HYPERVISOR_PHYSDEV_OP as usize] = server!(abi::HYPERVISOR_PHYSDEV_OP, physdev::serve);
     servers[abi::HYPERVISOR_PLATFORM_OP as usize] = server!(abi::HYPERVISOR_PLATFORM_OP, platform::serve);
     servers[abi::HYPERVISOR_CONSOLE_IO as usize] = server!(abi::HYPERVISOR_CONSOLE_IO, console_io::serve);
+    servers[abi::HYPERVISOR_HVM_OP as usize] = server!(abi::HYPERVISOR_HVM_OP, crate::vm::hvm_op);
     servers[abi::HYPERVISOR_MULTICALL as usize] = server!(abi::HYPERVISOR_MULTICALL, multicall::serve);
     servers
 };

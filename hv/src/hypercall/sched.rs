@@ -6,7 +6,7 @@ use crate::time::{self, Instant};
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 use hv_core::ids::{Port, VcpuId};
-use hv_core::{domain::Death, events, sched::TimerKind};
+use hv_core::{domain::Death, events, sched::TimerKind, sched::VcpuKey};
 use xen_abi::{native::SCHEDOP_SEND_AND_BLOCK, sched as abi, xen::HYPERVISOR_SCHED_OP};
 use zerocopy::IntoBytes;
 
@@ -67,21 +67,21 @@ fn poll(call: &Call) -> Outcome {
     user::read_bytes(Gpa(op.ports), numbers.as_mut_bytes())?;
     let ports: Vec<Port, POLL_PORTS_MAX> = numbers.iter().map(|number| Port(*number)).collect();
     rearm(call.caller);
-    let system = system();
-    if !system.domains.with(call.caller, |domain| domain.poll(VcpuId(0), &ports, &system.machine))?? {
+    let (system, vcpu) = (system(), domain::current_vcpu());
+    if !system.domains.with(call.caller, |domain| domain.poll(vcpu, &ports, &system.machine))?? {
         return OK;
     }
     // What an earlier poll left is for another time.
-    domain::set_deadline(TimerKind::Poll, None);
+    domain::set_deadline(vcpu, TimerKind::Poll, None);
     if op.timeout != 0 {
         let limit = Instant(op.timeout);
         if limit <= time::now() {
-            let _runs_on = system.domains.with(call.caller, |domain| domain.end_poll(VcpuId(0)))?;
+            let _runs_on = system.domains.with(call.caller, |domain| domain.end_poll(vcpu))?;
             return OK;
         }
-        domain::set_deadline(TimerKind::Poll, Some(limit));
+        domain::set_deadline(vcpu, TimerKind::Poll, Some(limit));
     }
-    domain::current_waits();
+    domain::vcpu_waits(VcpuKey::new(call.caller.slot(), vcpu));
     OK
 }
 

@@ -14,7 +14,7 @@
 //! Alignment-check (AC), direction and single-step flags of ring 3 are cleared on the way in: by SFMASK for SYSCALL, by
 //! POPFQ otherwise (an interrupt gate leaves AC, which would switch SMAP off).
 
-use super::{Frame, VECTOR_SYSCALL, trap_from_domain, trap_from_hypervisor};
+use super::{Frame, VECTOR_GUEST, VECTOR_SYSCALL, trap_from_domain, trap_from_hypervisor};
 use crate::cpu::percpu::PerCpu;
 use core::arch::{asm, global_asm};
 use core::{mem::offset_of, sync::atomic::AtomicU64};
@@ -163,12 +163,17 @@ resume_domain:
     mov gs, edi
     clear_arguments
     sysretq
-2:  swapgs
+2:  cmp dword ptr [rax + {vector}], {vector_guest}
+    je 4f
+    swapgs
     mov gs, edi
     mov rsp, rax
     restore_registers
     add rsp, 16
     iretq
+4:  mov rsp, gs:[{stack_top}]
+    call {run_guest}
+    jmp resume_domain
     .popsection
 "#,
     stack_top = const offset_of!(PerCpu, stack_top),
@@ -185,6 +190,8 @@ resume_domain:
     rsp = const offset_of!(Frame, rsp),
     vector = const offset_of!(Frame, vector),
     vector_syscall = const VECTOR_SYSCALL,
+    vector_guest = const VECTOR_GUEST,
+    run_guest = sym crate::vm::run,
     trap_from_domain = sym trap_from_domain,
     trap_from_hypervisor = sym trap_from_hypervisor,
     trap_fatal = sym super::crash::exception,

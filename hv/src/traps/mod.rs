@@ -8,7 +8,7 @@ pub mod entry;
 mod frame;
 pub mod reason;
 
-pub use frame::{Frame, VECTOR_SYSCALL};
+pub use frame::{Frame, VECTOR_GUEST, VECTOR_SYSCALL};
 
 use crate::{apic, cpu::percpu, irq, mm::user, system::system};
 use x86_64::registers::control::Cr2;
