@@ -9,8 +9,9 @@ mod vcpus;
 pub use ending::{end, end_current};
 pub use native::{create, pause, rights, set_entry, unpause, with_building};
 pub use policy::start;
-pub use schedule::{CHORES, current_waits, hand_over, reschedule, restart, resume, set_deadline};
+pub use schedule::{CHORES, current_waits, finish_call, go_on, hand_over, reschedule, restart, set_deadline};
 pub use schedule::{take_restart, timer, usage, waits, wake, yield_now};
+pub use vcpus::HYPERCALLS;
 
 use crate::{cpu::percpu, system::system};
 use core::sync::atomic::Ordering;
