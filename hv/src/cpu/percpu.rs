@@ -30,9 +30,7 @@ pub struct PerCpu {
     pub frame: *mut Frame,
     /// Top of this CPU's stack; empty whenever a domain runs.
     pub stack_top: VirtAddr,
-    /// The domain's stack pointer, while a SYSCALL is served.
-    pub user_rsp: u64,
-    /// Non-zero: the scheduler has work before the domain goes on. Always so when no domain is current.
+    /// Non-zero: the scheduler has work before the domain goes on.
     pub attention: u32,
     /// Non-zero while the CPU waits for interrupts in the idle loop.
     pub idle: u32,
@@ -40,8 +38,6 @@ pub struct PerCpu {
     pub current: DomId,
     /// Whose page tables are loaded; [`NOBODY`]: the hypervisor's own.
     pub loaded: DomId,
-    /// Hypercalls of the current domain that its account does not have yet.
-    pub hypercalls: u64,
     /// The hypercall that is to be made again, with its arguments, when `attention` says so.
     pub restart: Option<(u64, [u64; 5])>,
     /// Ticks of the TSC that no domain could run, up to when that was so last.
@@ -70,12 +66,10 @@ impl PerCpu {
             this: core::ptr::null_mut(),
             frame: core::ptr::null_mut(),
             stack_top,
-            user_rsp: 0,
             attention: 1,
             idle: 0,
             current: NOBODY,
             loaded: NOBODY,
-            hypercalls: 0,
             restart: None,
             idle_ticks: 0,
             alarm: u64::MAX,
@@ -93,9 +87,12 @@ impl PerCpu {
     }
 
     /// Makes `frame` the one that SYSCALL and traps from ring 3 save to.
+    #[inline(always)] // in the way of each switch
     pub fn set_frame(&mut self, frame: *mut Frame) {
         self.frame = frame;
-        self.descriptors.set_ring0_stack(VirtAddr::new_truncate(frame.wrapping_add(1).addr() as u64));
+        // SAFETY: an address is canonical.
+        let end = unsafe { VirtAddr::new_unsafe(frame.wrapping_add(1).addr() as u64) };
+        self.descriptors.set_ring0_stack(end);
     }
 }
 

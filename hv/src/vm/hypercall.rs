@@ -7,8 +7,8 @@ use crate::system::system;
 use crate::vm::hardware::{Mode, Paging};
 use hv_core::ids::DomId;
 use hv_core::sched::VcpuKey;
-use xen_abi::hvm as abi;
-use xen_abi::{sched, xen};
+use xen_abi::native::SCHEDOP_SEND_AND_BLOCK;
+use xen_abi::{hvm as abi, sched, xen};
 
 /// Serves what RAX asks for. `None`: the call is to be made again.
 pub fn serve(key: VcpuKey, paging: Paging, number: u64, args: [u64; 5]) -> Option<u64> {
@@ -28,8 +28,10 @@ fn dispatch(key: VcpuKey, number: u64, args: [u64; 5]) -> u64 {
             super::wait(key);
             0
         }
-        // Guests have no use for it.
-        (xen::HYPERVISOR_MULTICALL, _) => Errno::ENOSYS.to_result() as u64,
+        // Guests have no use for these.
+        (xen::HYPERVISOR_MULTICALL, _) | (xen::HYPERVISOR_SCHED_OP, SCHEDOP_SEND_AND_BLOCK) => {
+            Errno::ENOSYS.to_result() as u64
+        }
         _ => {
             SERVERS.get(number as usize).map_or(Errno::ENOSYS.to_result() as u64, |serve| serve(rdi, rsi, rdx, r10, r8))
         }

@@ -4,8 +4,7 @@
 //! What is told from a native domain: how a vCPU is entered and left (`hardware`, `svm`), what an exit means (`exits`),
 //! what the guest sees of the CPU (`cpuid`, `msr`, `apic`), and how its hypercalls' addresses are read (`guest`).
 //!
-//! [`run`] is where the way out of the hypervisor leads when a guest is current; it comes back with the frame of whoever is
-//! next. All vCPUs of a machine are behind one lock, which is held while one of them runs: there is one CPU, and nobody
+//! [`run`] is where the way out of the hypervisor leads when a guest is current; it ends where traps of native domains end. All vCPUs of a machine are behind one lock, which is held while one of them runs: there is one CPU, and nobody
 //! else needs it meanwhile.
 
 mod apic;
@@ -22,10 +21,10 @@ pub use hypercall::hvm_op;
 
 use crate::boot::report::{Finding, fact};
 use crate::cpu::percpu;
-use crate::domain::{end_current, next_key, resume, vcpu_waits, wake};
+use crate::domain::{count_hypercall, end_current, go_on, next_key, vcpu_waits, wake};
 use crate::machine::Bare;
 use crate::mm::user;
-use crate::{system::system, time, traps::Frame};
+use crate::{system::system, time};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use apic::{Apic, Message};
@@ -195,9 +194,9 @@ pub fn move_info(slot: Slot, vcpu: VcpuId, info: Hpa) {
     let _native = with_vcpu(VcpuKey::new(slot, vcpu), |vcpu| vcpu.info = info);
 }
 
-/// Runs the vCPU that is current until another one's turn comes; answers the frame to go on with.
-pub extern "C" fn run() -> *mut Frame {
-    let Some(key) = next_key() else { return resume() };
+/// Runs the vCPU that is current until another one's turn comes.
+pub extern "C" fn run() -> ! {
+    let Some(key) = next_key() else { go_on() };
     let domain = crate::domain::current();
     take_extra(key);
     let _none_registered = with_vcpu(key, |vcpu| vcpu.runstate.as_mut().map(Runstate::runs));
@@ -215,7 +214,7 @@ pub extern "C" fn run() -> *mut Frame {
         }
         if percpu::with(|cpu| cpu.attention != 0) {
             let _none_registered = with_vcpu(key, |vcpu| vcpu.runstate.as_mut().map(Runstate::stops));
-            return resume();
+            go_on();
         }
     }
 }
@@ -282,7 +281,7 @@ fn hypercall(key: VcpuKey, paging: Paging) {
         let Registers { rax, rdi, rsi, rdx, r10, r8, .. } = vcpu.registers;
         (rax, [rdi, rsi, rdx, r10, r8])
     });
-    percpu::with(|cpu| cpu.hypercalls += 1);
+    count_hypercall(key.slot());
     if let Some((number, args)) = call
         && let Some(result) = hypercall::serve(key, paging, number, args)
     {
