@@ -3,7 +3,11 @@
 //! `docs/bundle.md` describes it. The hypervisor reads its index, so it is kept as plain as the format allows:
 //! `policy.table` first, then the images, no links, no folders, then `TRAILER!!!`.
 
+use crate::cpio::{Archive, Kind};
+use crate::{guest, images};
 use anyhow::{Result, ensure};
+use policy::Policy;
+use std::path::Path;
 
 /// The name of the compiled policy in the archive.
 pub const POLICY_TABLE: &str = "policy.table";
@@ -16,39 +20,27 @@ pub struct Member {
     pub data: Vec<u8>,
 }
 
+/// Everything that a policy names: the compiled policy, programs from the folder that `images::build` returned, kernels
+/// and initrds, whose files are found from `folder`.
+pub fn members(policy: &Policy, programs: &Path, folder: &Path) -> Result<Vec<Member>> {
+    let mut members = vec![Member { name: POLICY_TABLE.into(), data: policy.compile() }];
+    for name in policy.images() {
+        members.push(Member { name: name.to_string(), data: images::read(programs, name)? });
+    }
+    members.extend(guest::members(policy, folder)?);
+    Ok(members)
+}
+
 /// Writes the archive.
 pub fn write(members: &[Member]) -> Result<Vec<u8>> {
-    let mut archive = Vec::new();
+    let mut archive = Archive::default();
     for (number, member) in members.iter().enumerate() {
         ensure!(!member.name.is_empty() && member.name.len() < 200, "bundle: bad file name {:?}", member.name);
         let again = members.iter().take(number).any(|other| other.name == member.name);
         ensure!(!again, "bundle: two files named {:?}", member.name);
-        append(&mut archive, &member.name, &member.data, number as u32 + 1)?;
+        archive.add(&member.name, Kind::File, &member.data)?;
     }
-    append(&mut archive, "TRAILER!!!", &[], 0)?;
-    Ok(archive)
-}
-
-fn append(archive: &mut Vec<u8>, name: &str, data: &[u8], inode: u32) -> Result<()> {
-    ensure!(data.len() < u32::MAX as usize, "bundle: {name} is larger than 4 GiB");
-    let mode = if inode == 0 { 0 } else { 0o100_644 };
-    // Magic, then 13 fields of 8 hexadecimal digits: inode, mode, uid, gid, links, mtime, size, device (major, minor),
-    // special device (major, minor), name size with its NUL, check.
-    let fields = [inode, mode, 0, 0, 1, 0, data.len() as u32, 0, 0, 0, 0, name.len() as u32 + 1, 0];
-    archive.extend_from_slice(b"070701");
-    for field in fields {
-        archive.extend_from_slice(format!("{field:08x}").as_bytes());
-    }
-    archive.extend_from_slice(name.as_bytes());
-    archive.push(0);
-    pad(archive);
-    archive.extend_from_slice(data);
-    pad(archive);
-    Ok(())
-}
-
-fn pad(archive: &mut Vec<u8>) {
-    archive.resize(archive.len().next_multiple_of(4), 0);
+    archive.finish()
 }
 
 #[cfg(test)]

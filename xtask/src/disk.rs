@@ -18,6 +18,19 @@ pub fn demo() -> Result<PathBuf> {
     Ok(image)
 }
 
+/// An empty disk, number `number` of a machine, which keeps what is written to it.
+pub fn empty(number: usize) -> Result<PathBuf> {
+    let image = target().join(format!("disk{number}.img"));
+    if !image.exists() {
+        let file = fs::File::create(&image).with_context(|| format!("cannot create {}", image.display()))?;
+        file.set_len(EMPTY_BYTES)?;
+    }
+    Ok(image)
+}
+
+/// Bytes of an empty disk: on the host it takes what is written to it.
+const EMPTY_BYTES: u64 = 512 << 20;
+
 /// Makes an ext4 image of `megabytes` MiB with the files of `folder`. Replaces `image` at the end, at once.
 pub fn ext4(folder: &Path, image: &Path, megabytes: u64) -> Result<()> {
     packages::require(&[packages::MKE2FS])?;

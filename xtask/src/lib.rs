@@ -4,7 +4,9 @@
 
 pub mod bundle;
 pub mod command;
+pub mod cpio;
 pub mod disk;
+pub mod guest;
 pub mod images;
 pub mod machine;
 pub mod packages;

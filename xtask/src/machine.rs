@@ -105,6 +105,8 @@ impl Default for Machine {
     }
 }
 
+/// PCI ids of the machine's disks.
+pub const DISK_IDS: (u16, u16) = (0x1af4, 0x1042);
 const FIRST_DISK_SLOT: u32 = 3;
 const NETWORK_SLOT: u32 = 8;
 const EDU_SLOT: u32 = 10;
@@ -112,13 +114,18 @@ const EDU_SLOT: u32 = 10;
 const DISKS_MAX: usize = 4;
 
 impl Machine {
+    /// Gives it memory of `bytes` at least, in steps that do not change with every change of an image.
+    pub fn grow_to(&mut self, bytes: u64) {
+        self.memory = self.memory.max(bytes.next_multiple_of(128 * MIB));
+    }
+
     /// The machine as the policy checker sees it.
     pub fn for_policy(&self) -> policy::Machine {
         let function =
             |slot: u32, vendor, device, class| policy::PciFunction { bdf: (slot << 3) as u16, vendor, device, class };
         let mut devices = vec![];
         for slot in (FIRST_DISK_SLOT..).take(self.disks.len()) {
-            devices.push(function(slot, 0x1af4, 0x1042, 0x01_00_00));
+            devices.push(function(slot, DISK_IDS.0, DISK_IDS.1, 0x01_00_00));
         }
         if self.network.is_some() {
             devices.push(function(NETWORK_SLOT, 0x1af4, 0x1041, 0x02_00_00));

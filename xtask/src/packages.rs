@@ -72,6 +72,16 @@ pub fn install(packages: &[&str]) -> Result<()> {
     bail!("apt could not install {}. Try:\n    {by_hand}", packages.join(" "))
 }
 
+/// Renews what apt knows of packages, where root or sudo allows it; else it stays as it is.
+pub fn refresh() {
+    if let Some(prefix) = privilege() {
+        say("Refreshing", "the list of packages (apt)");
+        if let Err(why) = apt(prefix, &["update"]) {
+            eprintln!("note: {why:#}");
+        }
+    }
+}
+
 fn try_install(prefix: &[&str], packages: &[String]) -> Result<()> {
     let mut arguments = vec!["install", "-y", "--no-install-recommends", "--allow-downgrades"];
     arguments.extend(packages.iter().map(String::as_str));

@@ -5,7 +5,7 @@ use policy::Policy;
 use std::fs;
 use std::path::Path;
 use xtask::images;
-use xtask::machine::{Disk, Machine, Network};
+use xtask::machine::{DISK_IDS, Disk, Machine, Network};
 
 /// Reads and parses a policy file.
 pub fn load(file: &Path) -> Result<Policy> {
@@ -18,12 +18,22 @@ pub fn refused(errors: policy::Errors) -> anyhow::Error {
     anyhow!("the policy is not accepted\n\n{errors}")
 }
 
+/// The disks that a policy describes: as many as the machine that runs it has, and one at least.
+pub fn disks(policy: &Policy) -> usize {
+    let (vendor, device) = DISK_IDS;
+    let is_disk = |entry: &&policy::table::Device| entry.vendor == Some(vendor) && entry.device == Some(device);
+    policy.table().devices.iter().filter(is_disk).count().max(1)
+}
+
 /// The machine of `cargo xtask run` without options.
-fn usual_machine() -> Machine {
+fn usual_machine(policy: &Policy) -> Machine {
+    let usual = Machine::default();
+    let disk = Disk { image: "disk.img".into(), keep_writes: false };
     Machine {
-        disks: vec![Disk { image: "disk.img".into(), keep_writes: false }],
+        memory: policy.memory_needed(&[]).max(usual.memory),
+        disks: vec![disk; disks(policy)],
         network: Some(Network::User { port: 8080 }),
-        ..Machine::default()
+        ..usual
     }
 }
 
@@ -35,7 +45,7 @@ pub fn shipped_images() -> Vec<policy::ImageInfo> {
 /// `policy check FILE`.
 pub fn check(file: &Path) -> Result<()> {
     let policy = load(file)?;
-    policy.check(&usual_machine().for_policy(), &shipped_images()).map_err(refused)?;
+    policy.check(&usual_machine(&policy).for_policy(), &shipped_images()).map_err(refused)?;
     println!("{}: accepted, {} bytes compiled", file.display(), policy.compile().len());
     Ok(())
 }

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use xtask::bundle::{self, Member};
+use xtask::bundle;
 use xtask::command::run as run_command;
 use xtask::machine::{Disk, MIB, Machine, Network, Serial};
-use xtask::{disk, images, root, say};
+use xtask::{disk, guest, images, root, say};
 
 /// Options of `run`.
 #[derive(Args)]
@@ -22,15 +22,16 @@ pub struct Options {
     /// The policy file.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// A raw disk image, with an ext4 file system for the web domain to serve [default: a demo site].
+    /// A raw disk image; again for further disks. The first has an ext4 file system for the web domain to serve [default: a
+    /// demo site, and for each further disk that the policy describes an empty one, kept in target/]
     #[arg(long, value_name = "IMG")]
-    disk: Option<PathBuf>,
+    disk: Vec<PathBuf>,
     /// Port on 127.0.0.1 that reaches the web domain.
     #[arg(long, value_name = "N", default_value_t = 8080)]
     port: u16,
-    /// The machine's memory, such as 512M or 2G.
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = size)]
-    memory: u64,
+    /// The machine's memory, such as 512M or 2G [default: 512M, or more if the policy needs more]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
     /// QEMU's CPU model.
     #[arg(long, value_name = "MODEL", default_value = "max,la57=off")]
     cpu: String,
@@ -66,18 +67,18 @@ fn size(text: &str) -> Result<u64, String> {
 pub fn run(options: &Options) -> Result<()> {
     let file = options.policy.clone().unwrap_or_else(|| root().join("policy/demo.toml"));
     let policy = policy_file::load(&file)?;
-    let machine = machine(options)?;
+    let mut machine = machine(options, &policy)?;
     policy.check(&machine.for_policy(), &policy_file::shipped_images()).map_err(policy_file::refused)?;
 
     let programs = images::build(images::IMAGES)?;
-    let mut members = vec![Member { name: bundle::POLICY_TABLE.into(), data: policy.compile() }];
-    for name in policy.images() {
-        members.push(Member { name: name.to_string(), data: images::read(&programs, name)? });
-    }
+    let members = bundle::members(&policy, &programs, &guest::folder(&file))?;
     let sizes: Vec<_> = members
         .iter()
         .map(|member| policy::ImageInfo { name: member.name.clone(), bytes: member.data.len() as u64 })
         .collect();
+    if options.memory.is_none() {
+        machine.grow_to(policy.memory_needed(&sizes));
+    }
     policy.check(&machine.for_policy(), &sizes).map_err(policy_file::refused)?;
 
     let folder = Scratch::new()?;
@@ -88,24 +89,28 @@ pub fn run(options: &Options) -> Result<()> {
     attach(&mut qemu, options.headless)
 }
 
-fn machine(options: &Options) -> Result<Machine> {
+fn machine(options: &Options, policy: &policy::Policy) -> Result<Machine> {
     if let Err(why) = TcpListener::bind(("127.0.0.1", options.port)) {
         bail!("port {} on 127.0.0.1 cannot be used ({why}): choose another with --port", options.port);
     }
-    let disk = match &options.disk {
-        Some(image) => user_disk(image)?,
-        None => Disk { image: disk::demo()?, keep_writes: false },
-    };
+    let mut disks = options.disk.iter().map(|image| user_disk(image)).collect::<Result<Vec<_>>>()?;
+    if disks.is_empty() {
+        disks.push(Disk { image: disk::demo()?, keep_writes: false });
+    }
+    for number in disks.len()..policy_file::disks(policy) {
+        disks.push(Disk { image: disk::empty(number + 1)?, keep_writes: true });
+    }
+    let usual = Machine::default();
     Ok(Machine {
-        memory: options.memory,
+        memory: options.memory.unwrap_or_else(|| policy.memory_needed(&[]).max(usual.memory)),
         cpu: options.cpu.clone(),
         iommu: !options.no_iommu,
-        disks: vec![disk],
+        disks,
         network: Some(Network::User { port: options.port }),
         serial: if options.headless { Serial::Output } else { Serial::Terminal },
         debugger: options.gdb,
         more: options.more.clone(),
-        ..Machine::default()
+        ..usual
     })
 }
 

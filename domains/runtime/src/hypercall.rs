@@ -9,6 +9,7 @@
 pub mod console_io;
 pub mod event_channel;
 pub mod grant_table;
+pub mod hvm;
 pub mod memory;
 pub mod physdev;
 pub mod platform;

@@ -6,14 +6,13 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use image::Image;
-use policy::table::Label;
+use policy::table::{Kind, Label};
 use policy_domain::layout;
-use policy_domain::nodes::Ports;
+use policy_domain::nodes::{Ports, RingPages};
 use runtime::hypercall::{event_channel, platform};
 use runtime::{Access, DomId, Errno, GrantRef};
 use xen_abi::native::{
-    ARGUMENTS_MAX, CONSOLE_RING, GRANT_REF_CONSOLE, GRANT_REF_XENSTORE, PAGE_SIZE, STACK_TOP, START_INFO, START_MAGIC,
-    START_VERSION, STORE_RING, StartInfo,
+    ARGUMENTS_MAX, GRANT_REF_CONSOLE, GRANT_REF_XENSTORE, STACK_TOP, START_INFO, START_MAGIC, START_VERSION, StartInfo,
 };
 use xen_abi::policy_table::FLAG_AUTOSTART;
 use zerocopy::{FromZeros, IntoBytes};
@@ -21,10 +20,10 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::system::{Status, System};
 
 /// Why a domain cannot be built, as a sentence.
-type Reason = String;
+pub type Reason = String;
 
 /// A step failed in the hypervisor.
-fn step(what: &str) -> impl Fn(Errno) -> Reason + '_ {
+pub fn step(what: &str) -> impl Fn(Errno) -> Reason + '_ {
     move |error| match error {
         Errno::ENOMEM => format!("{what}: out of memory"),
         Errno::EPERM => format!("{what}: the hypervisor refuses it"),
@@ -66,9 +65,11 @@ impl System {
 
     fn fill(&self, label: Label, id: DomId, more_arguments: &str) -> Result<Ports, Reason> {
         let entry = self.entry(label).ok_or("it is not in the policy")?;
-        let file = self.bundle.find(&entry.image);
-        let file = file.ok_or_else(|| format!("the bundle has no image `{}`", entry.image))?;
-        let image = Image::parse(file).map_err(|error| format!("its image `{}`: {error}", entry.image))?;
+        if entry.kind == Kind::Pvh {
+            return self.fill_guest(entry, id);
+        }
+        let image =
+            Image::parse(self.file(&entry.image)?).map_err(|error| format!("its image `{}`: {error}", entry.image))?;
         let layout = layout::plan(&image, entry.memory_pages).map_err(|error| error.to_string())?;
         for region in &layout.regions {
             platform::populate(id, region.gfn, region.pages, region.rights.bits()).map_err(step("its memory"))?;
@@ -76,7 +77,7 @@ impl System {
         for segment in &image.segments {
             platform::copy_in(id, segment.gpa, segment.bytes).map_err(step("its image"))?;
         }
-        let ports = self.rings(id).map_err(step("its rings"))?;
+        let ports = self.rings(id, RingPages::default()).map_err(step("its rings"))?;
         self.devices(label, id)?;
         let arguments = [entry.arguments.as_str(), more_arguments].join(" ");
         let start = self.start_info(label, id, &ports, layout.heap_bytes, arguments.trim());
@@ -85,18 +86,24 @@ impl System {
         Ok(ports)
     }
 
+    /// A file of the bundle.
+    pub fn file(&self, name: &str) -> Result<&'static [u8], Reason> {
+        self.bundle.find(name).ok_or_else(|| format!("the bundle has no file `{name}`"))
+    }
+
     /// Makes the ports and grants of its xenstore and console rings.
-    fn rings(&self, id: DomId) -> Result<Ports, Errno> {
+    pub fn rings(&self, id: DomId, pages: RingPages) -> Result<Ports, Errno> {
         let ring = |server: Option<DomId>, reference: u32, page: u64| {
             let Some(server) = server.filter(|server| *server != id) else {
                 return Ok(None);
             };
-            platform::seed_grant(id, GrantRef(reference), page / PAGE_SIZE, server, Access::ReadWrite)?;
+            platform::seed_grant(id, GrantRef(reference), page, server, Access::ReadWrite)?;
             event_channel::alloc_unbound(id, server).map(|port| Some(port.0))
         };
         Ok(Ports {
-            store: ring(self.store(), GRANT_REF_XENSTORE, STORE_RING)?,
-            console: ring(self.console(), GRANT_REF_CONSOLE, CONSOLE_RING)?,
+            store: ring(self.store(), GRANT_REF_XENSTORE, pages.store)?,
+            console: ring(self.console(), GRANT_REF_CONSOLE, pages.console)?,
+            pages,
         })
     }
 

@@ -1,4 +1,4 @@
-//! What the policy domain decides, without doing it: memory layouts, xenstore nodes, readiness, the shell's language.
+//! What the policy domain decides, without doing it: memory layouts, tables of virtual machines, xenstore nodes, readiness, the shell's language.
 //!
 //! Everything here is pure and has its tests on the host; `main.rs` and its modules do it.
 #![cfg_attr(target_os = "none", no_std)]
@@ -7,6 +7,7 @@
 extern crate alloc;
 
 pub mod bundle;
+pub mod guest;
 pub mod layout;
 pub mod nodes;
 pub mod ready;

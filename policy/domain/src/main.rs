@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `boot` | the order of starting up |
 //! | `builder` | one domain from its image |
+//! | `guest_builder` | one virtual machine from its kernel |
 //! | `wiring` | the xenstore nodes of domains and links |
 //! | `watch` | deaths, and whether the system is ready |
 //! | `admin` | the shell |
@@ -26,6 +27,8 @@ mod admin;
 mod boot;
 #[cfg(target_os = "none")]
 mod builder;
+#[cfg(target_os = "none")]
+mod guest_builder;
 #[cfg(target_os = "none")]
 mod system;
 #[cfg(target_os = "none")]

@@ -65,6 +65,24 @@ pub struct Ports {
     pub store: Option<u32>,
     /// To the console.
     pub console: Option<u32>,
+    /// Where the rings are.
+    pub pages: RingPages,
+}
+
+/// Guest frame numbers of a domain's rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingPages {
+    /// Of xenstore.
+    pub store: u64,
+    /// Of the console.
+    pub console: u64,
+}
+
+impl Default for RingPages {
+    /// Those of a native domain.
+    fn default() -> Self {
+        RingPages { store: STORE_RING / PAGE_SIZE, console: CONSOLE_RING / PAGE_SIZE }
+    }
 }
 
 /// Writes nodes below a common directory.
@@ -90,11 +108,11 @@ pub fn home(domain: &Domain, id: DomId, ports: Ports) -> Vec<Node> {
     fact("memory/static-max", (domain.memory_pages * PAGE_SIZE / 1024).to_string());
     if let Some(port) = ports.store {
         fact("store/port", port.to_string());
-        fact("store/ring-ref", (STORE_RING / PAGE_SIZE).to_string());
+        fact("store/ring-ref", ports.pages.store.to_string());
     }
     if let Some(port) = ports.console {
         fact("console/port", port.to_string());
-        fact("console/ring-ref", (CONSOLE_RING / PAGE_SIZE).to_string());
+        fact("console/ring-ref", ports.pages.console.to_string());
     }
     for (key, value) in &domain.config {
         fact(&format!("config/{key}"), value.clone());
@@ -331,7 +349,7 @@ mod tests {
     fn a_home_belongs_to_its_domain_but_facts_do_not() {
         let table = demo();
         let web = table.domain(table.find("web").unwrap()).unwrap();
-        let nodes = home(web, DomId(6), Ports { store: Some(3), console: Some(4) });
+        let nodes = home(web, DomId(6), Ports { store: Some(3), console: Some(4), ..Ports::default() });
         assert_eq!(find(&nodes, "/local/domain/6").owner, DomId(6));
         for (key, value) in [("name", "web"), ("domid", "6"), ("store/port", "3"), ("config/ready", "announced")] {
             let node = find(&nodes, &format!("/local/domain/6/{key}"));

@@ -8,7 +8,6 @@ use policy_domain::nodes::{self, Ends, Node, home_path, state};
 use runtime::errno::{Errno, Result};
 use runtime::store::{Permission, Rights, Store};
 use runtime::{DomId, Port};
-use xen_abi::native::{PAGE_SIZE, STORE_RING};
 
 use crate::system::System;
 
@@ -70,10 +69,12 @@ impl System {
         let Some(id) = self.alive(label).filter(|_| self.has_store()) else {
             return;
         };
-        let Some(port) = self.member(label).and_then(|member| member.ports.store) else {
+        let Some((port, page)) =
+            self.member(label).and_then(|member| Some((member.ports.store?, member.ports.pages.store)))
+        else {
             return;
         };
-        let result = Store::new().introduce(id, STORE_RING / PAGE_SIZE, Port(port));
+        let result = Store::new().introduce(id, page, Port(port));
         self.check_store(&format!("introducing `{}`", self.name(label)), result);
     }
 

@@ -3,9 +3,11 @@
 //! Used by the hypervisor for the policy domain's image and by the policy domain for all others. What it demands:
 //! ELF64, little-endian, x86-64, statically linked at fixed addresses (`ET_EXEC`); loadable segments that begin on
 //! pages, lie between `native::IMAGE_BASE` and `IMAGE_LIMIT`, do not share a page and are never writable and executable
-//! at once; an entry point in an executable segment.
+//! at once; an entry point in an executable segment. Kernels of virtual machines follow other rules: [`kernel`].
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod kernel;
 
 use core::ops::Range;
 

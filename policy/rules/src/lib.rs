@@ -18,6 +18,6 @@ pub mod table;
 mod language;
 
 #[cfg(feature = "std")]
-pub use language::{Diagnostic, Errors, ImageInfo, Machine, PciFunction, Policy, load};
+pub use language::{Diagnostic, Errors, Guest, ImageInfo, Machine, PciFunction, Policy, load};
 
 pub use table::{Bdf, Label, Table};

@@ -9,7 +9,7 @@ use core::fmt;
 
 use xen_abi::policy_table::{FLAG_CONSOLE, FLAG_CONTROL, FLAG_STORE};
 
-use crate::table::{Device, Label, Link, LinkKind, Table, setting};
+use crate::table::{Device, Kind, Label, Link, LinkKind, Table, setting};
 
 /// A name that is no domain of the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,14 +154,18 @@ pub fn describe(table: &Table, link: &Link) -> String {
     }
 }
 
-/// The domains, devices and links as a graph in the DOT language. Links to xenstore and the console, which every domain
-/// has, are drawn thin.
+/// The domains, devices and links as a graph in the DOT language. Virtual machines have round corners; links to xenstore
+/// and the console, which every domain has, are drawn thin.
 pub fn graph(table: &Table) -> String {
     let mut text = String::from("digraph policy {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n");
     text += "  edge [fontname=\"sans-serif\", fontsize=10];\n";
     for domain in &table.domains {
         let mebibytes = domain.memory_pages / 256;
-        text += &format!("  \"{}\" [label=\"{}\\n{mebibytes} MiB\"];\n", domain.name, domain.name);
+        let kind = match domain.kind {
+            Kind::Native => String::new(),
+            Kind::Pvh => format!(", {} vCPU\\n{}\", style=\"rounded", domain.vcpus, domain.image.escape_default()),
+        };
+        text += &format!("  \"{}\" [label=\"{}\\n{mebibytes} MiB{kind}\"];\n", domain.name, domain.name);
     }
     for device in &table.devices {
         text += &format!(

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
-use xtask::bundle::{self, Member};
+use xtask::bundle;
 use xtask::machine::{Disk, Machine, Network};
 use xtask::{disk, images, root, target};
 
@@ -103,10 +103,7 @@ impl Boot {
             None => {
                 let policy =
                     policy::load(&self.policy_name, &self.policy_text).map_err(|errors| anyhow!("{errors}"))?;
-                let mut members = vec![Member { name: bundle::POLICY_TABLE.into(), data: policy.compile() }];
-                for name in policy.images() {
-                    members.push(Member { name: name.to_string(), data: images::read(&programs, name)? });
-                }
+                let mut members = bundle::members(&policy, &programs, &root().join("policy"))?;
                 for member in &mut members {
                     if let Some(bytes) = self.replaced.get(&member.name) {
                         member.data.clone_from(bytes);

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use xtask::bundle::{self, Member};
+use xtask::bundle;
 use xtask::machine::{Clock, Disk, MIB, Machine, Network};
-use xtask::{images, say};
+use xtask::{images, root, say};
 
 /// A system may take this long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -201,10 +201,7 @@ impl Drop for System {
 impl System {
     fn boot(programs: &Path, setup: &Setup, domains: &str) -> Result<Self> {
         let policy = policy::load("bench.toml", &format!("{BASE}{domains}")).map_err(|errors| anyhow!("{errors}"))?;
-        let mut members = vec![Member { name: bundle::POLICY_TABLE.into(), data: policy.compile() }];
-        for name in policy.images() {
-            members.push(Member { name: name.to_string(), data: images::read(programs, name)? });
-        }
+        let members = bundle::members(&policy, programs, &root().join("policy"))?;
         let folder = Scratch::new()?;
         let file = folder.path.join("bundle.cpio");
         fs::write(&file, bundle::write(&members)?)?;

@@ -10,7 +10,7 @@ use xen_abi::policy_table::HYPERVISOR_PORTS;
 use super::diagnostics::Sink;
 use super::parse::did_you_mean;
 use super::spec::{self, Spec};
-use crate::table::{Bdf, Span};
+use crate::table::{Bdf, Kind, Span};
 
 /// What a policy is checked against: the machine it will run on.
 #[derive(Clone, Debug, Default)]
@@ -63,7 +63,10 @@ fn shown(bytes: u64) -> String {
 }
 
 fn check_images(spec: &Spec, images: &[ImageInfo], sink: &Sink) {
-    for domain in &spec.domains {
+    for domain in spec.domains.iter().filter(|domain| domain.kind == Kind::Pvh) {
+        check_guest(domain, images, sink);
+    }
+    for domain in spec.domains.iter().filter(|domain| domain.kind == Kind::Native) {
         let Some(image) = images.iter().find(|image| image.name == domain.image.value) else {
             let known = images.iter().map(|image| image.name.as_str());
             sink.error(domain.image.span.clone(), format!("no image `{}`", domain.image.value)).help(did_you_mean(
@@ -87,14 +90,54 @@ fn check_images(spec: &Spec, images: &[ImageInfo], sink: &Sink) {
     }
 }
 
+/// What a kernel needs beside itself and its initrd to come up at all.
+const GUEST_MIN: u64 = 48 * MIB;
+
+/// Does a virtual machine's memory hold what it boots? Its kernel and initrd are files of the user's, and those who read
+/// them say when they are missing.
+fn check_guest(domain: &spec::Domain, images: &[ImageInfo], sink: &Sink) {
+    let bytes = |name: &str| images.iter().find(|image| image.name == name).map_or(0, |image| image.bytes);
+    let kernel = bytes(&domain.image.value);
+    let initrd = domain.initrd_file().map_or(0, |name| bytes(&name));
+    // The kernel keeps the initrd until it has unpacked it.
+    let needed = kernel + 2 * initrd + GUEST_MIN;
+    if needed > domain.memory.value {
+        let message = format!("`{}` has too little memory for a virtual machine", domain.name.value);
+        sink.error(domain.memory.span.clone(), message).help(format!(
+            "its kernel has {}, its initrd {}: give it \"{}M\" at least",
+            shown(kernel),
+            shown(initrd),
+            needed.div_ceil(MIB)
+        ));
+    }
+}
+
 /// What the hypervisor takes for itself: image, heap, firmware's memory, and a descriptor and tables for each frame.
 fn overhead(memory: u64) -> u64 {
     16 * MIB + memory / 64
 }
 
+fn bundle_bytes(spec: &Spec, images: &[ImageInfo]) -> u64 {
+    let used = |image: &&ImageInfo| {
+        let uses = |domain: &spec::Domain| {
+            domain.image.value == image.name || domain.initrd_file().is_some_and(|name| name == image.name)
+        };
+        spec.domains.iter().any(uses)
+    };
+    images.iter().filter(used).map(|image| image.bytes).sum()
+}
+
+/// Bytes of a machine that holds all domains that start at boot, in whole MiB.
+pub fn memory_needed(spec: &Spec, images: &[ImageInfo]) -> u64 {
+    let domains = spec.domains.iter().filter(|domain| domain.autostart).map(|domain| domain.memory.value);
+    let used = domains.fold(bundle_bytes(spec, images), u64::saturating_add);
+    // Of the sum, a 64th is overhead too: used + fixed = memory - memory / 64.
+    let fixed = overhead(0);
+    (used.saturating_add(fixed).saturating_mul(64) / 63).saturating_add(MIB).next_multiple_of(MIB)
+}
+
 fn check_memory(spec: &Spec, machine: &Machine, images: &[ImageInfo], sink: &Sink) {
-    let used = |image: &&ImageInfo| spec.domains.iter().any(|domain| domain.image.value == image.name);
-    let bundle: u64 = images.iter().filter(used).map(|image| image.bytes).sum();
+    let bundle = bundle_bytes(spec, images);
     let usable = machine.memory.saturating_sub(overhead(machine.memory)).saturating_sub(bundle);
     let mut sum: u64 = 0;
     for domain in spec.domains.iter().filter(|domain| domain.autostart) {

@@ -23,7 +23,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::reach;
-use crate::table::Table;
+use crate::table::{Kind, Table};
 use diagnostics::Sink;
 
 /// A policy file that has passed every check that needs no machine.
@@ -34,6 +34,19 @@ pub struct Policy {
     spec: spec::Spec,
     table: Table,
     bytes: Vec<u8>,
+}
+
+/// What a virtual machine boots. The bundle has the kernel under the name that the policy writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guest<'a> {
+    /// The domain's name.
+    pub domain: &'a str,
+    /// `kernel`.
+    pub kernel: &'a str,
+    /// `initrd`.
+    pub initrd: Option<&'a str>,
+    /// The name of the initrd in the bundle.
+    pub initrd_file: Option<String>,
 }
 
 /// Reads a policy. `path` is only for messages; `text` is the file's content.
@@ -71,15 +84,31 @@ impl Policy {
         &self.table
     }
 
-    /// The names of the images that the bundle must carry, each once, the policy domain's first.
+    /// The names of the programs that the bundle must carry, each once, the policy domain's first. Kernels of virtual
+    /// machines are not among them: see [`Policy::guests`].
     pub fn images(&self) -> impl Iterator<Item = &str> {
         let mut seen: Vec<&str> = Vec::new();
-        for domain in &self.table.domains {
+        for domain in self.table.domains.iter().filter(|domain| domain.kind == Kind::Native) {
             if !seen.contains(&domain.image.as_str()) {
                 seen.push(&domain.image);
             }
         }
         seen.into_iter()
+    }
+
+    /// The virtual machines: what each boots.
+    pub fn guests(&self) -> impl Iterator<Item = Guest<'_>> {
+        self.spec.domains.iter().filter(|domain| domain.kind == Kind::Pvh).map(|domain| Guest {
+            domain: &domain.name.value,
+            kernel: &domain.image.value,
+            initrd: domain.initrd.as_ref().map(|initrd| initrd.value.as_str()),
+            initrd_file: domain.initrd_file(),
+        })
+    }
+
+    /// Bytes of memory that a machine must have for all domains that start at boot.
+    pub fn memory_needed(&self, images: &[ImageInfo]) -> u64 {
+        machine::memory_needed(&self.spec, images)
     }
 
     /// Whether and why the domain named `a` can reach the one named `b`, directly or through others.

@@ -12,7 +12,7 @@ use super::reader::{self, Section};
 use super::spec::{Channel, Device, Disk, Domain, Export, Nic, Role, Spec, System};
 use super::suggest::nearest;
 use super::units;
-use crate::table::{READY_SETTING, is_name};
+use crate::table::{Kind, READY_SETTING, is_name};
 
 /// Reads as much as can be read; what cannot goes to `sink`.
 pub fn parse(text: &str, sink: &Sink) -> Spec {
@@ -96,16 +96,38 @@ fn device(name: At<String>, section: Section<'_>) -> Device {
     device
 }
 
-/// Keys of virtual machines: known, but not to this version.
-const PVH_KEYS: [&str; 4] = ["kernel", "initrd", "cmdline", "firmware"];
+/// Keys that only virtual machines have, each with what a native domain has in its place.
+const PVH_KEYS: [(&str, &str); 3] = [
+    ("kernel", "native domains have an `image`"),
+    ("initrd", "remove it"),
+    ("cmdline", "native domains have `arguments`"),
+];
+
+/// Keys that only native domains have, each with what a virtual machine has in its place.
+const NATIVE_KEYS: [(&str, &str); 6] = [
+    ("image", "a virtual machine has a `kernel`"),
+    ("arguments", "the kernel's command line is `cmdline`"),
+    ("role", "services of the system are native domains"),
+    ("devices", "a virtual machine has no device of the machine: give the device to a driver domain, and link to that"),
+    ("io-ports", "a virtual machine has no I/O ports of the machine"),
+    ("irqs", "a virtual machine has no interrupt lines of the machine"),
+];
+
+/// vCPUs of a virtual machine at most.
+const VCPUS_MAX: u32 = 4;
 
 fn domain(name: At<String>, section: Section<'_>) -> Domain {
     let sink = section.sink();
     check_name(&name, sink);
-    virtual_machine_keys(&section);
+    let kind = kind(&section);
+    let foreign = foreign_keys(&section, kind);
     let role_help = "it can be \"policy\", \"xenstore\" or \"console\"; other domains have no role";
-    let role = section.parsed("role", role_help, |text| word(text, &Role::WORDS));
+    let role = match kind {
+        Kind::Native => section.parsed("role", role_help, |text| word(text, &Role::WORDS)),
+        Kind::Pvh => None,
+    };
     let image = match (section.text("image"), &role) {
+        _ if kind == Kind::Pvh => bundle_name(&section, section.required_text("kernel", "\"vmlinuz\"")),
         (Some(image), _) => Some(image),
         (None, Some(role)) => Some(At::new(role.value.image().to_string(), role.span.clone())),
         (None, None) if section.has("role") => None,
@@ -116,7 +138,7 @@ fn domain(name: At<String>, section: Section<'_>) -> Domain {
     }
     let memory = section.parsed("memory", units::SIZE_HELP, memory);
     let value = |number: Option<At<u32>>| number.map(|number| number.value);
-    section.number("vcpus", 1, 1);
+    let vcpus = value(section.number("vcpus", 1, if kind == Kind::Pvh { VCPUS_MAX } else { 1 })).unwrap_or(1);
     // What is missing has had its error; the rest of the domain is read all the same.
     let nowhere = name.span.clone();
     let domain = Domain {
@@ -134,7 +156,10 @@ fn domain(name: At<String>, section: Section<'_>) -> Domain {
             .list("irqs")
             .filter_map(|item| reader::number(item, "an entry of `irqs`", 0, 255, sink))
             .collect(),
-        arguments: arguments(&section),
+        arguments: arguments(&section, kind),
+        initrd: if kind == Kind::Pvh { bundle_name(&section, section.text("initrd")) } else { None },
+        kind,
+        vcpus,
         config: settings(&section),
         exports: section
             .named("export", &format!("domain.{}.export", name.value))
@@ -153,26 +178,44 @@ fn domain(name: At<String>, section: Section<'_>) -> Domain {
         memory: memory.unwrap_or(At::new(0, nowhere)),
         name,
     };
-    section.finish_but(&PVH_KEYS);
+    section.finish_but(&foreign);
     domain
 }
 
-fn virtual_machine_keys(section: &Section<'_>) {
-    if let Some(kind) = section.text("kind")
-        && kind.value != "native"
-    {
-        let message = match kind.value.as_str() {
-            "pvh" | "hvm" | "pv" => format!("kind `{}` is not supported yet", kind.value),
-            other => format!("unknown kind `{other}`"),
-        };
-        section.sink().error(kind.span, message).help("only \"native\" domains run so far; leave `kind` out");
+fn kind(section: &Section<'_>) -> Kind {
+    let words = [("native", Kind::Native), ("pvh", Kind::Pvh)];
+    let help = "it can be \"native\", a program of this system (the default), or \"pvh\", a virtual machine that starts a \
+                kernel at its PVH entry point";
+    section.parsed("kind", help, |text| word(text, &words)).map_or(Kind::Native, |kind| kind.value)
+}
+
+/// Complains about keys of the other kind, and returns them.
+fn foreign_keys(section: &Section<'_>, kind: Kind) -> Vec<&'static str> {
+    let (keys, message) = match kind {
+        Kind::Native => (PVH_KEYS.as_slice(), "belongs to virtual machines, which have `kind = \"pvh\"`"),
+        Kind::Pvh => (NATIVE_KEYS.as_slice(), "is not for virtual machines"),
+    };
+    for (key, help) in keys.iter().filter(|(key, _)| section.has(key)) {
+        section.sink().error(section.key_span(key), format!("`{key}` {message}")).help(*help);
     }
-    for key in PVH_KEYS.iter().filter(|key| section.has(key)) {
+    keys.iter().map(|(key, _)| *key).collect()
+}
+
+/// Bytes of `kernel` or `initrd` at most: both together name a file of the bundle.
+const BUNDLE_NAME_MAX: usize = 95;
+
+/// Checks what names a file on the host and, in the same words, in the bundle.
+fn bundle_name(section: &Section<'_>, name: Option<At<String>>) -> Option<At<String>> {
+    let name = name?;
+    if name.value.is_empty() || name.value.len() > BUNDLE_NAME_MAX || name.value.contains(|c: char| c.is_control()) {
         section
             .sink()
-            .error(section.key_span(key), format!("`{key}` belongs to virtual machines, which are not supported yet"))
-            .help("only native domains run so far; they have an `image`");
+            .error(name.span.clone(), format!("`{}` cannot be the name of a file in the bundle", name.value))
+            .help(format!(
+                "write a path of at most {BUNDLE_NAME_MAX} bytes, relative to the policy file, or \"debian:PACKAGE\""
+            ));
     }
+    Some(name)
 }
 
 /// The smallest domain that can work: stack, fixed pages, a small image and a little heap.
@@ -193,15 +236,22 @@ fn io_ports(section: &Section<'_>) -> Vec<At<crate::table::Span>> {
     ranges.filter_map(|text| reader::parsed(text, help, section.sink(), units::ports)).collect()
 }
 
-fn arguments(section: &Section<'_>) -> String {
-    let Some(text) = section.text("arguments") else {
+/// Bytes of a kernel's command line at most: x86 Linux cuts it at 2048, with its NUL.
+const CMDLINE_MAX: usize = 2048;
+
+fn arguments(section: &Section<'_>, kind: Kind) -> String {
+    let (key, max, more) = match kind {
+        Kind::Native => ("arguments", ARGUMENTS_MAX, "; use `config` for more"),
+        Kind::Pvh => ("cmdline", CMDLINE_MAX, ""),
+    };
+    let Some(text) = section.text(key) else {
         return String::new();
     };
-    if text.value.len() >= ARGUMENTS_MAX || text.value.contains(['\0', '\n']) {
+    if text.value.len() >= max || text.value.contains(['\0', '\n']) {
         section
             .sink()
-            .error(text.span, "`arguments` is too long or has line breaks")
-            .help(format!("it is one line of fewer than {ARGUMENTS_MAX} bytes; use `config` for more"));
+            .error(text.span, format!("`{key}` is too long or has line breaks"))
+            .help(format!("it is one line of fewer than {max} bytes{more}"));
     }
     text.value
 }

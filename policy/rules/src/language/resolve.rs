@@ -11,7 +11,7 @@ use super::diagnostics::{At, Sink, Span};
 use super::parse::did_you_mean;
 use super::spec::{self, Role, Spec};
 use super::units::mac_text;
-use crate::table::{self, Flags, Kind, Label, Link, LinkKind, Table};
+use crate::table::{self, Flags, Label, Link, LinkKind, Table};
 
 /// Makes the table, as far as that is possible; what is wrong goes to `sink`.
 pub fn resolve(spec: &Spec, sink: &Sink) -> Table {
@@ -408,10 +408,10 @@ impl<'a> Resolver<'a> {
         let devices = domain.disks.len() + domain.nics.len();
         table::Domain {
             name: name.to_string(),
-            kind: Kind::Native,
+            kind: domain.kind,
             flags: flags(domain),
             memory_pages: domain.memory.value / 4096,
-            vcpus: 1,
+            vcpus: domain.vcpus,
             weight: domain.weight,
             cap: domain.cap,
             ports_max: domain.event_channels.unwrap_or(if role.is_some() { 1024 } else { 256 }),
@@ -422,7 +422,7 @@ impl<'a> Resolver<'a> {
             image: domain.image.value.clone(),
             arguments: domain.arguments.clone(),
             config,
-            initrd: String::new(),
+            initrd: domain.initrd_file().unwrap_or_default(),
         }
     }
 

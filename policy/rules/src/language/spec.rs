@@ -1,5 +1,6 @@
 //! What a policy file says, word for word and each with its place; names are not resolved yet.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -74,10 +75,16 @@ pub struct Device {
 pub struct Domain {
     /// NAME.
     pub name: At<String>,
+    /// `kind`: what runs its code.
+    pub kind: table::Kind,
     /// `role`.
     pub role: Option<At<Role>>,
-    /// `image`, or the role's.
+    /// `image`, or the role's; of a virtual machine, `kernel`.
     pub image: At<String>,
+    /// `initrd`.
+    pub initrd: Option<At<String>>,
+    /// `vcpus`.
+    pub vcpus: u32,
     /// `memory` in bytes.
     pub memory: At<u64>,
     /// `weight`.
@@ -102,7 +109,7 @@ pub struct Domain {
     pub io_ports: Vec<At<table::Span>>,
     /// `irqs`.
     pub irqs: Vec<At<u32>>,
-    /// `arguments`.
+    /// `arguments`; of a virtual machine, `cmdline`.
     pub arguments: String,
     /// `config`.
     pub config: Settings,
@@ -114,6 +121,14 @@ pub struct Domain {
     pub nics: Vec<Nic>,
     /// `channels`.
     pub channels: Vec<Channel>,
+}
+
+impl Domain {
+    /// What the initrd is called in the bundle. An initrd may be made for its kernel, with the modules of that, so the
+    /// same word can stand for another file in another domain.
+    pub fn initrd_file(&self) -> Option<String> {
+        self.initrd.as_ref().map(|initrd| format!("{}+{}", self.image.value, initrd.value))
+    }
 }
 
 /// `[domain.NAME.export.EXPORT]`: what a block domain offers.

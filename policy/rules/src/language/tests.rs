@@ -226,9 +226,102 @@ memory = "0M"
 
 #[test]
 fn errors_of_virtual_machines() {
-    let text =
-        [BASE, "[domain.linux]\nkind = \"pvh\"\nimage = \"web\"\nmemory = \"64M\"\nkernel = \"vmlinuz\"\n"].concat();
+    let text = [
+        BASE,
+        r#"
+[domain.linux]
+kind = "pvh"
+image = "web"
+memory = "32M"
+kernel = "vmlinuz"
+devices = []
+vcpus = 5
+[domain.no-kernel]
+kind = "pvh"
+memory = "64M"
+role = "console"
+kernle = "vmlinuz"
+initrd = ""
+[domain.other]
+kind = "hvm"
+image = "web"
+memory = "4M"
+[domain.web]
+image = "web"
+memory = "64M"
+kernel = "vmlinuz"
+cmdline = "quiet"
+vcpus = 2
+"#,
+    ]
+    .concat();
     golden("virtual_machines", &text);
+}
+
+/// A virtual machine beside [`with_block`]'s domains.
+const GUEST: &str = r#"
+[domain.guest]
+kind = "pvh"
+kernel = "debian:some-kernel"
+initrd = "rescue.img"
+cmdline = "console=hvc0 quiet"
+vcpus = 2
+memory = "256M"
+disks = [{ from = "block", export = "one", device = "xvda" }]
+"#;
+
+#[test]
+fn a_virtual_machine_names_its_kernel_and_initrd_and_is_linked_as_any_other_domain() {
+    let policy = load("x", &with_block(GUEST)).unwrap_or_else(|errors| panic!("{errors}"));
+    policy.check(&machine(), &images()).unwrap_or_else(|errors| panic!("{errors}"));
+    let table = Table::decode(&policy.compile()).unwrap();
+    let label = table.find("guest").unwrap();
+    let guest = table.domain(label).unwrap();
+    assert_eq!((guest.kind, guest.vcpus, guest.memory_pages), (Kind::Pvh, 2, 65536));
+    assert_eq!((guest.image.as_str(), guest.initrd.as_str()), ("debian:some-kernel", "debian:some-kernel+rescue.img"));
+    assert_eq!(guest.arguments, "console=hvc0 quiet");
+    let mut kinds: Vec<LinkKind> =
+        table.links.iter().filter(|link| link.front == label).map(|link| link.kind).collect();
+    kinds.sort();
+    assert_eq!(kinds, [LinkKind::Store, LinkKind::Console, LinkKind::Block]);
+    assert!(!policy.images().any(|image| image.contains("kernel")), "a kernel is no program of this system");
+    let guests: Vec<Guest<'_>> = policy.guests().collect();
+    assert_eq!((guests.len(), guests[0].kernel, guests[0].initrd), (1, "debian:some-kernel", Some("rescue.img")));
+    assert_eq!(guests[0].initrd_file.as_deref(), Some(guest.initrd.as_str()));
+    assert!(policy.graph().contains("256 MiB, 2 vCPU\\ndebian:some-kernel"), "{}", policy.graph());
+}
+
+#[test]
+fn a_virtual_machine_must_hold_its_kernel_and_initrd() {
+    let policy = load("x", &with_block(GUEST)).unwrap();
+    let with = |initrd| {
+        let files = [("debian:some-kernel", 40 << 20), ("debian:some-kernel+rescue.img", initrd)];
+        let files = files.map(|(name, bytes)| ImageInfo { name: name.into(), bytes });
+        policy.check(&machine(), &[images(), files.into()].concat())
+    };
+    assert!(with(1 << 20).is_ok());
+    let errors = with(100 << 20).unwrap_err().to_string();
+    assert!(errors.contains("`guest` has too little memory") && errors.contains("\"288M\""), "{errors}");
+}
+
+#[test]
+fn the_memory_that_is_needed_is_enough() {
+    for guests in ["256M", "900M", "3G"] {
+        let text = with_block(&GUEST.replace("256M", guests));
+        let policy = load("x", &text).unwrap();
+        let memory = policy.memory_needed(&images());
+        let fits = |memory| policy.check(&Machine { memory, ..machine() }, &images()).is_ok();
+        assert!(fits(memory) && !fits(memory - (4 << 20)), "{guests}: {memory}");
+    }
+}
+
+#[test]
+fn the_linux_demo_is_accepted() {
+    let policy = load("linux.toml", include_str!("../../../linux.toml")).unwrap_or_else(|errors| panic!("{errors}"));
+    let disk = PciFunction { bdf: 4 << 3, vendor: 0x1af4, device: 0x1042, class: 0x01_0000 };
+    let machine = Machine { memory: 1 << 30, devices: [machine().devices, [disk].into()].concat() };
+    policy.check(&machine, &images()).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(policy.guests().count(), 1);
 }
 
 #[test]
