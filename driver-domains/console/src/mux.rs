@@ -126,6 +126,7 @@ impl Mux {
             sanitizer.push(byte, |piece| match piece {
                 Piece::Char(character) => line.push(character),
                 Piece::Tab => line.push(' '),
+                Piece::Back => drop(line.pop()),
                 Piece::LineEnd => {
                     kept.push(line);
                     line.clear();
@@ -182,6 +183,13 @@ impl Mux {
             Piece::Tab => {
                 let column = source.line.chars().count();
                 source.line.extend(core::iter::repeat_n(' ', 8 - column % 8));
+            }
+            Piece::Back => {
+                source.line.pop();
+                if focused {
+                    self.repaint(Parts::WithoutInput);
+                }
+                return false;
             }
         }
         if focused {
@@ -544,6 +552,18 @@ mod tests {
         line.keys(b"\x1d1\x1d?");
         assert!(!line.shown().last().unwrap().contains("web"));
         assert_eq!(line.mux.focus, Some(SourceId(0)));
+    }
+
+    #[test]
+    fn a_backspace_erases_within_the_line_only() {
+        let (mut line, _, linux) = Line::with_shell();
+        line.mux.connected(linux, InputMode::Raw);
+        line.mux.output(linux, b"first\n\x08\x08sl\x08 \x08\x08 \x08ls\n");
+        line.keys(b"\x1dn");
+        line.mux.output(linux, b"$ sl\x08 \x08\x08 \x08ls"); // as a kernel echoes it
+        let shown = line.shown();
+        assert!(shown.contains(&String::from("web| first")) && shown.contains(&String::from("web| ls")), "{shown:?}");
+        assert_eq!(shown.last().map(String::as_str), Some("$ ls"));
     }
 
     #[test]

@@ -11,6 +11,8 @@ pub enum Piece {
     Char(char),
     /// A tabulator.
     Tab,
+    /// A backspace, as a kernel echoes it: the last character of the line goes. It reaches nothing before the line.
+    Back,
     /// The end of a line.
     LineEnd,
 }
@@ -114,6 +116,7 @@ impl Sanitizer {
         match character {
             '\n' => emit(Piece::LineEnd),
             '\t' => emit(Piece::Tab),
+            '\x08' => emit(Piece::Back),
             c if is_harmless(c) => emit(Piece::Char(c)),
             _ => {}
         }
@@ -140,6 +143,7 @@ mod tests {
             sanitizer.push(byte, |piece| match piece {
                 Piece::Char(c) => text.push(c),
                 Piece::Tab => text.push('\t'),
+                Piece::Back => text.push('\u{2190}'),
                 Piece::LineEnd => text.push('\n'),
             });
         }
@@ -168,7 +172,7 @@ mod tests {
     #[test]
     fn garbage_becomes_replacement_characters() {
         assert_eq!(clean(b"\xff\xc3(\xe2\x82z\x80"), "\u{fffd}\u{fffd}(\u{fffd}z\u{fffd}");
-        assert_eq!(clean("a\u{202e}b\u{9b}31mc\u{7f}\0d".as_bytes()), "ab31mcd");
+        assert_eq!(clean("a\u{202e}b\u{9b}31mc\u{7f}\0d\x08".as_bytes()), "ab31mcd\u{2190}");
     }
 
     proptest! {

@@ -35,7 +35,7 @@ impl System {
         let layout = layout::plan(&needs, entry.memory_pages.saturating_sub(held_back));
         let layout = layout.map_err(|error| error.to_string())?;
 
-        for range in &layout.memory {
+        for range in layout.memory() {
             let (gfn, pages) = (range.start / PAGE_SIZE, (range.end - range.start) / PAGE_SIZE);
             platform::populate(id, gfn, pages, RIGHTS_ALL).map_err(step("its memory"))?;
         }

@@ -9,7 +9,7 @@ use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 
-use policy::table::{Domain, Label, Link, LinkKind, Table, setting};
+use policy::table::{Domain, Kind, Label, Link, LinkKind, Table, setting};
 use runtime::DomId;
 use xen_abi::native::{CONSOLE_RING, GRANT_REF_CONSOLE, PAGE_SIZE, STORE_RING};
 
@@ -246,6 +246,9 @@ fn console_link(table: &Table, link: &Link, ends: &Ends, port: Option<u32>) -> V
     fact("name", table.domain(link.front).map_or("", |domain| &domain.name));
     fact("colour", &colour(link.front).to_string());
     fact("protocol", "vt100");
+    // A virtual machine's kernel has a terminal driver of its own, which edits and echoes.
+    let guest = table.domain(link.front).is_some_and(|domain| domain.kind == Kind::Pvh);
+    fact("input", if guest { "raw" } else { "line" });
     fact("gref", &GRANT_REF_CONSOLE.to_string());
     fact("port", &port.unwrap_or(0).to_string());
     writer.put(format!("{back_path}/state"), state::INITIALISING, *back, &[]);
@@ -343,6 +346,20 @@ mod tests {
             assert_eq!(find(&nodes, &format!("{back}/{key}")).value, value);
         }
         assert!(nodes.iter().all(|node| node.owner != DomId(6) && !node.readers.contains(&DomId(6))));
+    }
+
+    #[test]
+    fn a_virtual_machine_gets_every_key_and_its_own_ring_pages() {
+        let table = policy::load("linux.toml", include_str!("../../linux.toml")).unwrap().table().clone();
+        let linux = table.find("linux").unwrap();
+        let console = table.links.iter().find(|link| link.kind == LinkKind::Console && link.front == linux).unwrap();
+        let ends = ends(console, DomId(7), DomId(3)).unwrap();
+        let nodes = link(&table, console, &ends, Some(9));
+        assert_eq!(find(&nodes, "/local/domain/3/backend/console/7/0/input").value, "raw");
+        let pages = RingPages { store: 0xfffd, console: 0xfffe };
+        let nodes = home(table.domain(linux).unwrap(), DomId(7), Ports { store: Some(1), console: Some(2), pages });
+        assert_eq!(find(&nodes, "/local/domain/7/store/ring-ref").value, 0xfffd.to_string());
+        assert_eq!(find(&nodes, "/local/domain/7/console/ring-ref").value, 0xfffe.to_string());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use core::fmt::{self, Display};
 use core::str::FromStr;
 
 use super::read_state;
-use super::state::{BackStep, State, back_step};
+use super::state::{BackStep, State, back_step, state_when_released};
 use crate::errno::{Errno, Result};
 use crate::ids::DomId;
 use crate::store::{Store, WatchEvent};
@@ -41,7 +41,8 @@ pub enum BackendEvent {
     /// The front end has published its details: read them, map, bind, call [`BackendBus::connected`] (or
     /// [`BackendBus::refuse`]).
     Ready(DeviceId),
-    /// The front end leaves: stop, unmap, unbind, call [`BackendBus::closed`].
+    /// The front end leaves: stop, unmap, unbind, call [`BackendBus::closed`]. May come more than once, and for a device
+    /// that was never connected.
     Closing(DeviceId),
     /// The device is removed (its domain is gone): stop, unmap, unbind. The bus has forgotten it already.
     Gone(DeviceId),
@@ -141,7 +142,12 @@ impl BackendBus {
 
     /// The driver has let go of the device. `Found` follows when the front end starts over.
     pub fn closed(&mut self, id: DeviceId) -> Vec<BackendEvent> {
-        self.set_and_step(id, State::Closed)
+        let front = self.devices.get(&id).map(|device| read_state(&Store::new(), &device.frontend_path));
+        match front.map(state_when_released) {
+            // `Closing` follows again when the front end goes on.
+            Some(State::Closing) | None => Vec::new(),
+            Some(state) => self.set_and_step(id, state),
+        }
     }
 
     /// The driver cannot serve the device: says why in its `error` node, and closes it.
@@ -223,12 +229,9 @@ impl BackendBus {
             BackStep::Announce => {}
             BackStep::Connect => todo.push(BackendEvent::Ready(id)),
             BackStep::Close => {
-                if device.state == State::InitWait {
-                    // Nothing is in use yet: no driver needed.
-                    device.set_state(State::Closed);
-                    return self.step(id, todo);
+                if device.state != State::Closing {
+                    device.set_state(State::Closing);
                 }
-                device.set_state(State::Closing);
                 todo.push(BackendEvent::Closing(id));
             }
         }

@@ -14,8 +14,14 @@ pub enum BackStep {
     Announce,
     /// Read the front end's details, map, bind, go to `Connected`.
     Connect,
-    /// Stop using everything of the front end's, go to `Closed`.
+    /// Go to `Closing`, stop using everything of the front end's, go to [`state_when_released`].
     Close,
+}
+
+/// The state of a back end that has let go of everything. A front end that is `Closing` waits for us to be there too: if
+/// it only ever saw `Closed`, Linux's would wait for seconds when it shuts down. It goes to `Closed` itself then.
+pub fn state_when_released(front: State) -> State {
+    if front == State::Closing { State::Closing } else { State::Closed }
 }
 
 /// The back end's next step. `front` is what a hostile domain wrote: every combination has an answer, and none connects
@@ -80,7 +86,7 @@ mod tests {
                     BackStep::Wait => back,
                     BackStep::Announce => InitWait,
                     BackStep::Connect => Connected,
-                    BackStep::Close => Closed,
+                    BackStep::Close => state_when_released(*front),
                 };
                 *front = match front_step(*front, back) {
                     FrontStep::Wait => *front,
@@ -96,6 +102,17 @@ mod tests {
         run(&mut front, (Closed, Closed));
         front = Initialising;
         run(&mut front, (Connected, Connected));
+    }
+
+    /// Linux's front end, when it shuts down, goes to `Closed` when it sees `Closing`, and does nothing else.
+    #[test]
+    fn a_front_end_that_waits_for_closing_sees_it_and_then_closed() {
+        for connected in [Connected, InitWait] {
+            assert_eq!(back_step(connected, Closing), BackStep::Close);
+            let back = state_when_released(Closing);
+            assert_eq!((back, back_step(back, Closed)), (Closing, BackStep::Close));
+            assert_eq!(state_when_released(Closed), Closed);
+        }
     }
 
     /// Whatever a hostile front end writes, the back end connects only from InitWait, so never twice in a row.

@@ -32,8 +32,10 @@ const SPECIAL_PAGES: u64 = ACPI_PAGES + 2;
 /// The memory of a virtual machine. Addresses are guest-physical.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Populated addresses, in whole pages.
-    pub memory: Vec<Range<u64>>,
+    /// Populated addresses below 4 GiB, in whole pages.
+    pub low: Range<u64>,
+    /// Populated addresses above; empty if all fits below.
+    pub high: Range<u64>,
     /// Where the start info begins, with all that it points to but initrd and ACPI tables.
     pub start: u64,
     /// The initrd.
@@ -93,15 +95,17 @@ pub fn plan(needs: &Needs, pages: u64) -> Result<Layout, TooLittle> {
     };
     let acpi = low_end - SPECIAL_PAGES * PAGE_SIZE;
     let store = acpi + ACPI_PAGES * PAGE_SIZE;
-    let mut memory = vec![0..low_end];
-    if bytes > low_end {
-        memory.push(HIGH_BASE..HIGH_BASE.saturating_add(bytes - low_end));
-    }
+    let high = HIGH_BASE..HIGH_BASE.saturating_add(bytes - low_end);
     let initrd = (!initrd.is_empty()).then_some(initrd);
-    Ok(Layout { memory, start: start.start, initrd, acpi, store, console: store + PAGE_SIZE })
+    Ok(Layout { low: 0..low_end, high, start: start.start, initrd, acpi, store, console: store + PAGE_SIZE })
 }
 
 impl Layout {
+    /// Populated addresses.
+    pub fn memory(&self) -> impl Iterator<Item = Range<u64>> {
+        [self.low.clone(), self.high.clone()].into_iter().filter(|range| !range.is_empty())
+    }
+
     /// What the kernel is told of it.
     pub fn memory_map(&self) -> Vec<HvmMemmapTableEntry> {
         let entry = |range: Range<u64>, kind| HvmMemmapTableEntry {
@@ -115,7 +119,7 @@ impl Layout {
             entry(self.acpi..self.store, XEN_HVM_MEMMAP_TYPE_ACPI),
             entry(self.store..self.console + PAGE_SIZE, XEN_HVM_MEMMAP_TYPE_RESERVED),
         ];
-        map.extend(self.memory.iter().skip(1).map(|high| entry(high.clone(), XEN_HVM_MEMMAP_TYPE_RAM)));
+        map.extend(self.memory().skip(1).map(|high| entry(high, XEN_HVM_MEMMAP_TYPE_RAM)));
         map
     }
 }
@@ -138,7 +142,7 @@ mod tests {
     #[test]
     fn a_small_machine_is_one_piece_with_its_tables_at_the_end() {
         let layout = plan(&needs(3 * MIB + 1), pages(256 * MIB)).unwrap();
-        assert_eq!(layout.memory, [0..256 * MIB]);
+        assert_eq!((layout.low.clone(), layout.memory().count()), (0..256 * MIB, 1));
         assert_eq!(layout.start, 62 * MIB + PAGE_SIZE);
         assert_eq!(layout.initrd, Some(62 * MIB + 2 * PAGE_SIZE..65 * MIB + 2 * PAGE_SIZE + 1));
         assert_eq!(layout.acpi, 256 * MIB - 3 * PAGE_SIZE);
@@ -154,7 +158,8 @@ mod tests {
     #[test]
     fn a_large_machine_has_a_hole_below_4_gib() {
         let layout = plan(&needs(MIB), pages(6 << 30)).unwrap();
-        assert_eq!(layout.memory, [0..0xf000_0000, 1 << 32..(1 << 32) + (6 << 30) - 0xf000_0000]);
+        assert_eq!(layout.low, 0..0xf000_0000);
+        assert_eq!(layout.high, 1 << 32..(1 << 32) + (6 << 30) - 0xf000_0000);
         assert_eq!(layout.console + PAGE_SIZE, 0xf000_0000);
         let last = *layout.memory_map().last().unwrap();
         assert_eq!((last.addr, last.size, last.kind), (1 << 32, (6 << 30) - 0xf000_0000, XEN_HVM_MEMMAP_TYPE_RAM));
@@ -175,7 +180,7 @@ mod tests {
         ) {
             let needs = Needs { kernel: kernel..kernel + size, start_bytes: 3000, initrd_bytes: initrd };
             if let Ok(layout) = plan(&needs, given) {
-                let total: u64 = layout.memory.iter().map(|range| range.end - range.start).sum();
+                let total: u64 = layout.memory().map(|range| range.end - range.start).sum();
                 prop_assert_eq!(total, given * PAGE_SIZE, "memory is neither lost nor invented");
                 let page = |start: u64, pages: u64| start..start + pages * PAGE_SIZE;
                 let mut parts = vec![
@@ -188,7 +193,7 @@ mod tests {
                 parts.extend(layout.initrd.clone());
                 parts.sort_by_key(|part| part.start);
                 prop_assert!(parts.windows(2).all(|pair| pair[0].end <= pair[1].start), "{parts:x?}");
-                prop_assert!(parts.iter().all(|part| layout.memory.iter().any(|m| m.start <= part.start && part.end <= m.end)));
+                prop_assert!(parts.iter().all(|part| layout.memory().any(|m| m.start <= part.start && part.end <= m.end)));
                 let mapped: u64 = layout.memory_map().iter().map(|entry| entry.size).sum();
                 prop_assert_eq!(mapped, given * PAGE_SIZE);
                 let map = layout.memory_map();
