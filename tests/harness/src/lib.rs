@@ -16,6 +16,7 @@
 //! - [`Boot`] collects what to boot: policy text, images (a test's own too), disks, memory, devices.
 //! - [`System`] is a booted one: its console by domain, its admin shell, QEMU's control socket, HTTP to the forwarded
 //!   port. It is killed when dropped, and every wait has a limit and, on failure, shows the end of the console.
+//! - [`Guest`] is the shell of a virtual machine in it.
 //! - Domains report by *verdict lines*, `VERDICT pass|fail NAME: detail`, which [`System::verdicts`] collects.
 //!
 //! A time limit that is hit is a failed test, never a hang.
@@ -23,6 +24,7 @@
 
 mod boot;
 mod console;
+mod guest;
 mod http;
 mod qmp;
 mod system;
@@ -30,6 +32,7 @@ mod system;
 pub use anyhow::Result;
 pub use boot::Boot;
 pub use console::{Line, Verdict};
+pub use guest::{Guest, Output};
 pub use http::{Http, Response, read_response};
 pub use qmp::Qmp;
 pub use system::{Ending, System};

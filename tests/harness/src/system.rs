@@ -63,6 +63,17 @@ impl System {
         found.ok_or_else(|| self.missed(&format!("{text:?} did not appear on the console within {limit:?}")))
     }
 
+    /// Waits until `found` makes something of what is shown after `position`.
+    pub(crate) fn wait_answer<T>(
+        &self,
+        position: usize,
+        limit: Duration,
+        found: impl Fn(&str) -> Option<T>,
+    ) -> Result<T> {
+        let answer = self.console.wait(position, limit, found);
+        answer.ok_or_else(|| self.missed(&format!("no answer within {limit:?}")))
+    }
+
     /// Where the console is now.
     pub fn position(&self) -> usize {
         self.console.position()
