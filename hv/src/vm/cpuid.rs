@@ -73,7 +73,8 @@ pub fn answer(asker: &Asker, leaf: u32, subleaf: u32) -> CpuidResult {
             CpuidResult { eax, ebx, ecx: ecx & EXTENDED_ECX, edx: edx & EXTENDED_EDX }
         }
         0x8000_0002..=0x8000_0006 => host(),
-        0x8000_0007 => CpuidResult { edx: host().edx & INVARIANT_TSC, ..NOTHING },
+        // The hypervisor's own clock relies on it, whatever the CPU says.
+        0x8000_0007 => CpuidResult { edx: INVARIANT_TSC, ..NOTHING },
         0x8000_0008 => CpuidResult { eax: ADDRESS_BITS, ecx: asker.vcpus - 1, ..NOTHING },
         _ => NOTHING,
     }

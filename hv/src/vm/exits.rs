@@ -102,7 +102,7 @@ impl Vcpu {
         Next::End(Death::new(reason, format_args!("{why} at rip {rip:#x}, rsp {rsp:#x}")))
     }
 
-    /// All ports but those of `pvh` read as ones and ignore writes.
+    /// All ports but those of `pvh` read as ones and ignore writes; a timer that stands still is seen to be none at once.
     fn port(&mut self, access: &PortAccess) -> Next {
         if access.string {
             return self.end(SHUTDOWN_CRASH, "string I/O, which is not emulated,");
@@ -118,7 +118,7 @@ impl Vcpu {
             }
             (_, false) => {}
             (port, true) => {
-                let quiet = matches!(port, pvh::SLEEP_CONTROL_PORT | pvh::SLEEP_STATUS_PORT);
+                let quiet = matches!(port, pvh::SLEEP_CONTROL_PORT | pvh::SLEEP_STATUS_PORT | 0x40..=0x43);
                 let read = if quiet { 0 } else { mask };
                 // A 32-bit result clears the upper half, shorter ones keep it.
                 let kept = if access.bytes == 4 { 0 } else { self.registers.rax & !mask };
