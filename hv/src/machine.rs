@@ -14,7 +14,7 @@ use x86_64::VirtAddr;
 pub struct Bare;
 
 /// Where the direct map shows a byte of RAM.
-fn at<T>(address: Hpa) -> *mut T {
+pub fn at<T>(address: Hpa) -> *mut T {
     core::ptr::with_exposed_provenance_mut(DIRECT_MAP.wrapping_add(address.0) as usize)
 }
 
@@ -105,6 +105,7 @@ impl Machine for Bare {
             // address this does nothing.
             x86_64::instructions::tlb::flush(VirtAddr::new_truncate(page.base().0));
         }
+        crate::vm::nested_changed(domain);
         if scope == FlushScope::CpuAndIommu {
             // Several are cheaper with all others of the domain than one by one.
             crate::iommu::flush(domain, if let [page] = pages { Some(*page) } else { None });
@@ -113,6 +114,7 @@ impl Machine for Bare {
 
     fn flush_all(&self, domain: DomId, scope: FlushScope) {
         x86_64::instructions::tlb::flush_all();
+        crate::vm::nested_changed(domain);
         if scope == FlushScope::CpuAndIommu {
             crate::iommu::flush(domain, None);
         }

@@ -16,4 +16,4 @@ extern crate alloc;
 macro_rules! bare_modules {
     ($($name:ident)*) => { $(#[cfg(target_os = "none")] mod $name;)* };
 }
-bare_modules!(acpi apic boot cpu domain hypercall iommu irq legacy logging machine mm mmio pci power serial start system time traps);
+bare_modules!(acpi apic boot cpu domain hypercall iommu irq legacy logging machine mm mmio pci power serial start system time traps vm);

@@ -1,7 +1,7 @@
 //! Start-up in order, from the first Rust code to the first domain.
 
 use crate::boot::report::{Finding, fact, fail};
-use crate::{acpi, apic, cpu, domain, iommu, irq, legacy, logging, mm, pci, power, serial, system, time, traps};
+use crate::{acpi, apic, cpu, domain, iommu, irq, legacy, logging, mm, pci, power, serial, system, time, traps, vm};
 use crate::{boot::info::BootInfo, cpu::features::Features, cpu::percpu, cpu::percpu::PerCpu};
 use core::sync::atomic::Ordering;
 use spin::Once;
@@ -61,6 +61,7 @@ extern "C" fn on_final_stack() -> ! {
     pci::init(facts);
     iommu::init(facts);
     irq::init(facts, apic::id());
+    vm::init();
     pci::resolve(&system::system().policy);
     domain::start()
 }

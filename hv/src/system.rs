@@ -4,8 +4,6 @@ use crate::boot::info::{BootInfo, Region};
 use crate::boot::report::{Finding, fact, fail};
 use crate::machine::Bare;
 use crate::mm::{self, Plan};
-use alloc::boxed::Box;
-use core::sync::atomic::AtomicU32;
 use hv_core::bundle::{Bundle, File};
 use hv_core::domain::{DomainTable, Env};
 use hv_core::{authority::SealedPolicy, frames::FrameTable, ids::Hpa};
@@ -19,7 +17,7 @@ const REMEDY: &str = "make the bundle anew with `cargo xtask build`";
 /// The machine's singletons; immutable, or with locks of their own inside.
 pub struct System {
     /// Who owns which machine frame.
-    pub frames: FrameTable,
+    pub frames: &'static FrameTable,
     /// What the administrator allows.
     pub policy: SealedPolicy,
     /// The boot bundle.
@@ -37,7 +35,7 @@ pub struct System {
 impl System {
     /// The logic's environment.
     pub fn env(&'static self) -> Env<'static, Bare> {
-        Env { machine: &self.machine, frames: &self.frames, domains: &self.domains, policy: &self.policy }
+        Env { machine: &self.machine, frames: self.frames, domains: &self.domains, policy: &self.policy }
     }
 }
 
@@ -50,9 +48,9 @@ pub fn system() -> &'static System {
 
 /// Makes the frame table, reads the bundle and seals the policy. Each failure ends the boot with its reason.
 pub fn init(info: &BootInfo, plan: &Plan) {
-    let frames = make_frames(plan);
-    let (ram, free, heap) = (plan.ram_bytes >> 20, frames.free() >> 8, (plan.heap.end - plan.heap.start) >> 10);
-    fact("memory", Finding::Ok, format_args!("{ram} MiB, {free} MiB free for domains, {heap} KiB heap"));
+    let frames = mm::frames().unwrap_or_else(|| fail("memory", format_args!("no frame table"), "report this"));
+    let (ram, free, own) = (plan.ram_bytes >> 20, frames.free() >> 8, frames.hypervisor() << 2);
+    fact("memory", Finding::Ok, format_args!("{ram} MiB, {free} MiB free for domains, {own} KiB the hypervisor's so far"));
     let (archive, bundle_start) = bundle_bytes(info, plan);
     let bundle = Bundle::new(archive).unwrap_or_else(|why| fail("bundle", format_args!("{why}"), REMEDY));
     fact("bundle", Finding::Ok, format_args!("{} files, {} KiB", bundle.files().count(), archive.len() >> 10));
@@ -65,19 +63,6 @@ pub fn init(info: &BootInfo, plan: &Plan) {
     fact("policy", Finding::Ok, format_args!("sealed: {labels} domains, {links} links"));
     let domains = DomainTable::new();
     SYSTEM.call_once(|| System { frames, policy, bundle, bundle_start, policy_file, domains, machine: Bare });
-}
-
-fn make_frames(plan: &Plan) -> FrameTable {
-    let entries = (0..plan.ram_end.div_ceil(mm::layout::PAGE)).map(|_| AtomicU32::new(0));
-    let frames = FrameTable::new(Box::leak(entries.collect::<Box<[_]>>()));
-    let range = |run: &Region| Hpa(run.start).mfn()..Hpa(run.end).mfn();
-    for run in [&mm::layout::image(), &plan.heap] {
-        frames.add_hypervisor(range(run));
-    }
-    for run in &plan.usable {
-        frames.add_free(range(run));
-    }
-    frames
 }
 
 /// The boot loader's module, in the direct map.

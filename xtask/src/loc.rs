@@ -28,7 +28,7 @@ const CRATES: &[&str] = &[
 ];
 
 /// The hypervisor's budget: lines of code of `hv` and `hv-core` together.
-const HYPERVISOR_LIMIT: usize = 9_000;
+const HYPERVISOR_LIMIT: usize = 11_000;
 
 #[derive(Default, Clone, Copy)]
 struct Count {

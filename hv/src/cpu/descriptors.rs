@@ -53,8 +53,9 @@ pub struct Descriptors {
     gdt: [u64; 8],
     tss: Tss,
     idt: [Entry<HandlerFunc>; 256],
-    /// Whose bitmap is in the task state segment.
+    /// Whose bitmap is in the task state segment, and whose is in force (0: none).
     bitmap: u64,
+    allowed: u64,
 }
 
 impl Descriptors {
@@ -70,6 +71,7 @@ impl Descriptors {
             tss: Tss { segment, bitmap: NO_PORTS },
             idt: [const { Entry::missing() }; 256],
             bitmap: 0,
+            allowed: 0,
         }));
         tables.fill_gdt();
         tables.fill_idt();
@@ -126,15 +128,26 @@ impl Descriptors {
     }
 
     /// Allows ring 3 the ports of a bitmap, which is copied if it is not the one here since last time; 0: none.
+    #[inline(always)] // in the way of each switch
     pub fn allow_ports<B: Deref<Target = Vec<PortBitmap>>>(&mut self, number: u64, bitmap: impl FnOnce() -> B) {
+        if number == self.allowed {
+            return;
+        }
         self.tss.segment.iomap_base = NO_BITMAP;
+        self.allowed = number;
         if number != 0 {
             if number != self.bitmap {
-                self.tss.bitmap = *bitmap().first().unwrap_or(&NO_PORTS);
-                self.bitmap = number;
+                self.copy_ports(number, bitmap);
             }
             self.tss.segment.iomap_base = size_of::<TaskStateSegment>() as u16;
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn copy_ports<B: Deref<Target = Vec<PortBitmap>>>(&mut self, number: u64, bitmap: impl FnOnce() -> B) {
+        self.tss.bitmap = *bitmap().first().unwrap_or(&NO_PORTS);
+        self.bitmap = number;
     }
 }
 

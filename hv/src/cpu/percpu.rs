@@ -14,6 +14,10 @@ use x86_64::registers::model_specific::{GsBase, KernelGsBase};
 /// Pages of a CPU's stack.
 const STACK_PAGES: u64 = 16;
 
+/// [`PerCpu::direct`] while no guest's hypercall is served: addresses end below the window for device registers, so that no
+/// register is ever read or written for a domain. No structure has more than a page.
+pub const NATIVE_DIRECT: u64 = xen_abi::native::MMIO_WINDOW - 4095;
+
 /// In the place of a domain's id when there is none; no domain has it.
 pub const NOBODY: DomId = DomId::SELF;
 
@@ -26,9 +30,7 @@ pub struct PerCpu {
     pub frame: *mut Frame,
     /// Top of this CPU's stack; empty whenever a domain runs.
     pub stack_top: VirtAddr,
-    /// The domain's stack pointer, while a SYSCALL is served.
-    pub user_rsp: u64,
-    /// Non-zero: the scheduler has work before the domain goes on. Always so when no domain is current.
+    /// Non-zero: the scheduler has work before the domain goes on.
     pub attention: u32,
     /// Non-zero while the CPU waits for interrupts in the idle loop.
     pub idle: u32,
@@ -36,8 +38,6 @@ pub struct PerCpu {
     pub current: DomId,
     /// Whose page tables are loaded; [`NOBODY`]: the hypervisor's own.
     pub loaded: DomId,
-    /// Hypercalls of the current domain that its account does not have yet.
-    pub hypercalls: u64,
     /// The hypercall that is to be made again, with its arguments, when `attention` says so.
     pub restart: Option<(u64, [u64; 5])>,
     /// Ticks of the TSC that no domain could run, up to when that was so last.
@@ -48,6 +48,10 @@ pub struct PerCpu {
     pub queue: RunQueue,
     /// Deadlines of the vCPUs of this CPU.
     pub timers: Timers,
+    /// Addresses in hypercalls below this one are those of the loaded address space.
+    pub direct: u64,
+    /// The paging of the guest whose hypercall is being served.
+    pub guest: Option<crate::vm::Paging>,
     /// Somebody holds a reference to this; kept in debug builds only.
     borrowed: bool,
     /// GDT, IDT and TSS.
@@ -62,17 +66,17 @@ impl PerCpu {
             this: core::ptr::null_mut(),
             frame: core::ptr::null_mut(),
             stack_top,
-            user_rsp: 0,
             attention: 1,
             idle: 0,
             current: NOBODY,
             loaded: NOBODY,
-            hypercalls: 0,
             restart: None,
             idle_ticks: 0,
             alarm: u64::MAX,
             queue: RunQueue::new(),
             timers: Timers::new(),
+            direct: NATIVE_DIRECT,
+            guest: None,
             borrowed: false,
             descriptors: Descriptors::install()?,
         }));
@@ -83,9 +87,12 @@ impl PerCpu {
     }
 
     /// Makes `frame` the one that SYSCALL and traps from ring 3 save to.
+    #[inline(always)] // in the way of each switch
     pub fn set_frame(&mut self, frame: *mut Frame) {
         self.frame = frame;
-        self.descriptors.set_ring0_stack(VirtAddr::new_truncate(frame.wrapping_add(1).addr() as u64));
+        // SAFETY: an address is canonical.
+        let end = unsafe { VirtAddr::new_unsafe(frame.wrapping_add(1).addr() as u64) };
+        self.descriptors.set_ring0_stack(end);
     }
 }
 
@@ -109,4 +116,16 @@ pub fn with<R>(f: impl FnOnce(&mut PerCpu) -> R) -> R {
         }
         result
     }
+}
+
+/// [`PerCpu::direct`], whoever holds the rest.
+#[inline(always)]
+pub fn direct() -> u64 {
+    let direct: u64;
+    // SAFETY: GS points at this CPU's `PerCpu`, as in `with`; an aligned word is read in one step.
+    unsafe {
+        core::arch::asm!("mov {}, gs:[{}]", out(reg) direct, const core::mem::offset_of!(PerCpu, direct),
+            options(nostack, preserves_flags, readonly));
+    }
+    direct
 }

@@ -1,7 +1,7 @@
 //! The end of domains: at once for the domain, in bounded slices for what it had.
 
 use super::{DomId, Ordering, current, raise_for_flag, schedule, system, vcpus};
-use crate::{irq, logging, mm, pci};
+use crate::{irq, logging, mm, pci, vm};
 use heapless::Deque;
 use hv_core::authority::table::{FLAG_CONTROL, FLAG_LOG};
 use hv_core::domain::{Death, begin_destroy, destroy_slice};
@@ -55,6 +55,7 @@ pub fn slice() -> bool {
     let release_devices = |domain| {
         irq::release(domain);
         pci::release(domain);
+        vm::release(domain.slot());
     };
     if destroy_slice(&system().env(), domain, release_devices) == Ok(Progress::More) {
         // It was in the queue just now.

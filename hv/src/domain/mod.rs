@@ -9,17 +9,34 @@ mod vcpus;
 pub use ending::{end, end_current};
 pub use native::{create, pause, rights, set_entry, unpause, with_building};
 pub use policy::start;
-pub use schedule::{CHORES, current_waits, hand_over, reschedule, restart, resume, set_deadline};
-pub use schedule::{take_restart, timer, usage, waits, wake, yield_now};
+pub use schedule::{CHORES, current_waits, finish_call, go_on, hand_over, reschedule, restart, set_deadline};
+pub use schedule::{take_restart, timer, usage, vcpu_waits, waits, wake, yield_now};
+pub use vcpus::HYPERCALLS;
 
 use crate::{cpu::percpu, system::system};
 use core::sync::atomic::Ordering;
 use hv_core::events;
-use hv_core::ids::{DomId, VcpuId};
+use hv_core::ids::{DomId, Slot, VcpuId};
+use hv_core::sched::VcpuKey;
 
 /// The domain whose trap is being handled; [`percpu::NOBODY`] in the idle loop.
 pub fn current() -> DomId {
     percpu::with(|cpu| cpu.current)
+}
+
+/// The vCPU whose trap is being handled.
+pub fn current_vcpu() -> VcpuId {
+    next_key().map_or(VcpuId(0), VcpuKey::vcpu)
+}
+
+/// The vCPU that the scheduler has put on this CPU.
+pub fn next_key() -> Option<VcpuKey> {
+    percpu::with(|cpu| cpu.queue.current())
+}
+
+/// A domain has made a hypercall. (SYSCALL's entry counts for itself.)
+pub fn count_hypercall(slot: Slot) {
+    vcpus::place(slot).hypercalls.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Remembers how far the current domain's multicall has come; answers what was remembered.

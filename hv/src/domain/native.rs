@@ -1,43 +1,46 @@
-//! Native domains: made, sealed, paused.
+//! Domains made, sealed, paused: native ones here, what guests need beside in `vm`.
 
 use super::{schedule, vcpus};
-use crate::{cpu::percpu, iommu, mm, pci, system::system, time, traps::Frame};
+use crate::{cpu::percpu, iommu, mm, pci, system::system, time, traps::Frame, vm};
 use core::mem::offset_of;
 use hv_core::authority::table::{FLAG_DRIVER, KIND_NATIVE};
-use hv_core::domain::{self, Domain, Wait, Wake};
-use hv_core::ids::{DomId, Hpa, Label, VcpuId};
+use hv_core::domain::{self, Domain, VCPUS_MAX, Wait, Wake};
+use hv_core::ids::{DomId, Hpa, Label};
 use hv_core::{error::Errno, machine::MachineMemory, sched::VcpuKey, space::Rights};
-use xen_abi::platform::{RIGHTS_EXECUTE, RIGHTS_READ, RIGHTS_WRITE};
+use xen_abi::platform::{RIGHTS_ALL, RIGHTS_EXECUTE, RIGHTS_READ, RIGHTS_WRITE};
 use xen_abi::{native::ADDRESS_LIMIT, xen::VcpuInfo};
 use zerocopy::IntoBytes;
 
 /// Makes an empty domain for a label.
 ///
 /// # Errors
-/// As `hv_core::domain::create`; `ENOSYS`: the label is not of the native kind.
+/// As `hv_core::domain::create`; `ENOSYS`: the label's kind needs what the CPU has not.
 pub fn create(label: Label) -> Result<DomId, Errno> {
     let system = system();
     let entry = system.policy.domain(label).ok_or(Errno::EINVAL)?;
-    if entry.kind != KIND_NATIVE {
-        return Err(Errno::ENOSYS);
-    }
     let format = if entry.flags & FLAG_DRIVER != 0 { iommu::table_format() } else { None };
     let id = domain::create(&system.env(), label, format)?;
-    let (slot, root, info) = system.domains.with(id, |domain| {
+    let (slot, root) = system.domains.with(id, |domain| {
         domain.space.allow_tables(pci::tables_of(label));
-        (domain.slot(), domain.space.cpu_root(), domain.events.shared.vcpu_info(VcpuId(0)))
+        for vcpu in domain.vcpu_ids() {
+            // It never changes, so this is all there is to keep right, and its version stays even.
+            let clock = Hpa(domain.events.shared.vcpu_info(vcpu).0 + offset_of!(VcpuInfo, time) as u64);
+            system.machine.write(clock, time::scale().clock.as_bytes());
+        }
+        (domain.slot(), domain.space.cpu_root())
     })?;
     let hypervisor_root = Hpa(mm::hypervisor_root().as_u64()).mfn();
     system.machine.copy(hypervisor_root.at(mm::UPPER_HALF as u64), root.at(mm::UPPER_HALF as u64), mm::UPPER_HALF);
-    // It never changes, so this is all there is to keep right, and its version stays even.
-    let clock = Hpa(info.0 + offset_of!(VcpuInfo, time) as u64);
-    system.machine.write(clock, time::scale().clock.as_bytes());
     vcpus::occupy(slot, id, root.base());
-    if vcpus::set_ports(slot, system.policy.io_ports(label)).is_err() {
-        super::end(id, domain::Death::new(0, format_args!("no memory for its I/O permission bitmap")))?;
-        return Err(Errno::ENOMEM);
-    }
-    Ok(id)
+    let machine = if entry.kind == KIND_NATIVE {
+        vcpus::set_ports(slot, system.policy.io_ports(label)).map_err(Errno::from)
+    } else {
+        system.domains.with(id, |domain| vm::create(domain, entry.vcpus))?
+    };
+    machine.map(|()| id).or_else(|error| {
+        super::end(id, domain::Death::new(0, format_args!("no hardware or memory for its vCPUs")))?;
+        Err(error)
+    })
 }
 
 /// Sets the first instruction, stack and argument of a domain that is being built.
@@ -49,7 +52,9 @@ pub fn set_entry(id: DomId, rip: u64, rsp: u64, argument: u64) -> Result<(), Err
         return Err(Errno::EINVAL);
     }
     with_building(id, |domain| {
-        vcpus::set_frame(domain.slot(), Frame::start(rip, rsp, argument));
+        let slot = domain.slot();
+        vcpus::set_frame(slot, if domain.is_native() { Frame::start(rip, rsp, argument) } else { Frame::guest() });
+        vm::set_entry(slot, rip, argument);
         Ok(())
     })
 }
@@ -63,6 +68,7 @@ pub fn rights(number: u32) -> Result<Rights, Errno> {
         RIGHTS_READ => Ok(Rights::Read),
         RIGHTS_WRITE => Ok(Rights::ReadWrite),
         RIGHTS_EXECUTE => Ok(Rights::ReadExecute),
+        RIGHTS_ALL => Ok(Rights::All),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -81,19 +87,21 @@ pub fn with_building(id: DomId, act: impl FnOnce(&mut Domain) -> Result<(), Errn
 /// `EINVAL`: it runs, is dying, or has no entry point. `ESRCH`.
 pub fn unpause(id: DomId) -> Result<(), Errno> {
     let system = system();
-    let (slot, label, waits) = system.domains.with(id, |domain| {
+    let (slot, label, runs) = system.domains.with(id, |domain| {
         if !vcpus::has_entry(domain.slot()) {
             return Err(Errno::EINVAL);
         }
         domain.unpause()?;
-        let waits = domain.vcpu(VcpuId(0)).is_some_and(|vcpu| vcpu.wait != Wait::No);
-        Ok((domain.slot(), domain.label(), waits))
+        let ids = domain.vcpu_ids();
+        let runs = |vcpu| (vcpu, domain.vcpu(vcpu).is_some_and(|vcpu| vcpu.wait == Wait::No));
+        let runs: heapless::Vec<_, VCPUS_MAX> = ids.map(runs).collect();
+        Ok((domain.slot(), domain.label(), runs))
     })??;
     let entry = system.policy.domain(label).ok_or(Errno::EINVAL)?;
-    let key = VcpuKey::new(slot, VcpuId(0));
-    percpu::with(|cpu| cpu.queue.add(key, entry.weight, entry.cap));
-    if !waits {
-        schedule::wake(Some(Wake(key)));
+    for (vcpu, runs) in runs {
+        let key = VcpuKey::new(slot, vcpu);
+        percpu::with(|cpu| cpu.queue.add(key, entry.weight, entry.cap));
+        schedule::wake(runs.then_some(Wake(key)));
     }
     Ok(())
 }

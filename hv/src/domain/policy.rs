@@ -2,7 +2,7 @@
 
 use super::native;
 use crate::boot::report::{Finding, fact, fail};
-use crate::{machine::Bare, system::system, time, traps::entry};
+use crate::{machine::Bare, system::system, time};
 use core::sync::atomic::Ordering;
 use hv_core::domain::{self, Domain, Env};
 use hv_core::error::Errno;
@@ -29,9 +29,8 @@ pub fn start() -> ! {
         fail(WHAT, format_args!("{why}; it needs more than {need} pages"), "give it more memory in the policy")
     });
     fact(WHAT, Finding::Ok, format_args!("\"{name}\", {} pages", image.pages()));
-    let frame = super::resume();
     time::STARTED.store(time::tsc(), Ordering::Relaxed);
-    entry::enter(frame)
+    super::go_on()
 }
 
 fn build(image: &Image) -> Result<(), Errno> {

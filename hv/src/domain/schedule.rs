@@ -1,30 +1,25 @@
 //! Which domain runs next on this CPU: the glue between traps, `hv_core::sched`, timers and the reaper.
 //!
-//! Every way out of the hypervisor asks [`resume`] for the frame to go on with. As long as nothing happened that the
-//! scheduler must see (`PerCpu::attention`), that is the same domain's again, at the cost of one test.
+//! As long as nothing happened that the scheduler must see (`PerCpu::attention`), the same domain goes on, at the cost of
+//! one test; else [`reschedule`] decides. A domain that waits or gives way by a hypercall of its own comes there directly.
 //!
 //! Time is counted in ticks of the time stamp counter here; only what domains ask for and are told is in nanoseconds.
 
 use super::{VcpuId, ending, events, percpu, system, vcpus};
 use crate::cpu::percpu::{NOBODY, PerCpu};
 use crate::time::{self, Instant, tsc};
-use crate::{logging, mm, traps::Frame};
+use crate::traps::{Frame, entry};
+use crate::{logging, mm};
 use core::sync::atomic::{AtomicBool, Ordering};
 use hv_core::sched::{TimerKind, VcpuKey};
-use hv_core::{authority::table::FLAG_LOG, domain::Wake, ids::Slot};
-use x86_64::PhysAddr;
+use hv_core::{authority::table::FLAG_LOG, domain::VCPUS_MAX, domain::Wake, ids::Slot};
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_TIMER};
-
-/// Native domains have one vCPU.
-const VCPU: VcpuId = VcpuId(0);
 
 /// Between two slices of returning what the dead had, while somebody runs.
 const REAP_INTERVAL_NS: u64 = 1_000_000;
 
 /// [`PerCpu::attention`]: who runs next is to be decided.
 const DECIDE: u32 = 1;
-/// [`PerCpu::attention`]: who runs next has been decided, and is to be loaded.
-const SWITCH: u32 = 2;
 /// [`PerCpu::attention`]: a deadline may have come.
 const EXPIRE: u32 = 4;
 /// [`PerCpu::attention`]: the hypercall of the current domain is to be made again ([`PerCpu::restart`]).
@@ -33,9 +28,21 @@ const RESTART: u32 = 8;
 /// Set when there is something to do beside choosing who runs next: the log has news, a dead domain has resources.
 pub static CHORES: AtomicBool = AtomicBool::new(false);
 
-/// The frame to go on with after a trap.
-pub fn resume() -> *mut Frame {
-    percpu::with(|cpu| (cpu.attention == 0).then_some(cpu.frame)).unwrap_or_else(|| reschedule())
+/// Goes on after a trap.
+pub fn go_on() -> ! {
+    match percpu::with(|cpu| (cpu.attention == 0).then_some(cpu.frame)) {
+        Some(frame) => entry::enter(frame),
+        None => reschedule(),
+    }
+}
+
+/// Goes on after a hypercall that does not go back to SYSCALL's entry, with its result.
+pub fn finish_call(result: u64) -> ! {
+    percpu::with(|cpu| {
+        // SAFETY: the frame of the domain that made the call; this CPU runs the hypervisor, so nobody uses it.
+        unsafe { (*cpu.frame).rax = result }
+    });
+    go_on()
 }
 
 /// The current domain's hypercall is to be made again when it runs next.
@@ -78,23 +85,28 @@ pub fn wake(woken: Option<Wake>) {
     });
 }
 
-/// A vCPU's wait has ended, and the current domain's begins.
+/// A vCPU's wait has ended, and the current domain's begins, whose registers are in its frame: the one goes on in the
+/// other's place. Comes back, and nothing is done, if there is more to decide than that.
 pub fn hand_over(woken: Wake) {
-    let handed = percpu::with(|cpu| {
-        let handed = cpu.queue.hand_over(woken.0, tsc());
-        cpu.attention |= if handed { SWITCH } else { DECIDE };
-        handed
-    });
-    if !handed {
-        wake(Some(woken));
-        current_waits();
+    let chores = CHORES.load(Ordering::Relaxed);
+    let next = percpu::with(|cpu| (!chores && cpu.queue.hand_over(woken.0, tsc())).then(|| load(cpu, woken.0)));
+    if let Some(frame) = next {
+        entry::enter(frame);
     }
 }
 
 /// The current domain gives the CPU up and cannot run until it is woken.
 pub fn current_waits() {
     percpu::with(|cpu| {
-        cpu.queue.sleep(VcpuKey::new(cpu.current.slot(), VCPU));
+        cpu.queue.current_sleeps();
+        cpu.attention |= DECIDE;
+    });
+}
+
+/// A vCPU of a guest cannot run until it is woken.
+pub fn vcpu_waits(key: VcpuKey) {
+    percpu::with(|cpu| {
+        cpu.queue.sleep(key);
         cpu.attention |= DECIDE;
     });
 }
@@ -107,22 +119,24 @@ pub fn yield_now() {
     });
 }
 
-/// Sets (`Some`) or cancels a deadline of the current domain.
-pub fn set_deadline(kind: TimerKind, when: Option<Instant>) {
+/// Sets (`Some`) or cancels a deadline of a vCPU of the current domain.
+pub fn set_deadline(vcpu: VcpuId, kind: TimerKind, when: Option<Instant>) {
     percpu::with(|cpu| {
-        let key = VcpuKey::new(cpu.current.slot(), VCPU);
+        let key = VcpuKey::new(cpu.current.slot(), vcpu);
         match when {
-            Some(when) => cpu.timers.set(key, kind, time::tsc_at(when)),
+            Some(when) => {
+                let when = time::tsc_at(when);
+                cpu.timers.set(key, kind, when);
+                set_alarm(cpu, when);
+            }
             None => cpu.timers.cancel(key, kind),
         }
-        set_alarm(cpu, cpu.queue.until());
     });
 }
 
-/// Makes sure that the timer's interrupt comes when the queue (`until`) or a deadline wants it. An alarm that comes too
-/// early does no harm, so a later one is not worth reprogramming for.
-fn set_alarm(cpu: &mut PerCpu, until: u64) {
-    let wanted = cpu.timers.next().map_or(until, |deadline| deadline.min(until));
+/// Makes sure that the timer's interrupt comes when the queue or a deadline wants it. An alarm that comes too early does no
+/// harm, so a later one is not worth reprogramming for, and it is never later than the deadlines that were set before.
+fn set_alarm(cpu: &mut PerCpu, wanted: u64) {
     if wanted < cpu.alarm {
         reprogram(cpu, wanted);
     }
@@ -135,17 +149,16 @@ fn reprogram(cpu: &mut PerCpu, wanted: u64) {
 }
 
 /// Decides who goes on. The current domain's registers are in its frame.
-pub extern "C" fn reschedule() -> *mut Frame {
+pub extern "C" fn reschedule() -> ! {
     let chores = CHORES.load(Ordering::Relaxed);
-    let frame = percpu::with(|cpu| match core::mem::take(&mut cpu.attention) {
-        SWITCH if !chores => cpu.queue.current().map(|next| load(cpu, next)),
-        DECIDE if !chores => choose(cpu),
-        attention => {
-            cpu.attention = attention;
-            None
+    let next = percpu::with(|cpu| {
+        if chores || cpu.attention & !DECIDE != 0 {
+            return None;
         }
+        cpu.attention = 0;
+        choose(cpu)
     });
-    frame.unwrap_or_else(look_at_all)
+    entry::enter(next.unwrap_or_else(look_at_all))
 }
 
 /// The long way round.
@@ -161,6 +174,7 @@ fn look_at_all() -> *mut Frame {
         percpu::with(|cpu| cpu.attention = 0);
         CHORES.store(false, Ordering::Relaxed);
         expire_deadlines();
+        percpu::with(|cpu| set_alarm(cpu, cpu.timers.next().unwrap_or(u64::MAX)));
         if logging::NEWS.swap(false, Ordering::Relaxed) {
             super::raise_for_flag(FLAG_LOG, VIRQ_CON_RING);
         }
@@ -182,37 +196,22 @@ fn look_at_all() -> *mut Frame {
 
 /// Takes the next domain from the queue and loads it. `None`: nobody can run.
 fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
-    let Some(next) = cpu.queue.pick(tsc()) else {
-        leave(cpu);
-        return None;
-    };
+    let next = cpu.queue.pick(tsc());
+    if next.is_none() {
+        cpu.current = NOBODY;
+    }
     set_alarm(cpu, cpu.queue.until());
-    Some(load(cpu, next))
+    next.map(|next| load(cpu, next))
 }
 
-/// No domain is current any more.
-fn leave(cpu: &mut PerCpu) {
-    let counter = &vcpus::place(cpu.current.slot()).hypercalls;
-    // The CPU that the domain runs on is the only one that counts.
-    let count = counter.load(Ordering::Relaxed).wrapping_add(core::mem::take(&mut cpu.hypercalls));
-    counter.store(count, Ordering::Relaxed);
-    cpu.current = NOBODY;
-}
-
-/// Makes a domain the current one.
-#[inline(always)]
+/// Makes a domain the current one. Answers its registers, to be entered with.
+#[inline(always)] // in the way of each switch
 fn load(cpu: &mut PerCpu, next: VcpuKey) -> *mut Frame {
-    let slot = next.slot();
-    let domain = vcpus::domain(slot);
-    if cpu.current != domain {
-        leave(cpu);
-        cpu.current = domain;
-        cpu.set_frame(vcpus::frame(slot));
-        if cpu.loaded != domain {
-            cpu.loaded = domain;
-            mm::load_root(PhysAddr::new_truncate(vcpus::root(slot).0));
-            vcpus::load_ports(slot, cpu.descriptors);
-        }
+    let domain = vcpus::domain(next.slot());
+    cpu.current = domain;
+    if cpu.loaded != domain {
+        cpu.loaded = domain;
+        vcpus::load(next.slot(), cpu);
     }
     cpu.frame
 }
@@ -230,10 +229,7 @@ fn expire_deadlines() {
 
 /// Waits for an interrupt. The only place where interrupts are let in.
 fn idle() {
-    percpu::with(|cpu| {
-        set_alarm(cpu, cpu.queue.until());
-        cpu.idle = 1;
-    });
+    percpu::with(|cpu| cpu.idle = 1);
     let since = tsc();
     x86_64::instructions::interrupts::enable_and_hlt();
     x86_64::instructions::interrupts::disable();
@@ -246,11 +242,12 @@ fn idle() {
 /// A domain is no longer schedulable; its page tables are not loaded any more. The scheduler looks at once.
 pub fn dismiss(slot: Slot) {
     percpu::with(|cpu| {
-        let key = VcpuKey::new(slot, VCPU);
-        vcpus::place(slot).ran.fetch_add(cpu.queue.remove(key, tsc()), Ordering::Relaxed);
+        for key in keys(slot) {
+            vcpus::place(slot).ran.fetch_add(cpu.queue.remove(key, tsc()), Ordering::Relaxed);
+        }
         cpu.attention |= DECIDE;
         if cpu.current == vcpus::domain(slot) {
-            leave(cpu);
+            cpu.current = NOBODY;
         }
         if cpu.loaded == vcpus::domain(slot) {
             mm::load_root(mm::hypervisor_root());
@@ -259,11 +256,17 @@ pub fn dismiss(slot: Slot) {
     });
 }
 
+/// All vCPUs that a domain in this slot can have.
+fn keys(slot: Slot) -> impl Iterator<Item = VcpuKey> {
+    (0..VCPUS_MAX as u8).map(move |vcpu| VcpuKey::new(slot, VcpuId(vcpu)))
+}
+
 /// Forgets a dying domain's deadlines.
 pub fn forget_deadlines(slot: Slot) {
     percpu::with(|cpu| {
-        for kind in [TimerKind::Singleshot, TimerKind::Poll] {
-            cpu.timers.cancel(VcpuKey::new(slot, VCPU), kind);
+        for key in keys(slot) {
+            cpu.timers.cancel(key, TimerKind::Singleshot);
+            cpu.timers.cancel(key, TimerKind::Poll);
         }
     });
 }
@@ -272,9 +275,8 @@ pub fn forget_deadlines(slot: Slot) {
 pub fn usage(slot: Slot) -> (u64, u64) {
     percpu::with(|cpu| {
         cpu.queue.charge(tsc());
-        let fresh = if cpu.current == vcpus::domain(slot) { cpu.hypercalls } else { 0 };
         let vcpus::Place { ran, hypercalls, .. } = vcpus::place(slot);
-        let ran = ran.load(Ordering::Relaxed) + cpu.queue.ran(VcpuKey::new(slot, VCPU));
-        (ran, hypercalls.load(Ordering::Relaxed) + fresh)
+        let ran = ran.load(Ordering::Relaxed) + keys(slot).map(|key| cpu.queue.ran(key)).sum::<u64>();
+        (ran, hypercalls.load(Ordering::Relaxed))
     })
 }

@@ -12,14 +12,15 @@ mod memory;
 mod multicall;
 mod physdev;
 mod platform;
-mod sched;
+pub mod sched;
 mod vcpu;
 mod version;
 
 use crate::domain::{self, wake};
 use crate::{mm::user, system::system};
-use hv_core::ids::{DomId, Gpa, VcpuId};
-use hv_core::{error::Errno, grant::Continuation};
+pub use hv_core::error::Errno;
+use hv_core::grant::Continuation;
+use hv_core::ids::{DomId, Gpa};
 use xen_abi::xen as abi;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -87,7 +88,7 @@ impl Call {
     /// How far this call came before it was interrupted; 0 at its beginning.
     pub fn progress(&self) -> Result<u32, Errno> {
         system().domains.with(self.caller, |domain| {
-            let interrupted = domain.vcpu(VcpuId(0)).and_then(|vcpu| vcpu.continuation.take());
+            let interrupted = domain.vcpu(domain::current_vcpu()).and_then(|vcpu| vcpu.continuation.take());
             Continuation::resume(interrupted, self.identity()).done
         })
     }
@@ -96,7 +97,7 @@ impl Call {
     /// there is to do.
     pub fn again(&self, done: u32) -> Outcome {
         system().domains.with(self.caller, |domain| {
-            if let Some(vcpu) = domain.vcpu(VcpuId(0)) {
+            if let Some(vcpu) = domain.vcpu(domain::current_vcpu()) {
                 vcpu.continuation = Some(Continuation { call: self.identity(), done });
             }
         })?;
@@ -113,7 +114,7 @@ fn result(outcome: Result<(), Errno>) -> u64 {
 /// Hypercall numbers end here.
 pub const NUMBERS: usize = abi::HYPERVISOR_HYPFS_OP as usize + 1;
 
-/// What SYSCALL's entry calls, by the hypercall's number: a function of its arguments that answers its result.
+/// What serves a hypercall: a function of its arguments that answers its result.
 pub type Server = extern "C" fn(u64, u64, u64, u64, u64) -> u64;
 
 /// Makes a [`Server`] of a function of a [`Call`].
@@ -126,7 +127,14 @@ macro_rules! server {
     }};
 }
 
-/// The server of each hypercall.
+/// The server of each hypercall, as SYSCALL's entry calls it.
+pub static ENTRIES: [Server; NUMBERS] = {
+    let mut entries = SERVERS;
+    entries[abi::HYPERVISOR_SCHED_OP as usize] = crate::traps::entry::syscall_sched;
+    entries
+};
+
+/// The server of each hypercall, as multicalls and guests call it.
 pub static SERVERS: [Server; NUMBERS] = {
     extern "C" fn none(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
         Errno::ENOSYS.to_result() as u64
@@ -141,6 +149,7 @@ pub static SERVERS: [Server; NUMBERS] = {
     servers[abi::HYPERVISOR_PHYSDEV_OP as usize] = server!(abi::HYPERVISOR_PHYSDEV_OP, physdev::serve);
     servers[abi::HYPERVISOR_PLATFORM_OP as usize] = server!(abi::HYPERVISOR_PLATFORM_OP, platform::serve);
     servers[abi::HYPERVISOR_CONSOLE_IO as usize] = server!(abi::HYPERVISOR_CONSOLE_IO, console_io::serve);
+    servers[abi::HYPERVISOR_HVM_OP as usize] = server!(abi::HYPERVISOR_HVM_OP, crate::vm::hvm_op);
     servers[abi::HYPERVISOR_MULTICALL as usize] = server!(abi::HYPERVISOR_MULTICALL, multicall::serve);
     servers
 };

@@ -5,23 +5,43 @@ use crate::irq;
 use crate::time::{self, Instant};
 use core::sync::atomic::Ordering;
 use heapless::Vec;
+use hv_core::domain::Death;
 use hv_core::ids::{Port, VcpuId};
-use hv_core::{domain::Death, events, sched::TimerKind};
+use hv_core::{events, events::Sent, sched::TimerKind, sched::VcpuKey};
 use xen_abi::{native::SCHEDOP_SEND_AND_BLOCK, sched as abi, xen::HYPERVISOR_SCHED_OP};
 use zerocopy::IntoBytes;
 
 /// Ports of one poll at most.
 const POLL_PORTS_MAX: usize = 128;
 
-/// Giving way and waiting for events are the paths that matter; all else is apart.
+/// Serves SYSCALL, whose caller's registers are in its frame: after most of these somebody else goes on. Giving way and
+/// waiting for events are the paths that matter; all else is apart.
+pub extern "C" fn serve_last(command: u64, structure: u64) -> ! {
+    let result = match command {
+        SCHEDOP_SEND_AND_BLOCK => result(send_and_block(Port(structure as u32))),
+        _ => serve(command, structure),
+    };
+    domain::finish_call(result)
+}
+
+/// Serves an entry of a multicall.
 pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
+    match command {
+        SCHEDOP_SEND_AND_BLOCK => {
+            result(super::event_channel::send(domain::current(), Port(structure as u32)).and_then(|()| block()))
+        }
+        _ => serve(command, structure),
+    }
+}
+
+#[inline(always)]
+fn serve(command: u64, structure: u64) -> u64 {
     match command {
         abi::SCHEDOP_YIELD => {
             domain::yield_now();
             0
         }
-        abi::SCHEDOP_BLOCK => block(),
-        SCHEDOP_SEND_AND_BLOCK => send_and_block(Port(structure as u32)),
+        abi::SCHEDOP_BLOCK => result(block()),
         _ => others(command, structure),
     }
 }
@@ -35,29 +55,30 @@ fn others(command: u64, structure: u64) -> u64 {
     })
 }
 
-#[inline(never)]
-fn block() -> u64 {
+#[inline(always)]
+fn block() -> Result<(), Errno> {
     let (system, caller) = (system(), domain::current());
     rearm(caller);
-    let waits = system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine));
-    if waits == Ok(true) {
+    if system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine))? {
         domain::current_waits();
     }
-    result(waits.map(drop))
+    Ok(())
 }
 
 /// An event for the peer, and nothing to do until it answers.
-#[inline(never)]
-fn send_and_block(port: Port) -> u64 {
+#[inline(always)]
+fn send_and_block(port: Port) -> Result<(), Errno> {
     let caller = domain::current();
     rearm(caller);
-    let sent = events::send_and_block(&system().env(), caller, port);
-    result(sent.map(|sent| match sent.wake {
-        Some(woken) if sent.waits => domain::hand_over(woken),
-        Some(woken) => wake(Some(woken)),
-        None if sent.waits => domain::current_waits(),
-        None => {}
-    }))
+    let sent = events::send_and_block(&system().env(), caller, port)?;
+    if let Sent { wake: Some(woken), waits: true } = sent {
+        domain::hand_over(woken);
+    }
+    wake(sent.wake);
+    if sent.waits {
+        domain::current_waits();
+    }
+    Ok(())
 }
 
 fn poll(call: &Call) -> Outcome {
@@ -67,21 +88,21 @@ fn poll(call: &Call) -> Outcome {
     user::read_bytes(Gpa(op.ports), numbers.as_mut_bytes())?;
     let ports: Vec<Port, POLL_PORTS_MAX> = numbers.iter().map(|number| Port(*number)).collect();
     rearm(call.caller);
-    let system = system();
-    if !system.domains.with(call.caller, |domain| domain.poll(VcpuId(0), &ports, &system.machine))?? {
+    let (system, vcpu) = (system(), domain::current_vcpu());
+    if !system.domains.with(call.caller, |domain| domain.poll(vcpu, &ports, &system.machine))?? {
         return OK;
     }
     // What an earlier poll left is for another time.
-    domain::set_deadline(TimerKind::Poll, None);
+    domain::set_deadline(vcpu, TimerKind::Poll, None);
     if op.timeout != 0 {
         let limit = Instant(op.timeout);
         if limit <= time::now() {
-            let _runs_on = system.domains.with(call.caller, |domain| domain.end_poll(VcpuId(0)))?;
+            let _runs_on = system.domains.with(call.caller, |domain| domain.end_poll(vcpu))?;
             return OK;
         }
-        domain::set_deadline(TimerKind::Poll, Some(limit));
+        domain::set_deadline(vcpu, TimerKind::Poll, Some(limit));
     }
-    domain::current_waits();
+    domain::vcpu_waits(VcpuKey::new(call.caller.slot(), vcpu));
     OK
 }
 

@@ -2,7 +2,8 @@
 
 use super::{Call, Errno, Gpa, OK, Outcome, domain, system, user};
 use crate::time::{self, Instant};
-use hv_core::ids::Gfn;
+use crate::vm;
+use hv_core::ids::{Gfn, VcpuId};
 use hv_core::sched::{TimerKind, singleshot};
 use xen_abi::vcpu as abi;
 
@@ -13,15 +14,22 @@ pub fn serve(call: &Call) -> Outcome {
     match command {
         abi::VCPUOP_IS_UP => return Ok(1),
         abi::VCPUOP_STOP_PERIODIC_TIMER => {}
+        abi::VCPUOP_REGISTER_RUNSTATE_MEMORY_AREA => {
+            let op: abi::VcpuRegisterRunstateMemoryArea = user::read(Gpa(structure))?;
+            vm::register_runstate(call.caller.slot(), VcpuId(number as u8), Gpa(op.addr))?;
+        }
         abi::VCPUOP_SET_SINGLESHOT_TIMER => {
             let op: abi::VcpuSetSingleshotTimer = user::read(Gpa(structure))?;
             let when = singleshot(time::now().0, op.timeout_abs_ns, op.flags)?;
-            domain::set_deadline(TimerKind::Singleshot, Some(Instant(when)));
+            domain::set_deadline(VcpuId(number as u8), TimerKind::Singleshot, Some(Instant(when)));
         }
-        abi::VCPUOP_STOP_SINGLESHOT_TIMER => domain::set_deadline(TimerKind::Singleshot, None),
+        abi::VCPUOP_STOP_SINGLESHOT_TIMER => domain::set_deadline(VcpuId(number as u8), TimerKind::Singleshot, None),
         abi::VCPUOP_REGISTER_VCPU_INFO => {
             let op: abi::VcpuRegisterVcpuInfo = user::read(Gpa(structure))?;
             hv_core::domain::register_vcpu_info(&system().env(), call.caller, number, Gfn(op.mfn), op.offset)?;
+            let vcpu = VcpuId(number as u8);
+            let info = system().domains.with(call.caller, |domain| domain.events.shared.vcpu_info(vcpu))?;
+            vm::move_info(call.caller.slot(), vcpu, info);
         }
         _ => return Err(Errno::ENOSYS),
     }

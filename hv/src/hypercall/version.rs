@@ -1,7 +1,7 @@
 //! `xen_version` (Xen public `version.h`).
 
 use super::{Call, Errno, OK, Outcome};
-use crate::mm::user;
+use crate::{mm::user, vm::guest};
 use xen_abi::{version as abi, xen::HYPERVISOR_XEN_VERSION};
 
 /// Xen 4.17: the interface that this hypervisor's calls are taken from.
@@ -10,6 +10,9 @@ const EXTRA: &[u8] = b".bulkhead";
 const CAPABILITIES: &[u8] = b"bulkhead-native-x86_64";
 /// What every native domain can rely on.
 const FEATURES: u32 = 1 << abi::XENFEAT_AUTO_TRANSLATED_PHYSMAP | 1 << abi::XENFEAT_NOT_DIRECT_MAPPED;
+
+/// What a guest can rely on beside.
+const GUEST_FEATURES: u32 = 1 << abi::XENFEAT_HVM_CALLBACK_VECTOR | 1 << abi::XENFEAT_HVM_SAFE_PVCLOCK;
 
 /// The null hypercall is as short as a call can be.
 pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
@@ -28,7 +31,7 @@ fn others(command: u64, structure: u64) -> u64 {
         abi::XENVER_CAPABILITIES => text::<1024>(call, CAPABILITIES),
         abi::XENVER_CHANGESET => text::<64>(call, env!("CARGO_PKG_VERSION").as_bytes()),
         abi::XENVER_GET_FEATURES => call.in_out(|info: &mut abi::XenFeatureInfo| {
-            info.submap = FEATURES;
+            info.submap = FEATURES | if guest::is_served() { GUEST_FEATURES } else { 0 };
             if info.submap_idx < abi::XENFEAT_NR_SUBMAPS { Ok(()) } else { Err(Errno::EINVAL) }
         }),
         _ => Err(Errno::ENOSYS),

@@ -6,6 +6,7 @@
 //! | [`DIRECT_MAP`]          | all RAM but the hypervisor's image, read-write, never executable |
 //! | [`DEVICE_BASE`]         | device registers (uncached)                                     |
 //! | [`STACK_BASE`]          | stacks, each with unmapped pages around it                      |
+//! | [`HEAP_BASE`]           | the heap, as far as it has grown                                |
 //! | [`KERNEL_BASE`] + 2 MiB | the image: text, read-only data, data                           |
 
 use crate::boot::info::Region;
@@ -15,13 +16,15 @@ use x86_64::{PhysAddr, VirtAddr};
 pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
 /// One past the highest physical address that the direct map can show (64 TiB).
 pub const DIRECT_MAP_BYTES: u64 = 0x4000_0000_0000;
-/// The early tables show physical memory up to here: what the boot loader hands over, ACPI's tables and the heap must lie
-/// below.
+/// The early tables show physical memory up to here: what the boot loader hands over, ACPI's tables and the first frames
+/// that are taken must lie below.
 pub const EARLY_LIMIT: u64 = 4 << 30;
 /// First address for device mappings.
 pub const DEVICE_BASE: u64 = 0xffff_c000_0000_0000;
 /// First address for stacks.
 pub const STACK_BASE: u64 = 0xffff_d000_0000_0000;
+/// First address of the heap.
+pub const HEAP_BASE: u64 = 0xffff_e000_0000_0000;
 /// Virtual minus physical address of the image.
 pub const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
 

@@ -1,13 +1,14 @@
 //! The hypervisor's own page tables (AMD APM volume 2, section 5.3; Intel SDM volume 3, section 4.5).
 //!
 //! The upper half is the same in every address space: its 256 top-level entries are filled once, here, and copied into
-//! each domain's top-level table, so that what is mapped later (devices, stacks) appears everywhere. W^X: text is the
+//! each domain's top-level table, so that what is mapped later (devices, stacks, heap) appears everywhere. W^X: text is the
 //! only executable range and nothing else maps its frames.
 
-use super::Plan;
+use super::{Plan, frames};
 use super::layout::{self, DEVICE_BASE, LARGE_PAGE, PAGE, direct, page_down, page_up};
 use crate::boot::{info::Region, report::fail};
-use hv_core::{fallible, ids::Hpa, space::MapError};
+use crate::machine::Bare;
+use hv_core::{frames::Purpose, ids::Hpa, space::MapError};
 use spin::{Mutex, MutexGuard, Once};
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::{PageTable, PhysFrame};
@@ -16,7 +17,7 @@ use x86_64::{PhysAddr, VirtAddr, structures::paging::page_table::PageTableFlags 
 /// Where the hypervisor's entries begin in a top-level table, in bytes; there are as many bytes of them.
 pub const UPPER_HALF: usize = PAGE as usize / 2;
 
-/// What one top-level entry maps; the device and stack regions have one each.
+/// What one top-level entry maps; the device, stack and heap regions have one each.
 const REGION_BYTES: u64 = 1 << 39;
 
 const READ_ONLY: Flags = Flags::NO_EXECUTE;
@@ -31,10 +32,10 @@ struct Tables {
     next_stack: VirtAddr,
 }
 
-/// A zeroed page that stays, for a table or a stack.
+/// A zeroed frame that stays, for a table, a stack or the heap.
 fn take_page() -> Result<PhysAddr, MapError> {
-    let page = fallible::filled(1, PageTable::new()).map_err(|_| MapError::NoMemory)?.leak();
-    Ok(PhysAddr::new(VirtAddr::from_ptr(page.as_ptr()) - VirtAddr::new(layout::DIRECT_MAP)))
+    let page = frames().and_then(|frames| frames.allocate(Purpose::Hypervisor, &Bare)).ok_or(MapError::NoMemory)?;
+    Ok(PhysAddr::new(page.base().0))
 }
 
 impl Tables {
@@ -79,7 +80,7 @@ impl Tables {
     fn new(ram: &[Region]) -> Result<Self, MapError> {
         let (next_device, next_stack) = (VirtAddr::new(DEVICE_BASE), VirtAddr::new(layout::STACK_BASE));
         let mut tables = Self { root: take_page()?, next_device, next_stack };
-        for region in [next_device, next_stack] {
+        for region in [next_device, next_stack, VirtAddr::new(layout::HEAP_BASE)] {
             let entry = &mut tables.table(tables.root)[region.p4_index()];
             entry.set_addr(take_page()?, Flags::PRESENT | Flags::WRITABLE);
         }
@@ -99,7 +100,7 @@ impl Tables {
 /// Makes the final tables and switches to them. What runs now, boot stack included, lies in the image.
 pub(super) fn init(plan: &Plan) {
     let tables = Tables::new(&plan.ram)
-        .unwrap_or_else(|why| fail("page tables", format_args!("{why:?}"), "report this: the heap is too small"));
+        .unwrap_or_else(|why| fail("page tables", format_args!("{why:?}"), "give the machine more memory (-m 512M)"));
     load_root(tables.root);
     TABLES.call_once(|| Mutex::new(tables));
 }
@@ -148,4 +149,9 @@ pub fn map_stack(pages: u64) -> Result<VirtAddr, MapError> {
     }
     tables.next_stack = base + pages * PAGE;
     Ok(tables.next_stack)
+}
+
+/// Maps a fresh frame of the heap, for good. No processor remembers that nothing was mapped there.
+pub fn map_heap_page(page: u64) -> Result<(), MapError> {
+    tables()?.map(VirtAddr::new(page), take_page()?, DATA)
 }

@@ -4,10 +4,11 @@
 //! (see `hv.ld`); a page fault inside one goes on behind it, with RAX set ([`fixup`]). Addresses end below the window
 //! for device registers, so that no register is ever read or written here, and nothing of the hypervisor.
 
+use crate::{cpu::percpu, vm::guest};
 use core::{arch::asm, mem::MaybeUninit};
 use hv_core::ids::{Gpa, PAGE_BYTES};
-use hv_core::space::Fault;
-use xen_abi::native::MMIO_WINDOW;
+use hv_core::space::{Access, Fault};
+use xen_abi::native::ADDRESS_LIMIT;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 unsafe extern "C" {
@@ -24,10 +25,11 @@ pub fn fixup(rip: u64) -> Option<u64> {
     runs.iter().find(|[from, to]| (*from..*to).contains(&rip)).map(|[_, to]| *to)
 }
 
-/// The address of `bytes` bytes that belong to the domain's part of the address space.
-fn within(at: Gpa, bytes: usize) -> Result<u64, Fault> {
-    // Sizes are small, so the sum does not wrap but for addresses that are refused anyway.
-    if at.0 <= MMIO_WINDOW - bytes as u64 { Ok(at.0) } else { Err(Fault) }
+/// The address of a run of bytes, at most a page, that belong to the domain's part of the address space; an error too if
+/// addresses are a guest's.
+#[inline(always)]
+fn within(at: Gpa) -> Result<u64, Fault> {
+    if at.0 < percpu::direct() { Ok(at.0) } else { Err(Fault) }
 }
 
 /// Instructions that reach the domain's memory, and their operands; `Err` on a page fault in them. Access to domain memory
@@ -86,10 +88,13 @@ pub fn read<T: FromBytes + Copy>(from: Gpa) -> Result<T, Fault> {
 /// Copies a structure to a place.
 #[inline(always)]
 pub fn read_into<T: FromBytes>(from: Gpa, place: &mut MaybeUninit<T>) -> Result<&mut T, Fault> {
-    let from = within(from, size_of::<T>())?;
+    let ours = place.as_mut_ptr().cast();
     // SAFETY: `place` is ours; where the domain's bytes all arrived, any bytes are a `T`.
     unsafe {
-        sized::<T>(from as *const u8, place.as_mut_ptr().cast())?;
+        match within(from) {
+            Ok(from) => sized::<T>(from as *const u8, ours)?,
+            Err(Fault) => from_guest(from, ours, size_of::<T>())?,
+        }
         Ok(place.assume_init_mut())
     }
 }
@@ -97,9 +102,14 @@ pub fn read_into<T: FromBytes>(from: Gpa, place: &mut MaybeUninit<T>) -> Result<
 /// Copies a structure out.
 #[inline(always)]
 pub fn write<T: IntoBytes + Immutable>(to: Gpa, value: &T) -> Result<(), Fault> {
-    let to = within(to, size_of::<T>())?;
+    let ours = (&raw const *value).cast();
     // SAFETY: `value` is borrowed, has no padding, and the domain's side is its own.
-    unsafe { sized::<T>((&raw const *value).cast(), to as *mut u8) }
+    unsafe {
+        match within(to) {
+            Ok(to) => sized::<T>(ours, to as *mut u8),
+            Err(Fault) => to_guest(to, ours, size_of::<T>()),
+        }
+    }
 }
 
 /// # Safety
@@ -143,10 +153,19 @@ where
     let place = &mut [const { MaybeUninit::<T>::uninit() }; MAX];
     let places = place.get_mut(..length).unwrap_or_default();
     let (ours, bytes) = (places.as_mut_ptr().cast::<u8>(), size_of_val(places));
-    let theirs = within(at, bytes)? as *mut u8;
     if bytes == 0 {
         return Ok(());
     }
+    let Ok(theirs) = within(at) else {
+        check_writable(at, bytes)?;
+        // SAFETY: as below.
+        unsafe {
+            from_guest(at, ours, bytes)?;
+            serve(places.assume_init_mut());
+            return to_guest(at, ours, bytes);
+        }
+    };
+    let theirs = theirs as *mut u8;
     // SAFETY: `places` is ours, at least one, without padding; `within` was asked about the domain's side. Where its
     // bytes all arrived, any bytes are a `T`.
     unsafe {
@@ -178,22 +197,32 @@ unsafe fn copy_run<const PROBES: usize>(from: *const u8, to: *mut u8, bytes: usi
 
 /// Copies bytes in. On a fault, `into` may be half filled and must not be used.
 pub fn read_bytes(from: Gpa, into: &mut [u8]) -> Result<(), Fault> {
-    let from = within(from, into.len())?;
     // SAFETY: `into` is borrowed exclusively.
-    unsafe { copy_bytes(from as *const u8, into.as_mut_ptr(), into.len()) }
+    unsafe {
+        match within(from) {
+            Ok(from) => copy_bytes(from as *const u8, into.as_mut_ptr(), into.len()),
+            Err(Fault) => from_guest(from, into.as_mut_ptr(), into.len()),
+        }
+    }
 }
 
 /// Copies bytes out. On a fault some may have been written: where the domain could write itself.
 pub fn write_bytes(to: Gpa, bytes: &[u8]) -> Result<(), Fault> {
-    let to = within(to, bytes.len())?;
     // SAFETY: `bytes` is borrowed.
-    unsafe { copy_bytes(bytes.as_ptr(), to as *mut u8, bytes.len()) }
+    unsafe {
+        match within(to) {
+            Ok(to) => copy_bytes(bytes.as_ptr(), to as *mut u8, bytes.len()),
+            Err(Fault) => to_guest(to, bytes.as_ptr(), bytes.len()),
+        }
+    }
 }
 
 /// Checks that `bytes` bytes could be written, before anything is done whose result has to be told.
 #[inline(always)]
 pub fn check_writable(to: Gpa, bytes: usize) -> Result<(), Fault> {
-    let start = within(to, bytes)?;
+    let Ok(start) = within(to) else {
+        return guest::pieces(to, bytes.max(1), Access::Write, |theirs, _, _| touch(theirs));
+    };
     let end = start + bytes.max(1) as u64 - 1;
     touch(start)?;
     // A page each, and the last byte's.
@@ -215,4 +244,59 @@ fn touch(at: u64) -> Result<(), Fault> {
             at = in(reg) at
         )
     }
+}
+
+/// Copies from a guest's address, page by page.
+///
+/// # Safety
+/// `ours` is the caller's.
+#[cold]
+unsafe fn from_guest(from: Gpa, ours: *mut u8, bytes: usize) -> Result<(), Fault> {
+    guest::pieces(from, bytes, Access::Read, |theirs, start, length| {
+        // SAFETY: the caller's promise; pieces lie within the run; `theirs` is in the domain's part of the address space.
+        unsafe { copy_bytes(theirs as *const u8, ours.add(start), length) }
+    })
+}
+
+/// Copies to a guest's address, page by page.
+///
+/// # Safety
+/// `ours` is the caller's.
+#[cold]
+unsafe fn to_guest(to: Gpa, ours: *const u8, bytes: usize) -> Result<(), Fault> {
+    guest::pieces(to, bytes, Access::Write, |theirs, start, length| {
+        // SAFETY: as in `from_guest`.
+        unsafe { copy_bytes(ours.add(start), theirs as *mut u8, length) }
+    })
+}
+
+/// Reads a word of the loaded address space.
+pub fn read_direct(at: u64) -> Result<u64, Fault> {
+    let mut word = 0u64;
+    // SAFETY: `word` is ours; an address beyond the domain's part is refused.
+    unsafe { copy_words::<8>(lower_half(at)? as *const u8, (&raw mut word).cast())? };
+    Ok(word)
+}
+
+/// Writes bytes into the loaded address space.
+pub fn write_direct(to: u64, bytes: &[u8]) -> Result<(), Fault> {
+    // SAFETY: `bytes` is borrowed; as above.
+    unsafe { copy_bytes(bytes.as_ptr(), lower_half(to)? as *mut u8, bytes.len()) }
+}
+
+/// Sets bits of a word of the loaded address space, in one step.
+pub fn mark_direct(at: u64, bits: u64) -> Result<(), Fault> {
+    let at = lower_half(at)?;
+    // SAFETY: an address of the domain's own; a fault is fixed up.
+    unsafe {
+        may_fault!(
+            "lock or qword ptr [{at}], {bits}";
+            at = in(reg) at, bits = in(reg) bits
+        )
+    }
+}
+
+/// An address of the domain's part of the address space; a page at it does not leave that.
+pub fn lower_half(at: u64) -> Result<u64, Fault> {
+    if at < ADDRESS_LIMIT - PAGE_BYTES { Ok(at) } else { Err(Fault) }
 }

@@ -4,6 +4,9 @@
 /// must preserve, and RAX; the others come back as zero, or as RIP and RFLAGS (RCX, R11).
 pub const VECTOR_SYSCALL: u64 = 0x100;
 
+/// [`Frame::vector`] of guests: their registers are elsewhere, `vm::run` knows.
+pub const VECTOR_GUEST: u64 = 0x200;
+
 /// RFLAGS of a domain at its start: interrupts on, nothing else but the bit that is always one.
 const RFLAGS_START: u64 = 0x202;
 
@@ -53,6 +56,11 @@ impl Frame {
             // SAFETY: all fields are integers, for which zero bytes are a value.
             ..unsafe { core::mem::zeroed() }
         }
+    }
+
+    /// What stands for the registers of a guest.
+    pub const fn guest() -> Self {
+        Self { vector: VECTOR_GUEST, ..Self::start(u64::MAX, 0, 0) }
     }
 
     /// Makes the domain's SYSCALL happen again when it runs next (the instruction has two bytes).

@@ -61,6 +61,10 @@ pub fn add_grant_frame<M: Machine>(env: &Env<'_, M>, dom: DomId, index: u32, gfn
 }
 
 fn map_shared<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn, mfn: Mfn) -> Result<(), Errno> {
+    // Guests name a page of their memory, which is given back (as on Xen).
+    if !domain.is_native() && domain.space.translate(gfn, env.machine).is_some() {
+        remove_page(env, domain, gfn)?;
+    }
     let page = Page { mfn, rights: Rights::ReadWrite, kind: PageKind::Shared };
     Ok(domain.space.map(env, gfn, page)?)
 }

@@ -194,6 +194,11 @@ impl Domain {
         Ok(())
     }
 
+    /// Its vCPUs.
+    pub fn vcpu_ids(&self) -> impl Iterator<Item = VcpuId> + use<> {
+        (0..self.vcpus.len() as u8).map(VcpuId)
+    }
+
     /// The vCPU of this number, if there is one.
     pub fn vcpu_id(&self, number: u32) -> Option<VcpuId> {
         let exists = (number as usize) < self.vcpus.len();
@@ -254,19 +259,45 @@ impl Domain {
         Ok(self.wait(vcpu, wait))
     }
 
+    /// A vCPU does not run until it is started.
+    pub fn stop_vcpu(&mut self, vcpu: VcpuId) {
+        self.wait(vcpu, Wait::Stopped);
+    }
+
+    /// Whether a vCPU is stopped, or not there.
+    pub fn is_stopped(&mut self, vcpu: VcpuId) -> bool {
+        self.vcpu(vcpu).is_none_or(|vcpu| vcpu.wait == Wait::Stopped)
+    }
+
+    /// Whether all vCPUs are stopped.
+    pub fn all_stopped(&self) -> bool {
+        self.vcpus.iter().all(|vcpu| vcpu.wait == Wait::Stopped)
+    }
+
+    /// Starts a stopped vCPU.
+    pub fn start_vcpu(&mut self, vcpu: VcpuId) -> Option<Wake> {
+        self.end_wait(vcpu, |wait| wait == Wait::Stopped)
+    }
+
+    /// An interrupt that is no event ends a vCPU's `SCHEDOP_block`.
+    pub fn kick(&mut self, vcpu: VcpuId) -> Option<Wake> {
+        self.end_wait(vcpu, |wait| wait == Wait::Blocked)
+    }
+
+    fn end_wait(&mut self, vcpu: VcpuId, which: impl FnOnce(Wait) -> bool) -> Option<Wake> {
+        let key = VcpuKey::new(self.slot, vcpu);
+        let wait = &mut self.vcpu(vcpu).filter(|vcpu| which(vcpu.wait))?.wait;
+        *wait = Wait::No;
+        Some(Wake(key))
+    }
+
     fn wait(&mut self, vcpu: VcpuId, wait: Wait) -> bool {
         self.vcpu(vcpu).map(|vcpu| vcpu.wait = wait).is_some()
     }
 
     /// Ends a vCPU's `SCHEDOP_poll` because its time has come. Another wait goes on.
     pub fn end_poll(&mut self, vcpu: VcpuId) -> Option<Wake> {
-        let key = VcpuKey::new(self.slot, vcpu);
-        let wait = &mut self.vcpu(vcpu)?.wait;
-        if matches!(wait, Wait::No | Wait::Blocked) {
-            return None;
-        }
-        *wait = Wait::No;
-        Some(Wake(key))
+        self.end_wait(vcpu, |wait| !matches!(wait, Wait::No | Wait::Blocked | Wait::Stopped))
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Wait {
     Timeout,
     /// This port, masked or not.
     Polling(Port),
+    /// To be started: it has not run yet, or has been stopped.
+    Stopped,
     /// One of several: any port ends the wait, and the vCPU looks again. (So does Xen.)
     PollingSeveral,
 }
@@ -32,7 +34,7 @@ impl Wait {
             return signal == Signal::Unmasked;
         }
         match self {
-            Wait::No | Wait::Timeout | Wait::Blocked => false,
+            Wait::No | Wait::Timeout | Wait::Blocked | Wait::Stopped => false,
             Wait::Polling(polled) => polled == port,
             Wait::PollingSeveral => true,
         }

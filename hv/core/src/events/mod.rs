@@ -10,7 +10,7 @@ mod pending;
 use alloc::vec::Vec;
 
 pub use ops::{
-    alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_slice, raise_pirq,
+    Sent, alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_slice, raise_pirq,
     raise_virq, send, send_and_block, status, unmask,
 };
 pub use pending::{SharedInfoPage, Signal};

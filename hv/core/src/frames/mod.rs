@@ -186,7 +186,7 @@ impl FrameTable {
     ///
     /// # Errors
     /// [`FrameError::NotOwned`]: it is something else; nothing changed.
-    pub(crate) fn free_unmapped(&self, mfn: Mfn, purpose: Purpose) -> Result<(), FrameError> {
+    pub fn free_unmapped(&self, mfn: Mfn, purpose: Purpose) -> Result<(), FrameError> {
         self.replace(mfn, purpose.entry(), Entry::LIMBO)
     }
 

@@ -3,7 +3,8 @@
 const NOWHERE: u16 = u16::MAX;
 /// A value and its item.
 type Entry = (u64, u16);
-const NONE: Entry = (0, NOWHERE);
+/// In the place of an entry when there is none: of a value that no other is above.
+const NONE: Entry = (u64::MAX, NOWHERE);
 
 /// Items `0..N` with a value each; `N` at most 65535.
 pub struct IndexedHeap<const N: usize> {
@@ -24,6 +25,11 @@ impl<const N: usize> IndexedHeap<N> {
     /// The item of the smallest value.
     pub fn peek(&self) -> Option<(usize, u64)> {
         (self.first.1 != NOWHERE).then_some((usize::from(self.first.1), self.first.0))
+    }
+
+    /// The smallest value; `u64::MAX` if there is none.
+    pub fn least(&self) -> u64 {
+        self.first.0
     }
 
     /// Takes the item of the smallest value out.
@@ -70,7 +76,7 @@ impl<const N: usize> IndexedHeap<N> {
     /// Puts an item in that is not there, and takes out the one of the smallest value: possibly the same.
     pub fn exchange(&mut self, item: usize, value: u64) -> usize {
         let first = self.first;
-        if first.1 == NOWHERE || value < first.0 {
+        if value < first.0 || first.1 == NOWHERE {
             return item;
         }
         if self.rest.is_empty() {

@@ -42,6 +42,16 @@ impl VcpuKey {
         VcpuId((self.index() % VCPUS_MAX) as u8)
     }
 
+    /// A number below [`VCPU_KEYS`] that no other vCPU has at the time.
+    pub const fn number(self) -> u16 {
+        self.index() as u16
+    }
+
+    /// The vCPU of a number.
+    pub fn of_number(number: u16) -> Self {
+        Self::of_index(number.into())
+    }
+
     /// Below [`VCPU_KEYS`], for certain.
     const fn index(self) -> usize {
         (self.0.get() >> 1) as usize % VCPU_KEYS

@@ -64,6 +64,8 @@ pub struct RunQueue {
     parked: IndexedHeap<VCPU_KEYS>,
     /// The vCPU that was picked last; it may be asleep by now, and is charged for all time until the next pick.
     current: Option<VcpuKey>,
+    /// How many of the vCPUs have a cap: without any, nothing is ever parked, and budgets are of no interest.
+    capped: usize,
     /// When the current vCPU was picked.
     picked: u64,
     /// Since when it has run without being charged.
@@ -84,6 +86,7 @@ impl RunQueue {
             queued: IndexedHeap::new(),
             parked: IndexedHeap::new(),
             current: None,
+            capped: 0,
             picked: 0,
             since: 0,
             floor: 0,
@@ -110,9 +113,14 @@ impl RunQueue {
             Entity { state: State::Asleep, cap: cap_percent, rate, virtual_time: self.floor, ..Entity::default() };
         new.credit = new.in_virtual(self.slice);
         new.margin = new.in_virtual(self.margin);
-        if let Some(entity) = self.entities.get_mut(key.index()) {
-            *entity = new;
-        }
+        let _was_absent = self.replace(key, new);
+    }
+
+    fn replace(&mut self, key: VcpuKey, new: Entity) -> Entity {
+        let Some(entity) = self.entities.get_mut(key.index()) else { return new };
+        let (old, now_capped) = (core::mem::replace(entity, new), usize::from(new.cap != 0));
+        self.capped = self.capped.wrapping_add(now_capped).wrapping_sub(usize::from(old.cap != 0));
+        old
     }
 
     /// Forgets a vCPU, in whatever state; answers how long it ran, all told.
@@ -122,7 +130,7 @@ impl RunQueue {
             self.charge(now);
             self.current = None;
         }
-        self.entities.get_mut(key.index()).map_or(0, |entity| core::mem::take(entity).ran)
+        self.replace(key, Entity::default()).ran
     }
 
     /// Whether the vCPU that was picked last can go on.
@@ -175,18 +183,14 @@ impl RunQueue {
     /// The current vCPU waits, and one that waited runs in its place, where that is what [`Self::wake`], [`Self::sleep`]
     /// and [`Self::pick`] would come to at once: nobody else is runnable. `false`: nothing is done.
     pub fn hand_over(&mut self, key: VcpuKey, now: u64) -> bool {
-        let Some(next) = self.entities.get(key.index()) else { return false };
-        let alone = self.queued.is_empty() && self.parked.is_empty() && self.current != Some(key);
-        if next.state != State::Asleep || next.cap != 0 || !alone {
+        let alone = self.queued.is_empty() && self.capped == 0;
+        if !alone || self.entities.get(key.index()).is_none_or(|next| next.state != State::Asleep) {
             return false;
         }
-        self.charge(now);
-        if let Some(current) = self.current_entity() {
-            current.state = State::Asleep;
-        }
+        self.charge_for::<false>(now);
+        self.current_sleeps();
+        (self.current, self.picked) = (Some(key), now);
         let floor = self.floor;
-        self.current = Some(key);
-        self.picked = now;
         if let Some(next) = self.current_entity() {
             next.virtual_time = next.virtual_time.max(floor.saturating_sub(next.credit));
             next.state = State::Running;
@@ -224,6 +228,13 @@ impl RunQueue {
         }
     }
 
+    /// [`Self::sleep`] of the current vCPU.
+    pub fn current_sleeps(&mut self) {
+        if let Some(current) = self.current_entity() {
+            current.state = State::Asleep;
+        }
+    }
+
     /// The current vCPU lets the others go first, once. [`Self::pick`] follows.
     pub fn yield_now(&mut self) {
         if let Some((_, first)) = self.queued.peek()
@@ -235,22 +246,24 @@ impl RunQueue {
 
     /// Books the time since the last charge to the current vCPU.
     pub fn charge(&mut self, now: u64) {
+        self.charge_for::<true>(now);
+    }
+
+    /// [`Self::charge`], if wanted for no vCPU that has a cap.
+    #[inline(always)] // in the way of each decision
+    fn charge_for<const CAPPED: bool>(&mut self, now: u64) {
         // Time does not go back; should the counter, a very long run would be booked, and the next rebase forgets it.
         let ran = now.wrapping_sub(self.since);
-        if ran == 0 {
-            return;
-        }
         self.since = now;
         let Some(entity) = self.current.and_then(|current| self.entities.get_mut(current.index())) else { return };
         entity.ran = entity.ran.wrapping_add(ran);
         // Both are below 2^62, by the rebase.
         let virtual_time = entity.virtual_time.wrapping_add(entity.in_virtual(ran));
         entity.virtual_time = virtual_time;
-        if entity.cap != 0 {
+        if CAPPED && entity.cap != 0 {
             entity.budget = entity.budget.saturating_sub(ran);
         }
-        let least = self.queued.peek().map_or(virtual_time, |(_, first)| first.min(virtual_time));
-        self.floor = self.floor.max(least);
+        self.floor = self.floor.max(self.queued.least().min(virtual_time));
         if virtual_time >= REBASE_AT {
             self.rebase();
         }
@@ -286,12 +299,23 @@ impl RunQueue {
 
     /// Decides who runs from now on; `None`: nobody can. The current vCPU, unless it sleeps, goes back into the queue
     /// first.
+    #[inline(always)] // in the way of each decision
     pub fn pick(&mut self, now: u64) -> Option<VcpuKey> {
-        self.charge(now);
-        if !self.parked.is_empty() {
+        if self.capped == 0 { self.pick_of::<false>(now) } else { self.pick_of_capped(now) }
+    }
+
+    #[cold]
+    fn pick_of_capped(&mut self, now: u64) -> Option<VcpuKey> {
+        self.pick_of::<true>(now)
+    }
+
+    #[inline(always)]
+    fn pick_of<const CAPPED: bool>(&mut self, now: u64) -> Option<VcpuKey> {
+        self.charge_for::<CAPPED>(now);
+        if CAPPED {
             self.release_parked(now);
         }
-        let best = match self.line_up(now) {
+        let best = match self.line_up::<CAPPED>(now) {
             Some((item, virtual_time)) => Some(self.queued.exchange(item, virtual_time)),
             None => self.queued.pop().map(|(item, _)| item),
         };
@@ -302,21 +326,29 @@ impl RunQueue {
     }
 
     /// What to queue the current vCPU by, if it is to be queued.
-    fn line_up(&mut self, now: u64) -> Option<(usize, u64)> {
+    #[inline(always)]
+    fn line_up<const CAPPED: bool>(&mut self, now: u64) -> Option<(usize, u64)> {
         let current = self.current?;
         let entity = self.current_entity().filter(|entity| entity.state == State::Running)?;
         entity.state = State::Queued;
         let (cap, virtual_time) = (entity.cap, entity.virtual_time);
-        if cap != 0 && self.is_parked(current, now) { None } else { Some((current.index(), virtual_time)) }
+        if CAPPED && cap != 0 && self.is_parked(current, now) { None } else { Some((current.index(), virtual_time)) }
     }
 
     /// When [`Self::pick`] is due at the latest, as things are now; `u64::MAX`: never, by this queue. A wake may bring
     /// it forward: a vCPU that runs alone has no end of slice.
+    #[inline(always)] // in the way of each decision
     pub fn until(&self) -> u64 {
+        let slice = if self.queued.is_empty() { u64::MAX } else { self.picked.wrapping_add(self.slice) };
+        if self.capped == 0 { slice } else { slice.min(self.until_of_capped()) }
+    }
+
+    /// When a budget is used up, or a period over.
+    #[cold]
+    fn until_of_capped(&self) -> u64 {
         let unpark = self.parked.peek().map_or(u64::MAX, |(_, until)| until);
         let Some(entity) = self.current.and_then(|current| self.entities.get(current.index())) else { return unpark };
-        let slice = if self.queued.is_empty() { u64::MAX } else { self.picked.wrapping_add(self.slice) };
         let budget = if entity.cap == 0 { u64::MAX } else { self.since.saturating_add(entity.budget) };
-        slice.min(budget).min(unpark)
+        budget.min(unpark)
     }
 }

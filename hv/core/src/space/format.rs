@@ -70,6 +70,7 @@ impl TableFormat for NativeFormat {
             Rights::Read => NO_EXECUTE,
             Rights::ReadWrite => WRITABLE | NO_EXECUTE,
             Rights::ReadExecute => 0,
+            Rights::All => WRITABLE,
         };
         let cache = if page.kind == PageKind::Device { UNCACHED } else { 0 };
         page.mfn.base().0 & ADDRESS | rights | cache | (page.kind as u64) << KIND_SHIFT | USER | PRESENT
@@ -81,7 +82,8 @@ impl TableFormat for NativeFormat {
 
     fn page(self, entry: u64) -> Page {
         let rights = match (entry & WRITABLE != 0, entry & NO_EXECUTE != 0) {
-            (true, _) => Rights::ReadWrite,
+            (true, true) => Rights::ReadWrite,
+            (true, false) => Rights::All,
             (false, true) => Rights::Read,
             (false, false) => Rights::ReadExecute,
         };

@@ -22,7 +22,7 @@ use crate::{domain::Env, frames::FrameTable};
 use format::NativeFormat;
 use table::{Place, RadixTable, TableBudget};
 
-/// What a mapping allows. Write and execute exclude each other: there is no value for both.
+/// What a mapping allows. Write and execute exclude each other in native domains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Rights {
     /// Data that may be read.
@@ -31,12 +31,14 @@ pub enum Rights {
     ReadWrite,
     /// Code.
     ReadExecute,
+    /// A guest's memory, whose own page tables tell code from data.
+    All,
 }
 
 impl Rights {
     /// Whether writing is allowed.
     pub const fn writable(self) -> bool {
-        matches!(self, Rights::ReadWrite)
+        matches!(self, Rights::ReadWrite | Rights::All)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{DomId, Errno, Gpa, abi, domain, domid, pci, system};
 use hv_core::grant::{self, Access};
 use hv_core::ids::{Gfn, GrantRef, Label};
-use hv_core::{domain::Death, pci::Bdf};
+use hv_core::{domain::Death, pci::Bdf, space::Rights};
 use xen_abi::sched::SHUTDOWN_POWEROFF;
 
 /// Pages that one call populates at most.
@@ -19,6 +19,9 @@ pub fn populate(op: &mut abi::Populate) -> Result<(), Errno> {
     let rights = domain::rights(op.rights)?;
     op.done = 0;
     domain::with_building(domid(op.domid)?, |domain| {
+        if rights == Rights::All && domain.is_native() {
+            return Err(Errno::EINVAL);
+        }
         for page in 0..op.count.min(POPULATE_MAX) {
             let gfn = op.gfn.checked_add(page).ok_or(Errno::EINVAL)?;
             hv_core::domain::populate(&system().env(), domain, Gfn(gfn), rights)?;

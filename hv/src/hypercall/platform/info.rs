@@ -46,7 +46,7 @@ pub fn grant(op: &mut abi::GrantInfo) -> Result<(), Errno> {
 }
 
 pub fn machine(op: &mut abi::MachineInfo) -> Result<(), Errno> {
-    let frames = &system().frames;
+    let frames = system().frames;
     *op = abi::MachineInfo {
         frames_total: frames.total(),
         frames_free: frames.free(),

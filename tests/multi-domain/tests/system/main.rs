@@ -5,6 +5,7 @@ mod demo;
 mod dma;
 mod drivers;
 mod fuzz;
+mod guests;
 mod interrupts;
 mod misbehaviour;
 mod policies;

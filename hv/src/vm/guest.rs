@@ -1,0 +1,77 @@
+//! A guest's addresses in its hypercalls: walked through its own page tables (AMD APM volume 2, 5.3), each table read by the
+//! domain's own page table, so that a guest reaches what it could reach itself, and nothing else.
+//!
+//! While a guest's hypercall is served, no address is a direct one (`PerCpu::direct`), and `mm::user` comes here.
+
+use crate::cpu::percpu::{self, NATIVE_DIRECT};
+use crate::mm::user;
+use crate::vm::hardware::Paging;
+use hv_core::ids::{Gpa, PAGE_BYTES};
+use hv_core::space::{Access, Fault};
+
+const PRESENT: u64 = 1;
+const WRITABLE: u64 = 1 << 1;
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+const LARGE: u64 = 1 << 7;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Serves a guest's hypercall: addresses are the guest's meanwhile.
+pub fn serve<R>(paging: Paging, serve: impl FnOnce() -> R) -> R {
+    percpu::with(|cpu| (cpu.guest, cpu.direct) = (Some(paging), 0));
+    let result = serve();
+    percpu::with(|cpu| (cpu.guest, cpu.direct) = (None, NATIVE_DIRECT));
+    result
+}
+
+/// Whether a guest's hypercall is being served.
+pub fn is_served() -> bool {
+    percpu::with(|cpu| cpu.guest.is_some())
+}
+
+/// Hands the pieces of a run of guest addresses to `piece`, as guest-physical address, place in the run, and length; none
+/// crosses a page.
+pub fn pieces(
+    start: Gpa,
+    bytes: usize,
+    access: Access,
+    mut piece: impl FnMut(u64, usize, usize) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let paging = percpu::with(|cpu| cpu.guest).ok_or(Fault)?;
+    let mut done = 0;
+    while done < bytes {
+        let at = start.0.checked_add(done as u64).ok_or(Fault)?;
+        let length = (bytes - done).min((PAGE_BYTES - at % PAGE_BYTES) as usize);
+        piece(translate(paging, at, access)?, done, length)?;
+        done += length;
+    }
+    Ok(())
+}
+
+/// The guest-physical address behind a guest-virtual one, by the rights of the guest's kernel.
+pub fn translate(paging: Paging, at: u64, access: Access) -> Result<u64, Fault> {
+    if (at as i64) << 16 >> 16 != at as i64 {
+        return Err(Fault);
+    }
+    let mut table = paging.root & ADDRESS;
+    let mut level = 4;
+    loop {
+        level -= 1;
+        let shift = 12 + 9 * level;
+        let place = table + (at >> shift & 0x1ff) * 8;
+        let entry = user::read_direct(place)?;
+        if entry & PRESENT == 0 || (access == Access::Write && paging.write_protect && entry & WRITABLE == 0) {
+            return Err(Fault);
+        }
+        let leaf = level == 0 || (level < 3 && entry & LARGE != 0);
+        let marks = if leaf && access == Access::Write { ACCESSED | DIRTY } else { ACCESSED };
+        if entry & marks != marks {
+            user::mark_direct(place, marks)?;
+        }
+        if leaf {
+            let within = (1 << shift) - 1;
+            return user::lower_half(entry & ADDRESS & !within | at & within);
+        }
+        table = entry & ADDRESS;
+    }
+}

@@ -1,0 +1,149 @@
+//! What the rest of `vm` asks of the CPU's virtualization: one trait, so that another kind of hardware stands beside SVM.
+
+pub use super::svm::Registers;
+use hv_core::ids::Mfn;
+
+/// An exception.
+pub struct Event {
+    /// Its vector.
+    pub vector: u8,
+    /// Its error code, if it has one.
+    pub error: Option<u32>,
+}
+
+/// An access to an I/O port.
+pub struct PortAccess {
+    /// The first port.
+    pub port: u16,
+    /// 1, 2 or 4.
+    pub bytes: u8,
+    /// IN, else OUT.
+    pub reads: bool,
+    /// INS or OUTS.
+    pub string: bool,
+}
+
+/// Why a guest stopped: the closed list.
+pub enum Exit {
+    /// An interrupt or NMI of the machine is pending.
+    Interrupt,
+    /// The guest can take an interrupt ([`Hardware::offer`]).
+    Window,
+    /// CPUID.
+    Cpuid,
+    /// HLT.
+    Halt,
+    /// VMMCALL (or VMCALL).
+    Hypercall,
+    /// IN, OUT and their kin.
+    Port(PortAccess),
+    /// RDMSR.
+    ReadMsr,
+    /// WRMSR.
+    WriteMsr,
+    /// XSETBV.
+    SetXcr,
+    /// An exception that is looked at on its way.
+    Exception(Event),
+    /// An instruction that guests do not have.
+    NotThere,
+    /// An instruction that guests may not use.
+    NotAllowed,
+    /// WBINVD, INVD.
+    WriteBack,
+    /// An access that the nested table does not allow.
+    Page {
+        /// Guest-physical address.
+        gpa: u64,
+        /// Page fault error code.
+        error: u64,
+    },
+    /// A triple fault.
+    Shutdown,
+    /// Anything else; the number is the hardware's.
+    Other(u64),
+}
+
+/// How a vCPU starts.
+pub enum Start {
+    /// 32-bit protected mode without paging, flat segments.
+    Flat32 {
+        /// First instruction.
+        rip: u64,
+    },
+    /// Real mode, at the beginning of a page below 1 MiB.
+    Real {
+        /// Number of the page.
+        page: u8,
+    },
+}
+
+/// How the guest's addresses are to be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// 64-bit code, page tables of four levels.
+    Long,
+    /// Anything else.
+    Other,
+}
+
+/// The guest's paging.
+#[derive(Clone, Copy)]
+pub struct Paging {
+    /// CR3.
+    pub root: u64,
+    /// The kind of code that runs.
+    pub mode: Mode,
+    /// Privilege level.
+    pub ring: u8,
+    /// CR0.WP.
+    pub write_protect: bool,
+    /// CR4.OSXSAVE.
+    pub xsave: bool,
+}
+
+/// A virtual CPU, as hardware runs it.
+pub trait Hardware: Sized {
+    /// Prepares this CPU; `false`: it has not got it.
+    fn init() -> bool;
+    /// A vCPU in a zeroed frame of its own. `key` is a number that no other vCPU has.
+    fn new(frame: Mfn, nested_root: Mfn, key: u16) -> Self;
+    /// Sets all registers that [`Registers`] does not have.
+    fn start(&mut self, start: Start);
+    /// Runs until the next exit.
+    fn run(&mut self, registers: &mut Registers) -> Exit;
+    /// Goes on behind the instruction of the last exit.
+    fn advance(&mut self);
+    /// Raises an exception at the next entry.
+    fn inject(&mut self, event: Event);
+    /// Delivers an interrupt at the next entry. Only if [`Self::is_open`].
+    fn inject_interrupt(&mut self, vector: u8);
+    /// Delivers an NMI at the next entry. Only if not [`Self::is_injecting`].
+    fn inject_nmi(&mut self);
+    /// Whether the next entry delivers something already.
+    fn is_injecting(&self) -> bool;
+    /// Whether an interrupt would be taken at the next entry.
+    fn is_open(&self) -> bool;
+    /// The guest's interrupt flag.
+    fn interrupts_on(&self) -> bool;
+    /// What the guest gets when its interrupt flag lets it: this vector, or (`window`) an exit.
+    fn offer(&mut self, upcall: Option<u8>, window: bool);
+    /// CR8, as the APIC has it.
+    fn task_priority(&self) -> u8;
+    /// Sets it.
+    fn set_task_priority(&mut self, priority: u8);
+    /// The guest's paging.
+    fn paging(&self) -> Paging;
+    /// The guest's EFER.
+    fn efer(&self) -> u64;
+    /// Sets it.
+    fn set_efer(&mut self, efer: u64);
+    /// CR0.PG.
+    fn paging_is_on(&self) -> bool;
+    /// RIP and RSP, for messages.
+    fn place(&self) -> (u64, u64);
+    /// Nested translations have changed.
+    fn flush(&mut self);
+    /// The frame that [`Self::new`] was given.
+    fn frame(&self) -> Mfn;
+}

@@ -1,0 +1,90 @@
+//! Hypercalls of guests: the same servers as for native domains, with the guest's addresses; and `hvm_op`.
+
+use super::{Vm, guest, with};
+use crate::domain;
+use crate::hypercall::{Call, Errno, OK, Outcome, SERVERS};
+use crate::system::system;
+use crate::vm::hardware::{Mode, Paging};
+use hv_core::ids::DomId;
+use hv_core::sched::VcpuKey;
+use xen_abi::native::SCHEDOP_SEND_AND_BLOCK;
+use xen_abi::{hvm as abi, sched, xen};
+
+/// Serves what RAX asks for. `None`: the call is to be made again.
+pub fn serve(key: VcpuKey, paging: Paging, number: u64, args: [u64; 5]) -> Option<u64> {
+    let outcome = match (paging.mode, paging.ring) {
+        (Mode::Other, _) => Err(Errno::ENOSYS),
+        (Mode::Long, 1..) => Err(Errno::EPERM),
+        (Mode::Long, 0) => Ok(guest::serve(paging, || dispatch(key, number, args))),
+    };
+    let result = outcome.unwrap_or_else(|error| error.to_result() as u64);
+    if domain::take_restart().is_some() { None } else { Some(result) }
+}
+
+fn dispatch(key: VcpuKey, number: u64, args: [u64; 5]) -> u64 {
+    let [rdi, rsi, rdx, r10, r8] = args;
+    match (number, rdi) {
+        (xen::HYPERVISOR_SCHED_OP, sched::SCHEDOP_BLOCK) => {
+            super::wait(key);
+            0
+        }
+        // Guests have no use for these.
+        (xen::HYPERVISOR_MULTICALL, _) | (xen::HYPERVISOR_SCHED_OP, SCHEDOP_SEND_AND_BLOCK) => {
+            Errno::ENOSYS.to_result() as u64
+        }
+        _ => {
+            SERVERS.get(number as usize).map_or(Errno::ENOSYS.to_result() as u64, |serve| serve(rdi, rsi, rdx, r10, r8))
+        }
+    }
+}
+
+/// `hvm_op` (Xen public `hvm_op.h`).
+pub fn hvm_op(call: &Call) -> Outcome {
+    match call.command() {
+        abi::HVMOP_SET_PARAM => call.input(|op: abi::XenHvmParam| set_param(call.caller, &op)),
+        abi::HVMOP_GET_PARAM => call.in_out(|op: &mut abi::XenHvmParam| {
+            call.must_be_own(op.domid)?;
+            let value = of(call.caller, |vm| vm.params.get(op.index as usize).copied())?;
+            op.value = value.ok_or(Errno::EINVAL)?;
+            Ok(())
+        }),
+        // Guests flush their own translations.
+        abi::HVMOP_FLUSH_TLBS if call.args[1] == 0 => OK,
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+/// The builder sets what the guest finds, the guest how it is told of events.
+fn set_param(caller: DomId, op: &abi::XenHvmParam) -> Result<(), Errno> {
+    let target = DomId(op.domid).or_self(caller);
+    match op.index {
+        abi::HVM_PARAM_CALLBACK_IRQ if target == caller => {
+            let callback = match (op.value & abi::HVM_PARAM_CALLBACK_IRQ_TYPE_MASK) >> 56 {
+                abi::HVM_PARAM_CALLBACK_TYPE_VECTOR => Some(op.value as u8),
+                abi::HVM_PARAM_CALLBACK_TYPE_GSI if op.value == 0 => None,
+                _ => return Err(Errno::EINVAL),
+            };
+            if callback.is_some_and(|vector| vector < 16) {
+                return Err(Errno::EINVAL);
+            }
+            of(target, |vm| vm.callback = callback)
+        }
+        abi::HVM_PARAM_STORE_PFN
+        | abi::HVM_PARAM_STORE_EVTCHN
+        | abi::HVM_PARAM_CONSOLE_PFN
+        | abi::HVM_PARAM_CONSOLE_EVTCHN => {
+            if caller != DomId::POLICY {
+                return Err(Errno::EPERM);
+            }
+            domain::with_building(target, |_| Ok(()))?;
+            of(target, |vm| vm.params.get_mut(op.index as usize).map(|param| *param = op.value)).map(drop)
+        }
+        _ => Err(Errno::EINVAL),
+    }
+}
+
+/// Acts on the machine of a domain. `ENOSYS`: it has none.
+fn of<R>(domain: DomId, act: impl FnOnce(&mut Vm) -> R) -> Result<R, Errno> {
+    let slot = system().domains.with(domain, |domain| domain.slot())?;
+    with(slot, act).ok_or(Errno::ENOSYS)
+}

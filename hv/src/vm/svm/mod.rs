@@ -1,0 +1,315 @@
+//! AMD's secure virtual machine (APM volume 2, chapter 15), with nested paging.
+//!
+//! Where the CPU does not save the next instruction's address (QEMU's emulation does not), it is told from the length of the
+//! instruction that every assembler makes; a guest that puts prefixes before one only harms itself.
+
+mod switch;
+mod vmcb;
+
+pub use switch::Registers;
+
+use super::hardware::{Event, Exit, Hardware, Mode, Paging, PortAccess, Start};
+use crate::machine::{Bare, at};
+use crate::mm::layout::KERNEL_BASE;
+use crate::system::system;
+use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use hv_core::frames::Purpose;
+use hv_core::ids::{Mfn, PAGE_BYTES};
+use raw_cpuid::CpuId;
+use vmcb::{Segment, Vmcb, intercept};
+use x86_64::registers::control::{Cr0Flags, Cr4Flags, Efer, EferFlags};
+use x86_64::registers::model_specific::Msr;
+
+const VM_CR: u32 = 0xc001_0114;
+const VM_CR_DISABLED: u64 = 1 << 4;
+const VM_HSAVE_PA: u32 = 0xc001_0117;
+const EFER_SVME: u64 = 1 << 12;
+const PAT_RESET: u64 = 0x0007_0406_0007_0406;
+const RFLAGS_ONE: u64 = 2;
+const RFLAGS_IF: u64 = 1 << 9;
+
+/// Address space identifiers that are used at most, and as many as every CPU has at least, but 0, which is the host's.
+const ASIDS: usize = 64;
+
+#[repr(C, align(4096))]
+struct Pages<const BYTES: usize>([u8; BYTES]);
+
+/// Every I/O port is intercepted.
+static IO_MAP: Pages<0x3000> = Pages([0xff; 0x3000]);
+
+/// Every model-specific register is intercepted, but those that the control block or VMLOAD and VMSAVE switch.
+static MSR_MAP: Pages<0x2000> = {
+    const SWITCHED: [usize; 12] = [
+        0x174,
+        0x175,
+        0x176,
+        0x277, // SYSENTER's, page attributes
+        0xc000_0081,
+        0xc000_0082,
+        0xc000_0083,
+        0xc000_0084, // SYSCALL's
+        0xc000_0100,
+        0xc000_0101,
+        0xc000_0102, // FS, GS, the kernel's GS
+        0x10,        // time, which reads on; writes are undone by the offset that stays
+    ];
+    let mut map = [0xff; 0x2000];
+    let mut index = 0;
+    while index < SWITCHED.len() {
+        // Two bits a register, in a part of 0x2000 registers: from 0 and from 0xc0000000.
+        let register = SWITCHED[index];
+        let bit = (register & 0x1fff) * 2 + if register >= 0xc000_0000 { 0x800 * 8 } else { 0 };
+        let mask = if register == 0x10 { 1 } else { 3 };
+        map[bit / 8] &= !(mask << (bit % 8));
+        index += 1;
+    }
+    Pages(map)
+};
+
+/// This CPU's own state for VMLOAD, and the area that VMRUN uses.
+static HOST: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+/// Which vCPU ran last with an address space identifier on this CPU: another one's translations must not be found.
+static ASID_USERS: [AtomicU16; ASIDS] = [const { AtomicU16::new(0) }; ASIDS];
+static ASIDS_HERE: AtomicU16 = AtomicU16::new(0);
+
+/// What the CPU has, by CPUID.
+fn features() -> Option<raw_cpuid::SvmFeatures> {
+    let nested = |svm: &raw_cpuid::SvmFeatures| svm.has_nested_paging() && svm.supported_asids() > 1;
+    CpuId::new().get_svm_info().filter(nested)
+}
+
+/// The physical address of a static of the image.
+fn image_address<T>(place: &'static T) -> u64 {
+    (&raw const *place).addr() as u64 - KERNEL_BASE
+}
+
+/// A virtual CPU on hardware of this kind.
+pub struct Svm {
+    frame: Mfn,
+    key: u16,
+    stale: bool,
+    next_rip: bool,
+    flush: u8,
+}
+
+// The block is in a frame of the hypervisor, which only this names.
+impl Svm {
+    fn block(&self) -> &Vmcb {
+        // SAFETY: `new` was given the frame for this alone; a control block is integers only, and the CPU changes it in
+        // `run` alone, which has it exclusively.
+        unsafe { &*at(self.frame.base()) }
+    }
+
+    fn block_mut(&mut self) -> &mut Vmcb {
+        // SAFETY: as above, and `self` is borrowed exclusively.
+        unsafe { &mut *at(self.frame.base()) }
+    }
+
+    fn set_event(&mut self, event: u64) {
+        self.block_mut().inject = event | vmcb::EVENT_VALID;
+    }
+
+    /// The exit in the terms of all hardware.
+    fn exit(&self) -> Exit {
+        let block = self.block();
+        let [first, second] = block.exit_info;
+        match block.exit_code {
+            0x41 => Exit::Exception(Event { vector: 1, error: None }),
+            0x51 => Exit::Exception(Event { vector: 17, error: Some(first as u32) }),
+            0x60 | 0x61 | 0x63 => Exit::Interrupt,
+            0x64 => Exit::Window,
+            0x6f => Exit::NotAllowed,
+            0x72 => Exit::Cpuid,
+            0x76 | 0x89 => Exit::WriteBack,
+            0x78 => Exit::Halt,
+            0x7b => Exit::Port(PortAccess {
+                port: (first >> 16) as u16,
+                bytes: (first >> 4 & 7) as u8,
+                reads: first & 1 != 0,
+                string: first & 4 != 0,
+            }),
+            0x7c if first & 1 == 0 => Exit::ReadMsr,
+            0x7c => Exit::WriteMsr,
+            0x7f => Exit::Shutdown,
+            0x81 => Exit::Hypercall,
+            0x7a | 0x80..=0x88 | 0x8a..=0x8c | 0x8e => Exit::NotThere,
+            0x8d => Exit::SetXcr,
+            0x400 => Exit::Page { gpa: second, error: first },
+            code => Exit::Other(code),
+        }
+    }
+}
+
+impl Hardware for Svm {
+    fn init() -> bool {
+        // SAFETY: with SVM, these registers exist; the frames below are the hypervisor's own, for ever.
+        unsafe {
+            if features().is_none() || Msr::new(VM_CR).read() & VM_CR_DISABLED != 0 {
+                return false;
+            }
+            let frames = [(); 2].map(|()| system().frames.allocate(Purpose::Hypervisor, &Bare));
+            let [Some(state), Some(area)] = frames else { return false };
+            Efer::update(|efer| efer.insert(EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE));
+            Msr::new(VM_HSAVE_PA).write(area.base().0);
+            core::arch::asm!("vmsave rax", in("rax") state.base().0, options(nostack, preserves_flags));
+            HOST[0].store(state.base().0, Ordering::Relaxed);
+        }
+        let asids = features().map_or(0, |svm| svm.supported_asids());
+        ASIDS_HERE.store(asids.min(ASIDS as u32) as u16, Ordering::Relaxed);
+        true
+    }
+
+    fn new(frame: Mfn, nested_root: Mfn, key: u16) -> Self {
+        let features = features();
+        let own = features.as_ref().is_some_and(raw_cpuid::SvmFeatures::has_flush_by_asid);
+        let next_rip = features.as_ref().is_some_and(raw_cpuid::SvmFeatures::has_nrip);
+        let flush = if own { vmcb::FLUSH_OWN } else { vmcb::FLUSH_ALL };
+        let mut vcpu = Self { frame, key, stale: true, next_rip, flush };
+        let block = vcpu.block_mut();
+        block.exceptions = intercept::EXCEPTIONS;
+        block.intercepts = [intercept::FIRST, intercept::SECOND];
+        block.io_map = image_address(&IO_MAP);
+        block.msr_map = image_address(&MSR_MAP);
+        block.interrupt = vmcb::V_INTR_MASKING;
+        block.nested = 1;
+        block.nested_cr3 = nested_root.base().0;
+        vcpu
+    }
+
+    fn start(&mut self, start: Start) {
+        let block = self.block_mut();
+        let data = |attributes, limit| Segment::new(0, attributes, limit);
+        let (code, rest) = match start {
+            Start::Flat32 { .. } => (Segment { base: 0, ..Segment::new(8, 0xc9b, u32::MAX) }, data(0xc93, u32::MAX)),
+            Start::Real { page } => {
+                let code = Segment::new(u16::from(page) << 8, 0x9b, 0xffff);
+                (code, data(0x93, 0xffff))
+            }
+        };
+        block.cs = code;
+        [block.ds, block.es, block.ss, block.fs, block.gs] = [rest; 5];
+        [block.gdtr, block.idtr] = [data(0, 0xffff); 2];
+        (block.ldtr, block.tr) = (data(0x82, 0xffff), data(0x8b, 0xffff));
+        let (cr0, rip) = match start {
+            Start::Flat32 { rip } => (0x11, rip),
+            Start::Real { .. } => (0x6000_0010, 0),
+        };
+        (block.cr0, block.rip, block.rsp, block.rflags) = (cr0, rip, 0, RFLAGS_ONE);
+        (block.cr2, block.cr3, block.cr4, block.efer) = (0, 0, 0, EFER_SVME);
+        (block.dr6, block.dr7, block.pat, block.cpl) = (0xffff_0ff0, 0x400, PAT_RESET, 0);
+        (block.inject, block.exit_interrupt, block.shadow) = (0, 0, 0);
+        self.stale = true;
+    }
+
+    fn run(&mut self, registers: &mut Registers) -> Exit {
+        let asid = 1 + self.key % (ASIDS_HERE.load(Ordering::Relaxed) - 1);
+        let mine = ASID_USERS[usize::from(asid) % ASIDS].swap(self.key + 1, Ordering::Relaxed) == self.key + 1;
+        let flush = if mine && !core::mem::take(&mut self.stale) { 0 } else { self.flush };
+        let pa = self.frame.base().0;
+        let block = self.block_mut();
+        (block.asid, block.tlb_control, block.rax, block.clean) = (asid.into(), flush, registers.rax, 0);
+        // SAFETY: `init` was successful, or there would be no `Svm`; the block confines the guest: the intercepts and maps of
+        // `new`, and a nested table that shows the guest its domain's memory only (what else is in it has no user right,
+        // which every access of a guest needs).
+        unsafe { switch::run(pa, registers, HOST[0].load(Ordering::Relaxed)) };
+        let block = self.block_mut();
+        registers.rax = block.rax;
+        // What was being delivered when the exit came is to be delivered again.
+        let unfinished = block.exit_interrupt;
+        block.inject = if unfinished & vmcb::EVENT_VALID != 0 { unfinished } else { 0 };
+        self.exit()
+    }
+
+    fn advance(&mut self) {
+        let saved = self.next_rip;
+        let block = self.block_mut();
+        block.rip = match block.exit_code {
+            0x7b => block.exit_info[1],
+            _ if saved => block.next_rip,
+            0x78 => block.rip.wrapping_add(1),
+            0x81 | 0x8d => block.rip.wrapping_add(3),
+            _ => block.rip.wrapping_add(2),
+        };
+        block.shadow = 0;
+    }
+
+    fn inject(&mut self, event: Event) {
+        let error = event.error.map_or(0, |code| u64::from(code) << 32 | vmcb::EVENT_HAS_ERROR);
+        self.set_event(vmcb::EVENT_EXCEPTION | u64::from(event.vector) | error);
+    }
+
+    fn inject_interrupt(&mut self, vector: u8) {
+        self.set_event(vector.into());
+    }
+
+    fn inject_nmi(&mut self) {
+        self.set_event(vmcb::EVENT_NMI | 2);
+    }
+
+    fn is_injecting(&self) -> bool {
+        self.block().inject & vmcb::EVENT_VALID != 0
+    }
+
+    fn is_open(&self) -> bool {
+        let block = self.block();
+        block.rflags & RFLAGS_IF != 0 && block.shadow & 1 == 0 && !self.is_injecting()
+    }
+
+    fn interrupts_on(&self) -> bool {
+        self.block().rflags & RFLAGS_IF != 0
+    }
+
+    fn offer(&mut self, upcall: Option<u8>, window: bool) {
+        let block = self.block_mut();
+        let vector = u64::from(upcall.unwrap_or(0));
+        let waiting = if upcall.is_some() || window { vmcb::V_IRQ | vmcb::V_IGN_TPR } else { 0 };
+        let kept = block.interrupt & (vmcb::V_INTR_MASKING | 0xff);
+        block.interrupt = kept | waiting | vector << vmcb::V_VECTOR_SHIFT;
+        block.intercepts[0] = intercept::FIRST | if window { intercept::WINDOW } else { 0 };
+    }
+
+    fn task_priority(&self) -> u8 {
+        ((self.block().interrupt & 0xf) << 4) as u8
+    }
+
+    fn set_task_priority(&mut self, priority: u8) {
+        let block = self.block_mut();
+        block.interrupt = block.interrupt & !0xff | u64::from(priority >> 4);
+    }
+
+    fn paging(&self) -> Paging {
+        let block = self.block();
+        let long = block.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0 && block.cs.attributes & 0x200 != 0;
+        let mode = if long { Mode::Long } else { Mode::Other };
+        let protects = block.cr0 & Cr0Flags::WRITE_PROTECT.bits() != 0;
+        let tops = block.cr4 & Cr4Flags::OSXSAVE.bits() != 0;
+        Paging { root: block.cr3, mode, ring: block.cpl, write_protect: protects, xsave: tops }
+    }
+
+    fn efer(&self) -> u64 {
+        self.block().efer & !EFER_SVME
+    }
+
+    fn set_efer(&mut self, efer: u64) {
+        self.block_mut().efer = efer | EFER_SVME;
+        self.stale = true;
+    }
+
+    fn paging_is_on(&self) -> bool {
+        self.block().cr0 & Cr0Flags::PAGING.bits() != 0
+    }
+
+    fn place(&self) -> (u64, u64) {
+        (self.block().rip, self.block().rsp)
+    }
+
+    fn flush(&mut self) {
+        self.stale = true;
+    }
+
+    fn frame(&self) -> Mfn {
+        self.frame
+    }
+}
+
+const _: () = assert!(size_of::<Vmcb>() as u64 == PAGE_BYTES);
