@@ -117,6 +117,10 @@ pub fn home(domain: &Domain, id: DomId, ports: Ports) -> Vec<Node> {
     for (key, value) in &domain.config {
         fact(&format!("config/{key}"), value.clone());
     }
+    if domain.kind == Kind::Pvh {
+        // Linux takes a vCPU of which nothing is said for an error.
+        (0..domain.vcpus).for_each(|vcpu| fact(&format!("cpu/{vcpu}/availability"), "online".to_string()));
+    }
     // A parent that does not exist is made with its child and takes the child's permissions from above: make the
     // directories that the domain owns first.
     let mut nodes = vec![Node { path: home.clone(), value: String::new(), owner: id, readers: Vec::new() }];
@@ -360,6 +364,8 @@ mod tests {
         let nodes = home(table.domain(linux).unwrap(), DomId(7), Ports { store: Some(1), console: Some(2), pages });
         assert_eq!(find(&nodes, "/local/domain/7/store/ring-ref").value, 0xfffd.to_string());
         assert_eq!(find(&nodes, "/local/domain/7/console/ring-ref").value, 0xfffe.to_string());
+        assert_eq!(find(&nodes, "/local/domain/7/cpu/0/availability").value, "online");
+        assert!(!nodes.iter().any(|node| node.path.contains("/cpu/1/")));
     }
 
     #[test]

@@ -8,6 +8,9 @@ mount -t devtmpfs devtmpfs /dev
 mkdir -p /dev/pts
 mount -t devpts devpts /dev/pts
 
+# The net domain passes what comes from the interface's one IPv4 address, and nothing else.
+echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6
+
 while read -r module; do
     insmod "/modules/$module" || echo "init: $module cannot be loaded"
 done < /modules/order

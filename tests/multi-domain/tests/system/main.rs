@@ -7,6 +7,7 @@ mod drivers;
 mod fuzz;
 mod guests;
 mod interrupts;
+mod linux;
 mod misbehaviour;
 mod policies;
 mod primitives;
