@@ -30,10 +30,9 @@ pub struct PerCpu {
     pub attention: u32,
     /// Non-zero while the CPU waits for interrupts in the idle loop.
     pub idle: u32,
-    /// The domain that runs, or whose trap is being handled; [`NOBODY`] while the CPU idles.
+    /// The domain that runs, or ran last: whose trap is being handled, whose page tables are loaded. [`NOBODY`]: it is gone,
+    /// and the hypervisor's own are.
     pub current: DomId,
-    /// Whose page tables are loaded; [`NOBODY`]: the hypervisor's own.
-    pub loaded: DomId,
     /// The hypercall that is to be made again, with its arguments, when `attention` says so.
     pub restart: Option<(u64, [u64; 5])>,
     /// Ticks of the TSC that no domain could run, up to when that was so last.
@@ -61,7 +60,6 @@ impl PerCpu {
             attention: 1,
             idle: 0,
             current: NOBODY,
-            loaded: NOBODY,
             restart: None,
             idle_ticks: 0,
             alarm: u64::MAX,

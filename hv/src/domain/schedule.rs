@@ -8,8 +8,7 @@
 use super::{VcpuId, ending, events, percpu, system, vcpus};
 use crate::cpu::percpu::{NOBODY, PerCpu};
 use crate::time::{self, Instant, tsc};
-use crate::traps::{Frame, entry};
-use crate::{logging, mm};
+use crate::{logging, mm, traps::Frame};
 use core::sync::atomic::{AtomicBool, Ordering};
 use hv_core::sched::{TimerKind, VcpuKey};
 use hv_core::{authority::table::FLAG_LOG, domain::Wake, ids::Slot};
@@ -31,21 +30,18 @@ const RESTART: u32 = 8;
 /// Set when there is something to do beside choosing who runs next: the log has news, a dead domain has resources.
 pub static CHORES: AtomicBool = AtomicBool::new(false);
 
-/// Goes on after a trap.
-pub fn go_on() -> ! {
-    match percpu::with(|cpu| (cpu.attention == 0).then_some(cpu.frame)) {
-        Some(frame) => entry::enter(frame),
-        None => reschedule(),
-    }
+/// The frame to go on with after a trap.
+pub fn resume() -> *mut Frame {
+    percpu::with(|cpu| (cpu.attention == 0).then_some(cpu.frame)).unwrap_or_else(|| reschedule())
 }
 
-/// Goes on after a hypercall that does not go back to SYSCALL's entry, with its result.
-pub fn finish_call(result: u64) -> ! {
+/// The frame to go on with after a hypercall whose caller's registers are in its own, and to have this result there.
+pub fn finish_call(result: u64) -> *mut Frame {
     percpu::with(|cpu| {
         // SAFETY: the frame of the domain that made the call; this CPU runs the hypervisor, so nobody uses it.
         unsafe { (*cpu.frame).rax = result }
     });
-    go_on()
+    resume()
 }
 
 /// The current domain's hypercall is to be made again when it runs next.
@@ -89,13 +85,22 @@ pub fn wake(woken: Option<Wake>) {
 }
 
 /// A vCPU's wait has ended, and the current domain's begins, whose registers are in its frame: the one goes on in the
-/// other's place. Comes back, and nothing is done, if there is more to decide than that.
-pub fn hand_over(woken: Wake) {
-    let chores = CHORES.load(Ordering::Relaxed);
-    let next = percpu::with(|cpu| (!chores && cpu.queue.hand_over(woken.0, tsc())).then(|| load(cpu, woken.0)));
-    if let Some(frame) = next {
-        entry::enter(frame);
+/// other's place, if there is no more to decide than that. Answers the frame to go on with.
+#[inline(always)] // in the way of each request and its answer
+pub fn hand_over(woken: Wake) -> *mut Frame {
+    if !CHORES.load(Ordering::Relaxed)
+        && let Some(frame) = percpu::with(|cpu| cpu.queue.hand_over(woken.0, tsc()).then(|| load(cpu, woken.0)))
+    {
+        return frame;
     }
+    wake_and_wait(woken)
+}
+
+#[inline(never)]
+fn wake_and_wait(woken: Wake) -> *mut Frame {
+    wake(Some(woken));
+    current_waits();
+    resume()
 }
 
 /// The current domain gives the CPU up and cannot run until it is woken.
@@ -144,16 +149,16 @@ fn reprogram(cpu: &mut PerCpu, wanted: u64) {
 }
 
 /// Decides who goes on. The current domain's registers are in its frame.
-pub extern "C" fn reschedule() -> ! {
+pub extern "C" fn reschedule() -> *mut Frame {
     let chores = CHORES.load(Ordering::Relaxed);
-    let next = percpu::with(|cpu| {
+    let frame = percpu::with(|cpu| {
         if chores || cpu.attention & !DECIDE != 0 {
             return None;
         }
         cpu.attention = 0;
         choose(cpu)
     });
-    entry::enter(next.unwrap_or_else(look_at_all))
+    frame.unwrap_or_else(look_at_all)
 }
 
 /// The long way round.
@@ -192,9 +197,6 @@ fn look_at_all() -> *mut Frame {
 /// Takes the next domain from the queue and loads it. `None`: nobody can run.
 fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
     let next = cpu.queue.pick(tsc());
-    if next.is_none() {
-        cpu.current = NOBODY;
-    }
     set_alarm(cpu, cpu.queue.until());
     next.map(|next| load(cpu, next))
 }
@@ -203,9 +205,8 @@ fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
 #[inline(always)] // in the way of each switch
 fn load(cpu: &mut PerCpu, next: VcpuKey) -> *mut Frame {
     let domain = vcpus::domain(next.slot());
-    cpu.current = domain;
-    if cpu.loaded != domain {
-        cpu.loaded = domain;
+    if cpu.current != domain {
+        cpu.current = domain;
         vcpus::load(next.slot(), cpu);
     }
     cpu.frame
@@ -241,11 +242,8 @@ pub fn dismiss(slot: Slot) {
         vcpus::place(slot).ran.fetch_add(cpu.queue.remove(key, tsc()), Ordering::Relaxed);
         cpu.attention |= DECIDE;
         if cpu.current == vcpus::domain(slot) {
-            cpu.current = NOBODY;
-        }
-        if cpu.loaded == vcpus::domain(slot) {
             mm::load_root(mm::hypervisor_root());
-            cpu.loaded = NOBODY;
+            cpu.current = NOBODY;
         }
     });
 }

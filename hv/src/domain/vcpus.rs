@@ -4,7 +4,7 @@
 //! changes its domain's state. Native domains have one vCPU, so a frame goes by its domain's slot.
 
 use crate::cpu::descriptors::{NO_PORTS, PortBitmap};
-use crate::{cpu::percpu::PerCpu, mm, traps::Frame};
+use crate::{cpu::percpu::PerCpu, traps::Frame};
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
@@ -13,7 +13,8 @@ use hv_core::authority::table::Range;
 use hv_core::fallible::{self, OutOfMemory};
 use hv_core::ids::{DomId, Hpa, SLOTS, Slot};
 use spin::Mutex;
-use x86_64::PhysAddr;
+use x86_64::registers::control::{Cr3, Cr3Flags};
+use x86_64::{PhysAddr, structures::paging::PhysFrame};
 
 /// The assembly in `traps::entry` knows where the first two are.
 #[repr(C, align(256))] // no domain's is in another's cache line
@@ -97,7 +98,12 @@ pub fn set_ports(slot: Slot, ranges: &[Range]) -> Result<(), OutOfMemory> {
 pub fn load(slot: Slot, cpu: &mut PerCpu) {
     let place = place(slot);
     cpu.set_frame(place.frame.get());
-    mm::load_root(PhysAddr::new_truncate(place.root.load(Ordering::Relaxed)));
+    // SAFETY: `root` is the domain's top-level table, in whose upper half the hypervisor has the mappings that it has
+    // everywhere.
+    unsafe {
+        let root = PhysAddr::new_unsafe(place.root.load(Ordering::Relaxed));
+        Cr3::write(PhysFrame::from_start_address_unchecked(root), Cr3Flags::empty());
+    }
     cpu.descriptors.allow_ports(place.bitmap.load(Ordering::Relaxed), || place.ports.lock());
 }
 

@@ -1,47 +1,56 @@
 //! `sched_op` (Xen public `sched.h`): yielding, waiting, ending.
 
 use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
-use crate::irq;
 use crate::time::{self, Instant};
+use crate::{irq, traps::Frame};
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 use hv_core::ids::{Port, VcpuId};
-use hv_core::domain::{Death, Wake};
-use hv_core::{events, events::Sent, sched::TimerKind};
+use hv_core::domain::Death;
+use hv_core::{events, sched::TimerKind};
 use xen_abi::{native::SCHEDOP_SEND_AND_BLOCK, sched as abi, xen::HYPERVISOR_SCHED_OP};
 use zerocopy::IntoBytes;
 
 /// Ports of one poll at most.
 const POLL_PORTS_MAX: usize = 128;
 
-/// Serves SYSCALL, whose caller's registers are in its frame: after most of these somebody else goes on. Giving way and
-/// waiting for events are the paths that matter; all else is apart.
-pub extern "C" fn serve_last(command: u64, structure: u64) -> ! {
-    let result = match command {
-        SCHEDOP_SEND_AND_BLOCK => result(send_and_block(Port(structure as u32))),
-        _ => serve(command, structure),
-    };
-    domain::finish_call(result)
-}
-
-/// Serves an entry of a multicall.
-pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
-    match command {
-        SCHEDOP_SEND_AND_BLOCK => {
-            result(super::event_channel::send(domain::current(), Port(structure as u32)).and_then(|()| block()))
-        }
-        _ => serve(command, structure),
+/// Serves SYSCALL, whose caller's registers are in its frame: after most of these somebody else goes on. Answers the frame
+/// to go on with.
+pub extern "C" fn serve_last(command: u64, structure: u64) -> *mut Frame {
+    if command == SCHEDOP_SEND_AND_BLOCK && !irq::ANY_WAITING.load(Ordering::Relaxed) {
+        send_and_block(structure)
+    } else {
+        in_full(command, structure)
     }
 }
 
+/// An event for a peer that waits, which goes on in the caller's place.
+#[inline(never)]
+fn send_and_block(port: u64) -> *mut Frame {
+    match events::hand_over(&system().env(), domain::current(), Port(port as u32)) {
+        Some(woken) => domain::hand_over(woken),
+        None => in_full(SCHEDOP_SEND_AND_BLOCK, port),
+    }
+}
+
+#[inline(never)]
+fn in_full(command: u64, structure: u64) -> *mut Frame {
+    domain::finish_call(server(command, structure, 0, 0, 0))
+}
+
+/// Giving way and waiting for events are the paths that matter; all else is apart.
 #[inline(always)]
-fn serve(command: u64, structure: u64) -> u64 {
+pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
     match command {
         abi::SCHEDOP_YIELD => {
             domain::yield_now();
             0
         }
         abi::SCHEDOP_BLOCK => result(block()),
+        SCHEDOP_SEND_AND_BLOCK => {
+            let sent = super::event_channel::send(domain::current(), Port(structure as u32));
+            result(sent.and_then(|()| block()))
+        }
         _ => others(command, structure),
     }
 }
@@ -60,22 +69,6 @@ fn block() -> Result<(), Errno> {
     let (system, caller) = (system(), domain::current());
     rearm(caller);
     if system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine))? {
-        domain::current_waits();
-    }
-    Ok(())
-}
-
-/// An event for the peer, and nothing to do until it answers.
-#[inline(always)]
-fn send_and_block(port: Port) -> Result<(), Errno> {
-    let caller = domain::current();
-    rearm(caller);
-    let sent = events::send_and_block(&system().env(), caller, port)?;
-    if let Sent { wake: Some(woken), waits: true } = sent {
-        domain::hand_over(woken);
-    }
-    wake(sent.wake);
-    if sent.waits {
         domain::current_waits();
     }
     Ok(())

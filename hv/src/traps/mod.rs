@@ -1,7 +1,7 @@
 //! Every way into the hypervisor, and the way back out.
 //!
 //! There is one stack per CPU and none per domain: a domain's registers are saved in its own [`Frame`], the handler
-//! runs to its end on the CPU's stack, and enters the domain that is to go on. Interrupts are off throughout.
+//! runs to its end on the CPU's stack, and what it answers is the frame to go on with. Interrupts are off throughout.
 
 pub mod crash;
 pub mod entry;
@@ -17,14 +17,14 @@ use x86_64::registers::control::Cr2;
 pub const FIRST_INTERRUPT: u64 = 32;
 const PAGE_FAULT: u64 = 14;
 
-/// An exception or interrupt while a domain ran.
-extern "C" fn trap_from_domain(frame: &mut Frame) -> ! {
+/// An exception or interrupt while a domain ran. Answers the frame to go on with.
+extern "C" fn trap_from_domain(frame: &mut Frame) -> *mut Frame {
     if frame.vector < FIRST_INTERRUPT {
         crate::domain::end_current(reason::exception(frame, Cr2::read_raw()));
     } else {
         interrupt(frame.vector);
     }
-    crate::domain::go_on()
+    crate::domain::resume()
 }
 
 /// An exception or interrupt while the hypervisor ran: fine in the idle loop and where it touches a domain's memory,

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use heapless::Deque;
-use spin::mutex::TicketMutex;
+use spin::mutex::{TicketMutex, TicketMutexGuard};
 
 use super::Domain;
 use crate::error::Errno;
@@ -105,11 +105,25 @@ impl DomainTable {
     /// `ESRCH`: no such domain.
     #[inline(always)] // in the way of each hypercall
     pub fn with<R>(&self, id: DomId, action: impl FnOnce(&mut Domain) -> R) -> Result<R, Errno> {
-        let mut domain = self.place(id).ok_or(Errno::ESRCH)?.domain.lock();
-        match domain.first_mut() {
-            Some(domain) if domain.id() == id => Ok(action(domain)),
-            _ => Err(Errno::ESRCH),
-        }
+        Ok(action(Self::named(&mut self.lock(id)?, id)?))
+    }
+
+    /// Locks a place, in which [`Self::named`] finds the domain: [`Self::with`] for paths where a closure would be a call.
+    #[inline(always)]
+    pub(crate) fn lock(&self, id: DomId) -> Result<TicketMutexGuard<'_, Vec<Domain>>, Errno> {
+        Ok(self.place(id).ok_or(Errno::ESRCH)?.domain.lock())
+    }
+
+    /// [`Self::lock`], if nobody has it locked.
+    #[inline(always)]
+    pub(crate) fn try_lock(&self, id: DomId) -> Option<TicketMutexGuard<'_, Vec<Domain>>> {
+        self.place(id)?.domain.try_lock()
+    }
+
+    /// The domain of this id, if it is in this place.
+    #[inline(always)]
+    pub(crate) fn named(place: &mut [Domain], id: DomId) -> Result<&mut Domain, Errno> {
+        place.first_mut().filter(|domain| domain.id() == id).ok_or(Errno::ESRCH)
     }
 
     /// Locks two domains, or one if they are the same, in slot order: the locks are the slots', and a stale id must not
@@ -132,9 +146,9 @@ impl DomainTable {
             None if local.slot() != remote.slot() => Some(there.domain.lock()),
             early => early,
         };
-        let near = here.first_mut().filter(|domain| domain.id() == local).ok_or(Errno::ESRCH)?;
+        let near = Self::named(&mut here, local)?;
         let far = match &mut there {
-            Some(there) => Some(there.first_mut().filter(|domain| domain.id() == remote).ok_or(Errno::ESRCH)?),
+            Some(there) => Some(Self::named(there, remote)?),
             // Two ids, one slot: one of them is stale.
             None if local != remote => return Err(Errno::ESRCH),
             None => None,

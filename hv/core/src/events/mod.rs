@@ -4,14 +4,16 @@
 //! up to two domains. What a port is bound to decides who hears of it; how a bit in shared
 //! info becomes a running vCPU is [`Signal`] here and `domain::vcpu` there.
 
+mod handover;
 mod ops;
 mod pending;
 
 use alloc::vec::Vec;
 
+pub use handover::hand_over;
 pub use ops::{
-    Sent, alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_slice, raise_pirq,
-    raise_virq, send, send_and_block, status, unmask,
+    alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_slice, raise_pirq,
+    raise_virq, send, status, unmask,
 };
 pub use pending::{SharedInfoPage, Signal};
 use xen_abi::xen::{EVTCHN_2L_NR_CHANNELS, NR_VIRQS};

@@ -5,7 +5,7 @@
 
 use super::{Binding, Channel, DomId, Errno, NR_VIRQS, PIRQS_MAX, Port, VcpuId, is_global_virq};
 use crate::authority::table::{FLAG_CONTROL, FLAG_LOG};
-use crate::domain::{Domain, Env, Pair, Wake};
+use crate::domain::{Domain, DomainTable, Env, Pair, Wake};
 use crate::{ids::Pirq, machine::Machine, space::Progress};
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER};
 
@@ -169,71 +169,38 @@ pub fn close_slice<M: Machine>(
     Ok(if end == limit { Progress::Done } else { Progress::More })
 }
 
-/// What a send comes to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use = "somebody may have to run, or to stop"]
-pub struct Sent {
-    /// Who wakes.
-    pub wake: Option<Wake>,
-    /// Whether the caller waits from now on.
-    pub waits: bool,
-}
-
 /// `EVTCHNOP_send`: makes the other end pending. Into an unbound port it goes nowhere, as on Xen.
 ///
 /// # Errors
 /// `EINVAL`: not a port that can send.
 pub fn send<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Option<Wake>, Errno> {
-    Ok(transmit::<M, false>(env, caller, port)?.wake)
-}
-
-/// [`send`], and then the caller waits as by `SCHEDOP_block`, unless it has been told of an event.
-///
-/// # Errors
-/// As [`send`]; the caller does not wait then.
-pub fn send_and_block<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Sent, Errno> {
-    transmit::<M, true>(env, caller, port)
-}
-
-#[inline(always)]
-fn transmit<M: Machine, const BLOCK: bool>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Sent, Errno> {
-    let mut sent = Sent { wake: None, waits: false };
-    let (remote, far) = env.domains.with(caller, |domain| -> Result<_, Errno> {
-        let elsewhere = match domain.events.binding(port)? {
-            Binding::Interdomain { remote, port: far } => {
-                if remote == caller {
-                    sent.wake = domain.deliver(Port(u32::from(far)), env.machine);
-                }
-                (remote, Port(u32::from(far)))
-            }
-            _ => {
-                sent.wake = send_alone(domain, port, env.machine)?;
-                (caller, port)
-            }
-        };
-        domain.account.events_sent = domain.account.events_sent.wrapping_add(1);
-        sent.waits = BLOCK && domain.block(VcpuId(0), env.machine);
-        Ok(elsewhere)
-    })??;
-    if remote != caller {
-        let back = Binding::Interdomain { remote: caller, port: port.0 as u16 };
-        // A peer that is gone hears nothing.
-        let _gone = env.domains.with(remote, |domain| {
-            if domain.events.binding(far) == Ok(back) {
-                sent.wake = domain.deliver(far, env.machine);
-            }
-        });
+    let mut place = env.domains.lock(caller)?;
+    let domain = DomainTable::named(&mut place, caller)?;
+    let (remote, far) = match domain.events.binding(port)? {
+        Binding::Interdomain { remote, port: far } => (remote, Port(u32::from(far))),
+        Binding::Ipi => (caller, port),
+        Binding::Unbound { .. } => (DomId::SELF, port),
+        _ => return Err(Errno::EINVAL),
+    };
+    domain.account.events_sent = domain.account.events_sent.wrapping_add(1);
+    if remote == caller {
+        return Ok(domain.deliver(far, env.machine));
     }
-    Ok(sent)
+    drop(place);
+    // A peer that is gone hears nothing.
+    Ok(hear(env, caller, port, (remote, far)))
 }
 
-/// Sends by a port that has no other end.
-#[cold]
-fn send_alone<M: Machine>(domain: &mut Domain, port: Port, machine: &M) -> Result<Option<Wake>, Errno> {
-    match domain.events.binding(port)? {
-        Binding::Ipi => Ok(domain.deliver(port, machine)),
-        Binding::Unbound { .. } => Ok(None),
-        _ => Err(Errno::EINVAL),
+/// Makes the far end of a port pending, if it points back.
+#[inline(always)]
+fn hear<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port, (remote, far): (DomId, Port)) -> Option<Wake> {
+    let mut place = env.domains.lock(remote).ok()?;
+    let domain = DomainTable::named(&mut place, remote).ok()?;
+    match domain.events.binding(far) {
+        Ok(Binding::Interdomain { remote, port: back }) if remote == caller && u32::from(back) == port.0 => {
+            domain.deliver(far, env.machine)
+        }
+        _ => None,
     }
 }
 

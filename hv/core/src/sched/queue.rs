@@ -177,18 +177,24 @@ impl RunQueue {
 
     /// The current vCPU waits, and one that waited runs in its place, where that is what [`Self::wake`], [`Self::sleep`]
     /// and [`Self::pick`] would come to at once: nobody else is runnable. `false`: nothing is done.
+    #[inline(always)] // in the way of each request and its answer
     pub fn hand_over(&mut self, key: VcpuKey, now: u64) -> bool {
-        let alone = self.queued.is_empty() && self.capped == 0;
+        let alone = self.queued.is_empty() && self.capped == 0 && self.floor < REBASE_AT;
         if !alone || self.entities.get(key.index()).is_none_or(|next| next.state != State::Asleep) {
             return false;
         }
-        self.charge_for::<false>(now);
-        self.current_sleeps();
+        if let Some(current) = self.book(now) {
+            current.state = State::Asleep;
+            let virtual_time = current.virtual_time;
+            self.floor = self.floor.max(virtual_time);
+        }
         (self.current, self.picked) = (Some(key), now);
         let floor = self.floor;
         if let Some(next) = self.current_entity() {
-            next.virtual_time = next.virtual_time.max(floor.saturating_sub(next.credit));
             next.state = State::Running;
+            if next.virtual_time.wrapping_add(next.credit) < floor {
+                next.virtual_time = floor.wrapping_sub(next.credit);
+            }
         }
         true
     }
@@ -247,21 +253,28 @@ impl RunQueue {
     /// [`Self::charge`], if wanted for no vCPU that has a cap.
     #[inline(always)] // in the way of each decision
     fn charge_for<const CAPPED: bool>(&mut self, now: u64) {
-        // Time does not go back; should the counter, a very long run would be booked, and the next rebase forgets it.
-        let ran = now.wrapping_sub(self.since);
-        self.since = now;
-        let Some(entity) = self.current.and_then(|current| self.entities.get_mut(current.index())) else { return };
-        entity.ran = entity.ran.wrapping_add(ran);
-        // Both are below 2^62, by the rebase.
-        let virtual_time = entity.virtual_time.wrapping_add(entity.in_virtual(ran));
-        entity.virtual_time = virtual_time;
+        let since = self.since;
+        let Some(entity) = self.book(now) else { return };
+        let virtual_time = entity.virtual_time;
         if CAPPED && entity.cap != 0 {
-            entity.budget = entity.budget.saturating_sub(ran);
+            entity.budget = entity.budget.saturating_sub(now.wrapping_sub(since));
         }
         self.floor = self.floor.max(self.queued.least().min(virtual_time));
         if virtual_time >= REBASE_AT {
             self.rebase();
         }
+    }
+
+    #[inline(always)]
+    fn book(&mut self, now: u64) -> Option<&mut Entity> {
+        // Time does not go back; should the counter, a very long run would be booked, and the next rebase forgets it.
+        let ran = now.wrapping_sub(self.since);
+        self.since = now;
+        let entity = self.entities.get_mut(self.current?.index())?;
+        entity.ran = entity.ran.wrapping_add(ran);
+        // Both are below 2^62, by the rebase.
+        entity.virtual_time = entity.virtual_time.wrapping_add(entity.in_virtual(ran));
+        Some(entity)
     }
 
     /// Moves all virtual times back by as much as the least of them allows. Once in years.
