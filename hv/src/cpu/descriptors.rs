@@ -53,9 +53,10 @@ pub struct Descriptors {
     gdt: [u64; 8],
     tss: Tss,
     idt: [Entry<HandlerFunc>; 256],
-    /// Whose bitmap is in the task state segment, and whose is in force (0: none).
+    /// Whose bitmap is in the task state segment.
     bitmap: u64,
-    allowed: u64,
+    /// Whose is in force; 0: none.
+    pub allowed: u64,
 }
 
 impl Descriptors {
@@ -128,26 +129,16 @@ impl Descriptors {
     }
 
     /// Allows ring 3 the ports of a bitmap, which is copied if it is not the one here since last time; 0: none.
-    #[inline(always)] // in the way of each switch
     pub fn allow_ports<B: Deref<Target = Vec<PortBitmap>>>(&mut self, number: u64, bitmap: impl FnOnce() -> B) {
-        if number == self.allowed {
-            return;
-        }
         self.tss.segment.iomap_base = NO_BITMAP;
-        self.allowed = number;
         if number != 0 {
             if number != self.bitmap {
-                self.copy_ports(number, bitmap);
+                self.tss.bitmap = *bitmap().first().unwrap_or(&NO_PORTS);
+                self.bitmap = number;
             }
             self.tss.segment.iomap_base = size_of::<TaskStateSegment>() as u16;
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn copy_ports<B: Deref<Target = Vec<PortBitmap>>>(&mut self, number: u64, bitmap: impl FnOnce() -> B) {
-        self.tss.bitmap = *bitmap().first().unwrap_or(&NO_PORTS);
-        self.bitmap = number;
+        self.allowed = number;
     }
 }
 

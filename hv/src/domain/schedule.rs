@@ -72,8 +72,27 @@ pub fn timer() {
 }
 
 /// A vCPU's wait has ended, if it has: it runs when its turn comes.
+#[inline(always)]
 pub fn wake(woken: Option<Wake>) {
-    let Some(Wake(key)) = woken else { return };
+    if let Some(woken) = woken {
+        line_up(woken);
+    }
+}
+
+#[inline(never)]
+fn line_up(woken: Wake) {
+    let preempts = percpu::with(|cpu| {
+        let preempts = cpu.queue.wake_second(woken.0, tsc(), cpu.alarm);
+        cpu.attention |= if preempts == Some(true) { DECIDE } else { 0 };
+        preempts
+    });
+    if preempts.is_none() {
+        line_up_in_full(woken);
+    }
+}
+
+#[inline(never)]
+fn line_up_in_full(Wake(key): Wake) {
     percpu::with(|cpu| {
         if cpu.queue.wake(key, tsc()) {
             cpu.attention |= DECIDE;
@@ -88,14 +107,14 @@ pub fn wake(woken: Option<Wake>) {
 /// other's place, if there is no more to decide than that. Answers the frame to go on with.
 #[inline(always)] // in the way of each request and its answer
 pub fn hand_over(woken: Wake) -> *mut Frame {
-    if !CHORES.load(Ordering::Relaxed)
-        && let Some(frame) = percpu::with(|cpu| cpu.queue.hand_over(woken.0, tsc()).then(|| load(cpu, woken.0)))
-    {
-        return frame;
-    }
-    wake_and_wait(woken)
+    let next = percpu::with(|cpu| {
+        let chores = CHORES.load(Ordering::Relaxed);
+        if chores { None } else { cpu.queue.hand_over(woken.0, tsc()).map(|next| load(cpu, next)) }
+    });
+    next.unwrap_or_else(|| wake_and_wait(woken))
 }
 
+/// What [`hand_over`] comes to where somebody else may be to run.
 #[inline(never)]
 fn wake_and_wait(woken: Wake) -> *mut Frame {
     wake(Some(woken));
@@ -150,15 +169,28 @@ fn reprogram(cpu: &mut PerCpu, wanted: u64) {
 
 /// Decides who goes on. The current domain's registers are in its frame.
 pub extern "C" fn reschedule() -> *mut Frame {
-    let chores = CHORES.load(Ordering::Relaxed);
-    let frame = percpu::with(|cpu| {
-        if chores || cpu.attention & !DECIDE != 0 {
+    let next = percpu::with(|cpu| {
+        if cpu.attention & !DECIDE != 0 || CHORES.load(Ordering::Relaxed) {
+            return None;
+        }
+        let next = cpu.queue.pick_of_two(tsc(), cpu.alarm)?;
+        cpu.attention = 0;
+        Some(load(cpu, next))
+    });
+    next.unwrap_or_else(decide)
+}
+
+/// The same where it is not so simple.
+#[inline(never)]
+fn decide() -> *mut Frame {
+    let next = percpu::with(|cpu| {
+        if cpu.attention & !DECIDE != 0 || CHORES.load(Ordering::Relaxed) {
             return None;
         }
         cpu.attention = 0;
         choose(cpu)
     });
-    frame.unwrap_or_else(look_at_all)
+    next.unwrap_or_else(look_at_all)
 }
 
 /// The long way round.
@@ -204,12 +236,8 @@ fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
 /// Makes a domain the current one. Answers its registers, to be entered with.
 #[inline(always)] // in the way of each switch
 fn load(cpu: &mut PerCpu, next: VcpuKey) -> *mut Frame {
-    let domain = vcpus::domain(next.slot());
-    if cpu.current != domain {
-        cpu.current = domain;
-        vcpus::load(next.slot(), cpu);
-    }
-    cpu.frame
+    let place = vcpus::place(next.slot());
+    if cpu.current == place.domain() { cpu.frame } else { place.load(cpu) }
 }
 
 /// Raises what is due.

@@ -93,18 +93,31 @@ pub fn set_ports(slot: Slot, ranges: &[Range]) -> Result<(), OutOfMemory> {
     Ok(())
 }
 
-/// Makes a domain's vCPU the one that this CPU would run: registers, page tables, I/O ports.
-#[inline(always)] // in the way of each switch
-pub fn load(slot: Slot, cpu: &mut PerCpu) {
-    let place = place(slot);
-    cpu.set_frame(place.frame.get());
-    // SAFETY: `root` is the domain's top-level table, in whose upper half the hypervisor has the mappings that it has
-    // everywhere.
-    unsafe {
-        let root = PhysAddr::new_unsafe(place.root.load(Ordering::Relaxed));
-        Cr3::write(PhysFrame::from_start_address_unchecked(root), Cr3Flags::empty());
+impl Place {
+    /// Which domain's it is.
+    pub fn domain(&self) -> DomId {
+        DomId(self.domain.load(Ordering::Relaxed))
     }
-    cpu.descriptors.allow_ports(place.bitmap.load(Ordering::Relaxed), || place.ports.lock());
+
+    /// Makes this vCPU the one that the CPU runs: registers, page tables, I/O ports. Answers its frame.
+    #[inline(always)] // in the way of each switch
+    pub fn load(&'static self, cpu: &mut PerCpu) -> *mut Frame {
+        cpu.current = self.domain();
+        cpu.set_frame(self.frame.get());
+        // SAFETY: `root` is the domain's top-level table, in whose upper half the hypervisor has the mappings that it has
+        // everywhere.
+        unsafe {
+            let root = PhysAddr::new_unsafe(self.root.load(Ordering::Relaxed));
+            Cr3::write(PhysFrame::from_start_address_unchecked(root), Cr3Flags::empty());
+        }
+        if cpu.descriptors.allowed == self.bitmap.load(Ordering::Relaxed) { cpu.frame } else { self.load_ports(cpu) }
+    }
+
+    #[inline(never)]
+    fn load_ports(&self, cpu: &mut PerCpu) -> *mut Frame {
+        cpu.descriptors.allow_ports(self.bitmap.load(Ordering::Relaxed), || self.ports.lock());
+        cpu.frame
+    }
 }
 
 /// Forgets what an earlier domain left in a slot.
@@ -116,7 +129,7 @@ pub fn clear(slot: Slot) {
 
 /// Which domain a slot's vCPU is.
 pub fn domain(slot: Slot) -> DomId {
-    DomId(place(slot).domain.load(Ordering::Relaxed))
+    place(slot).domain()
 }
 
 /// The top-level page table of a slot's domain.

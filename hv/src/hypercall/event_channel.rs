@@ -23,7 +23,7 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
 }
 
 /// Sends an event for the caller.
-#[inline(never)]
+#[inline(always)] // in the way of each event
 pub fn send(caller: DomId, port: Port) -> Result<(), Errno> {
     wake(events::send(&system().env(), caller, port)?);
     Ok(())

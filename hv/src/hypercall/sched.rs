@@ -14,22 +14,29 @@ use zerocopy::IntoBytes;
 /// Ports of one poll at most.
 const POLL_PORTS_MAX: usize = 128;
 
-/// Serves SYSCALL, whose caller's registers are in its frame: after most of these somebody else goes on. Answers the frame
-/// to go on with.
+/// Serves SYSCALL, whose caller's registers are in its frame, with a result of 0. Giving way and waiting for events are the
+/// paths that matter: somebody else goes on. Answers the frame to go on with.
 pub extern "C" fn serve_last(command: u64, structure: u64) -> *mut Frame {
     if command == SCHEDOP_SEND_AND_BLOCK && !irq::ANY_WAITING.load(Ordering::Relaxed) {
-        send_and_block(structure)
-    } else {
-        in_full(command, structure)
+        return send_and_block(command, structure);
     }
+    match command {
+        abi::SCHEDOP_YIELD => domain::yield_now(),
+        abi::SCHEDOP_BLOCK => match block() {
+            Ok(true) => {}
+            other => return domain::finish_call(result(other.map(drop))),
+        },
+        _ => return in_full(command, structure),
+    }
+    domain::reschedule()
 }
 
 /// An event for a peer that waits, which goes on in the caller's place.
 #[inline(never)]
-fn send_and_block(port: u64) -> *mut Frame {
+fn send_and_block(command: u64, port: u64) -> *mut Frame {
     match events::hand_over(&system().env(), domain::current(), Port(port as u32)) {
         Some(woken) => domain::hand_over(woken),
-        None => in_full(SCHEDOP_SEND_AND_BLOCK, port),
+        None => in_full(command, port),
     }
 }
 
@@ -38,18 +45,17 @@ fn in_full(command: u64, structure: u64) -> *mut Frame {
     domain::finish_call(server(command, structure, 0, 0, 0))
 }
 
-/// Giving way and waiting for events are the paths that matter; all else is apart.
-#[inline(always)]
+/// Serves an entry of a multicall: who runs next is decided after it.
 pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
     match command {
         abi::SCHEDOP_YIELD => {
             domain::yield_now();
             0
         }
-        abi::SCHEDOP_BLOCK => result(block()),
+        abi::SCHEDOP_BLOCK => result(block().map(drop)),
         SCHEDOP_SEND_AND_BLOCK => {
             let sent = super::event_channel::send(domain::current(), Port(structure as u32));
-            result(sent.and_then(|()| block()))
+            result(sent.and_then(|()| block()).map(drop))
         }
         _ => others(command, structure),
     }
@@ -64,14 +70,16 @@ fn others(command: u64, structure: u64) -> u64 {
     })
 }
 
+/// Lets the caller wait, unless it has been told of an event; says whether it waits.
 #[inline(always)]
-fn block() -> Result<(), Errno> {
+fn block() -> Result<bool, Errno> {
     let (system, caller) = (system(), domain::current());
     rearm(caller);
-    if system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine))? {
+    let waits = system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine))?;
+    if waits {
         domain::current_waits();
     }
-    Ok(())
+    Ok(waits)
 }
 
 fn poll(call: &Call) -> Outcome {

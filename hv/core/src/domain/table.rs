@@ -24,6 +24,9 @@ struct Place {
     domain: TicketMutex<Vec<Domain>>,
 }
 
+/// A place while it is locked; one domain or none.
+pub(crate) type LockedPlace<'a> = TicketMutexGuard<'a, Vec<Domain>>;
+
 /// What the next domains are called.
 struct Names {
     /// The policy domain's next id, unless it has one.
@@ -110,13 +113,13 @@ impl DomainTable {
 
     /// Locks a place, in which [`Self::named`] finds the domain: [`Self::with`] for paths where a closure would be a call.
     #[inline(always)]
-    pub(crate) fn lock(&self, id: DomId) -> Result<TicketMutexGuard<'_, Vec<Domain>>, Errno> {
+    pub(crate) fn lock(&self, id: DomId) -> Result<LockedPlace<'_>, Errno> {
         Ok(self.place(id).ok_or(Errno::ESRCH)?.domain.lock())
     }
 
     /// [`Self::lock`], if nobody has it locked.
     #[inline(always)]
-    pub(crate) fn try_lock(&self, id: DomId) -> Option<TicketMutexGuard<'_, Vec<Domain>>> {
+    pub(crate) fn try_lock(&self, id: DomId) -> Option<LockedPlace<'_>> {
         self.place(id)?.domain.try_lock()
     }
 

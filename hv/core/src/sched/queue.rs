@@ -7,6 +7,8 @@
 //!
 //! A cap gives a vCPU a budget each period; when it is used up, the vCPU is parked until the next period.
 
+mod two;
+
 use super::{VCPU_KEYS, VcpuKey, heap::IndexedHeap};
 
 /// Microseconds that a vCPU runs before another runnable one gets its turn.
@@ -102,6 +104,7 @@ impl RunQueue {
         (self.slice, self.margin, self.period) = (ticks(SLICE_US), ticks(PREEMPT_MARGIN_US), ticks(CAP_PERIOD_US));
     }
 
+    #[inline(always)]
     fn current_entity(&mut self) -> Option<&mut Entity> {
         self.entities.get_mut(self.current?.index())
     }
@@ -146,10 +149,7 @@ impl RunQueue {
     /// Makes a vCPU runnable. `true`: it may have to run now, so call [`Self::pick`]. [`Self::until`] may be earlier then, even if it does not preempt.
     #[must_use = "a vCPU may be waiting that should run now"]
     pub fn wake(&mut self, key: VcpuKey, now: u64) -> bool {
-        // What is little can wait for the next decision.
-        if now.wrapping_sub(self.since) > self.margin {
-            self.charge(now);
-        }
+        self.charge(now);
         let floor = self.floor;
         let Some(entity) = self.entities.get_mut(key.index()) else { return false };
         if entity.state != State::Asleep {
@@ -173,30 +173,6 @@ impl RunQueue {
             }
             _ => true,
         }
-    }
-
-    /// The current vCPU waits, and one that waited runs in its place, where that is what [`Self::wake`], [`Self::sleep`]
-    /// and [`Self::pick`] would come to at once: nobody else is runnable. `false`: nothing is done.
-    #[inline(always)] // in the way of each request and its answer
-    pub fn hand_over(&mut self, key: VcpuKey, now: u64) -> bool {
-        let alone = self.queued.is_empty() && self.capped == 0 && self.floor < REBASE_AT;
-        if !alone || self.entities.get(key.index()).is_none_or(|next| next.state != State::Asleep) {
-            return false;
-        }
-        if let Some(current) = self.book(now) {
-            current.state = State::Asleep;
-            let virtual_time = current.virtual_time;
-            self.floor = self.floor.max(virtual_time);
-        }
-        (self.current, self.picked) = (Some(key), now);
-        let floor = self.floor;
-        if let Some(next) = self.current_entity() {
-            next.state = State::Running;
-            if next.virtual_time.wrapping_add(next.credit) < floor {
-                next.virtual_time = floor.wrapping_sub(next.credit);
-            }
-        }
-        true
     }
 
     /// Parks a capped vCPU until its next period if it has used up its budget, and says whether.
@@ -247,19 +223,14 @@ impl RunQueue {
 
     /// Books the time since the last charge to the current vCPU.
     pub fn charge(&mut self, now: u64) {
-        self.charge_for::<true>(now);
-    }
-
-    /// [`Self::charge`], if wanted for no vCPU that has a cap.
-    #[inline(always)] // in the way of each decision
-    fn charge_for<const CAPPED: bool>(&mut self, now: u64) {
         let since = self.since;
         let Some(entity) = self.book(now) else { return };
         let virtual_time = entity.virtual_time;
-        if CAPPED && entity.cap != 0 {
+        if entity.cap != 0 {
             entity.budget = entity.budget.saturating_sub(now.wrapping_sub(since));
         }
-        self.floor = self.floor.max(self.queued.least().min(virtual_time));
+        let least = self.queued.peek().map_or(virtual_time, |(_, first)| first.min(virtual_time));
+        self.floor = self.floor.max(least);
         if virtual_time >= REBASE_AT {
             self.rebase();
         }
@@ -307,56 +278,39 @@ impl RunQueue {
 
     /// Decides who runs from now on; `None`: nobody can. The current vCPU, unless it sleeps, goes back into the queue
     /// first.
-    #[inline(always)] // in the way of each decision
     pub fn pick(&mut self, now: u64) -> Option<VcpuKey> {
-        if self.capped == 0 { self.pick_of::<false>(now) } else { self.pick_of_capped(now) }
-    }
-
-    #[cold]
-    fn pick_of_capped(&mut self, now: u64) -> Option<VcpuKey> {
-        self.pick_of::<true>(now)
-    }
-
-    #[inline(always)]
-    fn pick_of<const CAPPED: bool>(&mut self, now: u64) -> Option<VcpuKey> {
-        self.charge_for::<CAPPED>(now);
-        if CAPPED {
+        self.charge(now);
+        if !self.parked.is_empty() {
             self.release_parked(now);
         }
-        let best = match self.line_up::<CAPPED>(now) {
-            Some((item, virtual_time)) => Some(self.queued.exchange(item, virtual_time)),
-            None => self.queued.pop().map(|(item, _)| item),
-        };
-        self.current = best.map(VcpuKey::of_index);
-        self.picked = now;
+        self.line_up(now);
+        let next = self.queued.pop().map(|(item, _)| VcpuKey::of_index(item));
+        (self.current, self.picked) = (next, now);
         self.current_entity()?.state = State::Running;
-        self.current
+        next
     }
 
-    /// What to queue the current vCPU by, if it is to be queued.
-    #[inline(always)]
-    fn line_up<const CAPPED: bool>(&mut self, now: u64) -> Option<(usize, u64)> {
-        let current = self.current?;
-        let entity = self.current_entity().filter(|entity| entity.state == State::Running)?;
+    /// Queues the current vCPU, or parks it, if it is runnable.
+    fn line_up(&mut self, now: u64) {
+        let Some(current) = self.current else { return };
+        let Some(entity) = self.current_entity().filter(|entity| entity.state == State::Running) else { return };
         entity.state = State::Queued;
         let (cap, virtual_time) = (entity.cap, entity.virtual_time);
-        if CAPPED && cap != 0 && self.is_parked(current, now) { None } else { Some((current.index(), virtual_time)) }
+        if cap == 0 || !self.is_parked(current, now) {
+            self.queued.insert(current.index(), virtual_time);
+        }
     }
 
     /// When [`Self::pick`] is due at the latest, as things are now; `u64::MAX`: never, by this queue. A wake may bring
     /// it forward: a vCPU that runs alone has no end of slice.
-    #[inline(always)] // in the way of each decision
     pub fn until(&self) -> u64 {
         let slice = if self.queued.is_empty() { u64::MAX } else { self.picked.wrapping_add(self.slice) };
-        if self.capped == 0 { slice } else { slice.min(self.until_of_capped()) }
-    }
-
-    /// When a budget is used up, or a period over.
-    #[cold]
-    fn until_of_capped(&self) -> u64 {
+        if self.capped == 0 {
+            return slice;
+        }
         let unpark = self.parked.peek().map_or(u64::MAX, |(_, until)| until);
         let Some(entity) = self.current.and_then(|current| self.entities.get(current.index())) else { return unpark };
         let budget = if entity.cap == 0 { u64::MAX } else { self.since.saturating_add(entity.budget) };
-        budget.min(unpark)
+        slice.min(budget).min(unpark)
     }
 }

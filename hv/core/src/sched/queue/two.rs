@@ -1,0 +1,81 @@
+//! The decisions that are nearly all of them, in few steps: at most two vCPUs are runnable, and none has a cap.
+//!
+//! Each comes to what its counterpart in the parent module would come to, or answers `None` and has done nothing: then
+//! that one is called. Virtual times, the floor and who is charged for what are the same in both.
+
+use super::{REBASE_AT, RunQueue, State, VcpuKey};
+
+impl RunQueue {
+    /// [`Self::wake`] where nobody else is queued. `alarm` is when the next decision comes in any case.
+    #[inline(always)] // in the way of each event
+    pub fn wake_second(&mut self, key: VcpuKey, now: u64, alarm: u64) -> Option<bool> {
+        // What is little can wait for the next decision.
+        let little = now.wrapping_sub(self.since) <= self.margin;
+        if !little || !self.queued.is_empty() || self.capped != 0 || self.current == Some(key) {
+            return None;
+        }
+        let current = self.entities.get(self.current?.index())?;
+        let (goes_on, margin, limit) = (current.state == State::Running, current.margin, current.virtual_time);
+        let floor = self.floor;
+        let woken = self.entities.get_mut(key.index()).filter(|woken| woken.state == State::Asleep)?;
+        let virtual_time = woken.virtual_time.max(floor.saturating_sub(woken.credit));
+        let preempts = !goes_on || virtual_time.saturating_add(margin) < limit;
+        if !preempts && alarm > self.picked.wrapping_add(self.slice) {
+            return None;
+        }
+        woken.virtual_time = virtual_time;
+        woken.state = State::Queued;
+        self.queued.replace_only(Some((key.index(), virtual_time)));
+        Some(preempts)
+    }
+
+    /// [`Self::pick`] where one vCPU is queued, or, if the current one sleeps, one at most.
+    #[inline(always)] // in the way of each decision
+    pub fn pick_of_two(&mut self, now: u64, alarm: u64) -> Option<VcpuKey> {
+        let (other, first) = self.queued.only()?;
+        let current = self.current?;
+        let goes_on = self.current_entity()?.state == State::Running;
+        let late = goes_on && alarm > now.wrapping_add(self.slice);
+        if late || self.capped != 0 || self.floor >= REBASE_AT {
+            return None;
+        }
+        self.picked = now;
+        let entity = self.book(now)?;
+        let virtual_time = entity.virtual_time;
+        if goes_on && virtual_time < first {
+            self.floor = self.floor.max(virtual_time);
+            return Some(current);
+        }
+        if goes_on {
+            entity.state = State::Queued;
+        }
+        self.queued.replace_only(goes_on.then_some((current.index(), virtual_time)));
+        self.floor = self.floor.max(first.min(virtual_time));
+        self.current = Some(VcpuKey::of_index(other));
+        self.current_entity()?.state = State::Running;
+        self.current
+    }
+
+    /// The current vCPU waits, and one that waited runs in its place, where that is what [`Self::wake`],
+    /// [`Self::current_sleeps`] and [`Self::pick`] would come to: nobody else is runnable. What is left of the slice is the
+    /// other's, should somebody else come.
+    #[inline(always)] // in the way of each request and its answer
+    pub fn hand_over(&mut self, key: VcpuKey, now: u64) -> Option<VcpuKey> {
+        let alone = self.queued.is_empty() && self.capped == 0 && self.floor < REBASE_AT;
+        if !alone || self.entities.get(key.index())?.state != State::Asleep {
+            return None;
+        }
+        let current = self.book(now)?;
+        current.state = State::Asleep;
+        let virtual_time = current.virtual_time;
+        self.floor = self.floor.max(virtual_time);
+        self.current = Some(key);
+        let floor = self.floor;
+        let next = self.current_entity()?;
+        next.state = State::Running;
+        if next.virtual_time.wrapping_add(next.credit) < floor {
+            next.virtual_time = floor.wrapping_sub(next.credit);
+        }
+        Some(key)
+    }
+}
