@@ -103,6 +103,24 @@ fn line_up_in_full(Wake(key): Wake) {
     });
 }
 
+/// A vCPU's wait has ended by an interrupt of the current domain, whose registers are in its frame. Answers the frame to go
+/// on with.
+#[inline(always)] // in the way of each interrupt
+pub fn wake_and_go_on(woken: Option<Wake>) -> *mut Frame {
+    let Some(woken) = woken else { return resume() };
+    let next = percpu::with(|cpu| {
+        let chores = CHORES.load(Ordering::Relaxed);
+        if chores { None } else { cpu.queue.wake_and_pick(woken.0, tsc(), cpu.alarm).map(|next| load(cpu, next)) }
+    });
+    next.unwrap_or_else(|| wake_and_resume(woken))
+}
+
+#[inline(never)]
+fn wake_and_resume(woken: Wake) -> *mut Frame {
+    wake(Some(woken));
+    resume()
+}
+
 /// A vCPU's wait has ended, and the current domain's begins, whose registers are in its frame: the one goes on in the
 /// other's place, if there is no more to decide than that. Answers the frame to go on with.
 #[inline(always)] // in the way of each request and its answer

@@ -110,12 +110,14 @@ impl Place {
             let root = PhysAddr::new_unsafe(self.root.load(Ordering::Relaxed));
             Cr3::write(PhysFrame::from_start_address_unchecked(root), Cr3Flags::empty());
         }
-        if cpu.descriptors.allowed == self.bitmap.load(Ordering::Relaxed) { cpu.frame } else { self.load_ports(cpu) }
+        if cpu.descriptors.allow_ports(self.bitmap.load(Ordering::Relaxed)) { cpu.frame } else { self.load_ports(cpu) }
     }
 
     #[inline(never)]
     fn load_ports(&self, cpu: &mut PerCpu) -> *mut Frame {
-        cpu.descriptors.allow_ports(self.bitmap.load(Ordering::Relaxed), || self.ports.lock());
+        let number = self.bitmap.load(Ordering::Relaxed);
+        cpu.descriptors.set_ports(number, self.ports.lock().first().unwrap_or(&NO_PORTS));
+        cpu.descriptors.allow_ports(number);
         cpu.frame
     }
 }

@@ -153,6 +153,7 @@ impl EventChannels {
     }
 
     /// Where the port of a virtual or physical interrupt is noted. Global ones are in row 0.
+    #[inline(always)]
     fn interrupt(&mut self, interrupt: Binding, vcpu: VcpuId) -> Option<&mut u16> {
         match interrupt {
             Binding::Virq(virq) => {
@@ -164,6 +165,7 @@ impl EventChannels {
         }
     }
 
+    #[inline(always)]
     fn interrupt_port(&mut self, interrupt: Binding, vcpu: VcpuId) -> Option<Port> {
         self.interrupt(interrupt, vcpu).filter(|port| **port != 0).map(|port| Port(u32::from(*port)))
     }

@@ -207,21 +207,23 @@ fn send_alone<M: Machine>(mut place: LockedPlace<'_>, port: Port, machine: &M) -
 }
 
 /// Raises a virtual interrupt for a domain, if it bound it. For the hypervisor itself.
+#[inline(never)]
 pub fn raise_virq<M: Machine>(env: &Env<'_, M>, dom: DomId, virq: u32, vcpu: VcpuId) -> Option<Wake> {
     raise(env, dom, Binding::Virq(virq as u8), vcpu)
 }
 
 /// Raises a physical interrupt for a domain, if it bound it. For the hypervisor itself.
+#[inline(always)] // in the way of each interrupt
 pub fn raise_pirq<M: Machine>(env: &Env<'_, M>, dom: DomId, pirq: Pirq) -> Option<Wake> {
     raise(env, dom, Binding::Pirq(pirq.0 as u16), VcpuId(0))
 }
 
+#[inline(always)]
 fn raise<M: Machine>(env: &Env<'_, M>, dom: DomId, interrupt: Binding, vcpu: VcpuId) -> Option<Wake> {
-    let raise = |domain: &mut Domain| {
-        let port = domain.events.interrupt_port(interrupt, vcpu)?;
-        domain.deliver(port, env.machine)
-    };
-    env.domains.with(dom, raise).ok().flatten()
+    let mut place = env.domains.lock(dom).ok()?;
+    let domain = DomainTable::named(&mut place, dom).ok()?;
+    let port = domain.events.interrupt_port(interrupt, vcpu)?;
+    domain.deliver(port, env.machine)
 }
 
 /// `EVTCHNOP_status`: of an own port; of any for the policy domain.
