@@ -1,6 +1,6 @@
 //! What one CPU has for itself, found through GS while the hypervisor runs.
 //!
-//! The first fields are known to the assembly in `traps::entry`; keep both in step.
+//! Some fields are known to the assembly in `traps::entry`; keep both in step.
 
 use super::descriptors::Descriptors;
 use crate::mm::{MapError, map_stack};
@@ -20,6 +20,8 @@ pub const NOBODY: DomId = DomId::SELF;
 /// One CPU's own data.
 #[repr(C)]
 pub struct PerCpu {
+    /// Who can run here. (First, as it is what is looked into most.)
+    pub queue: RunQueue,
     /// This structure's address.
     this: *mut PerCpu,
     /// The current vCPU's registers: SYSCALL saves them there, as traps do through the TSS.
@@ -39,8 +41,6 @@ pub struct PerCpu {
     pub idle_ticks: u64,
     /// When the timer's interrupt comes, in ticks of the TSC.
     pub alarm: u64,
-    /// Who can run here.
-    pub queue: RunQueue,
     /// Deadlines of the vCPUs of this CPU.
     pub timers: Timers,
     /// Somebody holds a reference to this; kept in debug builds only.
@@ -54,6 +54,7 @@ impl PerCpu {
     pub fn install() -> Result<VirtAddr, MapError> {
         let stack_top = map_stack(STACK_PAGES)?;
         let cpu = Box::leak(Box::new(Self {
+            queue: RunQueue::new(),
             this: core::ptr::null_mut(),
             frame: core::ptr::null_mut(),
             stack_top,
@@ -63,7 +64,6 @@ impl PerCpu {
             restart: None,
             idle_ticks: 0,
             alarm: u64::MAX,
-            queue: RunQueue::new(),
             timers: Timers::new(),
             borrowed: false,
             descriptors: Descriptors::install()?,
@@ -90,11 +90,16 @@ impl PerCpu {
 #[inline(always)]
 pub fn with<R>(f: impl FnOnce(&mut PerCpu) -> R) -> R {
     let this: *mut PerCpu;
-    // SAFETY: GS points at this CPU's `PerCpu` from `install` on whenever the hypervisor runs; its first field is its
-    // own address. `f` gets the only reference: interrupts are off, and no closure calls `with` again, which the
+    // SAFETY: GS points at this CPU's `PerCpu` from `install` on whenever the hypervisor runs; a field is its own
+    // address. `f` gets the only reference: interrupts are off, and no closure calls `with` again, which the
     // assertion watches over.
     unsafe {
-        core::arch::asm!("mov {}, gs:[0]", out(reg) this, options(nostack, preserves_flags, readonly));
+        core::arch::asm!(
+            "mov {}, gs:[{}]",
+            out(reg) this,
+            const core::mem::offset_of!(PerCpu, this),
+            options(nostack, preserves_flags, readonly)
+        );
         if cfg!(debug_assertions) {
             assert!(!core::mem::replace(&mut (*this).borrowed, true), "nested use of per-CPU data");
         }

@@ -9,7 +9,7 @@ use super::{VcpuId, ending, events, percpu, system, vcpus};
 use crate::cpu::percpu::{NOBODY, PerCpu};
 use crate::time::{self, Instant, tsc};
 use crate::{logging, mm, traps::Frame};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 use hv_core::sched::{TimerKind, VcpuKey};
 use hv_core::{authority::table::FLAG_LOG, domain::Wake, ids::Slot};
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_TIMER};
@@ -27,8 +27,17 @@ const EXPIRE: u32 = 4;
 /// [`PerCpu::attention`]: the hypercall of the current domain is to be made again ([`PerCpu::restart`]).
 const RESTART: u32 = 8;
 
-/// Set when there is something to do beside choosing who runs next: the log has news, a dead domain has resources.
-pub static CHORES: AtomicBool = AtomicBool::new(false);
+/// What there is to do beside serving calls and choosing who runs next.
+pub static ERRANDS: AtomicU8 = AtomicU8::new(0);
+/// [`ERRANDS`]: the log has news, or a dead domain has resources.
+pub const CHORES: u8 = 1;
+/// [`ERRANDS`]: devices may interrupt again when their domains come back for more (`irq::rearm`).
+pub const REARM: u8 = 2;
+
+/// Whether there are chores.
+fn chores() -> bool {
+    ERRANDS.load(Ordering::Relaxed) & CHORES != 0
+}
 
 /// The frame to go on with after a trap.
 pub fn resume() -> *mut Frame {
@@ -109,8 +118,11 @@ fn line_up_in_full(Wake(key): Wake) {
 pub fn wake_and_go_on(woken: Option<Wake>) -> *mut Frame {
     let Some(woken) = woken else { return resume() };
     let next = percpu::with(|cpu| {
-        let chores = CHORES.load(Ordering::Relaxed);
-        if chores { None } else { cpu.queue.wake_and_pick(woken.0, tsc(), cpu.alarm).map(|next| load(cpu, next)) }
+        if chores() {
+            return None;
+        }
+        let next = cpu.queue.wake_and_pick(woken.0, tsc(), cpu.alarm)?;
+        Some(load(cpu, next))
     });
     next.unwrap_or_else(|| wake_and_resume(woken))
 }
@@ -122,12 +134,13 @@ fn wake_and_resume(woken: Wake) -> *mut Frame {
 }
 
 /// A vCPU's wait has ended, and the current domain's begins, whose registers are in its frame: the one goes on in the
-/// other's place, if there is no more to decide than that. Answers the frame to go on with.
+/// other's place, if there is no more to decide than that (and there are no [`ERRANDS`], which the caller has looked at).
+/// Answers the frame to go on with.
 #[inline(always)] // in the way of each request and its answer
 pub fn hand_over(woken: Wake) -> *mut Frame {
     let next = percpu::with(|cpu| {
-        let chores = CHORES.load(Ordering::Relaxed);
-        if chores { None } else { cpu.queue.hand_over(woken.0, tsc()).map(|next| load(cpu, next)) }
+        let next = cpu.queue.hand_over(woken.0, tsc())?;
+        Some(load(cpu, next))
     });
     next.unwrap_or_else(|| wake_and_wait(woken))
 }
@@ -188,7 +201,7 @@ fn reprogram(cpu: &mut PerCpu, wanted: u64) {
 /// Decides who goes on. The current domain's registers are in its frame.
 pub extern "C" fn reschedule() -> *mut Frame {
     let next = percpu::with(|cpu| {
-        if cpu.attention & !DECIDE != 0 || CHORES.load(Ordering::Relaxed) {
+        if cpu.attention & !DECIDE != 0 || chores() {
             return None;
         }
         let next = cpu.queue.pick_of_two(tsc(), cpu.alarm)?;
@@ -202,7 +215,7 @@ pub extern "C" fn reschedule() -> *mut Frame {
 #[inline(never)]
 fn decide() -> *mut Frame {
     let next = percpu::with(|cpu| {
-        if cpu.attention & !DECIDE != 0 || CHORES.load(Ordering::Relaxed) {
+        if cpu.attention & !DECIDE != 0 || chores() {
             return None;
         }
         cpu.attention = 0;
@@ -222,7 +235,7 @@ fn look_at_all() -> *mut Frame {
     }
     loop {
         percpu::with(|cpu| cpu.attention = 0);
-        CHORES.store(false, Ordering::Relaxed);
+        ERRANDS.fetch_and(!CHORES, Ordering::Relaxed);
         expire_deadlines();
         percpu::with(|cpu| set_alarm(cpu, cpu.timers.next().unwrap_or(u64::MAX)));
         if logging::NEWS.swap(false, Ordering::Relaxed) {
@@ -232,7 +245,7 @@ fn look_at_all() -> *mut Frame {
         if let Some(frame) = percpu::with(choose) {
             if reaping {
                 // Who runs alone and never waits would keep what the dead had for ever.
-                CHORES.store(true, Ordering::Relaxed);
+                ERRANDS.fetch_or(CHORES, Ordering::Relaxed);
                 let next = time::tsc_at(time::now().plus_nanos(REAP_INTERVAL_NS));
                 percpu::with(|cpu| set_alarm(cpu, next));
             }

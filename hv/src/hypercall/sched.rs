@@ -17,9 +17,15 @@ const POLL_PORTS_MAX: usize = 128;
 /// Serves SYSCALL, whose caller's registers are in its frame, with a result of 0. Giving way and waiting for events are the
 /// paths that matter: somebody else goes on. Answers the frame to go on with.
 pub extern "C" fn serve_last(command: u64, structure: u64) -> *mut Frame {
-    if command == SCHEDOP_SEND_AND_BLOCK && !irq::ANY_WAITING.load(Ordering::Relaxed) {
-        return send_and_block(command, structure);
+    if command == SCHEDOP_SEND_AND_BLOCK && domain::ERRANDS.load(Ordering::Relaxed) == 0 {
+        send_and_block(command, structure)
+    } else {
+        serve_others(command, structure)
     }
+}
+
+#[inline(never)]
+fn serve_others(command: u64, structure: u64) -> *mut Frame {
     match command {
         abi::SCHEDOP_YIELD => domain::yield_now(),
         abi::SCHEDOP_BLOCK => match block() {
@@ -109,7 +115,7 @@ fn poll(call: &Call) -> Outcome {
 
 /// The caller has come back for more: its devices may interrupt again.
 fn rearm(caller: DomId) {
-    if irq::ANY_WAITING.load(Ordering::Relaxed) {
+    if domain::ERRANDS.load(Ordering::Relaxed) & domain::REARM != 0 {
         rearm_those_of(caller);
     }
 }

@@ -15,8 +15,9 @@
 mod ioapic;
 
 use crate::iommu::{self, InterruptEntry};
+use crate::domain::{ERRANDS, REARM};
 use crate::{acpi::Facts, pci, system::system};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use heapless::Vec;
 use hv_core::ids::{DomId, Label, Pirq};
 use hv_core::iommu::vtd::{Route, Trigger, plain_message, remappable_message};
@@ -72,8 +73,7 @@ struct Irqs {
 }
 
 static IRQS: Mutex<Irqs> = Mutex::new(Irqs { by_vector: [const { None }; VECTORS], lines: Lines::NONE, cpu: 0 });
-/// Vectors whose gate is not open although they are bound: what [`rearm`] has to look at.
-pub static ANY_WAITING: AtomicBool = AtomicBool::new(false);
+/// Vectors whose gate is not open although they are bound: what [`rearm`] has to look at. (If any: [`REARM`].)
 static WAITING: [AtomicU64; VECTORS.div_ceil(64)] = [const { AtomicU64::new(0) }; VECTORS.div_ceil(64)];
 
 /// Masks all lines and takes the IOMMU's fault interrupt. After `iommu::init`; `cpu` is the APIC id of the CPU that
@@ -117,7 +117,7 @@ fn mask(mut irqs: MutexGuard<'_, Irqs>, index: usize) -> Option<(DomId, Pirq)> {
 #[inline(always)]
 fn set_waiting(index: usize) {
     WAITING[index / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
-    ANY_WAITING.store(true, Ordering::Relaxed);
+    ERRANDS.fetch_or(REARM, Ordering::Relaxed);
 }
 
 /// The domain has come back for more (it blocks or polls): sources that waited for that may fire again. Tells those
@@ -141,8 +141,9 @@ pub fn rearm(domain: DomId) -> Vec<Pirq, PIRQS_MAX> {
             }
         }
     }
-    let any = WAITING.iter().any(|word| word.load(Ordering::Relaxed) != 0);
-    ANY_WAITING.store(any, Ordering::Relaxed);
+    if WAITING.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+        ERRANDS.fetch_and(!REARM, Ordering::Relaxed);
+    }
     lost
 }
 

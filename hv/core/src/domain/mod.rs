@@ -209,7 +209,7 @@ impl Domain {
     /// Makes one of its own ports pending.
     #[inline(always)]
     pub(crate) fn deliver(&mut self, port: Port, memory: &impl MachineMemory) -> Option<Wake> {
-        let vcpu = self.events.channel(port).map_or(VcpuId(0), |channel| channel.vcpu);
+        let vcpu = self.events.vcpu_of(port);
         let signal = self.events.shared.set_pending(port, vcpu, memory);
         self.wake_for(vcpu, signal, port)
     }

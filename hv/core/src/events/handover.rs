@@ -25,7 +25,7 @@ pub fn hand_over<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Opt
     if !peer.events.leads_to(far, caller, port) {
         return None;
     }
-    let vcpu = peer.events.channel(far).ok()?.vcpu;
+    let vcpu = peer.events.vcpu_of(far);
     let theirs = peer.vcpus.get_mut(usize::from(vcpu.0))?;
     if theirs.wait != Wait::Blocked || !peer.events.shared.set_unmasked(far, vcpu, env.machine) {
         return None;

@@ -107,10 +107,20 @@ impl EventChannels {
     /// Whether the other end of a port is that port of that domain.
     #[inline(always)] // in the way of each event
     fn leads_to(&self, port: Port, remote: DomId, far: Port) -> bool {
-        match self.binding(port) {
-            Ok(Binding::Interdomain { remote: other, port }) if other == remote => u32::from(port) == far.0,
-            _ => false,
+        if let Ok(Binding::Interdomain { remote: other, port }) = self.binding(port) {
+            if other == remote {
+                return u32::from(port) == far.0;
+            }
+            core::hint::cold_path();
         }
+        core::hint::cold_path();
+        false
+    }
+
+    /// The vCPU that a port notifies.
+    #[inline(always)] // in the way of each event
+    pub(crate) fn vcpu_of(&self, port: Port) -> VcpuId {
+        self.channels.get(port.0 as usize).map_or(VcpuId(0), |channel| channel.vcpu)
     }
 
     pub(crate) fn channel(&self, port: Port) -> Result<Channel, Errno> {
