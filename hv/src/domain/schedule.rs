@@ -100,7 +100,7 @@ fn line_up(woken: Wake) {
     }
 }
 
-#[inline(never)]
+#[cold]
 fn line_up_in_full(Wake(key): Wake) {
     percpu::with(|cpu| {
         if cpu.queue.wake(key, tsc()) {
@@ -127,7 +127,7 @@ pub fn wake_and_go_on(woken: Option<Wake>) -> *mut Frame {
     next.unwrap_or_else(|| wake_and_resume(woken))
 }
 
-#[inline(never)]
+#[cold]
 fn wake_and_resume(woken: Wake) -> *mut Frame {
     wake(Some(woken));
     resume()
@@ -146,7 +146,7 @@ pub fn hand_over(woken: Wake) -> *mut Frame {
 }
 
 /// What [`hand_over`] comes to where somebody else may be to run.
-#[inline(never)]
+#[cold]
 fn wake_and_wait(woken: Wake) -> *mut Frame {
     wake(Some(woken));
     current_waits();
@@ -212,7 +212,7 @@ pub extern "C" fn reschedule() -> *mut Frame {
 }
 
 /// The same where it is not so simple.
-#[inline(never)]
+#[cold]
 fn decide() -> *mut Frame {
     let next = percpu::with(|cpu| {
         if cpu.attention & !DECIDE != 0 || chores() {

@@ -37,7 +37,9 @@ enum State {
 #[derive(Clone, Copy, Debug, Default)]
 struct Entity {
     state: State,
-    cap: u32,
+    cap: u16,
+    /// Ticks that it ran and that are not in its virtual time yet: less than the margin.
+    owes: u32,
     /// Virtual ticks a tick, in units of 2^-[`RATE_BITS`], rounded up.
     rate: u64,
     /// What it may be behind the others when it wakes, and what it must be ahead to preempt, in virtual ticks.
@@ -52,6 +54,15 @@ struct Entity {
 }
 
 impl Entity {
+    /// Brings its virtual time up to what it ran, after a run of so many ticks more.
+    #[inline(always)]
+    fn book(&mut self, ran: u64) {
+        self.ran = self.ran.wrapping_add(ran);
+        let ticks = ran.wrapping_add(u64::from(core::mem::take(&mut self.owes)));
+        // Both are below 2^62, by the rebase.
+        self.virtual_time = self.virtual_time.wrapping_add(self.in_virtual(ticks));
+    }
+
     /// Rounded up: no run is free. Right for runs below 2^54 ticks, half a year.
     fn in_virtual(&self, ticks: u64) -> u64 {
         let product = u128::from(ticks).wrapping_mul(u128::from(self.rate));
@@ -113,7 +124,7 @@ impl RunQueue {
     pub fn add(&mut self, key: VcpuKey, weight: u32, cap_percent: u32) {
         let rate = (UNIT_WEIGHT << RATE_BITS).div_ceil(u64::from(weight.max(1)));
         let mut new =
-            Entity { state: State::Asleep, cap: cap_percent, rate, virtual_time: self.floor, ..Entity::default() };
+            Entity { state: State::Asleep, cap: cap_percent.min(100) as u16, rate, virtual_time: self.floor, ..Entity::default() };
         new.credit = new.in_virtual(self.slice);
         new.margin = new.in_virtual(self.margin);
         let _was_absent = self.replace(key, new);
@@ -155,6 +166,7 @@ impl RunQueue {
         if entity.state != State::Asleep {
             return false;
         }
+        entity.book(0);
         entity.virtual_time = entity.virtual_time.max(floor.saturating_sub(entity.credit));
         let virtual_time = entity.virtual_time;
         if self.current == Some(key) {
@@ -242,9 +254,7 @@ impl RunQueue {
         let ran = now.wrapping_sub(self.since);
         self.since = now;
         let entity = self.entities.get_mut(self.current?.index())?;
-        entity.ran = entity.ran.wrapping_add(ran);
-        // Both are below 2^62, by the rebase.
-        entity.virtual_time = entity.virtual_time.wrapping_add(entity.in_virtual(ran));
+        entity.book(ran);
         Some(entity)
     }
 

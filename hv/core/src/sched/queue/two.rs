@@ -18,6 +18,9 @@ impl RunQueue {
         let (goes_on, margin, limit) = (current.state == State::Running, current.margin, current.virtual_time);
         let floor = self.floor;
         let woken = self.entities.get_mut(key.index()).filter(|woken| woken.state == State::Asleep)?;
+        if woken.owes != 0 {
+            woken.book(0);
+        }
         let virtual_time = woken.virtual_time.max(floor.saturating_sub(woken.credit));
         let preempts = !goes_on || virtual_time.saturating_add(margin) < limit;
         if !preempts && alarm > self.picked.wrapping_add(self.slice) {
@@ -72,6 +75,7 @@ impl RunQueue {
         let (virtual_time, margin) = (entity.virtual_time, entity.margin);
         entity.state = State::Queued;
         let woken = self.entities.get_mut(key.index())?;
+        woken.book(0);
         woken.virtual_time = woken.virtual_time.max(floor.saturating_sub(woken.credit));
         let first = woken.virtual_time;
         let preempts = first.saturating_add(margin) < virtual_time;
@@ -85,25 +89,27 @@ impl RunQueue {
     }
 
     /// The current vCPU waits, and one that waited runs in its place, where that is what [`Self::wake`],
-    /// [`Self::current_sleeps`] and [`Self::pick`] would come to: nobody else is runnable. What is left of the slice is the
-    /// other's, should somebody else come.
+    /// [`Self::current_sleeps`] and [`Self::pick`] would come to: nobody else is runnable, neither has a claim to more. What is left of the slice is the
+    /// other's, should somebody else come. What is little is booked later.
     #[inline(always)] // in the way of each request and its answer
     pub fn hand_over(&mut self, key: VcpuKey, now: u64) -> Option<VcpuKey> {
-        let alone = self.queued.is_empty() && self.capped == 0 && self.floor < REBASE_AT;
-        if !alone || self.entities.get(key.index())?.state != State::Asleep {
+        let (since, floor, margin) = (self.since, self.floor, self.margin);
+        let next = self.entities.get(key.index())?;
+        let behind = next.virtual_time.wrapping_add(next.credit) < floor;
+        if !self.queued.is_empty() || self.capped != 0 || next.state != State::Asleep || behind {
             return None;
         }
-        let current = self.book(now)?;
-        current.state = State::Asleep;
-        let virtual_time = current.virtual_time;
-        self.floor = self.floor.max(virtual_time);
-        self.current = Some(key);
-        let floor = self.floor;
-        let next = self.current_entity()?;
-        next.state = State::Running;
-        if next.virtual_time.wrapping_add(next.credit) < floor {
-            next.virtual_time = floor.wrapping_sub(next.credit);
+        let current = self.current_entity()?;
+        let ran = now.wrapping_sub(since);
+        let owes = ran.wrapping_add(u64::from(current.owes));
+        if owes > margin {
+            return None;
         }
-        Some(key)
+        current.ran = current.ran.wrapping_add(ran);
+        current.owes = owes as u32;
+        current.state = State::Asleep;
+        (self.current, self.since) = (Some(key), now);
+        self.current_entity()?.state = State::Running;
+        self.current
     }
 }
