@@ -18,15 +18,22 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
     if command != EVTCHNOP_SEND {
         return others(command, structure);
     }
-    let op = user::read::<abi::EvtchnSend>(Gpa(structure)).map_err(Errno::from);
-    result(op.and_then(|op| send(domain::current(), Port(op.port))))
+    match user::read::<abi::EvtchnSend>(Gpa(structure)) {
+        Ok(op) => send(Port(op.port)),
+        Err(fault) => result(Err(fault.into())),
+    }
 }
 
 /// Sends an event for the caller.
-#[inline(always)] // in the way of each event
-pub fn send(caller: DomId, port: Port) -> Result<(), Errno> {
-    wake(events::send(&system().env(), caller, port)?);
-    Ok(())
+#[inline(never)]
+pub fn send(port: Port) -> u64 {
+    match events::send(&system().env(), domain::current(), port) {
+        Ok(woken) => {
+            wake(woken);
+            0
+        }
+        Err(error) => result(Err(error)),
+    }
 }
 
 #[inline(never)]

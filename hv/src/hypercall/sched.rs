@@ -14,18 +14,20 @@ use zerocopy::IntoBytes;
 /// Ports of one poll at most.
 const POLL_PORTS_MAX: usize = 128;
 
+/// Serves SYSCALL with `send_and_block`: an event for a peer that mostly waits, and goes on in the caller's place. As
+/// [`serve_last`].
+pub extern "C" fn send_and_block(command: u64, port: u64) -> ! {
+    if domain::ERRANDS.load(Ordering::Relaxed) == 0
+        && let Some(woken) = events::hand_over(&system().env(), domain::current(), Port(port as u32))
+    {
+        crate::traps::entry::enter(domain::hand_over(woken))
+    }
+    crate::traps::entry::enter(serve_last(command, port))
+}
+
 /// Serves SYSCALL, whose caller's registers are in its frame, with a result of 0. Giving way and waiting for events are the
 /// paths that matter: somebody else goes on. Answers the frame to go on with.
 pub extern "C" fn serve_last(command: u64, structure: u64) -> *mut Frame {
-    if command == SCHEDOP_SEND_AND_BLOCK && domain::ERRANDS.load(Ordering::Relaxed) == 0 {
-        send_and_block(command, structure)
-    } else {
-        serve_others(command, structure)
-    }
-}
-
-#[inline(never)]
-fn serve_others(command: u64, structure: u64) -> *mut Frame {
     match command {
         abi::SCHEDOP_YIELD => domain::yield_now(),
         abi::SCHEDOP_BLOCK => match block() {
@@ -35,15 +37,6 @@ fn serve_others(command: u64, structure: u64) -> *mut Frame {
         _ => return in_full(command, structure),
     }
     domain::reschedule()
-}
-
-/// An event for a peer that waits, which goes on in the caller's place.
-#[inline(never)]
-fn send_and_block(command: u64, port: u64) -> *mut Frame {
-    match events::hand_over(&system().env(), domain::current(), Port(port as u32)) {
-        Some(woken) => domain::hand_over(woken),
-        None => in_full(command, port),
-    }
 }
 
 #[inline(never)]
@@ -60,8 +53,8 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
         }
         abi::SCHEDOP_BLOCK => result(block().map(drop)),
         SCHEDOP_SEND_AND_BLOCK => {
-            let sent = super::event_channel::send(domain::current(), Port(structure as u32));
-            result(sent.and_then(|()| block()).map(drop))
+            let sent = super::event_channel::send(Port(structure as u32));
+            if sent == 0 { result(block().map(drop)) } else { sent }
         }
         _ => others(command, structure),
     }

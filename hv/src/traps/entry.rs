@@ -149,8 +149,11 @@ syscall_sched:
     save_preserved
     mov qword ptr [r9 + {rax}], 0
     pop rax
+    cmp rdi, {send_and_block_number}
+    je 1f
     call {sched}
-
+    jmp resume_domain
+1:  call {send_and_block}
 
     .globl resume_domain
 resume_domain:
@@ -202,6 +205,8 @@ resume_domain:
     nmis = sym NMIS,
     reschedule = sym crate::domain::reschedule,
     sched = sym crate::hypercall::sched::serve_last,
+    send_and_block = sym crate::hypercall::sched::send_and_block,
+    send_and_block_number = const xen_abi::native::SCHEDOP_SEND_AND_BLOCK,
 );
 
 unsafe extern "C" {

@@ -173,6 +173,7 @@ pub fn close_slice<M: Machine>(
 ///
 /// # Errors
 /// `EINVAL`: not a port that can send.
+#[inline(always)] // in the way of each event
 pub fn send<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Option<Wake>, Errno> {
     let mut place = env.domains.lock(caller)?;
     let domain = DomainTable::named(&mut place, caller)?;
