@@ -5,6 +5,7 @@
 //! too. Slot 0 is the policy domain's alone.
 
 use alloc::vec::Vec;
+use core::hint::cold_path;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use heapless::Deque;
@@ -126,7 +127,13 @@ impl DomainTable {
     /// The domain of this id, if it is in this place.
     #[inline(always)]
     pub(crate) fn named(place: &mut [Domain], id: DomId) -> Result<&mut Domain, Errno> {
-        place.first_mut().filter(|domain| domain.id() == id).ok_or(Errno::ESRCH)
+        match place.first_mut() {
+            Some(domain) if domain.id() == id => Ok(domain),
+            _ => {
+                cold_path();
+                Err(Errno::ESRCH)
+            }
+        }
     }
 
     /// Locks two domains, or one if they are the same, in slot order: the locks are the slots', and a stale id must not

@@ -9,6 +9,7 @@ mod ops;
 mod pending;
 
 use alloc::vec::Vec;
+use core::hint::cold_path;
 
 pub use handover::hand_over;
 pub use ops::{
@@ -111,9 +112,9 @@ impl EventChannels {
             if other == remote {
                 return u32::from(port) == far.0;
             }
-            core::hint::cold_path();
+            cold_path();
         }
-        core::hint::cold_path();
+        cold_path();
         false
     }
 
@@ -124,7 +125,10 @@ impl EventChannels {
     }
 
     pub(crate) fn channel(&self, port: Port) -> Result<Channel, Errno> {
-        self.channels.get(port.0 as usize).copied().ok_or(Errno::EINVAL)
+        self.channels.get(port.0 as usize).copied().ok_or_else(|| {
+            cold_path();
+            Errno::EINVAL
+        })
     }
 
     fn channel_mut(&mut self, port: Port) -> Result<&mut Channel, Errno> {

@@ -36,7 +36,7 @@ impl VcpuKey {
 
     /// Its domain's slot.
     pub const fn slot(self) -> Slot {
-        Slot((self.index() / VCPUS_MAX) as u8)
+        Slot((self.0.get() >> (INDEX_SHIFT + VCPUS_MAX.ilog2())) as u8)
     }
 
     /// Its number in the domain.
