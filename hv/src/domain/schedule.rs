@@ -22,6 +22,8 @@ const REAP_INTERVAL_NS: u64 = 1_000_000;
 
 /// [`PerCpu::attention`]: who runs next is to be decided.
 const DECIDE: u32 = 1;
+/// [`PerCpu::attention`]: who runs next has been decided, and is to be loaded.
+const SWITCH: u32 = 2;
 /// [`PerCpu::attention`]: a deadline may have come.
 const EXPIRE: u32 = 4;
 /// [`PerCpu::attention`]: the hypercall of the current domain is to be made again ([`PerCpu::restart`]).
@@ -81,27 +83,8 @@ pub fn timer() {
 }
 
 /// A vCPU's wait has ended, if it has: it runs when its turn comes.
-#[inline(always)]
 pub fn wake(woken: Option<Wake>) {
-    if let Some(woken) = woken {
-        line_up(woken);
-    }
-}
-
-#[inline(never)]
-fn line_up(woken: Wake) {
-    let preempts = percpu::with(|cpu| {
-        let preempts = cpu.queue.wake_second(woken.0, tsc(), cpu.alarm);
-        cpu.attention |= if preempts == Some(true) { DECIDE } else { 0 };
-        preempts
-    });
-    if preempts.is_none() {
-        line_up_in_full(woken);
-    }
-}
-
-#[cold]
-fn line_up_in_full(Wake(key): Wake) {
+    let Some(Wake(key)) = woken else { return };
     percpu::with(|cpu| {
         if cpu.queue.wake(key, tsc()) {
             cpu.attention |= DECIDE;
@@ -112,24 +95,24 @@ fn line_up_in_full(Wake(key): Wake) {
     });
 }
 
-/// A vCPU's wait has ended by an interrupt of the current domain, whose registers are in its frame. Answers the frame to go
-/// on with.
-#[inline(always)] // in the way of each interrupt
-pub fn wake_and_go_on(woken: Option<Wake>) -> *mut Frame {
-    let Some(woken) = woken else { return resume() };
-    let next = percpu::with(|cpu| {
-        if chores() {
-            return None;
-        }
-        let next = cpu.queue.wake_and_pick(woken.0, tsc(), cpu.alarm)?;
-        Some(load(cpu, next))
+/// [`wake`], where the current domain's hypercall does nothing after it: who goes on is decided with it.
+#[inline(always)] // in the way of each event
+pub fn wake_at_last(woken: Option<Wake>) {
+    let Some(Wake(key)) = woken else { return };
+    let decided = percpu::with(|cpu| {
+        let next = cpu.queue.wake_and_pick(key, tsc(), cpu.alarm)?;
+        cpu.attention |= if next == key { SWITCH } else { 0 };
+        Some(())
     });
-    next.unwrap_or_else(|| wake_and_resume(woken))
+    if decided.is_none() {
+        wake(woken);
+    }
 }
 
-#[cold]
-fn wake_and_resume(woken: Wake) -> *mut Frame {
-    wake(Some(woken));
+/// [`wake`] by an interrupt of the current domain, whose registers are in its frame. Answers the frame to go on with.
+#[inline(always)] // in the way of each interrupt
+pub fn wake_and_go_on(woken: Option<Wake>) -> *mut Frame {
+    wake_at_last(woken);
     resume()
 }
 
@@ -198,13 +181,17 @@ fn reprogram(cpu: &mut PerCpu, wanted: u64) {
     crate::apic::set_timer(wanted);
 }
 
-/// Decides who goes on. The current domain's registers are in its frame.
+/// Decides who goes on, unless that has been done. The current domain's registers are in its frame.
 pub extern "C" fn reschedule() -> *mut Frame {
     let next = percpu::with(|cpu| {
-        if cpu.attention & !DECIDE != 0 || chores() {
+        if chores() {
             return None;
         }
-        let next = cpu.queue.pick_of_two(tsc(), cpu.alarm)?;
+        let next = match cpu.attention {
+            DECIDE => cpu.queue.pick_of_two(tsc(), cpu.alarm)?,
+            SWITCH => cpu.queue.current()?,
+            _ => return None,
+        };
         cpu.attention = 0;
         Some(load(cpu, next))
     });
@@ -215,7 +202,7 @@ pub extern "C" fn reschedule() -> *mut Frame {
 #[cold]
 fn decide() -> *mut Frame {
     let next = percpu::with(|cpu| {
-        if cpu.attention & !DECIDE != 0 || chores() {
+        if cpu.attention & !(DECIDE | SWITCH) != 0 || chores() {
             return None;
         }
         cpu.attention = 0;

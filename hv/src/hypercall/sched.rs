@@ -54,7 +54,7 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
         abi::SCHEDOP_BLOCK => result(block().map(drop)),
         SCHEDOP_SEND_AND_BLOCK => {
             let sent = super::event_channel::send(Port(structure as u32));
-            if sent == 0 { result(block().map(drop)) } else { sent }
+            result(sent.and_then(|()| block()).map(drop))
         }
         _ => others(command, structure),
     }

@@ -152,6 +152,11 @@ impl RunQueue {
         self.current_entity().is_some_and(|entity| entity.state == State::Running)
     }
 
+    /// The vCPU that was picked last.
+    pub const fn current(&self) -> Option<VcpuKey> {
+        self.current
+    }
+
     /// Ticks that a vCPU has run, up to the last charge.
     pub fn ran(&self, key: VcpuKey) -> u64 {
         self.entities.get(key.index()).map_or(0, |entity| entity.ran)

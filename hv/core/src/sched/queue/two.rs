@@ -6,33 +6,7 @@
 use super::{REBASE_AT, RunQueue, State, VcpuKey};
 
 impl RunQueue {
-    /// [`Self::wake`] where nobody else is queued. `alarm` is when the next decision comes in any case.
-    #[inline(always)] // in the way of each event
-    pub fn wake_second(&mut self, key: VcpuKey, now: u64, alarm: u64) -> Option<bool> {
-        // What is little can wait for the next decision.
-        let little = now.wrapping_sub(self.since) <= self.margin;
-        if !little || !self.queued.is_empty() || self.capped != 0 || self.current == Some(key) {
-            return None;
-        }
-        let current = self.entities.get(self.current?.index())?;
-        let (goes_on, margin, limit) = (current.state == State::Running, current.margin, current.virtual_time);
-        let floor = self.floor;
-        let woken = self.entities.get_mut(key.index()).filter(|woken| woken.state == State::Asleep)?;
-        if woken.owes != 0 {
-            woken.book(0);
-        }
-        let virtual_time = woken.virtual_time.max(floor.saturating_sub(woken.credit));
-        let preempts = !goes_on || virtual_time.saturating_add(margin) < limit;
-        if !preempts && alarm > self.picked.wrapping_add(self.slice) {
-            return None;
-        }
-        woken.virtual_time = virtual_time;
-        woken.state = State::Queued;
-        self.queued.replace_only(Some((key.index(), virtual_time)));
-        Some(preempts)
-    }
-
-    /// [`Self::pick`] where one vCPU is queued, or, if the current one sleeps, one at most.
+    /// [`Self::pick`] where one vCPU is queued. `alarm` is when the next decision comes in any case.
     #[inline(always)] // in the way of each decision
     pub fn pick_of_two(&mut self, now: u64, alarm: u64) -> Option<VcpuKey> {
         let (other, first) = self.queued.only()?;
@@ -59,32 +33,38 @@ impl RunQueue {
         self.current
     }
 
-    /// [`Self::wake`] and then [`Self::pick`], where nobody else is queued.
-    #[inline(always)] // in the way of each interrupt
+    /// [`Self::wake`] and then [`Self::pick`], where the current vCPU could go on and nobody else is queued. `alarm` as in
+    /// [`Self::pick_of_two`].
+    #[inline(always)] // in the way of each interrupt and event
     pub fn wake_and_pick(&mut self, key: VcpuKey, now: u64, alarm: u64) -> Option<VcpuKey> {
         let simple = self.queued.is_empty() && self.capped == 0 && self.floor < REBASE_AT;
+        let late = alarm > self.picked.wrapping_add(self.slice);
+        if !simple || late || self.entities.get(key.index())?.state != State::Asleep {
+            return None;
+        }
         let current = self.current?;
-        let goes_on = self.current_entity()?.state == State::Running;
-        let asleep = self.entities.get(key.index())?.state == State::Asleep;
-        if !simple || !goes_on || !asleep || alarm > now.wrapping_add(self.slice) {
+        if self.current_entity()?.state != State::Running {
             return None;
         }
         let floor = self.floor;
-        self.picked = now;
-        let entity = self.book(now)?;
-        let (virtual_time, margin) = (entity.virtual_time, entity.margin);
-        entity.state = State::Queued;
+        let running = self.book(now)?;
+        let (virtual_time, margin) = (running.virtual_time, running.margin);
         let woken = self.entities.get_mut(key.index())?;
-        woken.book(0);
-        woken.virtual_time = woken.virtual_time.max(floor.saturating_sub(woken.credit));
-        let first = woken.virtual_time;
-        let preempts = first.saturating_add(margin) < virtual_time;
-        let (next, queued) = if preempts { (key, (current, virtual_time)) } else { (current, (key, first)) };
-        woken.state = State::Queued;
-        self.queued.replace_only(Some((queued.0.index(), queued.1)));
+        if woken.owes != 0 {
+            woken.book(0);
+        }
+        let first = woken.virtual_time.max(floor.saturating_sub(woken.credit));
+        woken.virtual_time = first;
         self.floor = floor.max(first.min(virtual_time));
-        self.current = Some(next);
-        self.current_entity()?.state = State::Running;
+        if first.saturating_add(margin) >= virtual_time {
+            woken.state = State::Queued;
+            self.queued.replace_only(Some((key.index(), first)));
+            return Some(current);
+        }
+        woken.state = State::Running;
+        self.current_entity()?.state = State::Queued;
+        self.queued.replace_only(Some((current.index(), virtual_time)));
+        (self.current, self.picked) = (Some(key), now);
         self.current
     }
 
