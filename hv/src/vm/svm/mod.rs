@@ -116,6 +116,7 @@ impl Svm {
         match block.exit_code {
             0x41 => Exit::Exception(Event { vector: 1, error: None }),
             0x51 => Exit::Exception(Event { vector: 17, error: Some(first as u32) }),
+            0x52 => panic!("machine check"),
             0x60 | 0x61 | 0x63 => Exit::Interrupt,
             0x64 => Exit::Window,
             0x6f => Exit::NotAllowed,
@@ -280,7 +281,8 @@ impl Hardware for Svm {
     fn paging(&self) -> Paging {
         let block = self.block();
         let long = block.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0 && block.cs.attributes & 0x200 != 0;
-        let mode = if long { Mode::Long } else { Mode::Other };
+        let four_levels = block.cr4 & Cr4Flags::L5_PAGING.bits() == 0;
+        let mode = if long && four_levels { Mode::Long } else { Mode::Other };
         let protects = block.cr0 & Cr0Flags::WRITE_PROTECT.bits() != 0;
         let tops = block.cr4 & Cr4Flags::OSXSAVE.bits() != 0;
         Paging { root: block.cr3, mode, ring: block.cpl, write_protect: protects, xsave: tops }
