@@ -34,7 +34,7 @@ struct Tables {
 
 /// A zeroed frame that stays, for a table, a stack or the heap.
 fn take_page() -> Result<PhysAddr, MapError> {
-    let page = frames().and_then(|frames| frames.allocate(Purpose::Hypervisor, &Bare)).ok_or(MapError::NoMemory)?;
+    let page = frames().allocate(Purpose::Hypervisor, &Bare).ok_or(MapError::NoMemory)?;
     Ok(PhysAddr::new(page.base().0))
 }
 

@@ -41,14 +41,6 @@ pub struct Env<'a, M> {
     pub policy: &'a SealedPolicy,
 }
 
-impl<M> Env<'_, M> {
-    /// The same again, for a path that is rarely taken: what it is lent need not be in memory on the others.
-    pub(crate) const fn copied(&self) -> Env<'_, M> {
-        let Self { machine, frames, domains, policy } = *self;
-        Env { machine, frames, domains, policy }
-    }
-}
-
 /// Where a domain is in its life, by the numbers of `platform_op` DOMAIN_INFO.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -101,12 +93,36 @@ pub struct Account {
     pub devices: u32,
 }
 
+/// Whose grants a domain may use, by the policy, and who it is to others. Of a dying domain both are nobody.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sharing {
+    /// A bit a label.
+    uses: u128,
+    /// The own label's.
+    is: u128,
+}
+
+impl Sharing {
+    /// As the policy has it for a label.
+    pub fn of(policy: &SealedPolicy, label: Label) -> Self {
+        Self { uses: policy.shares(label), is: 1_u128.wrapping_shl(label.0.into()) }
+    }
+
+    /// Whether a domain may use another's grants, and neither is dying.
+    #[inline(always)]
+    pub fn may_use(&self, grantor: &Sharing) -> bool {
+        self.uses & grantor.is != 0
+    }
+}
+
 /// A domain.
 pub struct Domain {
-    id: DomId,
-    slot: Slot,
+    pub(crate) id: DomId,
+    pub(crate) slot: Slot,
     /// Tells this domain from a later one of the same id.
-    serial: u32,
+    pub(crate) serial: u32,
+    /// Whose grants it may use.
+    pub(crate) sharing: Sharing,
     label: Label,
     kind: u32,
     life: Life,

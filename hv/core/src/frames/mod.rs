@@ -16,7 +16,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub use entry::State;
-use entry::{Entry, NEXT_MAX, PINS_MAX};
+use entry::{Entry, NEXT_MAX};
 use free_list::FreeList;
 
 use crate::ids::{Mfn, Slot};
@@ -129,15 +129,26 @@ impl FrameTable {
     ///
     /// # Errors
     /// [`FrameError::NotOwned`], [`FrameError::TooManyPins`].
-    #[inline(always)]
     pub fn pin(&self, mfn: Mfn, owner: Slot) -> Result<(), FrameError> {
         let pinned = self.change(mfn, |entry| {
-            (entry.is_private_to(owner) && entry.pins() < PINS_MAX).then_some(Entry(entry.0.wrapping_add(1)))
+            entry.can_be_pinned(owner).then_some(Entry(entry.0.wrapping_add(1)))
         });
         pinned.map(drop).map_err(|entry| match entry.is_private_to(owner) {
             true => FrameError::TooManyPins,
             false => FrameError::NotOwned,
         })
+    }
+
+    /// The same unless another CPU changes the entry at this moment. `None`: nothing changed.
+    #[inline(always)]
+    pub fn pin_at_once(&self, mfn: Mfn, owner: Slot) -> Option<()> {
+        let word = self.entries.get(mfn.0 as usize)?;
+        let entry = Entry(word.load(Ordering::Relaxed));
+        if !entry.can_be_pinned(owner) {
+            return None;
+        }
+        let pinned = entry.0.wrapping_add(1);
+        word.compare_exchange(entry.0, pinned, Ordering::AcqRel, Ordering::Relaxed).ok().map(drop)
     }
 
     /// Drops a pin. The last one frees a frame whose owner let go of it before.
