@@ -7,7 +7,7 @@ use hv_core::grant::{self, Status};
 use xen_abi::{grant_table as abi, xen::HYPERVISOR_GRANT_TABLE_OP};
 
 /// Structures that are copied in, served and copied out together, before others get a chance.
-const SLICE: usize = 32;
+const SLICE: usize = 64;
 
 /// Mapping, unmapping and copying are the paths that matter, each with a server of its own; all else is apart.
 pub extern "C" fn server(command: u64, array: u64, count: u64, r10: u64, r8: u64) -> u64 {

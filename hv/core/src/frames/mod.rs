@@ -157,19 +157,27 @@ impl FrameTable {
     /// [`FrameError::NotPinned`].
     #[inline(always)]
     pub fn unpin(&self, mfn: Mfn) -> Result<(), FrameError> {
-        let unpinned = self.change(mfn, |entry| {
-            (entry.is(State::Private) && entry.pins() != 0).then_some(Entry(entry.0.wrapping_sub(1)))
-        });
-        if unpinned.is_ok() { Ok(()) } else { self.unpin_leaving(mfn) }
+        // By far the most frequent: its owner has it still, and no other CPU changes the entry at this moment.
+        if let Some(word) = self.entries.get(mfn.0 as usize) {
+            let entry = Entry(word.load(Ordering::Relaxed));
+            let unpinned = entry.0.wrapping_sub(1);
+            if entry.is(State::Private)
+                && entry.pins() != 0
+                && word.compare_exchange(entry.0, unpinned, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            {
+                return Ok(());
+            }
+        }
+        self.unpin_exactly(mfn)
     }
 
     /// Only private and leaving frames have pins; a free one's entry is a link.
     #[cold]
     #[inline(never)]
-    fn unpin_leaving(&self, mfn: Mfn) -> Result<(), FrameError> {
+    fn unpin_exactly(&self, mfn: Mfn) -> Result<(), FrameError> {
         let unpinned = self.change_or_free(mfn, |entry| match (entry.state(), entry.pins()) {
             (State::Leaving, 1) => Some(Entry::LIMBO),
-            (State::Leaving, 1..) => Some(Entry(entry.0.wrapping_sub(1))),
+            (State::Private | State::Leaving, 1..) => Some(Entry(entry.0.wrapping_sub(1))),
             _ => None,
         });
         unpinned.map_err(|_| FrameError::NotPinned)

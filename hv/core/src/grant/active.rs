@@ -6,11 +6,12 @@
 
 use xen_abi::grant_table::{GTF_PERMIT_ACCESS, GTF_READING, GTF_READONLY, GTF_SUB_PAGE, GTF_TYPE_MASK, GTF_WRITING};
 
-use super::{Access, Status};
+use super::{Access, GrantTable, Status};
 use crate::domain::{Domain, Env};
 use crate::frames::{FrameError, FrameTable};
 use crate::ids::{DomId, Gfn, GrantRef, Hpa, Mfn, Slot};
 use crate::machine::{Machine, MachineMemory};
+use crate::space::AddressSpace;
 
 /// Tries to mark an entry that its owner keeps changing.
 const MARK_TRIES: u32 = 4;
@@ -71,7 +72,7 @@ impl Use {
     pub const NONE: Self = Self { source: 0, page: 0 };
 
     #[inline(always)]
-    fn new(grantor: DomId, serial: u32, gref: GrantRef, mfn: Mfn, access: Access) -> Self {
+    pub fn new(grantor: DomId, serial: u32, gref: GrantRef, mfn: Mfn, access: Access) -> Self {
         let write = if access == Access::Write { 1 << 48 } else { 0 };
         let source = u64::from(serial) | u64::from(gref.0) << 32;
         Self { source, page: u64::from(mfn.0 as u32) | u64::from(grantor.0) << 32 | write }
@@ -98,16 +99,60 @@ impl Use {
     }
 }
 
+/// A grant that was found by the tables that are remembered, and judged: nothing is pinned or marked yet.
+pub(super) struct Found<'a> {
+    at: Hpa,
+    active: &'a mut Active,
+    words: u64,
+    mfn: Mfn,
+}
+
+impl<'a> Found<'a> {
+    /// Looks for the page behind `gref` of a grantor. `None`: the entry is in use, or does not grant this, or the page is
+    /// elsewhere or not to be used so.
+    #[inline(always)]
+    pub fn look(
+        grantor: &'a mut GrantTable,
+        space: &AddressSpace,
+        memory: &impl MachineMemory,
+        user: DomId,
+        gref: GrantRef,
+        access: Access,
+    ) -> Option<Self> {
+        let (at, active) = grantor.entry(gref).filter(|(_, active)| !active.in_use())?;
+        // As in `Domain::acquire`.
+        let words = memory.load_u64(at);
+        judge(words as u32, user, access).ok()?;
+        let mfn = space.private_near(Gfn(words >> 32), access, memory)?;
+        Some(Self { at, active, words, mfn })
+    }
+
+    /// Pins the page and marks the entry. `None`: it is not as it was, or cannot be; nothing is pinned or marked.
+    #[inline(always)]
+    pub fn acquire(self, memory: &impl MachineMemory, frames: &FrameTable, owner: Slot, access: Access) -> Option<Mfn> {
+        let Self { at, active, words, mfn } = self;
+        frames.pin_at_once(mfn, owner)?;
+        if mark_once(memory, at, words as u32, access).is_err() {
+            unpin_orphan(frames, mfn);
+            return None;
+        }
+        let user = DomId((words >> 16) as u16);
+        *active = Active { mfn: mfn.0 as u32, gfn: (words >> 32) as u32, uses: one(access), user };
+        Some(mfn)
+    }
+}
+
 /// Ends uses: the grantors, if they still exist, see their entries unused; the pins go. No domain may be locked. A
-/// grantor is locked once for all of its grants that are side by side.
+/// grantor is locked once for all of its grants of one access that are side by side.
 #[inline(always)]
 pub(super) fn end_uses<M: Machine>(env: &Env<'_, M>, mut uses: &[(Gfn, Use)]) {
-    while let Some(grantor) = uses.first().map(|(_, first)| first.grantor()) {
-        let found = env.domains.with(grantor, |domain| {
+    while let Some((_, first)) = uses.first() {
+        let found = env.domains.with(first.grantor(), |domain| {
+            let one = one(first.access());
             while let [(_, grant), later @ ..] = uses
-                && grant.grantor() == grantor
+                && grant.page >> 32 == first.page >> 32
             {
-                domain.end_use(env, grant);
+                domain.end_use(env, grant, one);
                 uses = later;
             }
         });
@@ -121,7 +166,8 @@ pub(super) fn end_uses<M: Machine>(env: &Env<'_, M>, mut uses: &[(Gfn, Use)]) {
 /// The same for one.
 #[inline(always)]
 pub(super) fn end_use<M: Machine>(env: &Env<'_, M>, grant: &Use) {
-    if env.domains.with(grant.grantor(), |domain| domain.end_use(env, grant)).is_err() {
+    let one = one(grant.access());
+    if env.domains.with(grant.grantor(), |domain| domain.end_use(env, grant, one)).is_err() {
         unpin_orphan(env.frames, grant.mfn());
     }
 }
@@ -170,31 +216,6 @@ impl Domain {
         Ok(Use::new(self.id, self.serial, gref, mfn, access))
     }
 
-    /// The same in the usual case: nobody uses the entry, its owner leaves it alone meanwhile, and the page is found by the
-    /// table that is remembered. `None`: it is not so, or not granted; nothing is pinned or marked.
-    #[inline(always)]
-    pub(super) fn acquire_near(
-        &mut self,
-        memory: &impl MachineMemory,
-        frames: &FrameTable,
-        user: DomId,
-        gref: GrantRef,
-        access: Access,
-    ) -> Option<Use> {
-        let (at, active) = self.grants.entry(gref).filter(|(_, active)| !active.in_use())?;
-        let words = memory.load_u64(at);
-        judge(words as u32, user, access).ok()?;
-        let gfn = (words >> 32) as u32;
-        let page = self.space.private_near(Gfn(gfn.into()), access, memory)?;
-        frames.pin_at_once(page, self.slot)?;
-        if mark_once(memory, at, words as u32, access).is_err() {
-            unpin_orphan(frames, page);
-            return None;
-        }
-        *active = Active { mfn: page.0 as u32, gfn, uses: one(access), user };
-        Some(Use::new(self.id, self.serial, gref, page, access))
-    }
-
     /// The same for an entry that is in use already: its snapshot counts.
     fn pin_in_use<M: Machine>(
         &mut self,
@@ -229,19 +250,20 @@ impl Domain {
         Ok(mfn)
     }
 
+    /// `one` is what the use counts for.
     #[inline(always)]
-    fn end_use<M: Machine>(&mut self, env: &Env<'_, M>, grant: &Use) {
+    fn end_use<M: Machine>(&mut self, env: &Env<'_, M>, grant: &Use, one: u32) {
         if grant.serial() == self.serial {
-            self.unmark(env.machine, grant);
+            self.unmark(env.machine, grant, one);
         }
         unpin(env.frames, grant.mfn());
     }
 
     /// Clears the marks of a use that no other use needs. An entry that is gone with its table needs none.
     #[inline(always)]
-    fn unmark(&mut self, memory: &impl MachineMemory, grant: &Use) {
+    fn unmark(&mut self, memory: &impl MachineMemory, grant: &Use, one: u32) {
         let Some((entry, active)) = self.grants.entry(grant.gref()) else { return };
-        if active.uses == one(grant.access()) && u64::from(active.mfn) == grant.mfn().0 {
+        if active.uses == one && u64::from(active.mfn) == grant.mfn().0 {
             active.uses = 0;
             memory.fetch_and_u16(entry, !(GTF_READING | GTF_WRITING));
         } else {

@@ -8,7 +8,7 @@ use xen_abi::grant_table::{GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GNTST_OKAY, G
 
 use super::active::{Use, end_use, judge, mark_once, marks};
 use super::{Access, Status};
-use crate::ids::{DomId, Gfn, GrantRef, Mfn, PAGE_BYTES};
+use crate::ids::{DomId, Gfn, GrantRef, Hpa, Mfn, PAGE_BYTES};
 use crate::domain::{Domain, Env};
 use crate::machine::Machine;
 
@@ -111,7 +111,8 @@ fn copy_between<M: Machine>(
     let own_access = if access == Access::Read { Access::Write } else { Access::Read };
     let near = user.space.private_near(own, own_access, machine)?;
     mark_once(machine, entry, words as u32, access).ok()?;
-    let (far, near) = (far.at(u64::from(granted_offset)), near.at(u64::from(own_offset)));
+    // Offsets were checked with the length.
+    let (far, near) = (Hpa(far.base().0 + u64::from(granted_offset)), Hpa(near.base().0 + u64::from(own_offset)));
     let (from, to) = if access == Access::Read { (far, near) } else { (near, far) };
     machine.copy(from, to, usize::from(bytes));
     machine.fetch_and_u16(entry, !marks(access));

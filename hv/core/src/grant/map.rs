@@ -10,7 +10,8 @@ use xen_abi::grant_table::{
 };
 use xen_abi::native::{GRANT_WINDOW, GRANT_WINDOW_END};
 
-use super::{Access, Status, active::Use};
+use super::active::{Found, Use};
+use super::{Access, Status};
 use crate::domain::{Domain, Env, Pair};
 use crate::frames::FrameTable;
 use crate::ids::{DomId, Gfn, Gpa, GrantRef, Handle};
@@ -41,7 +42,8 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGran
                 (own, None) if own.is_dying() => Err(Status::BadDomain),
                 (_, None) => Ok(()),
             };
-            while let Some(op) = rest.split_off_first_mut() {
+            let same = rest.iter().take_while(|op| op.dom == dom).count();
+            for op in rest.split_off_mut(..same).unwrap_or_default() {
                 let usual = match pair.both() {
                     (near, Some(far)) if allowed.is_ok() => {
                         map_one(env.machine, env.frames, near, far, op.host_addr, op.flags, GrantRef(op.gref))
@@ -51,9 +53,6 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGran
                 match usual {
                     Some(handle) => answer(op, Ok(handle)),
                     None => map_exactly(env, pair, op, allowed),
-                }
-                if rest.first().is_none_or(|next| next.dom != dom) {
-                    break;
                 }
             }
         });
@@ -117,11 +116,12 @@ fn map_for<M: Machine>(
     if at.offset() != 0 {
         return None;
     }
+    let found = Found::look(&mut grantor.grants, &grantor.space, machine, mapper.id, gref, access)?;
     // Only places in the grant window are near.
     let prepared = mapper.space.prepare_near(at.gfn(), machine)?;
-    let user = mapper.id;
     let vacancy = mapper.grants.tracking.vacancy()?;
-    let grant = grantor.acquire_near(machine, frames, user, gref, access)?;
+    let mfn = found.acquire(machine, frames, grantor.slot, access)?;
+    let grant = Use::new(grantor.id, grantor.serial, gref, mfn, access);
     mapper.space.commit(prepared, page(&grant), machine);
     Some(vacancy.fill(grant, at.gfn()))
 }

@@ -83,28 +83,28 @@ pub(super) fn begin<M: Machine>(
     run: &mut UnmappedRun<Use>,
 ) {
     for op in ops {
-        let taken = match take_near(env, mapper, op) {
-            Some(taken) => Ok(taken),
-            None => take_exactly(env, mapper, op),
-        };
-        match taken {
-            Ok((grant, page)) => {
-                op.status = GNTST_OKAY;
-                run.add(page, grant, env.machine);
-            }
-            Err(status) => op.status = status as i16,
+        if let Some((grant, page)) = take_near(env, mapper, op) {
+            op.status = GNTST_OKAY;
+            run.add(page, grant, env.machine);
+        } else {
+            begin_exactly(env, mapper, op, run);
         }
     }
 }
 
 #[cold]
 #[inline(never)]
-fn take_exactly<M: Machine>(
+fn begin_exactly<M: Machine>(
     env: &Env<'_, M>,
     mapper: &mut Domain,
-    op: &GnttabUnmapGrantRef,
-) -> Result<(Use, Unmapped), Status> {
-    take(env, mapper, Handle(op.handle), |gfn| check(op, gfn))
+    op: &mut GnttabUnmapGrantRef,
+    run: &mut UnmappedRun<Use>,
+) {
+    let taken = take(env, mapper, Handle(op.handle), |gfn| check(op, gfn));
+    op.status = Status::of(&taken);
+    if let Ok((grant, page)) = taken {
+        run.add(page, grant, env.machine);
+    }
 }
 
 /// Whether a request names the place that its handle is mapped at.

@@ -244,14 +244,15 @@ impl AddressSpace {
     #[inline(always)]
     pub fn unmap_near(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Unmapped> {
         let cpu = self.cpu.near(Region::Grants, gfn)?;
-        let mut scope = FlushScope::Cpu;
-        if let Some(iommu) = &self.iommu {
-            let place = iommu.near(Region::Grants, gfn)?;
-            cpu.entry(memory)?;
-            let _what_the_cpu_table_shows = iommu.clear(place, memory);
-            scope = FlushScope::CpuAndIommu;
-        }
-        let page = self.cpu.clear(cpu, memory)?;
+        let (page, scope) = match &self.iommu {
+            None => (self.cpu.clear(cpu, memory)?, FlushScope::Cpu),
+            Some(iommu) => {
+                let place = iommu.near(Region::Grants, gfn)?;
+                let page = self.cpu.clear(cpu, memory)?;
+                iommu.wipe(place, memory);
+                (page, FlushScope::CpuAndIommu)
+            }
+        };
         Some(Unmapped { domain: self.domain, gfn, page, scope })
     }
 

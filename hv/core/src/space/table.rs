@@ -198,8 +198,14 @@ impl<F: TableFormat> RadixTable<F> {
     #[inline(always)]
     pub fn clear(&self, place: Place, memory: &impl MachineMemory) -> Option<Page> {
         let entry = place.entry(memory)?;
-        self.store(place.0, 0, memory);
+        self.wipe(place, memory);
         Some(self.format.page(entry))
+    }
+
+    /// Unmaps a page, if there is one.
+    #[inline(always)]
+    pub fn wipe(&self, place: Place, memory: &impl MachineMemory) {
+        self.store(place.0, 0, memory);
     }
 
     /// What is mapped at a place.

@@ -26,7 +26,7 @@ impl Unmapped {
 }
 
 /// Pages of a run at most.
-pub const RUN_MAX: usize = 32;
+pub const RUN_MAX: usize = 64;
 
 /// Several pages of one space whose entries are gone and whose translations may still be cached, with what has to be
 /// done for each when they are flushed.
@@ -57,12 +57,12 @@ impl<T> UnmappedRun<T> {
     /// Adds a page. One that does not belong here, or finds no room, is flushed by itself, and `then` not kept.
     #[inline(always)]
     pub fn add(&mut self, unmapped: Unmapped, then: T, machine: &impl Machine) {
-        if unmapped.domain != self.domain || self.pages.push((unmapped.gfn, then)).is_err() {
+        let Unmapped { domain, gfn, scope, .. } = unmapped;
+        self.scope = scope;
+        if domain != self.domain || self.pages.push((gfn, then)).is_err() {
             debug_assert!(false, "a page that does not belong to this run");
-            let _flushed = unmapped.flush(machine);
-            return;
+            machine.flush_pages(domain, core::iter::once(gfn), scope);
         }
-        self.scope = unmapped.scope;
     }
 
     /// Flushes them all.
