@@ -58,7 +58,11 @@ pub unsafe fn env_unchecked() -> Env<'static, Bare> {
 pub fn init(info: &BootInfo, plan: &Plan) {
     let frames = mm::frames();
     let (ram, free, own) = (plan.ram_bytes >> 20, frames.free() >> 8, frames.hypervisor() << 2);
-    fact("memory", Finding::Ok, format_args!("{ram} MiB, {free} MiB free for domains, {own} KiB the hypervisor's so far"));
+    fact(
+        "memory",
+        Finding::Ok,
+        format_args!("{ram} MiB, {free} MiB free for domains, {own} KiB the hypervisor's so far"),
+    );
     let (archive, bundle_start) = bundle_bytes(info, plan);
     let bundle = Bundle::new(archive).unwrap_or_else(|why| fail("bundle", format_args!("{why}"), REMEDY));
     fact("bundle", Finding::Ok, format_args!("{} files, {} KiB", bundle.files().count(), archive.len() >> 10));

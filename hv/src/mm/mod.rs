@@ -8,8 +8,8 @@ pub mod user;
 
 pub use early::Plan;
 pub use hv_core::space::MapError;
-pub use paging::{UPPER_HALF, hypervisor_root, load_root, map_device, map_stack};
 use paging::map_heap_page;
+pub use paging::{UPPER_HALF, hypervisor_root, load_root, map_device, map_stack};
 
 use crate::boot::info::{BootInfo, Region};
 use core::sync::atomic::AtomicU32;

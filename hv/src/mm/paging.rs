@@ -4,8 +4,8 @@
 //! each domain's top-level table, so that what is mapped later (devices, stacks, heap) appears everywhere. W^X: text is the
 //! only executable range and nothing else maps its frames.
 
-use super::{Plan, frames};
 use super::layout::{self, DEVICE_BASE, LARGE_PAGE, PAGE, direct, page_down, page_up};
+use super::{Plan, frames};
 use crate::boot::{info::Region, report::fail};
 use crate::machine::Bare;
 use hv_core::{frames::Purpose, ids::Hpa, space::MapError};

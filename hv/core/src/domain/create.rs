@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use super::{Account, AddressSpace, Death, DomId, Domain, Env, Errno, Sharing, destroy::Stage, table::Reservation};
+use super::{Account, AddressSpace, Death, DomId, Domain, Env, Errno, destroy::Stage, table::Reservation};
 use super::{EventChannels, GrantTable, Label, Life, Machine};
 use crate::{authority::table as policy_table, events::SharedInfoPage, fallible, frames::Purpose, space::VtdFormat};
 
@@ -63,7 +63,7 @@ fn build<M: Machine>(
         slot,
         serial,
         label,
-        sharing: Sharing::of(env.policy, label),
+        sharing: (env.policy.shares(label), 1_u128.wrapping_shl(label.0.into())),
         kind: entry.kind,
         life: Life::Building,
         death: Death::default(),

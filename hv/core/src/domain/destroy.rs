@@ -4,7 +4,7 @@
 //! others, so that they see their pages unused; then its own grants: whoever still maps a page of it keeps that frame
 //! alive by a pin, and only the frame; then its memory and page tables; last the shared pages and the slot.
 
-use super::{Death, DomId, Domain, Env, Errno, Life, Machine, Sharing};
+use super::{Death, DomId, Domain, Env, Errno, Life, Machine};
 use crate::space::{Flushed, Progress, Teardown};
 use crate::{events, frames::Purpose, grant};
 
@@ -34,7 +34,7 @@ pub fn begin_destroy<M: Machine>(env: &Env<'_, M>, dom: DomId, death: Death) -> 
             return Err(Errno::EBUSY);
         }
         domain.life = Life::Dying;
-        domain.sharing = Sharing::default();
+        domain.sharing = (0, 0);
         domain.death = death;
         Ok(())
     })?

@@ -93,36 +93,14 @@ pub struct Account {
     pub devices: u32,
 }
 
-/// Whose grants a domain may use, by the policy, and who it is to others. Of a dying domain both are nobody.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sharing {
-    /// A bit a label.
-    uses: u128,
-    /// The own label's.
-    is: u128,
-}
-
-impl Sharing {
-    /// As the policy has it for a label.
-    pub fn of(policy: &SealedPolicy, label: Label) -> Self {
-        Self { uses: policy.shares(label), is: 1_u128.wrapping_shl(label.0.into()) }
-    }
-
-    /// Whether a domain may use another's grants, and neither is dying.
-    #[inline(always)]
-    pub fn may_use(&self, grantor: &Sharing) -> bool {
-        self.uses & grantor.is != 0
-    }
-}
-
 /// A domain.
 pub struct Domain {
     pub(crate) id: DomId,
     pub(crate) slot: Slot,
     /// Tells this domain from a later one of the same id.
     pub(crate) serial: u32,
-    /// Whose grants it may use.
-    pub(crate) sharing: Sharing,
+    /// Whose grants it may use, by the policy: a bit a label; and which bit it is to others. None when it is dying.
+    sharing: (u128, u128),
     label: Label,
     kind: u32,
     life: Life,
@@ -184,6 +162,12 @@ impl Domain {
     /// Why it ended; the default while it has not.
     pub fn death(&self) -> &Death {
         &self.death
+    }
+
+    /// Whether it may use another domain's grants, and neither is dying.
+    #[inline(always)]
+    pub(crate) fn may_use(&self, grantor: &Domain) -> bool {
+        self.sharing.0 & grantor.sharing.1 != 0
     }
 
     /// Seals a domain that is being built, or resumes a paused one.

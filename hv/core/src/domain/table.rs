@@ -72,17 +72,14 @@ impl Pair<'_> {
 }
 
 /// Two locked slots: [`Pair`] without the case of one domain, for the shortest paths.
-pub(crate) struct Two<'a> {
-    near: TicketMutexGuard<'a, Vec<Domain>>,
-    far: TicketMutexGuard<'a, Vec<Domain>>,
-}
+pub(crate) struct Two<'a>(TicketMutexGuard<'a, Vec<Domain>>, TicketMutexGuard<'a, Vec<Domain>>);
 
 impl Two<'_> {
     /// The domains, if those there have these ids.
     #[inline(always)]
     pub fn domains(&mut self, local: DomId, remote: DomId) -> Option<(&mut Domain, &mut Domain)> {
-        let near = self.near.first_mut().filter(|domain| domain.id == local)?;
-        Some((near, self.far.first_mut().filter(|domain| domain.id == remote)?))
+        let near = self.0.first_mut().filter(|domain| domain.id == local)?;
+        Some((near, self.1.first_mut().filter(|domain| domain.id == remote)?))
     }
 }
 
@@ -167,11 +164,11 @@ impl DomainTable {
         match core::ptr::from_ref(here).cmp(&core::ptr::from_ref(there)) {
             Ordering::Less => {
                 let near = here.domain.lock();
-                Some(Two { near, far: there.domain.lock() })
+                Some(Two(near, there.domain.lock()))
             }
             Ordering::Greater => {
                 let far = there.domain.lock();
-                Some(Two { near: here.domain.lock(), far })
+                Some(Two(here.domain.lock(), far))
             }
             Ordering::Equal => None,
         }

@@ -130,9 +130,7 @@ impl FrameTable {
     /// # Errors
     /// [`FrameError::NotOwned`], [`FrameError::TooManyPins`].
     pub fn pin(&self, mfn: Mfn, owner: Slot) -> Result<(), FrameError> {
-        let pinned = self.change(mfn, |entry| {
-            entry.can_be_pinned(owner).then_some(Entry(entry.0.wrapping_add(1)))
-        });
+        let pinned = self.change(mfn, |entry| entry.can_be_pinned(owner).then_some(Entry(entry.0.wrapping_add(1))));
         pinned.map(drop).map_err(|entry| match entry.is_private_to(owner) {
             true => FrameError::TooManyPins,
             false => FrameError::NotOwned,

@@ -8,8 +8,8 @@ use xen_abi::grant_table::{GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GNTST_OKAY, G
 
 use super::active::{Use, end_use, judge, mark_once, marks};
 use super::{Access, Status};
-use crate::ids::{DomId, Gfn, GrantRef, Hpa, Mfn, PAGE_BYTES};
 use crate::domain::{Domain, Env};
+use crate::ids::{DomId, Gfn, GrantRef, Hpa, Mfn, PAGE_BYTES};
 use crate::machine::Machine;
 
 /// A side of a copy.
@@ -53,17 +53,18 @@ pub fn copy_near<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabCop
     }
     let mut two = env.domains.lock_two(caller, DomId(granted))?;
     let (user, grantor) = two.domains(caller, DomId(granted))?;
-    if !user.sharing.may_use(&grantor.sharing) {
+    if !user.may_use(grantor) {
         return None;
     }
+    let (source, dest) = (&op.source, &op.dest);
     match op.flags {
         GNTCOPY_SOURCE_GREF => {
-            let (from, to) = (&op.source, &op.dest);
-            copy_from(env.machine, user, grantor, from.target, from.offset, to.target, to.offset, op.len)?;
+            let (far, near) = (source.offset, dest.offset);
+            copy_one::<M, true>(env.machine, user, grantor, source.target, far, dest.target, near, op.len)?;
         }
         _ => {
-            let (from, to) = (&op.source, &op.dest);
-            copy_to(env.machine, user, grantor, to.target, to.offset, from.target, from.offset, op.len)?;
+            let (far, near) = (dest.offset, source.offset);
+            copy_one::<M, false>(env.machine, user, grantor, dest.target, far, source.target, near, op.len)?;
         }
     }
     op.status = GNTST_OKAY;
@@ -72,48 +73,30 @@ pub fn copy_near<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabCop
 
 /// Each direction is a path of its own, whose masks are constants; apart, so that it has the registers for itself, and
 /// with what it needs in registers.
-macro_rules! directions {
-    ($($name:ident $access:ident)*) => {$(
-        #[allow(clippy::too_many_arguments, reason = "each in a register")]
-        #[inline(never)]
-        fn $name<M: Machine>(
-            machine: &M,
-            user: &mut Domain,
-            grantor: &mut Domain,
-            target: u64,
-            offset: u16,
-            own: u64,
-            own_offset: u16,
-            bytes: u16,
-        ) -> Option<()> {
-            // The reference is the low half of a union with a frame number.
-            let (granted, own) = ((GrantRef(target as u32), offset), (Gfn(own), own_offset));
-            copy_between(machine, user, grantor, granted, own, bytes, Access::$access)
-        }
-    )*};
-}
-directions!(copy_from Read copy_to Write);
-
-#[inline(always)]
-fn copy_between<M: Machine>(
+#[allow(clippy::too_many_arguments, reason = "each in a register")]
+#[inline(never)]
+fn copy_one<M: Machine, const READS: bool>(
     machine: &M,
     user: &mut Domain,
     grantor: &mut Domain,
-    (gref, granted_offset): (GrantRef, u16),
-    (own, own_offset): (Gfn, u16),
+    granted: u64,
+    granted_offset: u16,
+    own: u64,
+    own_offset: u16,
     bytes: u16,
-    access: Access,
 ) -> Option<()> {
+    let (access, own_access) = if READS { (Access::Read, Access::Write) } else { (Access::Write, Access::Read) };
+    // The reference is the low half of a union with a frame number.
+    let gref = GrantRef(granted as u32);
     let (entry, _) = grantor.grants.entry(gref).filter(|(_, active)| !active.in_use())?;
     let words = machine.load_u64(entry);
     judge(words as u32, user.id, access).ok()?;
     let far = grantor.space.private_near(Gfn(words >> 32), access, machine)?;
-    let own_access = if access == Access::Read { Access::Write } else { Access::Read };
-    let near = user.space.private_near(own, own_access, machine)?;
+    let near = user.space.private_near(Gfn(own), own_access, machine)?;
     mark_once(machine, entry, words as u32, access).ok()?;
     // Offsets were checked with the length.
     let (far, near) = (Hpa(far.base().0 + u64::from(granted_offset)), Hpa(near.base().0 + u64::from(own_offset)));
-    let (from, to) = if access == Access::Read { (far, near) } else { (near, far) };
+    let (from, to) = if READS { (far, near) } else { (near, far) };
     machine.copy(from, to, usize::from(bytes));
     machine.fetch_and_u16(entry, !marks(access));
     Some(())

@@ -24,7 +24,7 @@ use crate::space::{Page, PageKind, Rights};
 pub fn map_near<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabMapGrantRef) -> Option<()> {
     let mut two = env.domains.lock_two(caller, DomId(op.dom))?;
     let (near, far) = two.domains(caller, DomId(op.dom))?;
-    if !near.sharing.may_use(&far.sharing) {
+    if !near.may_use(far) {
         return None;
     }
     let handle = map_one(env.machine, env.frames, near, far, op.host_addr, op.flags, GrantRef(op.gref))?;
@@ -37,22 +37,18 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGran
     let mut rest = ops;
     while let Some(dom) = rest.first().map(|first| first.dom) {
         let found = env.domains.with_pair(caller, DomId(dom).or_self(caller), |pair| {
-            let allowed = match pair.both() {
-                (near, Some(far)) => may_map(env, near, far),
-                (own, None) if own.is_dying() => Err(Status::BadDomain),
-                (_, None) => Ok(()),
-            };
+            let allowed = may_map(env, pair);
             let same = rest.iter().take_while(|op| op.dom == dom).count();
             for op in rest.split_off_mut(..same).unwrap_or_default() {
-                let usual = match pair.both() {
-                    (near, Some(far)) if allowed.is_ok() => {
+                if let (near, Some(far)) = pair.both()
+                    && allowed.is_ok()
+                    && let Some(handle) =
                         map_one(env.machine, env.frames, near, far, op.host_addr, op.flags, GrantRef(op.gref))
-                    }
-                    _ => None,
-                };
-                match usual {
-                    Some(handle) => answer(op, Ok(handle)),
-                    None => map_exactly(env, pair, op, allowed),
+                {
+                    answer(op, Ok(handle));
+                } else {
+                    let mapped = allowed.and_then(|()| try_map(env, pair, op));
+                    answer(op, mapped);
                 }
             }
         });
@@ -72,14 +68,14 @@ fn answer(op: &mut GnttabMapGrantRef, mapped: Result<Handle, Status>) {
     op.dev_bus_addr = if mapped.is_ok() && op.flags & GNTMAP_DEVICE_MAP != 0 { op.host_addr } else { 0 };
 }
 
-/// Whether one domain may map anything of the other.
-#[inline(always)]
-fn may_map<M: Machine>(env: &Env<'_, M>, mapper: &Domain, grantor: &Domain) -> Result<(), Status> {
+/// Whether the caller may map anything of the other.
+fn may_map<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>) -> Result<(), Status> {
     // The caller too: another CPU may have ended it while it was on its way here.
-    if grantor.is_dying() || mapper.is_dying() {
+    if pair.remote().is_dying() || pair.local().is_dying() {
         return Err(Status::BadDomain);
     }
-    if env.policy.may_share(mapper.label(), grantor.label()) { Ok(()) } else { Err(Status::PermissionDenied) }
+    let permitted = env.policy.may_share(pair.local().label(), pair.remote().label());
+    if permitted { Ok(()) } else { Err(Status::PermissionDenied) }
 }
 
 /// Maps one in the usual case: into a place of the grant window near the last one, a page that nobody else has mapped.
@@ -126,26 +122,15 @@ fn map_for<M: Machine>(
     Some(vacancy.fill(grant, at.gfn()))
 }
 
-/// Maps one, if it is allowed, in any case.
-#[cold]
-#[inline(never)]
-fn map_exactly<M: Machine>(
-    env: &Env<'_, M>,
-    pair: &mut Pair<'_>,
-    op: &mut GnttabMapGrantRef,
-    allowed: Result<(), Status>,
-) {
-    let mapped = allowed.and_then(|()| try_map(env, pair, op));
-    answer(op, mapped);
-}
-
+/// Maps one in any case.
+///
 /// # Errors
 /// [`Status`]; nothing changed.
+#[cold]
+#[inline(never)]
 fn try_map<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<Handle, Status> {
     let mapper = pair.local();
-    let access = access(mapper, op.flags)?;
-    let user = mapper.id();
-    let gfn = place(mapper, op.host_addr)?;
+    let (user, access, gfn) = (mapper.id(), access(mapper, op.flags)?, place(mapper, op.host_addr)?);
     if !mapper.grants.tracking.make_room() {
         return Err(Status::NoSpace);
     }

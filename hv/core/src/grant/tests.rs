@@ -291,7 +291,7 @@ fn g10_the_mapper_cannot_reach_the_page_when_the_grantor_sees_it_unused() {
     let flushed = run.flush(&it.world.machine);
     assert!(!it.world.machine.cached().contains_key(&(it.driver, gfn)));
     assert_eq!(it.pins(0), 1);
-    super::unmap::finish(&env, flushed);
+    super::active::end_uses(&env, flushed.what());
     it.nothing_is_mapped();
 }
 

@@ -39,33 +39,15 @@ pub(super) struct Tracking {
     limit: u32,
 }
 
-/// An entry with a mapping.
-pub(super) struct Occupied<'a> {
+/// An entry, and the list of free ones.
+pub(super) struct Tracked<'a> {
     pub entry: &'a mut Entry,
     first_free: &'a mut u32,
     in_use: &'a mut u32,
 }
 
-impl Occupied<'_> {
-    /// Makes its handle void.
-    #[inline(always)]
-    pub fn free(self) {
-        let handle = self.entry.tag;
-        self.entry.tag = handle.wrapping_add(GENERATION) & GENERATION_MASK | *self.first_free;
-        *self.first_free = handle & INDEX_MASK;
-        *self.in_use = self.in_use.wrapping_sub(1);
-    }
-}
-
-/// A free entry.
-pub(super) struct Vacancy<'a> {
-    entry: &'a mut Entry,
-    first_free: &'a mut u32,
-    in_use: &'a mut u32,
-}
-
-impl Vacancy<'_> {
-    /// Puts a mapping there.
+impl Tracked<'_> {
+    /// Puts a mapping into a free entry, the first of the list.
     #[inline(always)]
     pub fn fill(self, grant: Use, gfn: Gfn) -> Handle {
         let tag = self.entry.tag;
@@ -74,6 +56,15 @@ impl Vacancy<'_> {
         let handle = tag & GENERATION_MASK | index;
         *self.entry = Entry { grant, gfn, tag: handle };
         Handle(handle)
+    }
+
+    /// Makes the handle of a mapping void.
+    #[inline(always)]
+    pub fn free(self) {
+        let handle = self.entry.tag;
+        self.entry.tag = handle.wrapping_add(GENERATION) & GENERATION_MASK | *self.first_free;
+        *self.first_free = handle & INDEX_MASK;
+        *self.in_use = self.in_use.wrapping_sub(1);
     }
 }
 
@@ -107,9 +98,9 @@ impl Tracking {
 
     /// A free entry, if there is one.
     #[inline(always)]
-    pub fn vacancy(&mut self) -> Option<Vacancy<'_>> {
+    pub fn vacancy(&mut self) -> Option<Tracked<'_>> {
         let entry = self.entries.get_mut(self.first_free as usize)?;
-        Some(Vacancy { entry, first_free: &mut self.first_free, in_use: &mut self.in_use })
+        Some(Tracked { entry, first_free: &mut self.first_free, in_use: &mut self.in_use })
     }
 
     /// The handle at an index, if it is used.
@@ -119,8 +110,8 @@ impl Tracking {
 
     /// The mapping of a handle.
     #[inline(always)]
-    pub fn find(&mut self, handle: Handle) -> Option<Occupied<'_>> {
+    pub fn find(&mut self, handle: Handle) -> Option<Tracked<'_>> {
         let entry = self.entries.get_mut((handle.0 & INDEX_MASK) as usize).filter(|entry| entry.tag == handle.0)?;
-        Some(Occupied { entry, first_free: &mut self.first_free, in_use: &mut self.in_use })
+        Some(Tracked { entry, first_free: &mut self.first_free, in_use: &mut self.in_use })
     }
 }

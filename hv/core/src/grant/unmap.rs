@@ -10,7 +10,7 @@ use super::active::{Use, end_use, end_uses};
 use super::tracking::Entry;
 use crate::domain::{Domain, Env};
 use crate::ids::{DomId, Gfn, Gpa, Handle};
-use crate::space::{FlushedRun, Progress, RUN_MAX, Unmapped, UnmappedRun};
+use crate::space::{Progress, RUN_MAX, Unmapped, UnmappedRun};
 use crate::{error::Errno, machine::Machine};
 
 /// Undoes one mapping of the caller in the usual case. `op` is the guest's structure, copied in once; its status is set.
@@ -30,11 +30,7 @@ pub fn unmap_near<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabUn
 /// Takes a mapping out in the usual case: it is where the tables that are remembered show it. `None`: it is not so, or
 /// refused; nothing changed.
 #[inline(always)]
-fn take_near<M: Machine>(
-    env: &Env<'_, M>,
-    mapper: &mut Domain,
-    op: &GnttabUnmapGrantRef,
-) -> Option<(Use, Unmapped)> {
+fn take_near<M: Machine>(env: &Env<'_, M>, mapper: &mut Domain, op: &GnttabUnmapGrantRef) -> Option<(Use, Unmapped)> {
     let found = mapper.grants.tracking.find(Handle(op.handle))?;
     let Entry { grant, gfn, .. } = *found.entry;
     if gfn.base() != Gpa(op.host_addr) || op.dev_bus_addr != 0 {
@@ -70,7 +66,7 @@ pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabUnmap
         if let Err(error) = env.domains.with(caller, |mapper| begin(env, mapper, ops, &mut run)) {
             ops.iter_mut().for_each(|op| op.status = Status::from(error) as i16);
         }
-        finish(env, run.flush(env.machine));
+        end_uses(env, run.flush(env.machine).what());
     }
 }
 
@@ -118,12 +114,6 @@ fn check(op: &GnttabUnmapGrantRef, gfn: Gfn) -> Result<(), Status> {
     Ok(())
 }
 
-/// Second half: nobody can reach the pages any more, and the uses end. No domain may be locked.
-#[inline(always)]
-pub(super) fn finish<M: Machine>(env: &Env<'_, M>, flushed: FlushedRun<'_, Use>) {
-    end_uses(env, flushed.what());
-}
-
 /// Undoes mappings of a dying domain, looking at up to `entries` of its handles from `*next` on.
 ///
 /// # Errors
@@ -144,7 +134,7 @@ pub fn unmap_slice<M: Machine>(env: &Env<'_, M>, dom: DomId, next: &mut u32, ent
             }
             *next < mapper.grants.tracking.len()
         })?;
-        finish(env, run.flush(env.machine));
+        end_uses(env, run.flush(env.machine).what());
         if !more {
             return Ok(Progress::Done);
         }
