@@ -61,7 +61,7 @@ pub fn slice() -> bool {
         // It was in the queue just now.
         let _ = DYING.lock().push_back(domain);
     } else {
-        log::debug!("domain {domain} is gone; {} frames free", system().frames.free());
+        log::debug!("domain {domain} is gone; {} frames free", mm::frames().free());
         raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
     }
     !DYING.lock().is_empty()

@@ -23,7 +23,7 @@ use crate::boot::report::{Finding, fact};
 use crate::cpu::percpu;
 use crate::domain::{count_hypercall, end_current, next_key, resume, vcpu_waits, wake};
 use crate::machine::Bare;
-use crate::mm::user;
+use crate::mm::{frames, user};
 use crate::{system::system, time, traps::entry::enter};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -121,9 +121,9 @@ pub fn create(domain: &mut Domain, vcpus: u32) -> Result<(), Errno> {
     *machine = place;
     let Some(vm) = machine.first_mut() else { return Err(Errno::ENOMEM) };
     for number in (0..vcpus as u8).map(VcpuId) {
-        let frames = [(); 2].map(|()| system().frames.allocate(Purpose::Shared(slot), &Bare));
-        let [Some(block), Some(area)] = frames else {
-            frames.into_iter().flatten().for_each(|frame| give_back(frame, slot));
+        let pages = [(); 2].map(|()| frames().allocate(Purpose::Shared(slot), &Bare));
+        let [Some(block), Some(area)] = pages else {
+            pages.into_iter().flatten().for_each(|frame| give_back(frame, slot));
             return Err(Errno::ENOMEM);
         };
         let key = VcpuKey::new(slot, number);
@@ -146,7 +146,7 @@ pub fn create(domain: &mut Domain, vcpus: u32) -> Result<(), Errno> {
 }
 
 fn give_back(frame: Mfn, slot: Slot) {
-    let freed = system().frames.free_unmapped(frame, Purpose::Shared(slot));
+    let freed = frames().free_unmapped(frame, Purpose::Shared(slot));
     debug_assert!(freed.is_ok(), "allocated by `create`");
 }
 

@@ -132,8 +132,9 @@ impl DiskLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     gref: u32,
-    first: u8,
-    sectors: u8,
+    // Wider than need be: the compiler packs bytes into words by many instructions.
+    first: u16,
+    sectors: u16,
 }
 
 impl Default for Segment {
@@ -149,7 +150,7 @@ impl Segment {
     #[must_use]
     pub const fn new(gref: u32, first: u8, last: u8) -> Option<Self> {
         if first <= last && last < SECTORS_PER_PAGE {
-            Some(Self { gref, first, sectors: last - first + 1 })
+            Some(Self { gref, first: first as u16, sectors: last as u16 - first as u16 + 1 })
         } else {
             None
         }
@@ -158,7 +159,7 @@ impl Segment {
     /// A whole page.
     #[must_use]
     pub const fn page(gref: u32) -> Self {
-        Self { gref, first: 0, sectors: SECTORS_PER_PAGE }
+        Self { gref, first: 0, sectors: SECTORS_PER_PAGE as u16 }
     }
 
     fn checked(raw: &BlkifRequestSegment) -> Option<Self> {
@@ -168,8 +169,8 @@ impl Segment {
     fn raw(self) -> BlkifRequestSegment {
         BlkifRequestSegment {
             gref: self.gref,
-            first_sect: self.first,
-            last_sect: self.first + self.sectors - 1,
+            first_sect: self.first as u8,
+            last_sect: (self.first + self.sectors - 1) as u8,
             pad: 0,
         }
     }

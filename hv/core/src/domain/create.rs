@@ -66,6 +66,7 @@ fn build<M: Machine>(
         slot,
         serial,
         label,
+        sharing: (env.policy.shares(label), 1_u128.wrapping_shl(label.0.into())),
         kind: entry.kind,
         life: Life::Building,
         death: Death::default(),

@@ -34,6 +34,7 @@ pub fn begin_destroy<M: Machine>(env: &Env<'_, M>, dom: DomId, death: Death) -> 
             return Err(Errno::EBUSY);
         }
         domain.life = Life::Dying;
+        domain.sharing = (0, 0);
         domain.death = death;
         Ok(())
     })?
@@ -80,7 +81,6 @@ pub fn destroy_slice<M: Machine>(
 }
 
 fn tear_down<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, teardown: &mut Teardown) -> Progress {
-    domain.grants.forget_grants();
     for (vcpu, id) in domain.vcpus.iter_mut().zip(0..) {
         if core::mem::take(&mut vcpu.info_moved) {
             let unpinned = env.frames.unpin(domain.events.shared.vcpu_info(VcpuId(id)).mfn());

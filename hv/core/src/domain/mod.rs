@@ -42,14 +42,6 @@ pub struct Env<'a, M> {
     pub policy: &'a SealedPolicy,
 }
 
-impl<M> Env<'_, M> {
-    /// The same again, for a path that is rarely taken: what it is lent need not be in memory on the others.
-    pub(crate) const fn copied(&self) -> Env<'_, M> {
-        let Self { machine, frames, domains, policy } = *self;
-        Env { machine, frames, domains, policy }
-    }
-}
-
 /// Where a domain is in its life, by the numbers of `platform_op` DOMAIN_INFO.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
@@ -104,10 +96,12 @@ pub struct Account {
 
 /// A domain.
 pub struct Domain {
-    id: DomId,
-    slot: Slot,
+    pub(crate) id: DomId,
+    pub(crate) slot: Slot,
     /// Tells this domain from a later one of the same id.
-    serial: u32,
+    pub(crate) serial: u32,
+    /// Whose grants it may use, by the policy: a bit a label; and which bit it is to others. None when it is dying.
+    sharing: (u128, u128),
     label: Label,
     kind: u32,
     life: Life,
@@ -169,6 +163,12 @@ impl Domain {
     /// Why it ended; the default while it has not.
     pub fn death(&self) -> &Death {
         &self.death
+    }
+
+    /// Whether it may use another domain's grants, and neither is dying.
+    #[inline(always)]
+    pub(crate) fn may_use(&self, grantor: &Domain) -> bool {
+        self.sharing.0 & grantor.sharing.1 != 0
     }
 
     /// Seals a domain that is being built, or resumes a paused one.

@@ -10,8 +10,7 @@ pub use switch::Registers;
 
 use super::hardware::{Event, Exit, Hardware, Mode, Paging, PortAccess, Start};
 use crate::machine::{Bare, at};
-use crate::mm::layout::KERNEL_BASE;
-use crate::system::system;
+use crate::mm::{frames, layout::KERNEL_BASE};
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use hv_core::frames::Purpose;
 use hv_core::ids::{Mfn, PAGE_BYTES};
@@ -148,8 +147,8 @@ impl Hardware for Svm {
             if features().is_none() || Msr::new(VM_CR).read() & VM_CR_DISABLED != 0 {
                 return false;
             }
-            let frames = [(); 2].map(|()| system().frames.allocate(Purpose::Hypervisor, &Bare));
-            let [Some(state), Some(area)] = frames else { return false };
+            let pages = [(); 2].map(|()| frames().allocate(Purpose::Hypervisor, &Bare));
+            let [Some(state), Some(area)] = pages else { return false };
             Efer::update(|efer| efer.insert(EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE));
             Msr::new(VM_HSAVE_PA).write(area.base().0);
             core::arch::asm!("vmsave rax", in("rax") state.base().0, options(nostack, preserves_flags));
