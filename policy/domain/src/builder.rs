@@ -38,15 +38,20 @@ impl System {
         let starts = |(_, domain): &(Label, &policy::table::Domain)| domain.flags.has(FLAG_AUTOSTART);
         let labels = self.table.labels().skip(1).filter(starts).map(|(label, _)| label);
         for label in labels.collect::<alloc::vec::Vec<_>>() {
-            match platform::create_domain(label.0) {
-                Ok(id) => {
-                    if let Some(member) = self.member_mut(label) {
-                        member.id = Some(id);
-                        member.status = Status::Building;
-                    }
+            self.create(label);
+        }
+    }
+
+    /// Makes an empty domain for a label.
+    pub fn create(&mut self, label: Label) {
+        match platform::create_domain(label.0) {
+            Ok(id) => {
+                if let Some(member) = self.member_mut(label) {
+                    member.id = Some(id);
+                    member.status = Status::Building;
                 }
-                Err(error) => self.failed(label, step("it cannot be created")(error)),
             }
+            Err(error) => self.failed(label, step("it cannot be created")(error)),
         }
     }
 

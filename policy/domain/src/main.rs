@@ -9,7 +9,8 @@
 //! | `boot` | the order of starting up |
 //! | `builder` | one domain from its image |
 //! | `wiring` | the xenstore nodes of domains and links |
-//! | `watch` | deaths, and whether the system is ready |
+//! | `watch` | the main loop: deaths, and whether the system is ready |
+//! | `supervise` | what becomes of the dead: started again, or mourned |
 //! | `admin` | the shell |
 //! | `system` | what they all share |
 //!
@@ -26,6 +27,8 @@ mod admin;
 mod boot;
 #[cfg(target_os = "none")]
 mod builder;
+#[cfg(target_os = "none")]
+mod supervise;
 #[cfg(target_os = "none")]
 mod system;
 #[cfg(target_os = "none")]

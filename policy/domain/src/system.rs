@@ -8,8 +8,10 @@ use policy::table::{Domain, Label, Table};
 use policy_domain::bundle::Bundle;
 use policy_domain::nodes::Ports;
 use policy_domain::ready::Ready;
+use policy_domain::supervision::Record;
 use runtime::errno::{Errno, Result};
 use runtime::hypercall::platform;
+use runtime::time::Instant;
 use runtime::{DomId, info};
 use xen_abi::policy_table::{FLAG_CONSOLE, FLAG_STORE};
 
@@ -37,6 +39,33 @@ pub struct Member {
     pub ports: Ports,
     /// What has become of it.
     pub status: Status,
+    /// How often it has died.
+    pub record: Record,
+    /// What the administrator wants to become of it when it ends.
+    pub wish: Wish,
+    /// It is dead and is to be started again.
+    pub revival: Option<Revival>,
+}
+
+/// What the administrator wants of a domain that is about to end by their own command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// What the policy says.
+    #[default]
+    None,
+    /// Stay down.
+    Down,
+    /// Start again.
+    Again,
+}
+
+/// A dead domain that is to be started again.
+#[derive(Clone, Copy, Debug)]
+pub struct Revival {
+    /// Not before.
+    pub due: Instant,
+    /// When its death was noticed.
+    pub died: Instant,
 }
 
 impl Member {
@@ -70,7 +99,14 @@ impl System {
         let bytes = archive.get(offset..).and_then(|rest| rest.get(..start.policy_bytes as usize));
         let bytes = bytes.ok_or("the hypervisor gave no policy table")?;
         let table = Table::decode(bytes).map_err(|error| format!("the policy table cannot be read: {error}"))?;
-        let member = |_| Member { id: None, ports: Ports::default(), status: Status::Absent };
+        let member = |domain| Member {
+            id: None,
+            ports: Ports::default(),
+            status: Status::Absent,
+            record: Record::new(domain),
+            wish: Wish::None,
+            revival: None,
+        };
         let mut members: Vec<Member> = table.domains.iter().map(member).collect();
         if let Some(own) = members.first_mut() {
             own.id = Some(DomId::POLICY);

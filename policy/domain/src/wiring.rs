@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use policy::table::{Label, Link, LinkKind};
-use policy_domain::nodes::{self, Ends, Node, home_path, state};
+use policy_domain::nodes::{self, Ends, Node, home_path};
 use runtime::errno::{Errno, Result};
 use runtime::store::{Permission, Rights, Store};
 use runtime::{DomId, Port};
@@ -12,9 +12,10 @@ use xen_abi::native::{PAGE_SIZE, STORE_RING};
 
 use crate::system::System;
 
-/// Writes nodes, all at once for those who watch.
-fn write(nodes: &[Node]) -> Result<()> {
+/// Writes nodes, all at once for those who watch, in place of what is below `old`.
+fn write(nodes: &[Node], old: &[&str]) -> Result<()> {
     Store::new().transaction(|store| {
+        old.iter().try_for_each(|path| store.remove(path))?;
         for node in nodes {
             store.write(&node.path, &node.value)?;
             let readers = node.readers.iter().map(|&reader| Permission::new(reader, Rights::Read));
@@ -41,12 +42,24 @@ impl System {
         }
     }
 
+    /// Writes the home of one domain, which has just been started, and its links to those that live.
+    pub fn wire(&mut self, label: Label) {
+        let result = self.write_home(label);
+        self.check_store(&format!("home of `{}`", self.name(label)), result);
+        for number in 0..self.table.links.len() {
+            if self.table.links.get(number).is_some_and(|link| link.front == label || link.back == label) {
+                let result = self.write_link(number);
+                self.check_store(&format!("link {number}"), result);
+            }
+        }
+    }
+
     fn write_home(&self, label: Label) -> Result<()> {
         let (Some(entry), Some(member)) = (self.entry(label), self.member(label)) else {
             return Ok(());
         };
         match member.alive().filter(|_| self.has_store()) {
-            Some(id) => write(&nodes::home(entry, id, member.ports)),
+            Some(id) => write(&nodes::home(entry, id, member.ports), &[]),
             None => Ok(()),
         }
     }
@@ -62,7 +75,10 @@ impl System {
         };
         let Some(ends) = self.ends(link) else { return Ok(()) };
         let port = self.member(link.front).and_then(|member| member.ports.console);
-        write(&nodes::link(&self.table, link, &ends, port))
+        // What an end wrote there for a peer that is dead names that one as its reader, and names its grants.
+        let old = [ends.front_path.as_str(), &ends.back_path];
+        let old = if link.kind == LinkKind::Console { &old[1..] } else { &old };
+        write(&nodes::link(&self.table, link, &ends, port), old)
     }
 
     /// Tells xenstore of a domain, whose requests it takes from then on.
@@ -78,12 +94,10 @@ impl System {
     }
 
     /// Takes away what a dead domain had in xenstore, so that its peers notice: back ends see the device vanish, front
-    /// ends see their back end closed and then vanish.
+    /// ends see their back end vanish. Whether they may wait for another is told to them first.
     pub fn unwire(&self, label: Label, dead: DomId) -> Result<()> {
         let store = Store::new();
-        let as_back = self.table.links.iter().filter(|link| link.back == label && link.kind != LinkKind::Store);
-        let mut ends = as_back.filter_map(|link| nodes::ends(link, self.alive(link.front)?, dead));
-        let closed = ends.try_for_each(|ends| close(&store, &ends));
+        let told = if self.comes_again(label) { Ok(()) } else { self.give_up_links(label) };
         // Its home goes, and all that it owns elsewhere.
         match store.release(dead) {
             Ok(()) | Err(Errno::ENOENT) => {} // it may have gone before it was introduced
@@ -98,15 +112,19 @@ impl System {
             }
         }
         // Never introduced, it may still have a home.
-        store.remove(&home_path(dead)).and(closed)
+        store.remove(&home_path(dead)).and(told)
     }
-}
 
-/// Marks a back end as gone.
-fn close(store: &Store, ends: &Ends) -> Result<()> {
-    let own = [Permission::new(DomId::POLICY, Rights::None), Permission::new(ends.front, Rights::Read)];
-    let path = format!("{}/state", ends.back_path);
-    store.write(&format!("{}/online", ends.back_path), "0")?;
-    store.write(&path, state::CLOSED)?;
-    store.set_permissions(&path, &own)
+    /// Tells the front ends of a back end that is dead that there will be no other.
+    pub fn give_up_links(&self, label: Label) -> Result<()> {
+        let devices = |link: &&Link| matches!(link.kind, LinkKind::Block | LinkKind::Net | LinkKind::Channel);
+        for link in self.table.links.iter().filter(|link| link.back == label).filter(devices) {
+            if let Some(front) = self.alive(link.front)
+                && let Some(ends) = nodes::ends(link, front, DomId::POLICY)
+            {
+                Store::new().write(&format!("{}/online", ends.front_path), "0")?;
+            }
+        }
+        Ok(())
+    }
 }

@@ -9,4 +9,5 @@ mod interrupts;
 mod misbehaviour;
 mod policies;
 mod primitives;
+mod restart;
 mod rogue;

@@ -1,0 +1,151 @@
+//! Driver domains die at any moment, and their clients go on.
+
+use crate::policies::BASE;
+use bulkhead_test::{Boot, Result, System, error, seconds};
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use xtask::target;
+
+/// Times that a driver domain is killed; `BULKHEAD_KILLS` says otherwise.
+const KILLS: u32 = 20;
+
+fn kills() -> u32 {
+    std::env::var("BULKHEAD_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
+}
+
+/// `BULKHEAD_SEED`, for another run of moments.
+fn seed() -> u64 {
+    std::env::var("BULKHEAD_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+const BLOCK: &str = r#"
+[device.disk]
+vendor = 0x1af4
+device = 0x1042
+[domain.block]
+image = "block"
+memory = "16M"
+devices = ["disk"]
+restart = "always"
+[domain.block.export.all]
+disk = "disk"
+partition = "whole"
+"#;
+
+/// xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+fn client(what: &str, more: &str) -> String {
+    format!(
+        "[domain.client]\nimage = \"client\"\nmemory = \"8M\"\narguments = \"do={what} kills={} seed={}\"\n{more}\n",
+        kills(),
+        seed()
+    )
+}
+
+/// What must be as it was when all is over: free frames, and each domain's ports in use.
+fn inventory(system: &mut System) -> Result<(u64, usize)> {
+    let domains = system.shell("domains", seconds(30))?;
+    let frames = domains.lines().find_map(|line| line.split_once(" frames free")?.0.trim().parse().ok());
+    let ports = system.shell("events", seconds(30))?.lines().count();
+    Ok((frames.ok_or_else(|| error("no frames in the list of domains"))?, ports))
+}
+
+/// No fewer free frames than before, and as many ports. Before, requests were in flight, whose mappings take a page table
+/// or two; and the last restart may not be over yet.
+fn expect_inventory(system: &mut System, before: (u64, usize)) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let now = inventory(system)?;
+        if now.0 >= before.0 && now.1 == before.1 {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            return Err(error(&format!("frames or ports leaked: {before:?} before, {now:?} now:\n{}", tail(system))));
+        }
+    }
+}
+
+/// Restarts `name` at random moments until the client says that it has seen enough.
+fn kill_until_verdict(system: &mut System, name: &str, verdict: &str) -> Result<u32> {
+    let (mut random, mut killed) = (Random::new(seed()), 0);
+    let end = Instant::now() + Duration::from_secs(60 + 5 * u64::from(kills()));
+    while system.verdicts().iter().all(|known| known.name != verdict) {
+        if Instant::now() > end {
+            return Err(error(&format!("the client is not content after {killed} kills:\n{}", tail(system))));
+        }
+        system.shell(&format!("restart {name}"), seconds(30))?;
+        killed += 1;
+        std::thread::sleep(Duration::from_millis(random.below(150)));
+    }
+    Ok(killed)
+}
+
+fn tail(system: &System) -> String {
+    let text = system.text();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+/// The word that the client writes.
+fn word(block: u64, version: u64, index: u64) -> u64 {
+    (block << 40 ^ version << 12 ^ index).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// The image holds of each block the version that the client wrote last, and nothing else.
+fn check_image(image: &PathBuf, log: &[String]) -> Result<()> {
+    let bytes = fs::read(image)?;
+    let mut checked = 0;
+    for line in log.iter().filter_map(|line| line.strip_prefix("versions ")) {
+        let mut numbers = line.split(' ').filter_map(|number| number.parse::<u64>().ok());
+        let first = numbers.next().unwrap_or(0);
+        for (block, version) in (first..).zip(numbers) {
+            let page = &bytes[block as usize * 4096..][..4096];
+            for (index, content) in (0..).zip(page.chunks_exact(8)) {
+                let wanted = if version == 0 { 0 } else { word(block, version, index) };
+                assert_eq!(content, wanted.to_le_bytes(), "block {block}, word {index} is not version {version}");
+            }
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 1024, "the client told of too few blocks");
+    assert!(bytes[1024 * 4096..].iter().all(|&byte| byte == 0), "something behind the blocks was written");
+    Ok(())
+}
+
+#[test]
+fn a_block_domain_is_killed_again_and_again_and_its_client_loses_nothing() -> Result<()> {
+    let image = target().join(format!("restart-{}.img", std::process::id()));
+    fs::write(&image, vec![0; 8 << 20])?;
+    let disks = "disks = [{ from = \"block\", export = \"all\", device = \"xvda\" }]";
+    let policy = format!("{BASE}{BLOCK}{}", client("disk-survive", disks));
+    let mut system = Boot::policy(&policy).image("client").disk(&image, true).start()?;
+    system.wait_ready()?;
+    // Once before counting: some memory is taken at the first time, for good.
+    system.shell("restart block", seconds(30))?;
+    system.wait_for("client| replacement 1", seconds(30))?;
+    let before = inventory(&mut system)?;
+    let killed = kill_until_verdict(&mut system, "block", "disk-survive")?;
+    system.expect_verdict("disk-survive", seconds(60))?;
+    expect_inventory(&mut system, before)?;
+    assert!(killed >= kills(), "the client saw more replacements than there were: {killed}");
+    let log = system.log("client");
+    system.shutdown()?;
+    check_image(&image, &log)?;
+    fs::remove_file(&image)?;
+    Ok(())
+}
