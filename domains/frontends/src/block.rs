@@ -127,24 +127,36 @@ impl Opening {
     /// Goes on without waiting: call it when the xenstore port has news, and now and then.
     pub fn step(&mut self) -> Result<Result<Disk, Waiting>, DiskError> {
         match connect(&mut self.0)? {
-            Ok((device, link)) => Disk::new(device, link).map(Ok),
+            Ok((device, link, facts)) => Disk::new(device, link, facts).map(Ok),
             Err(waiting) => Ok(Err(waiting)),
         }
     }
 }
 
 /// The next steps to a connection.
-fn connect(steps: &mut Steps<Link>) -> Result<Result<(Frontend, Link), Waiting>, DiskError> {
-    steps.step(Link::new, |link, publish| {
-        publish(
-            State::Initialised,
-            &[
-                ("ring-ref", &link.ring_reference),
-                ("event-channel", &link.channel.port()),
-                ("protocol", &XEN_IO_PROTO_ABI_X86_64),
-            ],
-        )
-    })
+fn connect(steps: &mut Steps<Link>) -> Result<Result<(Frontend, Link, Facts), Waiting>, DiskError> {
+    loop {
+        let connected = steps.step(Link::new, |link, publish| {
+            publish(
+                State::Initialised,
+                &[
+                    ("ring-ref", &link.ring_reference),
+                    ("event-channel", &link.channel.port()),
+                    ("protocol", &XEN_IO_PROTO_ABI_X86_64),
+                ],
+            )
+        })?;
+        let (device, link) = match connected {
+            Ok(connected) => connected,
+            Err(waiting) => return Ok(Err(waiting)),
+        };
+        let facts = Facts::read(&device);
+        if device.peer() == Peer::There {
+            return Ok(Ok((device, link, facts?)));
+        }
+        // It died before all was read: what was read says nothing.
+        *steps = Steps::again("vbd", device);
+    }
 }
 
 impl Link {
@@ -206,8 +218,7 @@ impl Facts {
 }
 
 impl Disk {
-    fn new(device: Frontend, link: Link) -> Result<Self, DiskError> {
-        let facts = Facts::read(&device)?;
+    fn new(device: Frontend, link: Link, facts: Facts) -> Result<Self, DiskError> {
         let count = if facts.pages_max > BLKIF_MAX_SEGMENTS_PER_REQUEST { IN_FLIGHT_MAX } else { 0 };
         let segment_pages = (0..count)
             .map(|_| GrantedPages::allocate(1, device.backend(), Access::ReadOnly))
@@ -400,15 +411,15 @@ impl Disk {
     fn look_for_backend(&mut self) -> Result<(), DiskError> {
         let Connection::Down(steps) = &mut self.connection else { return Ok(()) };
         match connect(steps)? {
-            Ok((device, link)) => self.resume(device, link),
+            Ok((device, link, facts)) => self.resume(device, link, facts),
             Err(Waiting::GivenUp) => Err(DiskError::Gone),
             Err(Waiting::NoDevice | Waiting::Backend) => Ok(()),
         }
     }
 
     /// Goes on with another back end. The old one has been taken apart, or has let go of everything.
-    fn resume(&mut self, device: Frontend, link: Link) -> Result<(), DiskError> {
-        if Facts::read(&device)? != self.facts {
+    fn resume(&mut self, device: Frontend, link: Link, facts: Facts) -> Result<(), DiskError> {
+        if facts != self.facts {
             return Err(DiskError::Changed);
         }
         self.segment_pages.iter().try_for_each(|page| page.regrant(link.peer))?;

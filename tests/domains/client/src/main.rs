@@ -16,10 +16,12 @@ mod nic;
 mod nic_ring;
 #[cfg(target_os = "none")]
 mod survive;
+#[cfg(target_os = "none")]
+mod tcp;
 
 #[cfg(target_os = "none")]
 mod domain {
-    use crate::{disk, disk_ring, nic, nic_ring, survive};
+    use crate::{disk, disk_ring, nic, nic_ring, survive, tcp};
     use alloc::string::String;
     use runtime::{event, info, verdict};
 
@@ -40,6 +42,7 @@ mod domain {
             "disk-broken-ring" => disk_ring::impossible_index(),
             "disk-flapping" => disk_ring::connect_again_and_again(),
             "disk-storm" => disk_ring::storm(),
+            "tcp-sink" => tcp::sink(),
             "nic-forge" => nic::forge(),
             "nic-call" => nic::call(),
             "nic-listen" => nic::listen(),

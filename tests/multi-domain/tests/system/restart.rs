@@ -1,9 +1,12 @@
 //! Driver domains die at any moment, and their clients go on.
 
 use crate::policies::BASE;
-use bulkhead_test::{Boot, Result, System, error, seconds};
+use bulkhead_test::{Boot, Http, Result, System, error, seconds};
 use std::fs;
+use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use xtask::target;
 
@@ -148,4 +151,99 @@ fn a_block_domain_is_killed_again_and_again_and_its_client_loses_nothing() -> Re
     check_image(&image, &log)?;
     fs::remove_file(&image)?;
     Ok(())
+}
+
+const NET: &str = r#"
+[device.nic]
+vendor = 0x1af4
+device = 0x1041
+[domain.net]
+image = "net"
+memory = "16M"
+devices = ["nic"]
+restart = "always"
+"#;
+
+/// Restarts `name` at random moments until that was done so often as wanted, and for as long as `busy` says so. Between
+/// two of them there is time for some traffic: whoever is unreachable for ever has lost.
+fn kill_while(system: &mut System, name: &str, busy: impl Fn() -> bool) -> Result<u32> {
+    let (mut random, mut killed) = (Random::new(seed()), 0);
+    while killed < kills() || busy() {
+        if killed < kills() {
+            system.shell(&format!("restart {name}"), seconds(30))?;
+            killed += 1;
+        }
+        std::thread::sleep(Duration::from_millis(50 + random.below(400)));
+    }
+    Ok(killed)
+}
+
+fn byte(at: u64) -> u8 {
+    ((at >> 3).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (8 * (at & 7))) as u8
+}
+
+/// Sends a megabyte at a time for as long as `more` says so, and expects to hear that all came as it was sent.
+fn upload(http: Http, more: &AtomicBool) -> Result<u64> {
+    let mut stream = http.connect()?;
+    let (mut sent, mut piece) = (0, vec![0; 1 << 20]);
+    while more.load(Ordering::Relaxed) {
+        for (at, value) in (sent..).zip(piece.iter_mut()) {
+            *value = byte(at);
+        }
+        stream.write_all(&piece)?;
+        sent += piece.len() as u64;
+    }
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if answer != format!("{sent} good\n") {
+        return Err(error(&format!("{sent} bytes were sent; the domain says {answer:?}")));
+    }
+    Ok(sent)
+}
+
+#[test]
+fn a_net_domain_is_killed_again_and_again_and_an_upload_arrives_whole() -> Result<()> {
+    let nics = "nics = [{ from = \"net\", mac = \"52:54:00:00:01:0f\", ip = \"10.0.2.15\" }]";
+    let policy = format!("{BASE}{NET}{}", client("tcp-sink", nics));
+    let mut system = Boot::policy(&policy).image("client").network()?.start()?;
+    system.wait_ready()?;
+    system.wait_for("client| listening", seconds(30))?;
+    system.shell("restart net", seconds(30))?;
+    system.wait_for("client| replacement 1", seconds(30))?;
+    let before = inventory(&mut system)?;
+    let (http, more) = (system.http(), Arc::new(AtomicBool::new(true)));
+    let going_on = more.clone();
+    let transfer = std::thread::spawn(move || upload(http, &going_on));
+    kill_while(&mut system, "net", || false)?;
+    more.store(false, Ordering::Relaxed);
+    let sent = transfer.join().map_err(|_| error("the upload panicked"))??;
+    assert!(sent > 1 << 20, "only {sent} bytes were sent");
+    expect_inventory(&mut system, before)?;
+    system.shutdown()
+}
+
+#[test]
+fn a_net_domain_is_killed_again_and_again_and_downloads_arrive_whole() -> Result<()> {
+    let mut system = Boot::policy_file("policy/demo.toml")?.demo_disk()?.network()?.start()?;
+    system.wait_ready()?;
+    let expected = fs::read(xtask::root().join("site/index.html"))?;
+    let (http, more) = (system.http(), Arc::new(AtomicBool::new(true)));
+    let going_on = more.clone();
+    let transfer = std::thread::spawn(move || -> Result<u32> {
+        let mut downloads = 0;
+        while going_on.load(Ordering::Relaxed) {
+            let page = http.get("/")?;
+            if page.status != 200 || page.body != expected {
+                return Err(error(&format!("a page is not what it should be, status {}", page.status)));
+            }
+            downloads += 1;
+        }
+        Ok(downloads)
+    });
+    kill_while(&mut system, "net", || false)?;
+    more.store(false, Ordering::Relaxed);
+    let downloads = transfer.join().map_err(|_| error("the download panicked"))??;
+    assert!(downloads > 0);
+    system.shutdown()
 }
