@@ -26,7 +26,13 @@ pub struct Steps<R> {
     kind: &'static str,
     index: Option<u32>,
     stage: Stage<R>,
+    /// How often the back end has closed instead of connecting.
+    refusals: u32,
 }
+
+/// Refusals in a row that are not believed. Where a back end is replaced while we publish, its successor may see half of
+/// what was meant for it, and half of what was not.
+const REFUSALS_MAX: u32 = 4;
 
 /// Why an opening has not come to its end yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,12 +48,12 @@ pub enum Waiting {
 impl<R> Steps<R> {
     /// Of the device `index`, or of the first of its kind.
     pub fn new(kind: &'static str, index: Option<u32>) -> Self {
-        Steps { kind, index, stage: Stage::Start }
+        Steps { kind, index, stage: Stage::Start, refusals: 0 }
     }
 
     /// Of a device that was in use and has lost its back end.
     pub fn again(kind: &'static str, device: Frontend) -> Self {
-        Steps { kind, index: None, stage: Stage::Lost(device) }
+        Steps { kind, index: None, stage: Stage::Lost(device), refusals: 0 }
     }
 
     /// Whether a watch event is about the device.
@@ -83,7 +89,10 @@ impl<R> Steps<R> {
                     self.stage = Stage::Found(device);
                 }
                 Stage::Found(mut device) => match device.peer() {
-                    Peer::Replaced => self.stage = Stage::Lost(device),
+                    Peer::Replaced => {
+                        self.refusals = 0;
+                        self.stage = Stage::Lost(device);
+                    }
                     Peer::GivenUp => {
                         self.stage = Stage::Found(device);
                         return Ok(Err(Waiting::GivenUp));
@@ -107,13 +116,18 @@ impl<R> Steps<R> {
                     // It has died, or another is there already.
                     Err(_) if device.backend_state() == State::Unknown || device.peer() == Peer::Replaced => {
                         drop(rings);
+                        self.refusals = 0;
                         self.stage = Stage::Lost(device);
                     }
                     // It closed instead. Say that we are done with it, so that it can start over.
                     Err(error) => {
                         drop(rings);
                         device.close()?;
-                        return Err(error.into());
+                        self.refusals += 1;
+                        if self.refusals > REFUSALS_MAX {
+                            return Err(error.into());
+                        }
+                        self.stage = Stage::Lost(device);
                     }
                 },
             }

@@ -31,6 +31,10 @@ struct Unit {
     disk: Disk,
     table: Result<Table, String>,
     in_flight: Vec<Option<InFlight>>,
+    /// Requests that the device has finished.
+    finished: u64,
+    /// How many they were when it was last looked at and working.
+    suspected: Option<u64>,
 }
 
 /// Whether everything is done that can be done now.
@@ -126,10 +130,20 @@ impl Service {
         self.units.iter().any(|unit| unit.disk.is_busy())
     }
 
-    /// Ends the domain if a device has given up. Whoever drives it next gets it reset.
-    pub fn check_devices(&self) {
-        if let Some(unit) = self.units.iter().find(|unit| unit.disk.needs_reset()) {
-            log::error!("disk {}: the device has failed and needs a reset", unit.disk.id());
+    /// Ends the domain if a device has given up, or works on something and has finished nothing since the last time,
+    /// when it worked too. Whoever drives it next gets it reset.
+    pub fn check_devices(&mut self) {
+        for unit in &mut self.units {
+            let working = unit.disk.is_busy().then_some(unit.finished);
+            let why = match working {
+                _ if unit.disk.needs_reset() => "has failed and needs a reset",
+                Some(_) if working == unit.suspected => "does not answer",
+                _ => {
+                    unit.suspected = working;
+                    continue;
+                }
+            };
+            log::error!("disk {}: the device {why}", unit.disk.id());
             runtime::crash();
         }
     }
@@ -180,6 +194,7 @@ impl Service {
                 disk::Outcome::Done => Outcome::Done,
                 disk::Outcome::Failed(_) => Outcome::Failed,
             };
+            unit.finished += 1;
             if let Some(request) = unit.in_flight.get_mut(token.index()).and_then(Option::take) {
                 return Some((request, outcome));
             }
@@ -371,7 +386,7 @@ impl Unit {
             log::info!("disk {}: {} partitions{copy}", disk.id(), table.partitions().len());
         }
         let in_flight = (0..QUEUE).map(|_| None).collect();
-        Self { disk, table, in_flight }
+        Self { disk, table, in_flight, finished: 0, suspected: None }
     }
 
     fn extent(&self, part: Part) -> Result<Extent, String> {

@@ -397,7 +397,7 @@ fn restart(system: &mut System, name: &str) -> Outcome {
     }
     if let Some(member) = system.member_mut(label) {
         member.record.forgive();
-        member.revival = Some(Revival { due: now(), died: now() });
+        member.revival = Some(Revival { due: now(), died: now(), gone: None });
     }
     Ok(())
 }

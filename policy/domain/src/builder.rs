@@ -9,7 +9,9 @@ use image::Image;
 use policy::table::Label;
 use policy_domain::layout;
 use policy_domain::nodes::Ports;
+use policy_domain::supervision::Watchdog;
 use runtime::hypercall::{event_channel, platform};
+use runtime::time::now;
 use runtime::{Access, DomId, Errno, GrantRef};
 use xen_abi::native::{
     ARGUMENTS_MAX, CONSOLE_RING, GRANT_REF_CONSOLE, GRANT_REF_XENSTORE, PAGE_SIZE, STACK_TOP, START_INFO, START_MAGIC,
@@ -153,6 +155,7 @@ impl System {
             Ok(()) => {
                 if let Some(member) = self.member_mut(label) {
                     member.status = Status::Running;
+                    member.watchdog = member.record.watchdog.map(|bound| Watchdog::new(bound, now()));
                 }
             }
             Err(error) => self.failed(label, step("it cannot run")(error)),

@@ -13,3 +13,4 @@ pub mod nodes;
 pub mod ready;
 pub mod shell;
 pub mod supervision;
+pub mod turns;

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use policy::table::Label;
-use policy_domain::supervision::Verdict;
+use policy_domain::supervision::{Usage, Verdict};
 use runtime::hypercall::platform;
 use runtime::time::{Instant, now};
 use runtime::{DomId, console};
@@ -42,6 +42,9 @@ impl System {
                 && let Some(member) = self.member_mut(label)
             {
                 member.id = None;
+                if let Some(revival) = &mut member.revival {
+                    revival.gone = Some(now());
+                }
             }
         }
     }
@@ -59,7 +62,7 @@ impl System {
                 if due > died {
                     text.push_str(&format!(" in {} ms", due.since(died).as_millis()));
                 }
-                self.plan(label, Revival { due, died });
+                self.plan(label, Revival { due, died, gone: None });
             }
             Verdict::Down(Some(reason)) => text.push_str(&format!("; {reason}")),
             Verdict::Down(None) => {}
@@ -101,8 +104,44 @@ impl System {
         self.member(label).is_some_and(|member| member.revival.is_some())
     }
 
+    /// When something here wants attention without an event.
+    pub fn next_supervision(&self) -> Option<Instant> {
+        let running = self.members.iter().filter(|member| member.alive().is_some());
+        let watchdogs = running.filter_map(|member| member.watchdog).map(|watchdog| watchdog.due);
+        watchdogs.chain(self.turns.next()).chain(self.next_revival()).min()
+    }
+
+    /// Ends the domains that have been silent for longer than the policy lets them be. What becomes of them then is what
+    /// becomes of any dead domain.
+    pub fn end_the_silent(&mut self, shell: &mut Shell) {
+        let time = now();
+        let mut silent = Vec::new();
+        for (label, member) in (0..).map(Label).zip(&mut self.members) {
+            let (Some(id), Some(watchdog)) = (member.alive(), &mut member.watchdog) else { continue };
+            if watchdog.due <= time
+                && let Ok(info) = platform::domain_info(u32::from(id.0))
+                && watchdog.look(Usage { hypercalls: info.hypercalls, cpu_ns: info.cpu_ns }, time)
+            {
+                let bound = member.record.watchdog.unwrap_or_default();
+                silent.push((label, format!("works without a hypercall for {} ms", bound.as_millis())));
+            }
+        }
+        for number in self.turns.overdue(time) {
+            if let Some(link) = self.table.links.get(number) {
+                silent.push((link.back, format!("leaves `{}` waiting for a connection", self.name(link.front))));
+            }
+        }
+        for (label, how) in silent {
+            let Some(id) = self.alive(label) else { continue };
+            shell.interject(&format!("domain `{}` {how}: it is ended", self.name(label)));
+            if let Err(error) = platform::destroy(id) {
+                self.note(format!("error: it cannot be ended: {error}"));
+            }
+        }
+    }
+
     /// When the next dead domain may be started again, of those that have been taken apart.
-    pub fn next_revival(&self) -> Option<Instant> {
+    fn next_revival(&self) -> Option<Instant> {
         let gone = self.members.iter().filter(|member| member.id.is_none());
         gone.filter_map(|member| member.revival).map(|revival| revival.due).min()
     }
@@ -126,9 +165,11 @@ impl System {
         if let Some(member) = self.member_mut(label) {
             member.revival = None;
         }
+        let begun = now();
         self.create(label);
         self.build(label, "");
         self.start(label);
+        let started = now();
         let Some(id) = self.alive(label) else { return self.failed_again(label, revival) };
         self.wire(label);
         self.introduce(label);
@@ -136,8 +177,18 @@ impl System {
         if let Some(member) = self.member_mut(label) {
             member.record.restarts += 1;
         }
-        let ms = now().since(revival.died).as_millis();
-        shell.interject(&format!("domain `{}` runs again, as domain {id}, {ms} ms after its end", self.name(label)));
+        let end = now();
+        let us = |from: Instant, to: Instant| to.since(from).as_micros();
+        let gone = revival.gone.unwrap_or(begun);
+        shell.interject(&format!(
+            "domain `{}` runs again, as domain {id}, {} us after its end at {} us: taken apart in {}, built in {}, announced in {}",
+            self.name(label),
+            us(revival.died, end),
+            revival.died.0 / 1000,
+            us(revival.died, gone),
+            us(begun, started),
+            us(started, end),
+        ));
     }
 
     /// It could not be built: that counts like a death.

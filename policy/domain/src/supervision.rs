@@ -75,6 +75,45 @@ impl Record {
     }
 }
 
+/// What a domain has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Hypercalls.
+    pub hypercalls: u64,
+    /// CPU time, in nanoseconds.
+    pub cpu_ns: u64,
+}
+
+/// Looks now and then whether a domain still says anything.
+///
+/// A domain that waits uses no CPU, and one that works makes hypercalls. One that uses the CPU for as long as its bound
+/// without a single hypercall is in a loop that it does not get out of. CPU time counts, not time: who gets no CPU,
+/// because others are busy, is not silent.
+#[derive(Clone, Copy, Debug)]
+pub struct Watchdog {
+    bound: Duration,
+    /// When it last said something, as far as was seen.
+    heard: Usage,
+    /// When to look next.
+    pub due: Instant,
+}
+
+impl Watchdog {
+    /// Of a domain that starts now.
+    pub fn new(bound: Duration, now: Instant) -> Self {
+        Watchdog { bound, heard: Usage::default(), due: now + bound / 2 }
+    }
+
+    /// Looks: `true`, it has been silent for too long.
+    pub fn look(&mut self, usage: Usage, now: Instant) -> bool {
+        self.due = now + self.bound / 2;
+        if usage.hypercalls != self.heard.hypercalls {
+            self.heard = usage;
+        }
+        Duration::from_nanos(usage.cpu_ns.saturating_sub(self.heard.cpu_ns)) >= self.bound
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +158,24 @@ mod tests {
         assert_eq!(delays(&mut record, [0, 1]), [Some(0), None]);
         record.forgive();
         assert_eq!(delays(&mut record, [2, 3]), [Some(0), None]);
+    }
+
+    #[test]
+    fn silence_is_cpu_time_without_a_hypercall() {
+        let mut watchdog = Watchdog::new(Duration::from_millis(10), Instant(0));
+        assert_eq!(watchdog.due, Instant(5 * MS));
+        let mut look = |hypercalls, cpu_ms| watchdog.look(Usage { hypercalls, cpu_ns: cpu_ms * MS }, Instant(0));
+        // It starts, works, waits for long, and works again.
+        assert!(!look(1, 2) && !look(50, 30) && !look(50, 30) && !look(50, 39) && !look(51, 60));
+        // It says nothing any more.
+        assert!(!look(51, 69) && look(51, 70) && look(51, 80));
+    }
+
+    #[test]
+    fn a_domain_that_never_says_anything_is_silent_from_its_start() {
+        let mut watchdog = Watchdog::new(Duration::from_millis(10), Instant(0));
+        assert!(watchdog.look(Usage { hypercalls: 0, cpu_ns: 10 * MS }, Instant(20 * MS)));
+        assert_eq!(watchdog.due, Instant(25 * MS));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
     shell.prompt(); // one can look around while the rest comes up
     loop {
         let complaint = complaint_due.filter(|_| system.ready.is_some());
-        let deadline = complaint.into_iter().chain(shell.deadline()).chain(system.next_revival()).min();
+        let deadline = complaint.into_iter().chain(shell.deadline()).chain(system.next_supervision()).min();
         let ports: Vec<_> = event::wait(deadline).collect();
         for port in ports {
             if Some(port) == deaths.as_ref().map(Channel::port) {
@@ -40,6 +40,7 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
                 shell.serve(&mut system);
             }
         }
+        system.end_the_silent(&mut shell);
         system.revive_the_due(&mut shell);
         shell.look_for_log(&system);
         system.announce(&mut shell);
@@ -65,11 +66,16 @@ fn watch(path: &str, token: &str) -> Result<()> {
 }
 
 impl System {
-    /// Asks xenstore to tell of the states of both ends of each link that makes the system ready.
+    /// Whether the states of a link are of interest: it makes the system ready, or its back end is watched over.
+    pub fn follows(&self, number: usize) -> bool {
+        self.turns.follows(number) || self.ready.as_ref().is_some_and(|ready| ready.awaits(number))
+    }
+
+    /// Asks xenstore to tell of the states of both ends of each link of which they are of interest.
     /// May be called again, when a domain has been started again meanwhile.
     pub fn watch_links(&mut self) {
         for number in 0..self.table.links.len() {
-            if self.ready.as_ref().is_some_and(|ready| ready.awaits(number)) {
+            if self.follows(number) {
                 let result = self.for_both_states(number, watch);
                 self.check_store(&format!("watching link {number}"), result);
             }
@@ -112,10 +118,13 @@ impl System {
         };
         let Ok(number) = number.parse::<u32>() else { return };
         let value: Result<u32> = Store::new().read_parsed(&event.path);
+        let end = if what == "f" { End::Front } else { End::Back };
+        if matches!(what, "f" | "b") {
+            self.turns.note(number as usize, end, value.unwrap_or(0), now());
+        }
         let Some(ready) = &mut self.ready else { return };
         match what {
-            "f" => ready.note(number as usize, End::Front, value.unwrap_or(0)),
-            "b" => ready.note(number as usize, End::Back, value.unwrap_or(0)),
+            "f" | "b" => ready.note(number as usize, end, value.unwrap_or(0)),
             "r" if value == Ok(1) => {
                 ready.announced(Label(number));
                 let result = self.for_announcement(Label(number), |path, token| Store::new().unwatch(path, token));
@@ -133,7 +142,7 @@ impl System {
         let awaited: Vec<usize> =
             self.ready.take().into_iter().flat_map(|ready| ready.links().collect::<Vec<_>>()).collect();
         shell.interject(&format!("ready in {}", seconds_text(now().0)));
-        for number in awaited {
+        for number in awaited.into_iter().filter(|number| !self.turns.follows(*number)).collect::<Vec<_>>() {
             let result = self.for_both_states(number, |path, token| Store::new().unwatch(path, token));
             self.check_store(&format!("no longer watching link {number}"), result);
         }

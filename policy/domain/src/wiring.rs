@@ -97,6 +97,7 @@ impl System {
     /// ends see their back end vanish. Whether they may wait for another is told to them first.
     pub fn unwire(&self, label: Label, dead: DomId) -> Result<()> {
         let store = Store::new();
+        self.unfollow(label, dead);
         let told = if self.comes_again(label) { Ok(()) } else { self.give_up_links(label) };
         // Its home goes, and all that it owns elsewhere.
         match store.release(dead) {
@@ -113,6 +114,18 @@ impl System {
         }
         // Never introduced, it may still have a home.
         store.remove(&home_path(dead)).and(told)
+    }
+
+    /// Ends the watches on the states of a dead domain's links, as far as there are any.
+    fn unfollow(&self, label: Label, dead: DomId) {
+        for (number, link) in self.table.links.iter().enumerate().filter(|(number, _)| self.follows(*number)) {
+            let id = |of: Label| if of == label { Some(dead) } else { self.alive(of) };
+            let ends = id(link.front).zip(id(link.back)).and_then(|(front, back)| nodes::ends(link, front, back));
+            if let Some(ends) = ends.filter(|_| link.front == label || link.back == label) {
+                let _ = Store::new().unwatch(&format!("{}/state", ends.front_path), &format!("{number}f"));
+                let _ = Store::new().unwatch(&format!("{}/state", ends.back_path), &format!("{number}b"));
+            }
+        }
     }
 
     /// Tells the front ends of a back end that is dead that there will be no other.

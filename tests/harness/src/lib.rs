@@ -16,6 +16,7 @@
 //! - [`Boot`] collects what to boot: policy text, images (a test's own too), disks, memory, devices.
 //! - [`System`] is a booted one: its console by domain, its admin shell, QEMU's control socket, HTTP to the forwarded
 //!   port. It is killed when dropped, and every wait has a limit and, on failure, shows the end of the console.
+//! - [`Injector`] does to a running domain what a bug would do: crash, loop, corrupt memory, garbage in rings.
 //! - Domains report by *verdict lines*, `VERDICT pass|fail NAME: detail`, which [`System::verdicts`] collects.
 //!
 //! A time limit that is hit is a failed test, never a hang.
@@ -24,6 +25,7 @@
 mod boot;
 mod console;
 mod http;
+mod inject;
 mod qmp;
 mod system;
 
@@ -31,6 +33,7 @@ pub use anyhow::Result;
 pub use boot::Boot;
 pub use console::{Line, Verdict};
 pub use http::{Http, Response, read_response};
+pub use inject::{Fault, Injector};
 pub use qmp::Qmp;
 pub use system::{Ending, System};
 
