@@ -453,7 +453,7 @@ impl Disk {
         }
     }
 
-    /// Sleeps until there may be finished requests; `false`: the deadline passed. Watch events that concern the disk are
+    /// Sleeps until there may be finished requests, or another back end; `false`: the deadline passed. Watch events that concern the disk are
     /// heard meanwhile, others left for [`store::next_event`]. An error is final: close the disk.
     pub fn wait(&mut self, deadline: Option<Instant>) -> Result<bool, DiskError> {
         let mut others = Vec::new();
@@ -463,6 +463,7 @@ impl Disk {
     }
 
     fn wait_beside(&mut self, others: &mut Vec<WatchEvent>, deadline: Option<Instant>) -> Result<bool, DiskError> {
+        let before = self.reconnections;
         loop {
             while let Some(event) = store::next_event() {
                 if self.concerns(&event) {
@@ -470,6 +471,9 @@ impl Disk {
                 } else {
                     others.push(event);
                 }
+            }
+            if self.reconnections != before {
+                return Ok(true);
             }
             let own = self.port();
             match event::poll_for(&[own, store::port().unwrap_or(own)], deadline) {

@@ -6,6 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use block_domain::export::{Extent, Part};
 use block_domain::gpt::{self, Copy, Table};
+use core::fmt;
 use runtime::event::Channel;
 use runtime::grant::Mapping;
 use runtime::grant::places::Places;
@@ -300,17 +301,16 @@ impl Service {
         let writable = device.config::<String>("mode").is_ok_and(|mode| mode.starts_with('w'));
         let read_only = !writable || unit.disk.facts.read_only;
         let segments = unit.disk.facts.chunks_max.min(SEGMENTS_MAX);
-        let features = [
-            ("feature-max-indirect-segments", segments as u32),
-            ("feature-flush-cache", u32::from(unit.disk.facts.flush && !read_only)),
-            ("feature-barrier", 0),
-            ("feature-persistent", 0),
-            ("feature-discard", 0),
-            ("max-ring-page-order", RING_ORDER_MAX),
+        let flush = u32::from(unit.disk.facts.flush && !read_only);
+        let features: [(&str, &dyn fmt::Display); 6] = [
+            ("feature-max-indirect-segments", &segments),
+            ("feature-flush-cache", &flush),
+            ("feature-barrier", &0),
+            ("feature-persistent", &0),
+            ("feature-discard", &0),
+            ("max-ring-page-order", &RING_ORDER_MAX),
         ];
-        for (key, value) in features {
-            device.write(key, value).map_err(|error| format!("cannot write {key}: {error:?}"))?;
-        }
+        device.write_all(&features).map_err(|error| format!("cannot write features: {error:?}"))?;
         Ok(Plan { disk, extent, read_only })
     }
 
@@ -339,15 +339,13 @@ impl Service {
             .map_err(|error| format!("its event channel cannot be bound: {error:?}"))?;
         let info = if plan.read_only { VDISK_READONLY } else { 0 };
         let block_bytes = unit.disk.facts.block_size.to_u64();
-        let facts = [
-            ("sectors", plan.extent.count),
-            ("sector-size", 512.max(block_bytes)),
-            ("physical-sector-size", block_bytes),
-            ("info", info.into()),
+        let facts: [(&str, &dyn fmt::Display); 4] = [
+            ("sectors", &plan.extent.count),
+            ("sector-size", &512.max(block_bytes)),
+            ("physical-sector-size", &block_bytes),
+            ("info", &info),
         ];
-        for (key, value) in facts {
-            device.write(key, value).map_err(|error| format!("cannot write {key}: {error:?}"))?;
-        }
+        device.write_all(&facts).map_err(|error| format!("cannot write facts: {error:?}"))?;
         self.connections += 1;
         let access = if plan.read_only { "read-only" } else { "read-write" };
         log::info!("vbd {id}: connected, {} sectors from {}, {access}", plan.extent.count, plan.extent.first);

@@ -14,3 +14,4 @@ pub mod ready;
 pub mod shell;
 pub mod supervision;
 pub mod turns;
+pub mod writing;

@@ -5,26 +5,29 @@ use alloc::vec::Vec;
 
 use policy::table::{Label, Link, LinkKind};
 use policy_domain::nodes::{self, Ends, Node, home_path};
+use policy_domain::writing::{self, Step};
 use runtime::errno::{Errno, Result};
-use runtime::store::{Permission, Rights, Store};
+use runtime::store::{Batch, Permission, Rights, Store};
 use runtime::{DomId, Port};
 use xen_abi::native::{PAGE_SIZE, STORE_RING};
 
 use crate::system::System;
 
-/// Writes nodes, all at once for those who watch, in place of what is below `old`.
+/// Writes nodes, all at once for those who watch, in place of what is at or below `old`.
 fn write(nodes: &[Node], old: &[&str]) -> Result<()> {
-    Store::new().transaction(|store| {
-        old.iter().try_for_each(|path| store.remove(path))?;
-        for node in nodes {
-            store.write(&node.path, &node.value)?;
-            let readers = node.readers.iter().map(|&reader| Permission::new(reader, Rights::Read));
-            let permissions: Vec<Permission> =
-                [Permission::new(node.owner, Rights::None)].into_iter().chain(readers).collect();
-            store.set_permissions(&node.path, &permissions)?;
+    let mut batch = Batch::new();
+    old.iter().for_each(|path| batch.remove(path));
+    for step in writing::steps(nodes, old) {
+        match step {
+            Step::Write(node) => batch.write(&node.path, &node.value),
+            Step::Permissions(path, owner, readers) => {
+                let readers = readers.iter().map(|&reader| Permission::new(reader, Rights::Read));
+                let list: Vec<Permission> = [Permission::new(owner, Rights::None)].into_iter().chain(readers).collect();
+                batch.set_permissions(path, &list);
+            }
         }
-        Ok(())
-    })
+    }
+    Store::new().transaction(|store| store.run(&batch))
 }
 
 impl System {
@@ -59,7 +62,7 @@ impl System {
             return Ok(());
         };
         match member.alive().filter(|_| self.has_store()) {
-            Some(id) => write(&nodes::home(entry, id, member.ports), &[]),
+            Some(id) => write(&nodes::home(entry, id, member.ports), &[&home_path(id)]),
             None => Ok(()),
         }
     }

@@ -15,7 +15,7 @@ use super::read_state;
 use super::state::{BackStep, State, back_step};
 use crate::errno::{Errno, Result};
 use crate::ids::DomId;
-use crate::store::{Store, WatchEvent};
+use crate::store::{Batch, Store, WatchEvent};
 
 /// Which device of which front end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -65,6 +65,13 @@ impl BackendDevice {
     /// Writes a node of our own directory: a feature, the size.
     pub fn write(&self, key: &str, value: impl Display) -> Result<()> {
         Store::new().write_display(&format!("{}/{key}", self.path), value)
+    }
+
+    /// Writes many of them.
+    pub fn write_all(&self, nodes: &[(&str, &dyn Display)]) -> Result<()> {
+        let mut batch = Batch::new();
+        nodes.iter().for_each(|(key, value)| batch.write(&format!("{}/{key}", self.path), value));
+        Store::new().run(&batch)
     }
 
     /// A node of the front end's directory. Anything may be in it.

@@ -10,7 +10,7 @@ use super::read_state;
 use super::state::{FrontStep, State, front_step};
 use crate::errno::{Errno, Result};
 use crate::ids::DomId;
-use crate::store::{self, Store, WatchEvent};
+use crate::store::{self, Batch, Store, WatchEvent};
 use crate::time::Instant;
 
 /// One device as its client sees it.
@@ -105,10 +105,10 @@ impl Frontend {
     /// Writes our details and then the state that says that they are there: `Initialised`, for network devices
     /// `Connected`.
     pub fn publish(&mut self, state: State, details: &[(&str, &dyn Display)]) -> Result<()> {
-        let path = &self.path;
-        Store::new().transaction(|store| {
-            details.iter().try_for_each(|(key, value)| store.write_display(&format!("{path}/{key}"), value))
-        })?;
+        // The back end looks at them when it sees the state.
+        let mut batch = Batch::new();
+        details.iter().for_each(|(key, value)| batch.write(&format!("{}/{key}", self.path), value));
+        Store::new().run(&batch)?;
         self.set_state(state)
     }
 
