@@ -126,7 +126,9 @@ impl BackendBus {
         let mut todo = Vec::new();
         if event.token == self.token {
             match parse_path(&self.kind, &event.path) {
-                Subject::Device(id) => self.look_at(id, &mut todo),
+                // What is written into it, by ourselves above all, says nothing of the device as such.
+                Subject::Inside(id) if self.devices.contains_key(&id) => {}
+                Subject::Device(id) | Subject::Inside(id) => self.look_at(id, &mut todo),
                 Subject::Frontend(domain) => self.scan_frontend(domain, &mut todo),
                 Subject::Bus => self.scan(&mut todo),
             }
@@ -248,6 +250,8 @@ enum Subject {
     Bus,
     Frontend(DomId),
     Device(DeviceId),
+    /// A node in a device's directory.
+    Inside(DeviceId),
 }
 
 /// Reads a path, relative or absolute. What cannot be read is about the whole bus: look everywhere.
@@ -259,10 +263,11 @@ fn parse_path(kind: &str, path: &str) -> Subject {
     let Some(frontend) = parts.next().and_then(|part| part.parse().ok()).map(DomId) else {
         return Subject::Bus;
     };
-    match parts.next().map(str::parse) {
-        Some(Ok(index)) => Subject::Device(DeviceId { frontend, index }),
-        Some(Err(_)) => Subject::Bus,
-        None => Subject::Frontend(frontend),
+    match (parts.next().map(str::parse), parts.next()) {
+        (Some(Ok(index)), None) => Subject::Device(DeviceId { frontend, index }),
+        (Some(Ok(index)), Some(_)) => Subject::Inside(DeviceId { frontend, index }),
+        (Some(Err(_)), _) => Subject::Bus,
+        (None, _) => Subject::Frontend(frontend),
     }
 }
 
@@ -276,7 +281,9 @@ mod tests {
         assert_eq!(parse_path("vbd", "backend/vbd"), Subject::Bus);
         assert_eq!(parse_path("vbd", "backend/vbd/5"), Subject::Frontend(DomId(5)));
         assert_eq!(parse_path("vbd", "backend/vbd/5/51712"), device(5, 51712));
-        assert_eq!(parse_path("vbd", "/local/domain/3/backend/vbd/5/0/state"), device(5, 0));
+        assert_eq!(parse_path("vbd", "/local/domain/3/backend/vbd/5/0"), device(5, 0));
+        let inside = Subject::Inside(DeviceId { frontend: DomId(5), index: 0 });
+        assert_eq!(parse_path("vbd", "/local/domain/3/backend/vbd/5/0/state"), inside);
         assert_eq!(parse_path("vbd", "backend/vif/5/0"), Subject::Bus);
         assert_eq!(parse_path("vbd", "backend/vbd/x/0"), Subject::Bus);
         assert_eq!(parse_path("vbd", "nonsense"), Subject::Bus);
