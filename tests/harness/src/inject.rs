@@ -38,8 +38,9 @@ pub enum Fault {
 const HEAP_PAGES: u64 = 64;
 /// Pages of the grant window that are looked at for rings.
 const RING_PAGES: u64 = 8;
-/// RIP, by QEMU's numbering of x86-64 registers, and its place and that of CS in the list of all registers, in bytes.
-const RIP: u32 = 16;
+/// Instructions that are executed one by one before the fault, at most.
+const STEPS: u64 = 100;
+/// Places of RIP and CS in QEMU's list of all registers, in bytes.
 const RIP_AT: usize = 16 * 8;
 const CS_AT: usize = RIP_AT + 8 + 4;
 /// An address in the first page, which no domain has.
@@ -57,10 +58,12 @@ impl Injector {
     /// Connects. The machine goes on.
     pub(crate) fn connect(path: &Path, seed: u64) -> Result<Self> {
         let stream = UnixStream::connect(path).context("QEMU has no debugger interface")?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         let mut injector = Self { stream, random: seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1 };
-        // QEMU stops the machine for a debugger that comes.
-        ensure!(injector.ask("?")?.starts_with('T'), "the machine did not stop for the debugger");
+        // QEMU stops the machine for a debugger that comes, and tells so, or does not.
+        injector.send("?")?;
+        injector.stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+        while injector.answer().is_ok() {}
+        injector.stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         injector.send("c")?;
         Ok(injector)
     }
@@ -83,12 +86,19 @@ impl Injector {
         while Instant::now() < end {
             sleep(Duration::from_micros(self.below(3000)));
             self.stop()?;
-            let registers = bytes(&self.ask("g")?);
-            let rip = word(&registers, RIP_AT);
-            let ring = registers.get(CS_AT).map_or(0, |cs| cs & 3);
-            let done = if ring == 3 && self.current()? == domain { self.act(fault, rip)? } else { false };
+            let mut done = None;
+            if self.is_in(domain)? {
+                // The machine stops between pieces of translated code only: some instructions further, at any of them.
+                for _ in 0..self.below(STEPS) {
+                    self.send("s")?;
+                    self.answer()?;
+                }
+                if self.is_in(domain)? {
+                    done = self.act(fault)?;
+                }
+            }
             self.send("c")?;
-            if done {
+            if let Some(rip) = done {
                 return Ok(format!("{fault:?} at {rip:#x}"));
             }
         }
@@ -101,12 +111,26 @@ impl Injector {
         Ok(String::from_utf8_lossy(&name).trim_end_matches('\0').to_owned())
     }
 
-    /// `false`: there was nothing to change.
-    fn act(&mut self, fault: Fault, rip: u64) -> Result<bool> {
-        match fault {
+    /// Whether the machine executes code of this domain.
+    fn is_in(&mut self, domain: &str) -> Result<bool> {
+        let ring = self.registers()?.get(CS_AT).map_or(0, |cs| cs & 3);
+        Ok(ring == 3 && self.current()? == domain)
+    }
+
+    fn registers(&mut self) -> Result<Vec<u8>> {
+        Ok(bytes(&self.ask("g")?))
+    }
+
+    /// Does it, and answers at which instruction. `None`: there was nothing to change.
+    fn act(&mut self, fault: Fault) -> Result<Option<u64>> {
+        let mut registers = self.registers()?;
+        let rip = word(&registers, RIP_AT);
+        let done = match fault {
             Fault::Crash => {
-                let value: String = NOWHERE.to_le_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-                Ok(self.ask(&format!("P{RIP:x}={value}"))? == "OK")
+                if let Some(place) = registers.get_mut(RIP_AT..RIP_AT + 8) {
+                    place.copy_from_slice(&NOWHERE.to_le_bytes());
+                }
+                Ok(self.ask(&format!("G{}", hexadecimal(&registers)))? == "OK")
             }
             Fault::Wedge => self.write(rip, &LOOP),
             Fault::CorruptPage => {
@@ -130,7 +154,8 @@ impl Injector {
                 }
                 Ok(any)
             }
-        }
+        };
+        done.map(|done: bool| done.then_some(rip))
     }
 
     /// Memory of the current domain; `None`: nothing is mapped there.
@@ -143,8 +168,7 @@ impl Injector {
     fn write(&mut self, address: u64, content: &[u8]) -> Result<bool> {
         // QEMU takes packets of 4 KiB.
         for (at, piece) in (address..).step_by(1024).zip(content.chunks(1024)) {
-            let text: String = piece.iter().map(|byte| format!("{byte:02x}")).collect();
-            if self.ask(&format!("M{at:x},{:x}:{text}", piece.len()))? != "OK" {
+            if self.ask(&format!("M{at:x},{:x}:{}", piece.len(), hexadecimal(piece)))? != "OK" {
                 return Ok(false);
             }
         }
@@ -194,6 +218,10 @@ impl Injector {
         self.stream.read_exact(&mut byte).context("QEMU's debugger interface does not answer")?;
         Ok(byte[0])
     }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn bytes(hexadecimal: &str) -> Vec<u8> {

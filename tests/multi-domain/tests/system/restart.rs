@@ -1,7 +1,7 @@
 //! Driver domains die at any moment, and their clients go on.
 
 use crate::policies::BASE;
-use bulkhead_test::{Boot, Http, Result, System, error, seconds};
+use bulkhead_test::{Boot, Fault, Http, Result, System, error, seconds};
 use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -31,6 +31,9 @@ image = "block"
 memory = "16M"
 devices = ["disk"]
 restart = "always"
+"#;
+
+const EXPORT: &str = r#"
 [domain.block.export.all]
 disk = "disk"
 partition = "whole"
@@ -144,7 +147,7 @@ fn a_block_domain_is_killed_again_and_again_and_its_client_loses_nothing() -> Re
     let image = target().join(format!("restart-{}.img", std::process::id()));
     fs::write(&image, vec![0; 8 << 20])?;
     let disks = "disks = [{ from = \"block\", export = \"all\", device = \"xvda\" }]";
-    let policy = format!("{BASE}{BLOCK}{}", client("disk-survive", disks));
+    let policy = format!("{BASE}{BLOCK}{EXPORT}{}", client("disk-survive", disks));
     let mut system = Boot::policy(&policy).image("client").disk(&image, true).start()?;
     system.wait_ready()?;
     // Once before counting: some memory is taken at the first time, for good.
@@ -256,4 +259,184 @@ fn a_net_domain_is_killed_again_and_again_and_downloads_arrive_whole() -> Result
     let downloads = transfer.join().map_err(|_| error("the download panicked"))??;
     assert!(downloads > 0);
     system.shutdown()
+}
+
+/// Seeds of each fault; `BULKHEAD_SEEDS` says otherwise.
+const SEEDS: u64 = 2;
+
+fn seeds() -> std::ops::Range<u64> {
+    let count = std::env::var("BULKHEAD_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
+    seed()..seed() + count
+}
+
+/// What a fault has come to.
+#[derive(Debug)]
+enum Outcome {
+    /// The domain died of it, or was ended for it, and another took its place.
+    Replaced,
+    /// Nothing came of it.
+    Survived,
+}
+
+/// Puts a fault into a driver domain that is at work, and sees what comes of it within `limit`. The others must be well.
+fn inject(system: &mut System, name: &str, fault: Fault, seed: u64, limit: Duration) -> Result<Outcome> {
+    let position = system.position();
+    let what = system.injector(seed)?.inject(name, fault, seconds(60))?;
+    let outcome = match system.wait_from(position, &format!("domain `{name}` ended"), limit) {
+        Ok(why) => {
+            println!("seed {seed}: {what}: {why}");
+            system.wait_from(position, &format!("domain `{name}` runs again"), seconds(60))?;
+            Outcome::Replaced
+        }
+        Err(_) => {
+            println!("seed {seed}: {what}: nothing came of it");
+            Outcome::Survived
+        }
+    };
+    let domains = system.shell("domains", seconds(30))?;
+    for other in ["policy", "xenstore", "console", "client", name] {
+        let runs = |line: &str| line.starts_with(other) && line.contains("running");
+        assert!(domains.lines().any(runs), "{other} does not run after {what}:\n{domains}");
+    }
+    Ok(outcome)
+}
+
+/// A disk and a client that reads and writes without an end.
+fn busy_disk(name: &str) -> Result<(System, PathBuf)> {
+    let image = target().join(format!("restart-{name}-{}.img", std::process::id()));
+    fs::write(&image, vec![0; 8 << 20])?;
+    let disks = "disks = [{ from = \"block\", export = \"all\", device = \"xvda\" }]";
+    let client = client("disk-survive", disks).replace("kills=", "kills=1000000 instead-of=");
+    let policy = format!("{BASE}{BLOCK}watchdog = \"500ms\"\n{EXPORT}{client}");
+    let mut system = Boot::policy(&policy).image("client").disk(&image, true).injectable().start()?;
+    system.wait_ready()?;
+    Ok((system, image))
+}
+
+/// Crashes and loops are found and made up for, and the client has lost nothing. It says so by going on.
+#[test]
+fn a_block_domain_that_crashes_or_hangs_is_replaced() -> Result<()> {
+    let (mut system, image) = busy_disk("faults")?;
+    for fault in [Fault::Crash, Fault::Wedge] {
+        for seed in seeds() {
+            let position = system.position();
+            let outcome = inject(&mut system, "block", fault, seed, seconds(60))?;
+            assert!(matches!(outcome, Outcome::Replaced), "{fault:?}, seed {seed}: not found");
+            system.wait_from(position, "client| replacement", seconds(60))?;
+        }
+    }
+    assert!(system.verdicts().is_empty(), "the client has lost something: {:?}", system.verdicts());
+    system.shutdown()?;
+    fs::remove_file(&image)?;
+    Ok(())
+}
+
+/// Memory of the driver's own, or what it shares, is overwritten. Its clients trust it with their data, so theirs may be
+/// lost; but whatever it does, it is only it that has to be replaced, and its client is told or goes on.
+#[test]
+fn a_block_domain_with_corrupted_memory_or_rings_harms_its_clients_at_most() -> Result<()> {
+    // Behind the places for requests: 128 of 64 pages.
+    let garbage = Fault::Garbage { first_page: 128 * 64 };
+    for fault in [Fault::CorruptPage, garbage] {
+        for seed in seeds() {
+            let (mut system, image) = busy_disk("corrupted")?;
+            let outcome = inject(&mut system, "block", fault, seed, seconds(8))?;
+            let position = system.position();
+            system.shell("restart block", seconds(30))?;
+            system.wait_from(position, "domain `block` runs again", seconds(60))?;
+            let end = Instant::now() + seconds(30);
+            while system.verdicts().is_empty() && !system.text()[position..].contains("client| replacement") {
+                if Instant::now() > end {
+                    return Err(error(&format!("the client hangs after {fault:?}, {outcome:?}:\n{}", tail(&system))));
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            system.shutdown()?;
+            fs::remove_file(&image)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_net_domain_that_crashes_or_hangs_is_replaced_and_an_upload_arrives_whole() -> Result<()> {
+    let nics = "nics = [{ from = \"net\", mac = \"52:54:00:00:01:0f\", ip = \"10.0.2.15\" }]";
+    let policy = format!("{BASE}{NET}watchdog = \"500ms\"\n{}", client("tcp-sink", nics));
+    let mut system = Boot::policy(&policy).image("client").network()?.injectable().start()?;
+    system.wait_ready()?;
+    system.wait_for("client| listening", seconds(30))?;
+    let (http, more) = (system.http(), Arc::new(AtomicBool::new(true)));
+    let going_on = more.clone();
+    let transfer = std::thread::spawn(move || upload(http, &going_on));
+    for fault in [Fault::Crash, Fault::Wedge] {
+        for seed in seeds() {
+            let position = system.position();
+            let outcome = inject(&mut system, "net", fault, seed, seconds(60))?;
+            assert!(matches!(outcome, Outcome::Replaced), "{fault:?}, seed {seed}: not found");
+            system.wait_from(position, "client| replacement", seconds(60))?;
+        }
+    }
+    more.store(false, Ordering::Relaxed);
+    transfer.join().map_err(|_| error("the upload panicked"))??;
+    system.shutdown()
+}
+
+#[test]
+fn a_domain_that_has_spent_its_budget_stays_down_and_all_are_told() -> Result<()> {
+    let image = target().join(format!("restart-budget-{}.img", std::process::id()));
+    fs::write(&image, vec![0; 8 << 20])?;
+    let disks = "disks = [{ from = \"block\", export = \"all\", device = \"xvda\" }]";
+    let client = client("disk-survive", disks).replace("kills=", "kills=1000000 instead-of=");
+    let block = BLOCK.replace("\"always\"", "{ max = 2, within = \"10m\", backoff = \"50ms\" }");
+    let policy = format!("{BASE}{block}{EXPORT}{client}");
+    let mut system = Boot::policy(&policy).image("client").disk(&image, true).injectable().start()?;
+    system.wait_ready()?;
+    for death in 0..3 {
+        let position = system.position();
+        system.injector(seed() + death)?.inject("block", Fault::Crash, seconds(60))?;
+        let told = system.wait_from(position, "domain `block` ended", seconds(30))?;
+        match death {
+            0 => assert!(told.ends_with("it is started again"), "{told}"),
+            1 => assert!(told.ends_with("it is started again in 50 ms"), "{told}"),
+            _ => assert!(told.contains("all that the policy allows"), "{told}"),
+        }
+        if death < 2 {
+            system.wait_from(position, "client| replacement", seconds(60))?;
+        }
+    }
+    let told = system.wait_for("VERDICT fail disk-survive", seconds(30))?;
+    assert!(told.contains("gone and is not started again"), "{told}");
+    let domains = system.shell("domains", seconds(30))?;
+    assert!(domains.contains("block ended") && domains.contains("all that the policy allows"), "{domains}");
+    let devices = system.shell("devices", seconds(30))?;
+    assert!(devices.lines().any(|line| line.contains("disk") && line.contains("quarantine")), "{devices}");
+    // An administrator gives it a new budget.
+    let position = system.position();
+    system.shell("restart block", seconds(30))?;
+    system.wait_from(position, "domain `block` runs again", seconds(30))?;
+    system.shutdown()?;
+    fs::remove_file(&image)?;
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_stops_answering_for_a_while_costs_its_driver_and_no_request() -> Result<()> {
+    let (mut system, image) = busy_disk("deaf")?;
+    let limit = |bytes| {
+        format!(
+            r#"{{"execute": "block_set_io_throttle", "arguments": {{"device": "disk0", "bps": {bytes}, "bps_rd": 0,
+            "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}}}}"#
+        )
+        .replace('\n', " ")
+    };
+    let position = system.position();
+    system.qmp()?.execute(&limit(1))?;
+    system.wait_from(position, "the device does not answer", seconds(90))?;
+    system.qmp()?.execute(&limit(0))?;
+    system.wait_from(position, "domain `block` runs again", seconds(60))?;
+    system.wait_from(position, "client| replacement", seconds(90))?;
+    assert!(system.verdicts().is_empty(), "the client has lost something: {:?}", system.verdicts());
+    system.shutdown()?;
+    fs::remove_file(&image)?;
+    Ok(())
 }
