@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::Errno;
 use crate::ids::{Gfn, Mfn, SLOTS};
+use crate::sched::VcpuKey;
 use crate::space::{Page, PageKind, Progress, Rights};
 use crate::testing::{FRAMES, OWN, TableBuilder, World, no_devices};
 
