@@ -95,6 +95,20 @@ nics = [
 ]
 "#;
 
+/// A virtual machine, whose kernel measures (as domain 3), and a native domain that serves it (domain 4).
+const GUESTS: &str = r#"
+[domain.measure]
+kind = "pvh"
+kernel = "KERNEL"
+memory = "64M"
+cmdline = "do=bench peer=4"
+channels = ["peer"]
+[domain.peer]
+image = "bench"
+memory = "4M"
+arguments = "do=serve-guest guest=3"
+"#;
+
 /// A disk whose domain is restarted, and a client of it.
 const RESTART: &str = r#"
 [device.disk]
@@ -135,6 +149,7 @@ const SETUPS: &[Setup] = &[
             Ok(())
         },
     },
+    Setup { name: "guests", domains: GUESTS, machine: |_, _| Ok(()) },
     Setup { name: "disk", domains: DISK, machine: with_disk },
     Setup {
         name: "nic",
@@ -195,7 +210,7 @@ pub fn measure(filter: &str, idle: u16) -> Result<Results> {
 
 /// Builds everything; answers the folder of the programs.
 pub fn build() -> Result<PathBuf> {
-    let packages: Vec<&str> = images::IMAGES.iter().copied().chain(["bench"]).collect();
+    let packages: Vec<&str> = images::IMAGES.iter().copied().chain(["bench", "guest"]).collect();
     images::build(&packages)
 }
 
@@ -205,6 +220,7 @@ pub fn boot_for(programs: &Path, metric: &str) -> Result<System> {
         name if name.starts_with("block_") => "disk",
         name if name.starts_with("udp_") => "nic",
         name if name.starts_with("interrupt") => "interrupts",
+        name if name.starts_with("pvh_") => "guests",
         _ => "primitives",
     };
     let setup = SETUPS.iter().find(|setup| setup.name == name).with_context(|| format!("nothing measures {metric}"))?;
@@ -232,6 +248,7 @@ impl Drop for System {
 
 impl System {
     fn boot(programs: &Path, setup: &Setup, domains: &str) -> Result<Self> {
+        let domains = domains.replace("KERNEL", &programs.join("guest").display().to_string());
         let policy = policy::load("bench.toml", &format!("{BASE}{domains}")).map_err(|errors| anyhow!("{errors}"))?;
         let members = bundle::members(&policy, programs, &root().join("policy"))?;
         let folder = Scratch::new()?;

@@ -123,8 +123,13 @@ impl RunQueue {
     /// Makes a vCPU known, asleep. `weight` 1 to 65535; `cap_percent` of the CPU, 0 for none.
     pub fn add(&mut self, key: VcpuKey, weight: u32, cap_percent: u32) {
         let rate = (UNIT_WEIGHT << RATE_BITS).div_ceil(u64::from(weight.max(1)));
-        let mut new =
-            Entity { state: State::Asleep, cap: cap_percent.min(100) as u16, rate, virtual_time: self.floor, ..Entity::default() };
+        let mut new = Entity {
+            state: State::Asleep,
+            cap: cap_percent.min(100) as u16,
+            rate,
+            virtual_time: self.floor,
+            ..Entity::default()
+        };
         new.credit = new.in_virtual(self.slice);
         new.margin = new.in_virtual(self.margin);
         let _was_absent = self.replace(key, new);

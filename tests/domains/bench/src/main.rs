@@ -6,6 +6,8 @@
 #[cfg(target_os = "none")]
 extern crate alloc;
 #[cfg(target_os = "none")]
+mod guest;
+#[cfg(target_os = "none")]
 mod interrupts;
 #[cfg(target_os = "none")]
 mod link;
@@ -25,7 +27,7 @@ mod usage;
 #[cfg(target_os = "none")]
 mod domain {
     use crate::samples::Report;
-    use crate::{interrupts, paths, peer, primitives, restart};
+    use crate::{guest, interrupts, paths, peer, primitives, restart};
     use runtime::{event, info, println};
 
     runtime::entry!(main);
@@ -39,6 +41,7 @@ mod domain {
             "nic" => paths::nic(),
             "restart" => restart::read(),
             "peer" => peer::serve(),
+            "serve-guest" => guest::serve(),
             "rest" => rest(),
             other => Err(alloc::format!("nothing is called {other}")),
         };
