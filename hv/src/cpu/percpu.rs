@@ -47,10 +47,8 @@ pub struct PerCpu {
     pub alarm: u64,
     /// Deadlines of the vCPUs of this CPU.
     pub timers: Timers,
-    /// Addresses in hypercalls below this one are those of the loaded address space.
+    /// Addresses in hypercalls below this one are those of the loaded address space; 0 while a guest's hypercall is served.
     pub direct: u64,
-    /// The paging of the guest whose hypercall is being served.
-    pub guest: Option<crate::vm::Paging>,
     /// Somebody holds a reference to this; kept in debug builds only.
     borrowed: bool,
     /// GDT, IDT and TSS.
@@ -74,7 +72,6 @@ impl PerCpu {
             alarm: u64::MAX,
             timers: Timers::new(),
             direct: NATIVE_DIRECT,
-            guest: None,
             borrowed: false,
             descriptors: Descriptors::install()?,
         }));

@@ -1,9 +1,10 @@
 //! What becomes of an exit: answered here, or handed on as [`Next`].
 
-use super::hardware::{Event, Exit, Hardware, PortAccess};
+use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, Registers};
 use super::msr::Effect;
 use super::{Next, Vcpu, Vm, cpuid, extra};
 use hv_core::domain::Death;
+use hv_core::error::Errno;
 use hv_core::ids::{DomId, VcpuId};
 use xen_abi::pvh;
 use xen_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT};
@@ -19,13 +20,21 @@ impl Vm {
         match exit {
             Exit::Interrupt => Next::Interrupt,
             Exit::Window => Next::Again,
-            Exit::Hypercall => Next::Hypercall(vcpu.hardware.paging()),
+            Exit::Hypercall => {
+                let Registers { rax, rdi, rsi, rdx, r10, r8, .. } = vcpu.registers;
+                match vcpu.hardware.caller() {
+                    (Mode::Long, 0) => return Next::Hypercall(rax, [rdi, rsi, rdx, r10, r8]),
+                    (Mode::Long, _) => vcpu.registers.rax = Errno::EPERM.to_result() as u64,
+                    (Mode::Other, _) => vcpu.registers.rax = Errno::ENOSYS.to_result() as u64,
+                }
+                vcpu.go_on()
+            }
             Exit::Halt => {
                 vcpu.hardware.advance();
                 if vcpu.hardware.interrupts_on() { Next::Halt } else { Next::Stop }
             }
             Exit::Cpuid => {
-                let asker = cpuid::Asker { domain, vcpu: number, vcpus, xsave: vcpu.hardware.paging().xsave };
+                let asker = cpuid::Asker { domain, vcpu: number, vcpus, xsave: vcpu.hardware.has_xsave() };
                 let registers = &mut vcpu.registers;
                 let told = cpuid::answer(&asker, registers.rax as u32, registers.rcx as u32);
                 (registers.rax, registers.rbx) = (told.eax.into(), told.ebx.into());
@@ -56,7 +65,7 @@ impl Vm {
             Exit::SetXcr => {
                 let registers = &vcpu.registers;
                 let value = registers.rdx << 32 | registers.rax & u64::from(u32::MAX);
-                let ring = vcpu.hardware.paging().ring;
+                let ring = vcpu.hardware.caller().1;
                 if ring == 0 && extra::set_guest_xcr0(registers.rcx as u32, value) {
                     vcpu.go_on()
                 } else {

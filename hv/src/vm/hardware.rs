@@ -78,7 +78,7 @@ pub enum Start {
     },
 }
 
-/// How the guest's addresses are to be read.
+/// The kind of code that a guest runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// 64-bit code, page tables of four levels.
@@ -87,19 +87,13 @@ pub enum Mode {
     Other,
 }
 
-/// The guest's paging.
+/// How addresses are translated.
 #[derive(Clone, Copy)]
 pub struct Paging {
     /// CR3.
     pub root: u64,
-    /// The kind of code that runs.
-    pub mode: Mode,
-    /// Privilege level.
-    pub ring: u8,
     /// CR0.WP.
     pub write_protect: bool,
-    /// CR4.OSXSAVE.
-    pub xsave: bool,
 }
 
 /// A virtual CPU, as hardware runs it.
@@ -132,8 +126,12 @@ pub trait Hardware: Sized {
     fn task_priority(&self) -> u8;
     /// Sets it.
     fn set_task_priority(&mut self, priority: u8);
-    /// The guest's paging.
+    /// The code that runs: its kind and privilege level.
+    fn caller(&self) -> (Mode, u8);
+    /// The guest's paging, in [`Mode::Long`].
     fn paging(&self) -> Paging;
+    /// CR4.OSXSAVE.
+    fn has_xsave(&self) -> bool;
     /// The guest's EFER.
     fn efer(&self) -> u64;
     /// Sets it.

@@ -277,14 +277,21 @@ impl Hardware for Svm {
         block.interrupt = block.interrupt & !0xff | u64::from(priority >> 4);
     }
 
-    fn paging(&self) -> Paging {
+    fn caller(&self) -> (Mode, u8) {
         let block = self.block();
         let long = block.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0 && block.cs.attributes & 0x200 != 0;
         let four_levels = block.cr4 & Cr4Flags::L5_PAGING.bits() == 0;
         let mode = if long && four_levels { Mode::Long } else { Mode::Other };
-        let protects = block.cr0 & Cr0Flags::WRITE_PROTECT.bits() != 0;
-        let tops = block.cr4 & Cr4Flags::OSXSAVE.bits() != 0;
-        Paging { root: block.cr3, mode, ring: block.cpl, write_protect: protects, xsave: tops }
+        (mode, block.cpl)
+    }
+
+    fn paging(&self) -> Paging {
+        let block = self.block();
+        Paging { root: block.cr3, write_protect: block.cr0 & Cr0Flags::WRITE_PROTECT.bits() != 0 }
+    }
+
+    fn has_xsave(&self) -> bool {
+        self.block().cr4 & Cr4Flags::OSXSAVE.bits() != 0
     }
 
     fn efer(&self) -> u64 {

@@ -102,9 +102,10 @@ pub fn connect() -> Result<(), Failure> {
 pub fn upcall() {
     // SAFETY: the flag is the first byte of the first word; all accesses to it are atomic.
     unsafe { AtomicU8::from_ptr(SHARED.0[0].as_ptr().cast()) }.store(0, Ordering::SeqCst);
-    let words = SHARED.0[SELECTOR].swap(0, Ordering::SeqCst);
-    for word in (0..64).filter(|word| words & 1 << word != 0) {
-        SHARED.0[PENDING + word].store(0, Ordering::SeqCst);
+    let mut words = SHARED.0[SELECTOR].swap(0, Ordering::SeqCst);
+    while words != 0 {
+        SHARED.0[PENDING + words.trailing_zeros() as usize].store(0, Ordering::SeqCst);
+        words &= words - 1;
     }
 }
 
