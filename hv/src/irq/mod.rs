@@ -14,8 +14,8 @@
 
 mod ioapic;
 
-use crate::iommu::{self, InterruptEntry};
 use crate::domain::{ERRANDS, REARM};
+use crate::iommu::{self, InterruptEntry};
 use crate::{acpi::Facts, pci, system::system};
 use core::sync::atomic::{AtomicU64, Ordering};
 use heapless::Vec;

@@ -109,6 +109,11 @@ impl Apic {
         }
     }
 
+    /// Whether interrupts wait, whatever their priority.
+    pub fn has_requests(&self) -> bool {
+        self.requested.some != 0
+    }
+
     /// The interrupt that the vCPU has to take next, if its priority lets it.
     pub fn pending(&self, task_priority: u8) -> Option<u8> {
         let vector = self.requested.highest()?;

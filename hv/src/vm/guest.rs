@@ -4,8 +4,8 @@
 //! While a guest's hypercall is served, no address is a direct one (`PerCpu::direct`), and `mm::user` comes here.
 
 use crate::cpu::percpu::{self, NATIVE_DIRECT};
-use crate::mm::user;
 use crate::domain::next_key;
+use crate::mm::user;
 use crate::vm::hardware::{Hardware, Paging};
 use hv_core::ids::{Gpa, PAGE_BYTES};
 use hv_core::space::{Access, Fault};

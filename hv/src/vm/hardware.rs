@@ -122,6 +122,8 @@ pub trait Hardware: Sized {
     fn interrupts_on(&self) -> bool;
     /// What the guest gets when its interrupt flag lets it: this vector, or (`window`) an exit.
     fn offer(&mut self, upcall: Option<u8>, window: bool);
+    /// Whether there is an [`Self::offer`] of something.
+    fn is_offering(&self) -> bool;
     /// CR8, as the APIC has it.
     fn task_priority(&self) -> u8;
     /// Sets it.

@@ -54,6 +54,8 @@ struct Vcpu {
     /// Where its `VcpuInfo` is.
     info: Hpa,
     nmi: bool,
+    /// Why the domain is to end.
+    death: Death,
     runstate: Option<Runstate>,
 }
 
@@ -78,7 +80,8 @@ enum Next {
     Stop,
     Send(Message, u8),
     HypercallPage(u64),
-    End(Death),
+    /// [`Vcpu::death`] says why.
+    End,
 }
 
 static AVAILABLE: AtomicBool = AtomicBool::new(false);
@@ -134,6 +137,7 @@ pub fn create(domain: &mut Domain, vcpus: u32) -> Result<(), Errno> {
             apic: Apic::new(number),
             info: domain.events.shared.vcpu_info(number),
             nmi: false,
+            death: Death::default(),
             runstate: None,
         };
         vm.vcpus.push(vcpu).map_err(|_| Errno::EINVAL)?;
@@ -211,7 +215,7 @@ pub extern "C" fn run() -> ! {
             Next::Stop => stop(key, domain),
             Next::Send(message, targets) => send(domain, key.slot(), message, targets),
             Next::HypercallPage(at) => fill_hypercall_page(at),
-            Next::End(death) => end_current(death),
+            Next::End => end_current(with_vcpu(key, |vcpu| vcpu.death.clone()).unwrap_or_default()),
         }
         if percpu::with(|cpu| cpu.attention != 0) {
             let _gone = with_vcpu(key, |vcpu| {
@@ -251,6 +255,10 @@ impl Vcpu {
 
     /// Hands over what waits for the vCPU: first an NMI, then interrupts of its APIC, then the upcall.
     fn prepare(&mut self, callback: Option<u8>) {
+        // Nothing, most of the time.
+        if !self.nmi && !self.apic.has_requests() && !self.hardware.is_offering() && !self.has_event() {
+            return;
+        }
         if self.nmi && !self.hardware.is_injecting() {
             self.nmi = false;
             self.hardware.inject_nmi();
