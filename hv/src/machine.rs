@@ -99,16 +99,19 @@ impl MachineMemory for Bare {
 
 impl Machine for Bare {
     #[inline(always)] // in the way of each unmapping; the IOMMU's part is apart
-    fn flush_pages(&self, domain: DomId, pages: &[Gfn], scope: FlushScope) {
+    fn flush_pages(&self, domain: DomId, pages: impl ExactSizeIterator<Item = Gfn>, scope: FlushScope) {
+        let several = pages.len() > 1;
+        let mut last = None;
         for page in pages {
             // One CPU and no address space tags: what is not in the loaded space is in no TLB, and for another space's
             // address this does nothing.
             x86_64::instructions::tlb::flush(VirtAddr::new_truncate(page.base().0));
+            last = Some(page);
         }
         crate::vm::nested_changed(domain);
         if scope == FlushScope::CpuAndIommu {
             // Several are cheaper with all others of the domain than one by one.
-            crate::iommu::flush(domain, if let [page] = pages { Some(*page) } else { None });
+            crate::iommu::flush(domain, if several { None } else { last });
         }
     }
 

@@ -6,7 +6,7 @@ use crate::machine::Bare;
 use crate::mm::{self, Plan};
 use hv_core::bundle::{Bundle, File};
 use hv_core::domain::{DomainTable, Env};
-use hv_core::{authority::SealedPolicy, frames::FrameTable, ids::Hpa};
+use hv_core::{authority::SealedPolicy, ids::Hpa};
 use spin::Once;
 use x86_64::PhysAddr;
 
@@ -16,8 +16,6 @@ const REMEDY: &str = "make the bundle anew with `cargo xtask build`";
 
 /// The machine's singletons; immutable, or with locks of their own inside.
 pub struct System {
-    /// Who owns which machine frame.
-    pub frames: &'static FrameTable,
     /// What the administrator allows.
     pub policy: SealedPolicy,
     /// The boot bundle.
@@ -35,7 +33,7 @@ pub struct System {
 impl System {
     /// The logic's environment.
     pub fn env(&'static self) -> Env<'static, Bare> {
-        Env { machine: &self.machine, frames: self.frames, domains: &self.domains, policy: &self.policy }
+        Env { machine: &self.machine, frames: mm::frames(), domains: &self.domains, policy: &self.policy }
     }
 }
 
@@ -46,11 +44,25 @@ pub fn system() -> &'static System {
     SYSTEM.get().unwrap_or_else(|| fail("system", format_args!("used before it was made"), "report this"))
 }
 
+/// The logic's environment, without asking whether the system is there.
+///
+/// # Safety
+/// [`init`] has run.
+#[inline(always)]
+pub unsafe fn env_unchecked() -> Env<'static, Bare> {
+    // SAFETY: the caller's promise.
+    unsafe { SYSTEM.get_unchecked() }.env()
+}
+
 /// Makes the frame table, reads the bundle and seals the policy. Each failure ends the boot with its reason.
 pub fn init(info: &BootInfo, plan: &Plan) {
-    let frames = mm::frames().unwrap_or_else(|| fail("memory", format_args!("no frame table"), "report this"));
+    let frames = mm::frames();
     let (ram, free, own) = (plan.ram_bytes >> 20, frames.free() >> 8, frames.hypervisor() << 2);
-    fact("memory", Finding::Ok, format_args!("{ram} MiB, {free} MiB free for domains, {own} KiB the hypervisor's so far"));
+    fact(
+        "memory",
+        Finding::Ok,
+        format_args!("{ram} MiB, {free} MiB free for domains, {own} KiB the hypervisor's so far"),
+    );
     let (archive, bundle_start) = bundle_bytes(info, plan);
     let bundle = Bundle::new(archive).unwrap_or_else(|why| fail("bundle", format_args!("{why}"), REMEDY));
     fact("bundle", Finding::Ok, format_args!("{} files, {} KiB", bundle.files().count(), archive.len() >> 10));
@@ -62,7 +74,7 @@ pub fn init(info: &BootInfo, plan: &Plan) {
     let (labels, links) = (policy.labels(), policy.links().len());
     fact("policy", Finding::Ok, format_args!("sealed: {labels} domains, {links} links"));
     let domains = DomainTable::new();
-    SYSTEM.call_once(|| System { frames, policy, bundle, bundle_start, policy_file, domains, machine: Bare });
+    SYSTEM.call_once(|| System { policy, bundle, bundle_start, policy_file, domains, machine: Bare });
 }
 
 /// The boot loader's module, in the direct map.

@@ -9,17 +9,25 @@
 //! /* wait for disk.port() */
 //! while let Some(completion) = disk.next_completion()? { ... }
 //! ```
+//!
+//! **A back end that dies is not the end of the disk.** Requests without an answer are kept, and those that are made
+//! meanwhile too; when the policy domain has another back end in place, the disk connects to it, grants it what the old one
+//! had, and asks for all of them again, in order. What its user does for that is to hand it the watch events that
+//! concern it ([`Disk::hear`]), or to wait by [`Disk::wait`], which does so itself. It ends only when the policy gives
+//! the back end up ([`DiskError::Gone`]).
 
+use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
 
-use runtime::event::Channel;
+use runtime::event::{self, Channel};
 use runtime::grant::{GrantError, GrantedPages};
 use runtime::hypercall::sched;
-use runtime::store::WatchEvent;
-use runtime::xenbus::{Frontend, State};
-use runtime::{Access, Errno, Port};
+use runtime::store::{self, WatchEvent};
+use runtime::time::Instant;
+use runtime::xenbus::{Frontend, Peer, State};
+use runtime::{Access, DomId, Errno, Port};
 use xen_abi::io::blkif::{
     BLKIF_MAX_SEGMENTS_PER_REQUEST, SECTOR_BYTES, SEGMENTS_PER_INDIRECT_PAGE, VDISK_READONLY, XEN_IO_PROTO_ABI_X86_64,
 };
@@ -43,6 +51,10 @@ pub enum DiskError {
     Ring(BlkFrontError),
     /// The back end's description of the disk makes no sense.
     Nonsense,
+    /// The back end's domain is gone, and the policy does not start it again.
+    Gone,
+    /// Another back end took over, and shows another disk.
+    Changed,
 }
 
 impl From<Errno> for DiskError {
@@ -70,6 +82,8 @@ impl fmt::Display for DiskError {
             DiskError::Grant(error) => write!(f, "pages for it cannot be granted: {error}"),
             DiskError::Ring(error) => error.fmt(f),
             DiskError::Nonsense => f.write_str("its back end describes it with impossible numbers"),
+            DiskError::Gone => f.write_str("its domain is gone and is not started again"),
+            DiskError::Changed => f.write_str("its domain came back with another disk"),
         }
     }
 }
@@ -99,6 +113,8 @@ struct Link {
     front: BlkFront<GrantedPages, IN_FLIGHT_MAX>,
     ring_reference: u32,
     channel: Channel,
+    /// Who has the other end.
+    peer: DomId,
 }
 
 impl Opening {
@@ -110,7 +126,17 @@ impl Opening {
 
     /// Goes on without waiting: call it when the xenstore port has news, and now and then.
     pub fn step(&mut self) -> Result<Result<Disk, Waiting>, DiskError> {
-        let opened = self.0.step(Link::new, |link, publish| {
+        match connect(&mut self.0)? {
+            Ok((device, link, facts)) => Disk::new(device, link, facts).map(Ok),
+            Err(waiting) => Ok(Err(waiting)),
+        }
+    }
+}
+
+/// The next steps to a connection.
+fn connect(steps: &mut Steps<Link>) -> Result<Result<(Frontend, Link, Facts), Waiting>, DiskError> {
+    loop {
+        let connected = steps.step(Link::new, |link, publish| {
             publish(
                 State::Initialised,
                 &[
@@ -120,10 +146,16 @@ impl Opening {
                 ],
             )
         })?;
-        match opened {
-            Ok((device, link)) => Disk::new(device, link).map(Ok),
-            Err(waiting) => Ok(Err(waiting)),
+        let (device, link) = match connected {
+            Ok(connected) => connected,
+            Err(waiting) => return Ok(Err(waiting)),
+        };
+        let facts = Facts::read(&device);
+        if device.peer() == Peer::There {
+            return Ok(Ok((device, link, facts?)));
         }
+        // It died before all was read: what was read says nothing.
+        *steps = Steps::again("vbd", device);
     }
 }
 
@@ -132,14 +164,26 @@ impl Link {
         let page = GrantedPages::allocate(1, device.backend(), Access::ReadWrite)?;
         let ring_reference = page.reference(0).0;
         let front = BlkFront::new(page).map_err(BlkFrontError::from)?;
-        Ok(Link { front, ring_reference, channel: Channel::listen(device.backend())? })
+        Ok(Link { front, ring_reference, channel: Channel::listen(device.backend())?, peer: device.backend() })
     }
 }
+
+/// Whether there is a back end.
+#[derive(Debug)]
+enum Connection {
+    /// It serves.
+    Up(Frontend),
+    /// It is lost, and its successor is waited for.
+    Down(Steps<Link>),
+}
+
+/// How often in a row a back end may break the protocol before it is given up: between two times a request must be done.
+const BREAKS_MAX: u32 = 8;
 
 /// An open disk.
 #[derive(Debug)]
 pub struct Disk {
-    device: Frontend,
+    connection: Connection,
     link: Link,
     facts: Facts,
     /// Pages of segments for indirect requests, one for each request in flight.
@@ -147,28 +191,50 @@ pub struct Disk {
     free_segment_pages: Vec<usize>,
     /// By [`RequestId::slot`]: the page of segments that the request uses.
     segment_page_of: [Option<usize>; IN_FLIGHT_MAX],
+    /// What [`Disk::buffer`] gave out: granted anew to the next back end.
+    buffers: Vec<Weak<GrantedPages>>,
+    /// How often the protocol was broken since a request was last done.
+    breaks: u32,
+    /// How often another back end has taken over.
+    reconnections: u32,
 }
 
-impl Disk {
-    fn new(device: Frontend, link: Link) -> Result<Self, DiskError> {
+impl Facts {
+    /// Reads what the back end says of the disk.
+    fn read(device: &Frontend) -> Result<Self, DiskError> {
         let sectors: u64 = device.backend_value("sectors")?;
         let info: u32 = device.backend_value("info").unwrap_or(0);
         let offered: usize = device.backend_value("feature-max-indirect-segments").unwrap_or(0);
         if sectors == 0 || sectors.checked_mul(SECTOR_BYTES).is_none() {
             return Err(DiskError::Nonsense);
         }
-        let facts = Facts {
+        Ok(Facts {
             sectors,
             read_only: info & VDISK_READONLY != 0,
             flush: device.backend_value("feature-flush-cache").unwrap_or(0u32) == 1,
             pages_max: offered.clamp(BLKIF_MAX_SEGMENTS_PER_REQUEST, SEGMENTS_PER_INDIRECT_PAGE),
-        };
-        let segment_pages = (0..if offered > BLKIF_MAX_SEGMENTS_PER_REQUEST { IN_FLIGHT_MAX } else { 0 })
+        })
+    }
+}
+
+impl Disk {
+    fn new(device: Frontend, link: Link, facts: Facts) -> Result<Self, DiskError> {
+        let count = if facts.pages_max > BLKIF_MAX_SEGMENTS_PER_REQUEST { IN_FLIGHT_MAX } else { 0 };
+        let segment_pages = (0..count)
             .map(|_| GrantedPages::allocate(1, device.backend(), Access::ReadOnly))
             .collect::<Result<Vec<_>, _>>()?;
         let free_segment_pages = (0..segment_pages.len()).collect();
-        let segment_page_of = [None; IN_FLIGHT_MAX];
-        Ok(Disk { device, link, facts, segment_pages, free_segment_pages, segment_page_of })
+        Ok(Disk {
+            connection: Connection::Up(device),
+            link,
+            facts,
+            segment_pages,
+            free_segment_pages,
+            segment_page_of: [None; IN_FLIGHT_MAX],
+            buffers: Vec::new(),
+            breaks: 0,
+            reconnections: 0,
+        })
     }
 
     /// What the disk is.
@@ -177,15 +243,24 @@ impl Disk {
         self.facts
     }
 
-    /// The port that has news when requests are done.
+    /// The port that has news when requests are done. Another one after each reconnection.
     #[must_use]
     pub fn port(&self) -> Port {
         self.link.channel.port()
     }
 
     /// `pages` zeroed pages that requests of this disk can read into and write from.
-    pub fn buffer(&self, pages: usize) -> Result<GrantedPages, DiskError> {
-        Ok(GrantedPages::allocate(pages, self.device.backend(), Access::ReadWrite)?)
+    pub fn buffer(&mut self, pages: usize) -> Result<Rc<GrantedPages>, DiskError> {
+        let buffer = Rc::new(GrantedPages::allocate(pages, self.link.peer, Access::ReadWrite)?);
+        self.buffers.retain(|other| other.strong_count() > 0);
+        self.buffers.push(Rc::downgrade(&buffer));
+        Ok(buffer)
+    }
+
+    /// How often another back end has taken over.
+    #[must_use]
+    pub fn reconnections(&self) -> u32 {
+        self.reconnections
     }
 
     /// Requests that can be submitted now.
@@ -284,13 +359,22 @@ impl Disk {
         }
     }
 
-    /// Takes the next finished request. `None`: there is none, and [`Disk::port`] will tell of the next. An error is the
-    /// back end's fault and final: close the disk.
+    /// Takes the next finished request. `None`: there is none, and [`Disk::port`] will tell of the next. A back end that
+    /// breaks the protocol is left and connected to again; an error means that this came to nothing, and is final: close
+    /// the disk.
     pub fn next_completion(&mut self) -> Result<Option<Completion>, DiskError> {
+        match self.next_answer() {
+            Ok(completion) => Ok(completion),
+            Err(error) => self.broken(error).map(|()| None),
+        }
+    }
+
+    fn next_answer(&mut self) -> Result<Option<Completion>, BlkFrontError> {
         loop {
             if let Some(completion) = self.link.front.next_completion()? {
                 let page = self.segment_page_of.get_mut(completion.request.slot()).and_then(Option::take);
                 self.free_segment_pages.extend(page);
+                self.breaks = 0;
                 return Ok(Some(completion));
             }
             if !self.link.front.final_check()? {
@@ -299,21 +383,112 @@ impl Disk {
         }
     }
 
-    /// Whether a watch event is about this disk; if so, look at [`Disk::is_gone`].
-    #[must_use]
-    pub fn concerns(&self, event: &WatchEvent) -> bool {
-        self.device.concerns(event)
+    /// The back end broke the protocol. It lets go of what it has when it sees that we are done with it.
+    #[cold]
+    fn broken(&mut self, error: BlkFrontError) -> Result<(), DiskError> {
+        self.breaks += 1;
+        let Connection::Up(device) = &mut self.connection else { return Err(error.into()) };
+        if self.breaks > BREAKS_MAX {
+            return Err(error.into());
+        }
+        log::warn!("disk: {error}; connecting again");
+        device.close()?;
+        self.lose()
     }
 
-    /// Whether the back end is going or gone: [`Disk::close`].
+    /// Leaves the back end and begins to look for the next.
+    fn lose(&mut self) -> Result<(), DiskError> {
+        self.link.front.suspend();
+        let nothing = Connection::Down(Steps::new("vbd", None));
+        let down = match core::mem::replace(&mut self.connection, nothing) {
+            Connection::Up(device) => Steps::again("vbd", device),
+            Connection::Down(steps) => steps,
+        };
+        self.connection = Connection::Down(down);
+        self.look_for_backend()
+    }
+
+    fn look_for_backend(&mut self) -> Result<(), DiskError> {
+        let Connection::Down(steps) = &mut self.connection else { return Ok(()) };
+        match connect(steps)? {
+            Ok((device, link, facts)) => self.resume(device, link, facts),
+            Err(Waiting::GivenUp) => Err(DiskError::Gone),
+            Err(Waiting::NoDevice | Waiting::Backend) => Ok(()),
+        }
+    }
+
+    /// Goes on with another back end. The old one has been taken apart, or has let go of everything.
+    fn resume(&mut self, device: Frontend, link: Link, facts: Facts) -> Result<(), DiskError> {
+        if facts != self.facts {
+            return Err(DiskError::Changed);
+        }
+        self.segment_pages.iter().try_for_each(|page| page.regrant(link.peer))?;
+        self.buffers.iter().filter_map(Weak::upgrade).try_for_each(|buffer| buffer.regrant(link.peer))?;
+        let Link { front, ring_reference, channel, peer } = link;
+        self.link.front.resume(front).map_err(BlkFrontError::from)?;
+        (self.link.ring_reference, self.link.channel, self.link.peer) = (ring_reference, channel, peer);
+        self.connection = Connection::Up(device);
+        self.reconnections += 1;
+        self.kick();
+        Ok(())
+    }
+
+    /// Whether a watch event is about this disk: then [`Disk::hear`] it.
     #[must_use]
-    pub fn is_gone(&self) -> bool {
-        self.device.backend_gone()
+    pub fn concerns(&self, event: &WatchEvent) -> bool {
+        match &self.connection {
+            Connection::Up(device) => device.concerns(event),
+            Connection::Down(steps) => steps.concerns(event),
+        }
+    }
+
+    /// Looks after the connection: to be called when a watch event [concerns](Disk::concerns) the disk. An error is final:
+    /// close the disk.
+    pub fn hear(&mut self) -> Result<(), DiskError> {
+        let Connection::Up(device) = &self.connection else { return self.look_for_backend() };
+        match device.peer() {
+            Peer::There => Ok(()),
+            Peer::Lost | Peer::Replaced => self.lose(),
+            Peer::GivenUp => Err(DiskError::Gone),
+        }
+    }
+
+    /// Sleeps until there may be finished requests, or another back end; `false`: the deadline passed. Watch events that concern the disk are
+    /// heard meanwhile, others left for [`store::next_event`]. An error is final: close the disk.
+    pub fn wait(&mut self, deadline: Option<Instant>) -> Result<bool, DiskError> {
+        let mut others = Vec::new();
+        let woken = self.wait_beside(&mut others, deadline);
+        store::put_back(others);
+        woken
+    }
+
+    fn wait_beside(&mut self, others: &mut Vec<WatchEvent>, deadline: Option<Instant>) -> Result<bool, DiskError> {
+        let before = self.reconnections;
+        loop {
+            while let Some(event) = store::next_event() {
+                if self.concerns(&event) {
+                    self.hear()?;
+                } else {
+                    others.push(event);
+                }
+            }
+            if self.reconnections != before {
+                return Ok(true);
+            }
+            let own = self.port();
+            match event::poll_for(&[own, store::port().unwrap_or(own)], deadline) {
+                Some(port) if port == own => return Ok(true),
+                Some(_) => {}
+                None => return Ok(false),
+            }
+        }
     }
 
     /// Ends the connection. Requests in flight are lost; pages that the back end still has mapped are held back.
-    pub fn close(mut self) {
-        // A store that does not answer is no reason to keep the pages.
-        let _ = self.device.close();
+    pub fn close(self) {
+        if let Connection::Up(mut device) = self.connection {
+            // A store that does not answer is no reason to keep the pages.
+            let _ = device.close();
+        }
     }
 }

@@ -2,6 +2,11 @@
 //!
 //! 256 pages each for sending and receiving are granted for the life of the connection: what the back end does not take
 //! in time is refused here ([`Nic::can_send`]), what nobody receives stays with the back end.
+//!
+//! When the back end dies, frames under way in both directions are lost, as Ethernet may lose them; then nothing can be
+//! sent and nothing comes, until the policy domain has another back end in place and the interface has connected to it.
+//! Its user hands it the watch events that concern it ([`Nic::hear`]). It ends only when the policy gives the back end up
+//! ([`NicError::Gone`]).
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,7 +16,7 @@ use runtime::event::Channel;
 use runtime::grant::{GrantError, GrantedPages};
 use runtime::pages::PAGE;
 use runtime::store::WatchEvent;
-use runtime::xenbus::{Frontend, State};
+use runtime::xenbus::{Frontend, Peer, State};
 use runtime::{Access, Errno, Port};
 use xen_rings::netif::{Checksum, Fragment, More, NetFrontError, RxFront, TxFront};
 
@@ -35,6 +40,8 @@ pub enum NicError {
     Ring(NetFrontError),
     /// There is no `mac` node with an address.
     NoAddress,
+    /// The back end's domain is gone, and the policy does not start it again.
+    Gone,
 }
 
 impl From<Errno> for NicError {
@@ -62,6 +69,7 @@ impl fmt::Display for NicError {
             NicError::Grant(error) => write!(f, "pages for it cannot be granted: {error}"),
             NicError::Ring(error) => error.fmt(f),
             NicError::NoAddress => f.write_str("its `mac` node has no address"),
+            NicError::Gone => f.write_str("its domain is gone and is not started again"),
         }
     }
 }
@@ -72,17 +80,13 @@ impl core::error::Error for NicError {}
 #[derive(Debug)]
 pub struct Opening(Steps<Link>);
 
-/// The shared parts of a connection.
+/// What is made anew for each connection.
 #[derive(Debug)]
 struct Link {
     tx: TxFront<GrantedPages>,
     rx: RxFront<GrantedPages>,
     tx_ring_reference: u32,
     rx_ring_reference: u32,
-    tx_pages: Buffers,
-    rx_pages: Buffers,
-    /// Pages of `tx_pages` that hold no frame in flight.
-    tx_free: Vec<usize>,
     channel: Channel,
 }
 
@@ -124,24 +128,28 @@ impl Opening {
 
     /// Goes on without waiting: call it when the xenstore port has news, and now and then.
     pub fn step(&mut self) -> Result<Result<Nic, Waiting>, NicError> {
-        let opened = self.0.step(Link::new, |link, publish| {
-            publish(
-                State::Connected,
-                &[
-                    ("tx-ring-ref", &link.tx_ring_reference),
-                    ("rx-ring-ref", &link.rx_ring_reference),
-                    ("event-channel", &link.channel.port()),
-                    ("request-rx-copy", &1),
-                    ("feature-rx-notify", &1),
-                    ("feature-no-csum-offload", &1),
-                ],
-            )
-        })?;
-        match opened {
+        match connect(&mut self.0)? {
             Ok((device, link)) => Nic::new(device, link).map(Ok),
             Err(waiting) => Ok(Err(waiting)),
         }
     }
+}
+
+/// The next steps to a connection.
+fn connect(steps: &mut Steps<Link>) -> Result<Result<(Frontend, Link), Waiting>, NicError> {
+    steps.step(Link::new, |link, publish| {
+        publish(
+            State::Connected,
+            &[
+                ("tx-ring-ref", &link.tx_ring_reference),
+                ("rx-ring-ref", &link.rx_ring_reference),
+                ("event-channel", &link.channel.port()),
+                ("request-rx-copy", &1),
+                ("feature-rx-notify", &1),
+                ("feature-no-csum-offload", &1),
+            ],
+        )
+    })
 }
 
 impl Link {
@@ -149,39 +157,76 @@ impl Link {
         let page = || GrantedPages::allocate(1, device.backend(), Access::ReadWrite);
         let (tx_ring, rx_ring) = (page()?, page()?);
         let (tx_ring_reference, rx_ring_reference) = (tx_ring.reference(0).0, rx_ring.reference(0).0);
-        let mut link = Link {
+        Ok(Link {
             tx: TxFront::new(tx_ring).map_err(NetFrontError::from)?,
             rx: RxFront::new(rx_ring).map_err(NetFrontError::from)?,
             tx_ring_reference,
             rx_ring_reference,
-            tx_pages: Buffers::new(device, Access::ReadOnly)?,
-            rx_pages: Buffers::new(device, Access::ReadWrite)?,
-            tx_free: (0..FRAMES).collect(),
             channel: Channel::listen(device.backend())?,
-        };
-        for index in 0..FRAMES {
-            link.rx.post(link.rx_pages.reference(index))?;
-        }
-        // The back end looks at the ring when it connects.
-        let _ = link.rx.publish();
-        Ok(link)
+        })
     }
 }
+
+/// Whether there is a back end.
+#[derive(Debug)]
+enum Connection {
+    /// It serves.
+    Up(Frontend),
+    /// It is lost, and its successor is waited for.
+    Down(Steps<Link>),
+}
+
+/// How often in a row a back end may break the protocol before it is given up: between two times a frame must come.
+const BREAKS_MAX: u32 = 8;
 
 /// An open interface.
 #[derive(Debug)]
 pub struct Nic {
-    device: Frontend,
+    connection: Connection,
     link: Link,
+    tx_pages: Buffers,
+    rx_pages: Buffers,
+    /// Pages of `tx_pages` that hold no frame in flight.
+    tx_free: Vec<usize>,
     mac: [u8; 6],
+    /// The address that the policy gives the interface.
+    ip: Option<String>,
     /// Frames that were too large or had no checksum, and so were not handed on.
     pub dropped: u64,
+    /// How often the protocol was broken since a frame last came.
+    breaks: u32,
+    /// How often another back end has taken over.
+    reconnections: u32,
 }
 
 impl Nic {
     fn new(device: Frontend, link: Link) -> Result<Self, NicError> {
         let mac = device.value::<String>("mac").ok().and_then(|text| parse_mac(&text)).ok_or(NicError::NoAddress)?;
-        Ok(Nic { device, link, mac, dropped: 0 })
+        let mut nic = Nic {
+            tx_pages: Buffers::new(&device, Access::ReadOnly)?,
+            rx_pages: Buffers::new(&device, Access::ReadWrite)?,
+            tx_free: Vec::with_capacity(FRAMES),
+            ip: device.value("ip").ok(),
+            connection: Connection::Up(device),
+            link,
+            mac,
+            dropped: 0,
+            breaks: 0,
+            reconnections: 0,
+        };
+        nic.begin()?;
+        Ok(nic)
+    }
+
+    /// Gives the back end all buffers.
+    fn begin(&mut self) -> Result<(), NicError> {
+        self.tx_free.clear();
+        self.tx_free.extend(0..FRAMES);
+        for index in 0..FRAMES {
+            self.link.rx.post(self.rx_pages.reference(index))?;
+        }
+        self.flush();
+        Ok(())
     }
 
     /// Its address.
@@ -193,18 +238,38 @@ impl Nic {
     /// The address that the policy gives the interface, if it does.
     #[must_use]
     pub fn configured_address(&self) -> Option<String> {
-        self.device.value("ip").ok()
+        self.ip.clone()
     }
 
-    /// The port that has news when frames came or went.
+    /// How often another back end has taken over.
+    #[must_use]
+    pub fn reconnections(&self) -> u32 {
+        self.reconnections
+    }
+
+    /// The port that has news when frames came or went. Another one after each reconnection.
     #[must_use]
     pub fn port(&self) -> Port {
         self.link.channel.port()
     }
 
     /// Takes the next frame into `frame`, replacing what is in it; `false`: there is none, and [`Nic::port`] will tell
-    /// of the next. An error is the back end's fault and final: close the interface.
+    /// of the next. A back end that breaks the protocol is left and connected to again; an error means that this came to
+    /// nothing, and is final: close the interface.
     pub fn receive(&mut self, frame: &mut Vec<u8>) -> Result<bool, NicError> {
+        if self.is_down() {
+            return Ok(false);
+        }
+        match self.next_frame(frame) {
+            Ok(came) => {
+                self.breaks = if came { 0 } else { self.breaks };
+                Ok(came)
+            }
+            Err(error) => self.broken(error).map(|()| false),
+        }
+    }
+
+    fn next_frame(&mut self, frame: &mut Vec<u8>) -> Result<bool, NetFrontError> {
         frame.clear();
         let mut good = true;
         loop {
@@ -216,7 +281,7 @@ impl Nic {
                 self.dropped += u64::from(!frame.is_empty());
                 return Ok(false);
             };
-            let Some(index) = self.link.rx_pages.index(piece.gref) else {
+            let Some(index) = self.rx_pages.index(piece.gref) else {
                 continue;
             };
             let mut last = true;
@@ -227,7 +292,7 @@ impl Nic {
                 good &= end <= FRAME_MAX && data.checksum != Checksum::Blank;
                 if good {
                     frame.resize(end, 0);
-                    let page = self.link.rx_pages.pages.page(index);
+                    let page = self.rx_pages.pages.page(index);
                     page.read(usize::from(data.offset), &mut frame[start..end]);
                 }
             } else {
@@ -249,13 +314,13 @@ impl Nic {
     /// Whether [`Nic::send`] would take a frame now.
     #[must_use]
     pub fn can_send(&self) -> bool {
-        !self.link.tx_free.is_empty() && self.link.tx.free() > 0
+        !self.is_down() && !self.tx_free.is_empty() && self.link.tx.free() > 0
     }
 
     /// Frames that can be queued before one is taken back.
     #[must_use]
     pub fn room(&self) -> usize {
-        self.link.tx_free.len()
+        self.tx_free.len()
     }
 
     /// Queues a frame. `false`: there is no room, or it is empty or too large; it is not sent.
@@ -263,24 +328,34 @@ impl Nic {
         if frame.len() > FRAME_MAX || !self.can_send() {
             return Ok(false);
         }
-        let Some(&index) = self.link.tx_free.last() else {
+        let Some(&index) = self.tx_free.last() else {
             return Ok(false);
         };
-        let reference = self.link.tx_pages.reference(index);
+        let reference = self.tx_pages.reference(index);
         let Some(fragment) = Fragment::new(reference, 0, frame.len() as u16) else {
             return Ok(false);
         };
-        self.link.tx_pages.pages.memory().write(index * PAGE, frame);
+        self.tx_pages.pages.memory().write(index * PAGE, frame);
         self.link.tx.send(&[fragment], Checksum::InPacket)?;
-        self.link.tx_free.pop();
+        self.tx_free.pop();
         Ok(true)
     }
 
     /// Takes back the pages of frames that are sent. Call it after each event; an error is final.
     pub fn collect_sent(&mut self) -> Result<(), NicError> {
+        if self.is_down() {
+            return Ok(());
+        }
+        match self.take_sent() {
+            Ok(()) => Ok(()),
+            Err(error) => self.broken(error),
+        }
+    }
+
+    fn take_sent(&mut self) -> Result<(), NetFrontError> {
         loop {
             while let Some(completion) = self.link.tx.next_completion()? {
-                self.link.tx_free.extend(self.link.tx_pages.index(completion.gref));
+                self.tx_free.extend(self.tx_pages.index(completion.gref));
             }
             if !self.link.tx.final_check()? {
                 return Ok(());
@@ -290,28 +365,87 @@ impl Nic {
 
     /// Shows the back end what was queued and which buffers are free again. Once for a batch of frames.
     pub fn flush(&mut self) {
+        if self.is_down() {
+            return;
+        }
         let (sent, posted) = (self.link.tx.publish(), self.link.rx.publish());
         if sent || posted {
             self.link.channel.notify();
         }
     }
 
-    /// Whether a watch event is about this interface; if so, look at [`Nic::is_gone`].
+    /// Whether there is no back end now.
     #[must_use]
-    pub fn concerns(&self, event: &WatchEvent) -> bool {
-        self.device.concerns(event)
+    pub fn is_down(&self) -> bool {
+        matches!(self.connection, Connection::Down(_))
     }
 
-    /// Whether the back end is going or gone: [`Nic::close`].
+    /// The back end broke the protocol. It lets go of what it has when it sees that we are done with it.
+    #[cold]
+    fn broken(&mut self, error: NetFrontError) -> Result<(), NicError> {
+        self.breaks += 1;
+        let Connection::Up(device) = &mut self.connection else { return Err(error.into()) };
+        if self.breaks > BREAKS_MAX {
+            return Err(error.into());
+        }
+        log::warn!("network interface: {error}; connecting again");
+        device.close()?;
+        self.lose()
+    }
+
+    /// Leaves the back end and begins to look for the next.
+    fn lose(&mut self) -> Result<(), NicError> {
+        let nothing = Connection::Down(Steps::new("vif", None));
+        let down = match core::mem::replace(&mut self.connection, nothing) {
+            Connection::Up(device) => Steps::again("vif", device),
+            Connection::Down(steps) => steps,
+        };
+        self.connection = Connection::Down(down);
+        self.look_for_backend()
+    }
+
+    fn look_for_backend(&mut self) -> Result<(), NicError> {
+        let Connection::Down(steps) = &mut self.connection else { return Ok(()) };
+        match connect(steps)? {
+            Ok((device, link)) => {
+                // The old one has been taken apart, or has let go of everything.
+                self.tx_pages.pages.regrant(device.backend())?;
+                self.rx_pages.pages.regrant(device.backend())?;
+                (self.link, self.connection) = (link, Connection::Up(device));
+                self.reconnections += 1;
+                self.begin()
+            }
+            Err(Waiting::GivenUp) => Err(NicError::Gone),
+            Err(Waiting::NoDevice | Waiting::Backend) => Ok(()),
+        }
+    }
+
+    /// Whether a watch event is about this interface: then [`Nic::hear`] it.
     #[must_use]
-    pub fn is_gone(&self) -> bool {
-        self.device.backend_gone()
+    pub fn concerns(&self, event: &WatchEvent) -> bool {
+        match &self.connection {
+            Connection::Up(device) => device.concerns(event),
+            Connection::Down(steps) => steps.concerns(event),
+        }
+    }
+
+    /// Looks after the connection: to be called when a watch event [concerns](Nic::concerns) the interface. An error is
+    /// final: close the interface.
+    pub fn hear(&mut self) -> Result<(), NicError> {
+        let Connection::Up(device) = &self.connection else { return self.look_for_backend() };
+        match device.peer() {
+            Peer::There => Ok(()),
+            Peer::Lost | Peer::Replaced => self.lose(),
+            Peer::GivenUp => Err(NicError::Gone),
+        }
     }
 
     /// Ends the connection. Pages that the back end still has mapped are held back.
-    pub fn close(mut self) {
-        // A store that does not answer is no reason to keep the pages.
-        let _ = self.device.close();
+    pub fn close(self) {
+        if let Connection::Up(mut device) = self.connection {
+            // A store that does not answer is no reason to keep the pages.
+            let _ = device.close();
+        }
     }
 }
 

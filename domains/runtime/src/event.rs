@@ -179,6 +179,21 @@ pub fn poll(ports: &[Port], deadline: Option<Instant>) -> bool {
     }
 }
 
+/// The same, and which of them came first; the others stay pending.
+pub fn poll_for(ports: &[Port], deadline: Option<Instant>) -> Option<Port> {
+    loop {
+        shared_info::clear_upcall_pending();
+        let bits = shared_info::bits();
+        if let Some(port) = ports.iter().find(|port| bits.take(port.0)) {
+            return Some(*port);
+        }
+        if deadline.is_some_and(|deadline| now() >= deadline) {
+            return None;
+        }
+        sched::poll(ports, deadline);
+    }
+}
+
 /// The pending ports of one wake-up.
 pub struct Pending {
     scan: Scan<'static>,

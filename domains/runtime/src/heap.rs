@@ -3,6 +3,10 @@
 //! Its addresses are guest-physical and I/O virtual addresses too, so what lies in it can be granted and used for DMA
 //! (see [`crate::pages`]). An allocation that fails ends the domain; code that serves others bounds what it allocates
 //! for them.
+//!
+//! Below is a list of holes, which is gone through at each allocation and each release: hundreds of instructions in a heap
+//! that has been in use for a while. Small blocks therefore do not go back to it but to a stack of blocks of their size, and
+//! come from there again. When memory runs short, all of these go back.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
@@ -11,11 +15,99 @@ use linked_list_allocator::Heap;
 
 use crate::local::Local;
 
+/// Small blocks are of a multiple of this many bytes, and aligned to it.
+const STEP: usize = 16;
+/// Sizes of small blocks: up to half a KiB.
+const CLASSES: usize = 32;
+
+/// A small block that is not in use: its first word.
+struct Block {
+    next: Option<NonNull<Block>>,
+}
+
+struct Memory {
+    heap: Heap,
+    /// By size: blocks that were released.
+    kept: [Option<NonNull<Block>>; CLASSES],
+    /// Bytes of all of them.
+    kept_bytes: usize,
+}
+
+// SAFETY: the kept blocks are memory of the heap below that nobody else refers to, like its holes.
+unsafe impl Send for Memory {}
+
+/// Which class a block belongs to, and its layout below; `None`: it is not small.
+fn class_of(layout: Layout) -> Option<(usize, Layout)> {
+    let class = layout.size().div_ceil(STEP).saturating_sub(1);
+    (layout.align() <= STEP && class < CLASSES).then(|| (class, class_layout(class)))
+}
+
+fn class_layout(class: usize) -> Layout {
+    const { assert!(STEP.is_power_of_two() && size_of::<Block>() <= STEP && align_of::<Block>() <= STEP) };
+    Layout::from_size_align((class + 1) * STEP, STEP).unwrap_or(Layout::new::<Block>())
+}
+
+impl Memory {
+    const fn empty() -> Self {
+        Self { heap: Heap::empty(), kept: [None; CLASSES], kept_bytes: 0 }
+    }
+
+    fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        let Some((class, layout)) = class_of(layout) else { return self.from_heap(layout) };
+        let Some(block) = self.kept.get(class).copied().flatten() else { return self.from_heap(layout) };
+        // SAFETY: what is in the list was released whole and is in no other; its first word was written then.
+        self.kept[class] = unsafe { block.read() }.next;
+        self.kept_bytes -= layout.size();
+        Some(block.cast())
+    }
+
+    fn from_heap(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        self.heap.allocate_first_fit(layout).ok().or_else(|| {
+            self.give_back();
+            self.heap.allocate_first_fit(layout).ok()
+        })
+    }
+
+    /// Returns all kept blocks to the list of holes.
+    #[cold]
+    fn give_back(&mut self) {
+        for class in 0..CLASSES {
+            while let Some(block) = self.kept[class] {
+                // SAFETY: as above; the block came from the heap with this layout, and nobody has it.
+                unsafe {
+                    self.kept[class] = block.read().next;
+                    self.heap.deallocate(block.cast(), class_layout(class));
+                }
+            }
+        }
+        self.kept_bytes = 0;
+    }
+
+    /// # Safety
+    ///
+    /// The block came from [`Memory::allocate`] with this layout and is not used any more.
+    unsafe fn release(&mut self, block: NonNull<u8>, layout: Layout) {
+        let Some((class, layout)) = class_of(layout) else {
+            // SAFETY: the caller's promise; a block that is not small came from there with this layout.
+            return unsafe { self.heap.deallocate(block, layout) };
+        };
+        let block = block.cast::<Block>();
+        // SAFETY: the block is large enough for its first word, aligned for it, and nobody else's from here on.
+        unsafe { block.write(Block { next: self.kept[class] }) };
+        self.kept[class] = Some(block);
+        self.kept_bytes += layout.size();
+    }
+
+    fn usage(&self) -> (usize, usize) {
+        (self.heap.used().saturating_sub(self.kept_bytes), self.heap.free().saturating_add(self.kept_bytes))
+    }
+}
+
 /// The allocator behind `alloc`.
-pub struct DomainHeap(Local<Heap>);
+pub struct DomainHeap(Local<Memory>);
 
 #[cfg_attr(target_os = "none", global_allocator)]
-pub(crate) static HEAP: DomainHeap = DomainHeap(Local::new(Heap::empty()));
+pub(crate) static HEAP: DomainHeap = DomainHeap(Local::new(Memory::empty()));
 
 impl DomainHeap {
     /// Gives the heap its memory. Once, before the first allocation.
@@ -25,13 +117,12 @@ impl DomainHeap {
     /// `[base, base + bytes)` is readable, writable, zeroed and used by nothing else, for ever.
     pub(crate) unsafe fn init(&self, base: u64, bytes: u64) {
         // SAFETY: the caller's promise is the allocator's demand.
-        unsafe { self.0.borrow().init(base as *mut u8, bytes as usize) }
+        unsafe { self.0.borrow().heap.init(base as *mut u8, bytes as usize) }
     }
 
     /// Bytes in use and bytes free.
     pub fn usage(&self) -> (usize, usize) {
-        let heap = self.0.borrow();
-        (heap.used(), heap.free())
+        self.0.borrow().usage()
     }
 }
 
@@ -44,13 +135,82 @@ pub fn usage() -> (usize, usize) {
 // calls exclusive, and nothing in them allocates.
 unsafe impl GlobalAlloc for DomainHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        self.0.borrow().allocate_first_fit(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+        self.0.borrow().allocate(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         if let Some(pointer) = NonNull::new(pointer) {
             // SAFETY: the caller promises that the block came from `alloc` with this layout and is not used any more.
-            unsafe { self.0.borrow().deallocate(pointer, layout) }
+            unsafe { self.0.borrow().release(pointer, layout) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
+
+    const BYTES: usize = 64 * 1024;
+
+    fn memory() -> Memory {
+        let room = Vec::leak(alloc::vec![0u128; BYTES / 16]);
+        let mut memory = Memory::empty();
+        // SAFETY: leaked, and nobody else's.
+        unsafe { memory.heap.init(room.as_mut_ptr().cast(), BYTES) };
+        memory
+    }
+
+    fn layout(size: usize, align: usize) -> Layout {
+        Layout::from_size_align(size, align).unwrap()
+    }
+
+    #[test]
+    fn what_small_blocks_have_taken_is_there_for_a_large_one() {
+        let mut memory = memory();
+        let mut blocks = Vec::new();
+        while let Some(block) = memory.allocate(layout(40, 8)) {
+            blocks.push(block);
+        }
+        assert!(blocks.len() > BYTES / 64 && memory.allocate(layout(4096, 4096)).is_none());
+        for block in blocks {
+            // SAFETY: allocated so, and not used.
+            unsafe { memory.release(block, layout(40, 8)) };
+        }
+        assert_eq!(memory.usage().0, 0);
+        assert!(memory.allocate(layout(BYTES / 2, 4096)).is_some());
+    }
+
+    proptest! {
+        /// No two blocks overlap, each is aligned, and all of it comes back.
+        #[test]
+        fn blocks_are_apart(script in prop::collection::vec((0..900_usize, 0..7_u32, any::<bool>()), 1..300)) {
+            let mut memory = memory();
+            let mut blocks: Vec<(NonNull<u8>, Layout)> = Vec::new();
+            for (number, align, release) in script {
+                if release && !blocks.is_empty() {
+                    let (block, layout) = blocks.swap_remove(number % blocks.len());
+                    // SAFETY: allocated so, and not used any more.
+                    unsafe { memory.release(block, layout) };
+                    continue;
+                }
+                let layout = layout(number + 1, 1 << align);
+                let Some(block) = memory.allocate(layout) else { continue };
+                let (start, end) = (block.addr().get(), block.addr().get() + layout.size());
+                prop_assert!(start.is_multiple_of(layout.align()));
+                for (other, layout) in &blocks {
+                    prop_assert!(end <= other.addr().get() || other.addr().get() + layout.size() <= start);
+                }
+                blocks.push((block, layout));
+            }
+            for (block, layout) in blocks {
+                // SAFETY: as above.
+                unsafe { memory.release(block, layout) };
+            }
+            prop_assert_eq!(memory.usage().0, 0);
+            memory.give_back();
+            prop_assert!(memory.allocate(layout(BYTES / 2, 16)).is_some());
         }
     }
 }

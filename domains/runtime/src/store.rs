@@ -7,10 +7,12 @@
 //! Paths that do not start with `/` are below the domain's home, `/local/domain/<id>`.
 //! `docs/misc/xenstore.txt` of Xen has the protocol; Xen public header `io/xs_wire.h` the layout.
 
+mod batch;
 mod client;
 mod queue;
 mod wire;
 
+pub use batch::Batch;
 pub use wire::{Permission, Rights, WatchEvent};
 
 use alloc::format;
@@ -107,6 +109,11 @@ impl Store {
         let mut client = CLIENT.borrow();
         let client = client.as_mut().ok_or(Errno::ENOTCONN)?;
         client.request(kind, self.transaction, parts)
+    }
+
+    /// Makes many requests at once. An error is that of the first that failed; the others were made.
+    pub fn run(&self, batch: &Batch) -> Result<()> {
+        CLIENT.borrow().as_mut().ok_or(Errno::ENOTCONN)?.run(batch, self.transaction)
     }
 
     /// A node's value.

@@ -10,7 +10,7 @@ pub mod front;
 pub mod state;
 
 pub use back::{BackendBus, BackendDevice, BackendEvent, DeviceId};
-pub use front::Frontend;
+pub use front::{Frontend, Peer};
 pub use state::State;
 
 use crate::store::Store;

@@ -94,6 +94,7 @@ impl DiskSite {
                 match waiting {
                     Waiting::NoDevice => "this domain has no disk (xenstore has no device/vbd)".into(),
                     Waiting::Backend => "the disk's domain is not ready".into(),
+                    Waiting::GivenUp => "the disk's domain is gone and is not started again".into(),
                 },
             ),
             Err(error) => say(why, format!("the disk cannot be used: {error}")),
@@ -102,8 +103,9 @@ impl DiskSite {
 
     /// Hears of a watch event.
     pub fn hear(&mut self, event: &WatchEvent) {
-        if self.volume().is_some_and(|volume| volume.borrow().is_lost(event)) {
-            self.lose("the disk's domain went away");
+        let lost = self.volume().and_then(|volume| volume.borrow_mut().hear(event).err());
+        if let Some(error) = lost {
+            self.lose(&format!("the disk is lost: {error}"));
         }
     }
 

@@ -58,6 +58,7 @@ fn wait_for_network(site: &mut DiskSite) -> Nic {
             Ok(Ok(nic)) => return nic,
             Ok(Err(Waiting::NoDevice)) => "this domain has no network interface (xenstore has no device/vif)".into(),
             Ok(Err(Waiting::Backend)) => "the network's domain is not ready".into(),
+            Ok(Err(Waiting::GivenUp)) => "the network's domain is gone and is not started again".into(),
             Err(error) => alloc::format!("the network interface cannot be used: {error}"),
         };
         if said != why {
@@ -151,8 +152,10 @@ impl Server {
             }
             while let Some(event) = store::next_event() {
                 site.hear(&event);
-                if self.device.nic.concerns(&event) && self.device.nic.is_gone() {
-                    return "the network's domain went away".into();
+                if self.device.nic.concerns(&event)
+                    && let Err(error) = self.device.nic.hear()
+                {
+                    return alloc::format!("the network is lost: {error}");
                 }
                 next_step = now();
             }

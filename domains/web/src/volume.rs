@@ -4,13 +4,12 @@
 //! it must. To make that rare, sequential reads are recognised and the chunks behind them asked for early, and a caller
 //! that knows where it will read next can ask first whether that is there ([`Volume::is_ready`]).
 
+use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use frontends::block::{Direction, Disk, DiskError, IN_FLIGHT_MAX, Outcome};
-use runtime::Port;
-use runtime::event;
 use runtime::grant::GrantedPages;
 use runtime::pages::PAGE;
 use runtime::store::WatchEvent;
@@ -51,7 +50,7 @@ pub struct Volume {
     disk: Option<Disk>,
     bytes: u64,
     pages_per_request: usize,
-    buffers: Vec<GrantedPages>,
+    buffers: Vec<Rc<GrantedPages>>,
     cache: Cache,
     progress: Vec<Progress>,
     /// By request slot.
@@ -68,7 +67,7 @@ pub struct Volume {
 
 impl Volume {
     /// Takes over an open disk. The cache gets up to a third of the free heap.
-    pub fn new(disk: Disk) -> Result<Self, DiskError> {
+    pub fn new(mut disk: Disk) -> Result<Self, DiskError> {
         let (_, free) = runtime::heap::usage();
         let chunks = (free / 3 / CHUNK_BYTES).clamp(CHUNKS_MIN, CHUNKS_MAX);
         let buffers = (0..chunks).map(|_| disk.buffer(CHUNK_PAGES)).collect::<Result<Vec<_>, _>>()?;
@@ -94,14 +93,20 @@ impl Volume {
         self.bytes
     }
 
-    /// The port that has news of the disk.
-    pub fn port(&self) -> Option<Port> {
-        self.disk.as_ref().map(Disk::port)
-    }
-
-    /// Whether a watch event says that the back end goes away.
-    pub fn is_lost(&self, event: &WatchEvent) -> bool {
-        self.disk.as_ref().is_some_and(|disk| disk.concerns(event) && disk.is_gone())
+    /// Hears of a watch event. An error ends the connection to the disk.
+    pub fn hear(&mut self, event: &WatchEvent) -> Result<(), DiskError> {
+        match self.disk.as_mut().filter(|disk| disk.concerns(event)) {
+            Some(disk) => {
+                let before = disk.reconnections();
+                let heard = disk.hear();
+                if disk.reconnections() != before {
+                    log::info!("the disk's domain was started again; what was asked for is asked for again");
+                    self.stuck = false;
+                }
+                heard
+            }
+            None => Ok(()),
+        }
     }
 
     /// Gives the disk up; every read fails from now on.
@@ -206,8 +211,8 @@ impl Volume {
                 Lookup::Loading => asked = true,
             }
             self.kick();
-            let port = self.port().ok_or_else(gone)?;
-            if self.stuck || !event::poll(&[port], Some(deadline)) {
+            let disk = self.disk.as_mut().ok_or_else(gone)?;
+            if self.stuck || !disk.wait(Some(deadline)).map_err(|error| error.to_string())? {
                 self.stuck = true;
                 return Err("the disk does not answer".into());
             }

@@ -8,19 +8,20 @@ pub fn for_each_run(
     mut with: impl FnMut(u64, u32) -> Option<()>,
 ) -> Option<()> {
     let mut pieces = pieces.into_iter();
-    let Some((mut address, mut bytes)) = pieces.next() else {
+    let Some((mut start, bytes)) = pieces.next() else {
         return Some(());
     };
+    // One past the run's end. (Addresses end long before numbers do.)
+    let mut end = start.saturating_add(bytes.into());
     for (next, more) in pieces {
-        match bytes.checked_add(more) {
-            Some(sum) if sum <= bytes_max && address.checked_add(bytes.into()) == Some(next) => bytes = sum,
-            _ => {
-                with(address, bytes)?;
-                (address, bytes) = (next, more);
-            }
+        let longer = next.saturating_add(more.into());
+        if next != end || longer - start > bytes_max.into() {
+            with(start, (end - start) as u32)?;
+            start = next;
         }
+        end = longer;
     }
-    with(address, bytes)
+    with(start, (end - start) as u32)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use block_domain::export::{Extent, Part};
 use block_domain::gpt::{self, Copy, Table};
+use core::fmt;
 use runtime::event::Channel;
 use runtime::grant::Mapping;
 use runtime::grant::places::Places;
@@ -31,6 +32,10 @@ struct Unit {
     disk: Disk,
     table: Result<Table, String>,
     in_flight: Vec<Option<InFlight>>,
+    /// Requests that the device has finished.
+    finished: u64,
+    /// How many they were when it was last looked at and working.
+    suspected: Option<u64>,
 }
 
 /// Whether everything is done that can be done now.
@@ -126,10 +131,20 @@ impl Service {
         self.units.iter().any(|unit| unit.disk.is_busy())
     }
 
-    /// Ends the domain if a device has given up. Whoever drives it next gets it reset.
-    pub fn check_devices(&self) {
-        if let Some(unit) = self.units.iter().find(|unit| unit.disk.needs_reset()) {
-            log::error!("disk {}: the device has failed and needs a reset", unit.disk.id());
+    /// Ends the domain if a device has given up, or works on something and has finished nothing since the last time,
+    /// when it worked too. Whoever drives it next gets it reset.
+    pub fn check_devices(&mut self) {
+        for unit in &mut self.units {
+            let working = unit.disk.is_busy().then_some(unit.finished);
+            let why = match working {
+                _ if unit.disk.needs_reset() => "has failed and needs a reset",
+                Some(_) if working == unit.suspected => "does not answer",
+                _ => {
+                    unit.suspected = working;
+                    continue;
+                }
+            };
+            log::error!("disk {}: the device {why}", unit.disk.id());
             runtime::crash();
         }
     }
@@ -180,6 +195,7 @@ impl Service {
                 disk::Outcome::Done => Outcome::Done,
                 disk::Outcome::Failed(_) => Outcome::Failed,
             };
+            unit.finished += 1;
             if let Some(request) = unit.in_flight.get_mut(token.index()).and_then(Option::take) {
                 return Some((request, outcome));
             }
@@ -285,17 +301,16 @@ impl Service {
         let writable = device.config::<String>("mode").is_ok_and(|mode| mode.starts_with('w'));
         let read_only = !writable || unit.disk.facts.read_only;
         let segments = unit.disk.facts.chunks_max.min(SEGMENTS_MAX);
-        let features = [
-            ("feature-max-indirect-segments", segments as u32),
-            ("feature-flush-cache", u32::from(unit.disk.facts.flush && !read_only)),
-            ("feature-barrier", 0),
-            ("feature-persistent", 0),
-            ("feature-discard", 0),
-            ("max-ring-page-order", RING_ORDER_MAX),
+        let flush = u32::from(unit.disk.facts.flush && !read_only);
+        let features: [(&str, &dyn fmt::Display); 6] = [
+            ("feature-max-indirect-segments", &segments),
+            ("feature-flush-cache", &flush),
+            ("feature-barrier", &0),
+            ("feature-persistent", &0),
+            ("feature-discard", &0),
+            ("max-ring-page-order", &RING_ORDER_MAX),
         ];
-        for (key, value) in features {
-            device.write(key, value).map_err(|error| format!("cannot write {key}: {error:?}"))?;
-        }
+        device.write_all(&features).map_err(|error| format!("cannot write features: {error:?}"))?;
         Ok(Plan { disk, extent, read_only })
     }
 
@@ -324,15 +339,13 @@ impl Service {
             .map_err(|error| format!("its event channel cannot be bound: {error:?}"))?;
         let info = if plan.read_only { VDISK_READONLY } else { 0 };
         let block_bytes = unit.disk.facts.block_size.to_u64();
-        let facts = [
-            ("sectors", plan.extent.count),
-            ("sector-size", 512.max(block_bytes)),
-            ("physical-sector-size", block_bytes),
-            ("info", info.into()),
+        let facts: [(&str, &dyn fmt::Display); 4] = [
+            ("sectors", &plan.extent.count),
+            ("sector-size", &512.max(block_bytes)),
+            ("physical-sector-size", &block_bytes),
+            ("info", &info),
         ];
-        for (key, value) in facts {
-            device.write(key, value).map_err(|error| format!("cannot write {key}: {error:?}"))?;
-        }
+        device.write_all(&facts).map_err(|error| format!("cannot write facts: {error:?}"))?;
         self.connections += 1;
         let access = if plan.read_only { "read-only" } else { "read-write" };
         log::info!("vbd {id}: connected, {} sectors from {}, {access}", plan.extent.count, plan.extent.first);
@@ -371,7 +384,7 @@ impl Unit {
             log::info!("disk {}: {} partitions{copy}", disk.id(), table.partitions().len());
         }
         let in_flight = (0..QUEUE).map(|_| None).collect();
-        Self { disk, table, in_flight }
+        Self { disk, table, in_flight, finished: 0, suspected: None }
     }
 
     fn extent(&self, part: Part) -> Result<Extent, String> {

@@ -346,7 +346,7 @@ impl Vbd {
             Direction::Read => (Operation::Read, PageAccess::ReadWrite),
             Direction::Write => (Operation::Write, PageAccess::ReadOnly),
         };
-        let mut place = work.places.take().ok_or(Outcome::Failed)?;
+        let mut place = work.places.take(segments.len()).ok_or(Outcome::Failed)?;
         let (address, facts) = (work.places.address(&place), &work.disk.facts);
         let chunks = work.batch.list(address, segments, facts.chunk_bytes_max, facts.chunks_max);
         let references = segments.iter().map(|segment| GrantRef(segment.gref()));

@@ -3,6 +3,7 @@
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
+use core::fmt;
 use net_domain::frame::{Guard, Mac};
 use net_domain::switch::{AddError, Reach};
 use runtime::event::Channel;
@@ -162,19 +163,17 @@ impl Service {
             Err(error) => return Err(format!("`ip` cannot be read: {error:?}")),
         };
         let isolated = device.config::<u32>("isolated").is_ok_and(|isolated| isolated != 0);
-        let features = [
-            ("feature-rx-copy", 1),
-            ("feature-rx-flip", 0),
-            ("feature-sg", 1),
-            ("feature-gso-tcpv4", 0),
-            ("feature-gso-tcpv6", 0),
-            ("feature-ipv6-csum-offload", 0),
-            ("feature-split-event-channels", 0),
-            ("multi-queue-max-queues", 1),
+        let features: [(&str, &dyn fmt::Display); 8] = [
+            ("feature-rx-copy", &1),
+            ("feature-rx-flip", &0),
+            ("feature-sg", &1),
+            ("feature-gso-tcpv4", &0),
+            ("feature-gso-tcpv6", &0),
+            ("feature-ipv6-csum-offload", &0),
+            ("feature-split-event-channels", &0),
+            ("multi-queue-max-queues", &1),
         ];
-        for (key, value) in features {
-            device.write(key, value).map_err(|error| format!("cannot write {key}: {error:?}"))?;
-        }
+        device.write_all(&features).map_err(|error| format!("cannot write features: {error:?}"))?;
         let reach = if isolated { Reach::UplinkOnly } else { Reach::All };
         Ok(Plan { guard: Guard { mac, ip }, reach })
     }

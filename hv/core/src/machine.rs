@@ -50,7 +50,7 @@ pub trait MachineMemory {
 /// Everything the logic asks of the machine.
 pub trait Machine: MachineMemory {
     /// On return, no CPU and (if in scope) no IOMMU uses an old translation of these pages of this domain.
-    fn flush_pages(&self, domain: DomId, pages: &[Gfn], scope: FlushScope);
+    fn flush_pages(&self, domain: DomId, pages: impl ExactSizeIterator<Item = Gfn>, scope: FlushScope);
     /// The same for all pages of the domain.
     fn flush_all(&self, domain: DomId, scope: FlushScope);
 }

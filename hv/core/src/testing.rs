@@ -119,7 +119,8 @@ impl MachineMemory for TestMachine {
 }
 
 impl Machine for TestMachine {
-    fn flush_pages(&self, domain: DomId, pages: &[Gfn], _: FlushScope) {
+    fn flush_pages(&self, domain: DomId, pages: impl ExactSizeIterator<Item = Gfn>, _: FlushScope) {
+        let pages: Vec<_> = pages.collect();
         self.cached().retain(|(cached, page), _| *cached != domain || !pages.contains(page));
     }
 

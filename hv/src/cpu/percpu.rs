@@ -1,6 +1,6 @@
 //! What one CPU has for itself, found through GS while the hypervisor runs.
 //!
-//! The first fields are known to the assembly in `traps::entry`; keep both in step.
+//! Some fields are known to the assembly in `traps::entry`; keep both in step.
 
 use super::descriptors::Descriptors;
 use crate::mm::{MapError, map_stack};
@@ -24,6 +24,8 @@ pub const NOBODY: DomId = DomId::SELF;
 /// One CPU's own data.
 #[repr(C)]
 pub struct PerCpu {
+    /// Who can run here. (First, as it is what is looked into most.)
+    pub queue: RunQueue,
     /// This structure's address.
     this: *mut PerCpu,
     /// The current vCPU's registers: SYSCALL saves them there, as traps do through the TSS.
@@ -34,18 +36,15 @@ pub struct PerCpu {
     pub attention: u32,
     /// Non-zero while the CPU waits for interrupts in the idle loop.
     pub idle: u32,
-    /// The domain that runs, or whose trap is being handled; [`NOBODY`] while the CPU idles.
+    /// The domain that runs, or ran last: whose trap is being handled, whose page tables are loaded. [`NOBODY`]: it is gone,
+    /// and the hypervisor's own are.
     pub current: DomId,
-    /// Whose page tables are loaded; [`NOBODY`]: the hypervisor's own.
-    pub loaded: DomId,
     /// The hypercall that is to be made again, with its arguments, when `attention` says so.
     pub restart: Option<(u64, [u64; 5])>,
     /// Ticks of the TSC that no domain could run, up to when that was so last.
     pub idle_ticks: u64,
     /// When the timer's interrupt comes, in ticks of the TSC.
     pub alarm: u64,
-    /// Who can run here.
-    pub queue: RunQueue,
     /// Deadlines of the vCPUs of this CPU.
     pub timers: Timers,
     /// Addresses in hypercalls below this one are those of the loaded address space.
@@ -63,17 +62,16 @@ impl PerCpu {
     pub fn install() -> Result<VirtAddr, MapError> {
         let stack_top = map_stack(STACK_PAGES)?;
         let cpu = Box::leak(Box::new(Self {
+            queue: RunQueue::new(),
             this: core::ptr::null_mut(),
             frame: core::ptr::null_mut(),
             stack_top,
             attention: 1,
             idle: 0,
             current: NOBODY,
-            loaded: NOBODY,
             restart: None,
             idle_ticks: 0,
             alarm: u64::MAX,
-            queue: RunQueue::new(),
             timers: Timers::new(),
             direct: NATIVE_DIRECT,
             guest: None,
@@ -102,11 +100,16 @@ impl PerCpu {
 #[inline(always)]
 pub fn with<R>(f: impl FnOnce(&mut PerCpu) -> R) -> R {
     let this: *mut PerCpu;
-    // SAFETY: GS points at this CPU's `PerCpu` from `install` on whenever the hypervisor runs; its first field is its
-    // own address. `f` gets the only reference: interrupts are off, and no closure calls `with` again, which the
+    // SAFETY: GS points at this CPU's `PerCpu` from `install` on whenever the hypervisor runs; a field is its own
+    // address. `f` gets the only reference: interrupts are off, and no closure calls `with` again, which the
     // assertion watches over.
     unsafe {
-        core::arch::asm!("mov {}, gs:[0]", out(reg) this, options(nostack, preserves_flags, readonly));
+        core::arch::asm!(
+            "mov {}, gs:[{}]",
+            out(reg) this,
+            const core::mem::offset_of!(PerCpu, this),
+            options(nostack, preserves_flags, readonly)
+        );
         if cfg!(debug_assertions) {
             assert!(!core::mem::replace(&mut (*this).borrowed, true), "nested use of per-CPU data");
         }

@@ -44,7 +44,7 @@ pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
     }
     // There are as many places as slots.
     let _ = DYING.lock().push_back(domain);
-    schedule::CHORES.store(true, Ordering::Relaxed);
+    schedule::ERRANDS.fetch_or(schedule::CHORES, Ordering::Relaxed);
     raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
     Ok(())
 }
@@ -61,7 +61,7 @@ pub fn slice() -> bool {
         // It was in the queue just now.
         let _ = DYING.lock().push_back(domain);
     } else {
-        log::debug!("domain {domain} is gone; {} frames free", system().frames.free());
+        log::debug!("domain {domain} is gone; {} frames free", mm::frames().free());
         raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
     }
     !DYING.lock().is_empty()

@@ -27,6 +27,7 @@ pub fn create(label: Label) -> Result<DomId, Errno> {
             let clock = Hpa(domain.events.shared.vcpu_info(vcpu).0 + offset_of!(VcpuInfo, time) as u64);
             system.machine.write(clock, time::scale().clock.as_bytes());
         }
+        time::wallclock::tell(domain.events.shared.frame(), &system.machine);
         (domain.slot(), domain.space.cpu_root())
     })?;
     let hypervisor_root = Hpa(mm::hypervisor_root().as_u64()).mfn();

@@ -2,7 +2,7 @@
 
 use super::native;
 use crate::boot::report::{Finding, fact, fail};
-use crate::{machine::Bare, system::system, time};
+use crate::{machine::Bare, system::system, time, traps::entry};
 use core::sync::atomic::Ordering;
 use hv_core::domain::{self, Domain, Env};
 use hv_core::error::Errno;
@@ -29,8 +29,9 @@ pub fn start() -> ! {
         fail(WHAT, format_args!("{why}; it needs more than {need} pages"), "give it more memory in the policy")
     });
     fact(WHAT, Finding::Ok, format_args!("\"{name}\", {} pages", image.pages()));
+    let frame = super::resume();
     time::STARTED.store(time::tsc(), Ordering::Relaxed);
-    super::go_on()
+    entry::enter(frame)
 }
 
 fn build(image: &Image) -> Result<(), Errno> {

@@ -8,9 +8,8 @@
 use super::{VcpuId, ending, events, percpu, system, vcpus};
 use crate::cpu::percpu::{NOBODY, PerCpu};
 use crate::time::{self, Instant, tsc};
-use crate::traps::{Frame, entry};
-use crate::{logging, mm};
-use core::sync::atomic::{AtomicBool, Ordering};
+use crate::{logging, mm, traps::Frame};
+use core::sync::atomic::{AtomicU8, Ordering};
 use hv_core::sched::{TimerKind, VcpuKey};
 use hv_core::{authority::table::FLAG_LOG, domain::VCPUS_MAX, domain::Wake, ids::Slot};
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_TIMER};
@@ -20,29 +19,37 @@ const REAP_INTERVAL_NS: u64 = 1_000_000;
 
 /// [`PerCpu::attention`]: who runs next is to be decided.
 const DECIDE: u32 = 1;
+/// [`PerCpu::attention`]: who runs next has been decided, and is to be loaded.
+const SWITCH: u32 = 2;
 /// [`PerCpu::attention`]: a deadline may have come.
 const EXPIRE: u32 = 4;
 /// [`PerCpu::attention`]: the hypercall of the current domain is to be made again ([`PerCpu::restart`]).
 const RESTART: u32 = 8;
 
-/// Set when there is something to do beside choosing who runs next: the log has news, a dead domain has resources.
-pub static CHORES: AtomicBool = AtomicBool::new(false);
+/// What there is to do beside serving calls and choosing who runs next.
+pub static ERRANDS: AtomicU8 = AtomicU8::new(0);
+/// [`ERRANDS`]: the log has news, or a dead domain has resources.
+pub const CHORES: u8 = 1;
+/// [`ERRANDS`]: devices may interrupt again when their domains come back for more (`irq::rearm`).
+pub const REARM: u8 = 2;
 
-/// Goes on after a trap.
-pub fn go_on() -> ! {
-    match percpu::with(|cpu| (cpu.attention == 0).then_some(cpu.frame)) {
-        Some(frame) => entry::enter(frame),
-        None => reschedule(),
-    }
+/// Whether there are chores.
+fn chores() -> bool {
+    ERRANDS.load(Ordering::Relaxed) & CHORES != 0
 }
 
-/// Goes on after a hypercall that does not go back to SYSCALL's entry, with its result.
-pub fn finish_call(result: u64) -> ! {
+/// The frame to go on with after a trap.
+pub fn resume() -> *mut Frame {
+    percpu::with(|cpu| (cpu.attention == 0).then_some(cpu.frame)).unwrap_or_else(|| reschedule())
+}
+
+/// The frame to go on with after a hypercall whose caller's registers are in its own, and to have this result there.
+pub fn finish_call(result: u64) -> *mut Frame {
     percpu::with(|cpu| {
         // SAFETY: the frame of the domain that made the call; this CPU runs the hypervisor, so nobody uses it.
         unsafe { (*cpu.frame).rax = result }
     });
-    go_on()
+    resume()
 }
 
 /// The current domain's hypercall is to be made again when it runs next.
@@ -85,14 +92,45 @@ pub fn wake(woken: Option<Wake>) {
     });
 }
 
-/// A vCPU's wait has ended, and the current domain's begins, whose registers are in its frame: the one goes on in the
-/// other's place. Comes back, and nothing is done, if there is more to decide than that.
-pub fn hand_over(woken: Wake) {
-    let chores = CHORES.load(Ordering::Relaxed);
-    let next = percpu::with(|cpu| (!chores && cpu.queue.hand_over(woken.0, tsc())).then(|| load(cpu, woken.0)));
-    if let Some(frame) = next {
-        entry::enter(frame);
+/// [`wake`], where the current domain's hypercall does nothing after it: who goes on is decided with it.
+#[inline(always)] // in the way of each event
+pub fn wake_at_last(woken: Option<Wake>) {
+    let Some(Wake(key)) = woken else { return };
+    let decided = percpu::with(|cpu| {
+        let next = cpu.queue.wake_and_pick(key, tsc(), cpu.alarm)?;
+        cpu.attention |= if next == key { SWITCH } else { 0 };
+        Some(())
+    });
+    if decided.is_none() {
+        wake(woken);
     }
+}
+
+/// [`wake`] by an interrupt of the current domain, whose registers are in its frame. Answers the frame to go on with.
+#[inline(always)] // in the way of each interrupt
+pub fn wake_and_go_on(woken: Option<Wake>) -> *mut Frame {
+    wake_at_last(woken);
+    resume()
+}
+
+/// A vCPU's wait has ended, and the current domain's begins, whose registers are in its frame: the one goes on in the
+/// other's place, if there is no more to decide than that (and there are no [`ERRANDS`], which the caller has looked at).
+/// Answers the frame to go on with.
+#[inline(always)] // in the way of each request and its answer
+pub fn hand_over(woken: Wake) -> *mut Frame {
+    let next = percpu::with(|cpu| {
+        let next = cpu.queue.hand_over(woken.0, tsc())?;
+        Some(load(cpu, next))
+    });
+    next.unwrap_or_else(|| wake_and_wait(woken))
+}
+
+/// What [`hand_over`] comes to where somebody else may be to run.
+#[cold]
+fn wake_and_wait(woken: Wake) -> *mut Frame {
+    wake(Some(woken));
+    current_waits();
+    resume()
 }
 
 /// The current domain gives the CPU up and cannot run until it is woken.
@@ -148,17 +186,34 @@ fn reprogram(cpu: &mut PerCpu, wanted: u64) {
     crate::apic::set_timer(wanted);
 }
 
-/// Decides who goes on. The current domain's registers are in its frame.
-pub extern "C" fn reschedule() -> ! {
-    let chores = CHORES.load(Ordering::Relaxed);
+/// Decides who goes on, unless that has been done. The current domain's registers are in its frame.
+pub extern "C" fn reschedule() -> *mut Frame {
     let next = percpu::with(|cpu| {
-        if chores || cpu.attention & !DECIDE != 0 {
+        if chores() {
+            return None;
+        }
+        let next = match cpu.attention {
+            DECIDE => cpu.queue.pick_of_two(tsc(), cpu.alarm)?,
+            SWITCH => cpu.queue.current()?,
+            _ => return None,
+        };
+        cpu.attention = 0;
+        Some(load(cpu, next))
+    });
+    next.unwrap_or_else(decide)
+}
+
+/// The same where it is not so simple.
+#[cold]
+fn decide() -> *mut Frame {
+    let next = percpu::with(|cpu| {
+        if cpu.attention & !(DECIDE | SWITCH) != 0 || chores() {
             return None;
         }
         cpu.attention = 0;
         choose(cpu)
     });
-    entry::enter(next.unwrap_or_else(look_at_all))
+    next.unwrap_or_else(look_at_all)
 }
 
 /// The long way round.
@@ -172,7 +227,7 @@ fn look_at_all() -> *mut Frame {
     }
     loop {
         percpu::with(|cpu| cpu.attention = 0);
-        CHORES.store(false, Ordering::Relaxed);
+        ERRANDS.fetch_and(!CHORES, Ordering::Relaxed);
         expire_deadlines();
         percpu::with(|cpu| set_alarm(cpu, cpu.timers.next().unwrap_or(u64::MAX)));
         if logging::NEWS.swap(false, Ordering::Relaxed) {
@@ -182,7 +237,7 @@ fn look_at_all() -> *mut Frame {
         if let Some(frame) = percpu::with(choose) {
             if reaping {
                 // Who runs alone and never waits would keep what the dead had for ever.
-                CHORES.store(true, Ordering::Relaxed);
+                ERRANDS.fetch_or(CHORES, Ordering::Relaxed);
                 let next = time::tsc_at(time::now().plus_nanos(REAP_INTERVAL_NS));
                 percpu::with(|cpu| set_alarm(cpu, next));
             }
@@ -197,9 +252,6 @@ fn look_at_all() -> *mut Frame {
 /// Takes the next domain from the queue and loads it. `None`: nobody can run.
 fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
     let next = cpu.queue.pick(tsc());
-    if next.is_none() {
-        cpu.current = NOBODY;
-    }
     set_alarm(cpu, cpu.queue.until());
     next.map(|next| load(cpu, next))
 }
@@ -207,13 +259,8 @@ fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
 /// Makes a domain the current one. Answers its registers, to be entered with.
 #[inline(always)] // in the way of each switch
 fn load(cpu: &mut PerCpu, next: VcpuKey) -> *mut Frame {
-    let domain = vcpus::domain(next.slot());
-    cpu.current = domain;
-    if cpu.loaded != domain {
-        cpu.loaded = domain;
-        vcpus::load(next.slot(), cpu);
-    }
-    cpu.frame
+    let place = vcpus::place(next.slot());
+    if cpu.current == place.domain() { cpu.frame } else { place.load(cpu) }
 }
 
 /// Raises what is due.
@@ -247,11 +294,8 @@ pub fn dismiss(slot: Slot) {
         }
         cpu.attention |= DECIDE;
         if cpu.current == vcpus::domain(slot) {
-            cpu.current = NOBODY;
-        }
-        if cpu.loaded == vcpus::domain(slot) {
             mm::load_root(mm::hypervisor_root());
-            cpu.loaded = NOBODY;
+            cpu.current = NOBODY;
         }
     });
 }

@@ -4,7 +4,7 @@
 //! changes its domain's state. Native domains have one vCPU, so a frame goes by its domain's slot.
 
 use crate::cpu::descriptors::{NO_PORTS, PortBitmap};
-use crate::{cpu::percpu::PerCpu, mm, traps::Frame};
+use crate::{cpu::percpu::PerCpu, traps::Frame};
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::mem::offset_of;
@@ -13,7 +13,8 @@ use hv_core::authority::table::Range;
 use hv_core::fallible::{self, OutOfMemory};
 use hv_core::ids::{DomId, Hpa, SLOTS, Slot};
 use spin::Mutex;
-use x86_64::PhysAddr;
+use x86_64::registers::control::{Cr3, Cr3Flags};
+use x86_64::{PhysAddr, structures::paging::PhysFrame};
 
 /// The assembly in `traps::entry` knows where the first two are.
 #[repr(C, align(256))] // no domain's is in another's cache line
@@ -92,13 +93,33 @@ pub fn set_ports(slot: Slot, ranges: &[Range]) -> Result<(), OutOfMemory> {
     Ok(())
 }
 
-/// Makes a domain's vCPU the one that this CPU would run: registers, page tables, I/O ports.
-#[inline(always)] // in the way of each switch
-pub fn load(slot: Slot, cpu: &mut PerCpu) {
-    let place = place(slot);
-    cpu.set_frame(place.frame.get());
-    mm::load_root(PhysAddr::new_truncate(place.root.load(Ordering::Relaxed)));
-    cpu.descriptors.allow_ports(place.bitmap.load(Ordering::Relaxed), || place.ports.lock());
+impl Place {
+    /// Which domain's it is.
+    pub fn domain(&self) -> DomId {
+        DomId(self.domain.load(Ordering::Relaxed))
+    }
+
+    /// Makes this vCPU the one that the CPU runs: registers, page tables, I/O ports. Answers its frame.
+    #[inline(always)] // in the way of each switch
+    pub fn load(&'static self, cpu: &mut PerCpu) -> *mut Frame {
+        cpu.current = self.domain();
+        cpu.set_frame(self.frame.get());
+        // SAFETY: `root` is the domain's top-level table, in whose upper half the hypervisor has the mappings that it has
+        // everywhere.
+        unsafe {
+            let root = PhysAddr::new_unsafe(self.root.load(Ordering::Relaxed));
+            Cr3::write(PhysFrame::from_start_address_unchecked(root), Cr3Flags::empty());
+        }
+        if cpu.descriptors.allow_ports(self.bitmap.load(Ordering::Relaxed)) { cpu.frame } else { self.load_ports(cpu) }
+    }
+
+    #[inline(never)]
+    fn load_ports(&self, cpu: &mut PerCpu) -> *mut Frame {
+        let number = self.bitmap.load(Ordering::Relaxed);
+        cpu.descriptors.set_ports(number, self.ports.lock().first().unwrap_or(&NO_PORTS));
+        cpu.descriptors.allow_ports(number);
+        cpu.frame
+    }
 }
 
 /// Forgets what an earlier domain left in a slot.
@@ -110,7 +131,7 @@ pub fn clear(slot: Slot) {
 
 /// Which domain a slot's vCPU is.
 pub fn domain(slot: Slot) -> DomId {
-    DomId(place(slot).domain.load(Ordering::Relaxed))
+    place(slot).domain()
 }
 
 /// The top-level page table of a slot's domain.

@@ -13,20 +13,32 @@ use xen_abi::xen::{HYPERVISOR_EVENT_CHANNEL_OP, VIRQ_CON_RING};
 /// Ports closed in one slice of a reset.
 const RESET_SLICE: u32 = 128;
 
-/// Sending is the path that matters; all else is apart.
+/// Serves an entry of a multicall.
 pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
     if command != EVTCHNOP_SEND {
         return others(command, structure);
     }
-    let op = user::read::<abi::EvtchnSend>(Gpa(structure)).map_err(Errno::from);
-    result(op.and_then(|op| send(domain::current(), Port(op.port))))
+    result(user::read::<abi::EvtchnSend>(Gpa(structure)).map_err(Errno::from).and_then(|op| send(Port(op.port))))
+}
+
+/// Serves SYSCALL, after which nothing more is done for the caller. Sending is the path that matters; all else is apart.
+pub extern "C" fn serve_last(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
+    if command != EVTCHNOP_SEND {
+        return others(command, structure);
+    }
+    let Ok(op) = user::read::<abi::EvtchnSend>(Gpa(structure)) else { return result(Err(Errno::EFAULT)) };
+    match events::send(&system().env(), domain::current(), Port(op.port)) {
+        Ok(woken) => {
+            domain::wake_at_last(woken);
+            0
+        }
+        Err(error) => result(Err(error)),
+    }
 }
 
 /// Sends an event for the caller.
-#[inline(never)]
-pub fn send(caller: DomId, port: Port) -> Result<(), Errno> {
-    wake(events::send(&system().env(), caller, port)?);
-    Ok(())
+pub fn send(port: Port) -> Result<(), Errno> {
+    events::send(&system().env(), domain::current(), port).map(wake)
 }
 
 #[inline(never)]

@@ -1,44 +1,51 @@
 //! `grant_table_op` (Xen public `grant_table.h`, version 1): batches of structures, each with a status of its own.
 
-use super::{Call, DomId, Errno, Gpa, Outcome, Structure, domain, system, user};
-use crate::machine::Bare;
+use super::{Call, DomId, Errno, Gpa, Outcome, Server, Structure, domain, user};
+use crate::{machine::Bare, system::env_unchecked};
 use hv_core::domain::Env;
 use hv_core::grant::{self, Status};
 use xen_abi::{grant_table as abi, xen::HYPERVISOR_GRANT_TABLE_OP};
 
 /// Structures that are copied in, served and copied out together, before others get a chance.
-const SLICE: usize = 32;
+const SLICE: usize = 64;
 
-/// Mapping, unmapping and copying are the paths that matter; all else is apart.
-pub extern "C" fn server(command: u64, array: u64, count: u64, _: u64, _: u64) -> u64 {
-    match command {
-        abi::GNTTABOP_MAP_GRANT_REF => map(array, count),
-        abi::GNTTABOP_UNMAP_GRANT_REF => unmap(array, count),
-        abi::GNTTABOP_COPY => copy(array, count),
-        _ => others(command, array, count),
-    }
+/// Mapping, unmapping and copying are the paths that matter, each with a server of its own; all else is apart.
+pub extern "C" fn server(command: u64, array: u64, count: u64, r10: u64, r8: u64) -> u64 {
+    static SERVERS: [Server; abi::GNTTABOP_COPY as usize + 1] = [map, unmap, others, others, others, copy];
+    let server = SERVERS.get(command as usize).unwrap_or(&(others as Server));
+    server(command, array, count, r10, r8)
 }
 
-#[inline(never)]
-fn map(array: u64, count: u64) -> u64 {
-    let alone = |op: &mut _| grant::map_alone(&system().env(), domain::current(), op);
-    if count == 1 { one(array, alone) } else { batch(abi::GNTTABOP_MAP_GRANT_REF, array, count, grant::map) }
+const _: () = assert!(abi::GNTTABOP_MAP_GRANT_REF == 0 && abi::GNTTABOP_UNMAP_GRANT_REF == 1);
+
+/// Servers that try one structure, whose words from so many on tell the outcome, by the shortest path first. If that is
+/// not to be, nothing was done, and the structure is an array of one: copied in again, and judged by that copy alone.
+macro_rules! servers {
+    ($($command:ident: $name:ident $near:ident $out:literal;)*) => {$(
+        extern "C" fn $name(_: u64, array: u64, count: u64, _: u64, _: u64) -> u64 {
+            if count == 1 {
+                let serve = |op: &mut _| grant::$near(&env(), domain::current(), op);
+                if let Some(told) = user::serve_one::<_, $out>(Gpa(array), serve) {
+                    return super::result(told.map_err(Errno::from));
+                }
+            }
+            batch(abi::$command, array, count, grant::$name)
+        }
+    )*};
+}
+servers! {
+    GNTTABOP_MAP_GRANT_REF: map map_near 2;
+    GNTTABOP_UNMAP_GRANT_REF: unmap unmap_near 2;
+    GNTTABOP_COPY: copy copy_near 4;
 }
 
-#[inline(never)]
-fn unmap(array: u64, count: u64) -> u64 {
-    let alone = |op: &mut _| grant::unmap_alone(&system().env(), domain::current(), op);
-    if count == 1 { one(array, alone) } else { batch(abi::GNTTABOP_UNMAP_GRANT_REF, array, count, grant::unmap) }
+#[inline(always)]
+fn env() -> Env<'static, Bare> {
+    // SAFETY: a domain calls, and there are domains only after that.
+    unsafe { env_unchecked() }
 }
 
-#[inline(never)]
-fn copy(array: u64, count: u64) -> u64 {
-    let alone = |op: &mut _| grant::copy_alone(&system().env(), domain::current(), op);
-    if count == 1 { one(array, alone) } else { batch(abi::GNTTABOP_COPY, array, count, grant::copy) }
-}
-
-#[inline(never)]
-fn others(command: u64, array: u64, count: u64) -> u64 {
+extern "C" fn others(command: u64, array: u64, count: u64, _: u64, _: u64) -> u64 {
     match command {
         // The frames themselves are mapped by XENMAPSPACE_grant_table: a translated domain is told no machine frames.
         abi::GNTTABOP_SETUP_TABLE => batch(command, array, count, |env, caller, ops: &mut [abi::GnttabSetupTable]| {
@@ -68,12 +75,6 @@ fn version(call: &Call) -> Outcome {
     }
 }
 
-/// Serves one structure, if it can be written back: the shortest path of a call.
-fn one<T: Structure>(at: u64, serve: impl FnOnce(&mut T)) -> u64 {
-    let served = user::serve_slice::<T, 1>(Gpa(at), 1, |ops| ops.first_mut().map_or((), serve));
-    if served.is_ok() { 0 } else { Errno::EFAULT.to_result() as u64 }
-}
-
 /// Serves an array of structures. Those that cannot be written back are not acted on.
 #[inline(never)]
 fn batch<T: Structure>(
@@ -86,7 +87,7 @@ fn batch<T: Structure>(
         return long::<T>([command, array, count, 0, 0]);
     }
     let served = user::serve_slice::<T, SLICE>(Gpa(array), count as usize, |ops| {
-        serve(&system().env(), domain::current(), ops);
+        serve(&env(), domain::current(), ops);
     });
     if served.is_ok() { 0 } else { Errno::EFAULT.to_result() as u64 }
 }

@@ -131,6 +131,7 @@ macro_rules! server {
 pub static ENTRIES: [Server; NUMBERS] = {
     let mut entries = SERVERS;
     entries[abi::HYPERVISOR_SCHED_OP as usize] = crate::traps::entry::syscall_sched;
+    entries[abi::HYPERVISOR_EVENT_CHANNEL_OP as usize] = event_channel::serve_last;
     entries
 };
 

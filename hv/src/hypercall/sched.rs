@@ -1,47 +1,61 @@
 //! `sched_op` (Xen public `sched.h`): yielding, waiting, ending.
 
 use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
-use crate::irq;
 use crate::time::{self, Instant};
+use crate::{irq, traps::Frame};
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 use hv_core::domain::Death;
 use hv_core::ids::{Port, VcpuId};
-use hv_core::{events, events::Sent, sched::TimerKind, sched::VcpuKey};
+use hv_core::{events, sched::TimerKind, sched::VcpuKey};
 use xen_abi::{native::SCHEDOP_SEND_AND_BLOCK, sched as abi, xen::HYPERVISOR_SCHED_OP};
 use zerocopy::IntoBytes;
 
 /// Ports of one poll at most.
 const POLL_PORTS_MAX: usize = 128;
 
-/// Serves SYSCALL, whose caller's registers are in its frame: after most of these somebody else goes on. Giving way and
-/// waiting for events are the paths that matter; all else is apart.
-pub extern "C" fn serve_last(command: u64, structure: u64) -> ! {
-    let result = match command {
-        SCHEDOP_SEND_AND_BLOCK => result(send_and_block(Port(structure as u32))),
-        _ => serve(command, structure),
-    };
-    domain::finish_call(result)
-}
-
-/// Serves an entry of a multicall.
-pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
-    match command {
-        SCHEDOP_SEND_AND_BLOCK => {
-            result(super::event_channel::send(domain::current(), Port(structure as u32)).and_then(|()| block()))
-        }
-        _ => serve(command, structure),
+/// Serves SYSCALL with `send_and_block`: an event for a peer that mostly waits, and goes on in the caller's place. As
+/// [`serve_last`].
+pub extern "C" fn send_and_block(command: u64, port: u64) -> ! {
+    if domain::ERRANDS.load(Ordering::Relaxed) == 0
+        && let Some(woken) = events::hand_over(&system().env(), domain::current(), Port(port as u32))
+    {
+        crate::traps::entry::enter(domain::hand_over(woken))
     }
+    crate::traps::entry::enter(serve_last(command, port))
 }
 
-#[inline(always)]
-fn serve(command: u64, structure: u64) -> u64 {
+/// Serves SYSCALL, whose caller's registers are in its frame, with a result of 0. Giving way and waiting for events are the
+/// paths that matter: somebody else goes on. Answers the frame to go on with.
+pub extern "C" fn serve_last(command: u64, structure: u64) -> *mut Frame {
+    match command {
+        abi::SCHEDOP_YIELD => domain::yield_now(),
+        abi::SCHEDOP_BLOCK => match block() {
+            Ok(true) => {}
+            other => return domain::finish_call(result(other.map(drop))),
+        },
+        _ => return in_full(command, structure),
+    }
+    domain::reschedule()
+}
+
+#[inline(never)]
+fn in_full(command: u64, structure: u64) -> *mut Frame {
+    domain::finish_call(server(command, structure, 0, 0, 0))
+}
+
+/// Serves an entry of a multicall: who runs next is decided after it.
+pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
     match command {
         abi::SCHEDOP_YIELD => {
             domain::yield_now();
             0
         }
-        abi::SCHEDOP_BLOCK => result(block()),
+        abi::SCHEDOP_BLOCK => result(block().map(drop)),
+        SCHEDOP_SEND_AND_BLOCK => {
+            let sent = super::event_channel::send(Port(structure as u32));
+            result(sent.and_then(|()| block()).map(drop))
+        }
         _ => others(command, structure),
     }
 }
@@ -55,30 +69,16 @@ fn others(command: u64, structure: u64) -> u64 {
     })
 }
 
+/// Lets the caller wait, unless it has been told of an event; says whether it waits.
 #[inline(always)]
-fn block() -> Result<(), Errno> {
+fn block() -> Result<bool, Errno> {
     let (system, caller) = (system(), domain::current());
     rearm(caller);
-    if system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine))? {
+    let waits = system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine))?;
+    if waits {
         domain::current_waits();
     }
-    Ok(())
-}
-
-/// An event for the peer, and nothing to do until it answers.
-#[inline(always)]
-fn send_and_block(port: Port) -> Result<(), Errno> {
-    let caller = domain::current();
-    rearm(caller);
-    let sent = events::send_and_block(&system().env(), caller, port)?;
-    if let Sent { wake: Some(woken), waits: true } = sent {
-        domain::hand_over(woken);
-    }
-    wake(sent.wake);
-    if sent.waits {
-        domain::current_waits();
-    }
-    Ok(())
+    Ok(waits)
 }
 
 fn poll(call: &Call) -> Outcome {
@@ -108,7 +108,7 @@ fn poll(call: &Call) -> Outcome {
 
 /// The caller has come back for more: its devices may interrupt again.
 fn rearm(caller: DomId) {
-    if irq::ANY_WAITING.load(Ordering::Relaxed) {
+    if domain::ERRANDS.load(Ordering::Relaxed) & domain::REARM != 0 {
         rearm_those_of(caller);
     }
 }

@@ -1,6 +1,6 @@
 //! Pages that a remapping unit reads: root, context and interrupt tables, the command queue.
 
-use crate::system::system;
+use crate::{mm, system::system};
 use core::sync::atomic::{Ordering, fence};
 use hv_core::ids::{Mfn, PAGE_BYTES};
 use hv_core::{frames::Purpose, machine::MachineMemory};
@@ -16,7 +16,7 @@ impl TablePage {
     /// A page of zeros.
     pub fn new() -> Option<Self> {
         let machine = &system().machine;
-        let page = system().frames.allocate(Purpose::Hypervisor, machine)?;
+        let page = mm::frames().allocate(Purpose::Hypervisor, machine)?;
         // The zeros have to be in memory for a unit that does not look into caches.
         (0..PAGE_BYTES).step_by(64).for_each(|line| machine.write_back(page.at(line)));
         Some(Self(page))

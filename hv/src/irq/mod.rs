@@ -15,24 +15,25 @@
 mod ioapic;
 
 use crate::iommu::{self, InterruptEntry};
+use crate::domain::{ERRANDS, REARM};
 use crate::{acpi::Facts, pci, system::system};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use heapless::Vec;
 use hv_core::ids::{DomId, Label, Pirq};
 use hv_core::iommu::vtd::{Route, Trigger, plain_message, remappable_message};
 use hv_core::{error::Errno, events::PIRQS_MAX, pci::Bdf};
 use ioapic::Lines;
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 use xen_abi::physdev::{
     MAP_PIRQ_TYPE_GSI, MAP_PIRQ_TYPE_MSI, MAP_PIRQ_TYPE_MSI_SEG, PhysdevMapPirq, XENIRQSTAT_NEEDS_EOI,
 };
 
 /// The IOMMU's fault interrupt.
-const FAULT_VECTOR: u8 = 0x30;
+pub const FAULT_VECTOR: u8 = 0x30;
 /// First vector for devices.
-const FIRST_VECTOR: u8 = 0x31;
+pub const FIRST_VECTOR: u8 = 0x31;
 /// One past the last vector for devices; the timer's and others are from there on.
-const END_VECTOR: u8 = crate::apic::TIMER_VECTOR;
+pub const END_VECTOR: u8 = crate::apic::TIMER_VECTOR;
 const VECTORS: usize = (END_VECTOR - FIRST_VECTOR) as usize;
 /// Messages get pirqs from here up; below, a line's pirq is its number.
 const FIRST_MESSAGE_PIRQ: u32 = 24;
@@ -72,8 +73,7 @@ struct Irqs {
 }
 
 static IRQS: Mutex<Irqs> = Mutex::new(Irqs { by_vector: [const { None }; VECTORS], lines: Lines::NONE, cpu: 0 });
-/// Vectors whose gate is not open although they are bound: what [`rearm`] has to look at.
-pub static ANY_WAITING: AtomicBool = AtomicBool::new(false);
+/// Vectors whose gate is not open although they are bound: what [`rearm`] has to look at. (If any: [`REARM`].)
 static WAITING: [AtomicU64; VECTORS.div_ceil(64)] = [const { AtomicU64::new(0) }; VECTORS.div_ceil(64)];
 
 /// Masks all lines and takes the IOMMU's fault interrupt. After `iommu::init`; `cpu` is the APIC id of the CPU that
@@ -86,28 +86,38 @@ pub fn init(facts: &Facts, cpu: u32) {
     iommu::enable_fault_interrupt(FAULT_VECTOR, irqs.cpu);
 }
 
-/// An interrupt has arrived; the local APIC is told by the caller, afterwards. Answers whom to raise it for
+/// A device's interrupt has arrived; the local APIC is told by the caller, afterwards. Answers whom to raise it for
 /// (`events::raise_pirq`).
 #[must_use]
+#[inline(always)] // in the way of each interrupt
 pub fn handle(vector: u8) -> Option<(DomId, Pirq)> {
-    if vector == FAULT_VECTOR {
-        iommu::poll_faults();
-        return None;
-    }
     let index = usize::from(vector.checked_sub(FIRST_VECTOR)?);
     let mut irqs = IRQS.lock();
+    let irq = irqs.by_vector.get_mut(index)?.as_mut()?;
+    if irq.gate != Gate::Open || !irq.bound || irq.is_level() {
+        return mask(irqs, index);
+    }
+    irq.gate = Gate::Fired;
+    set_waiting(index);
+    Some((irq.domain, irq.pirq))
+}
+
+/// An interrupt that must not come again until its domain comes back.
+#[inline(never)]
+fn mask(mut irqs: MutexGuard<'_, Irqs>, index: usize) -> Option<(DomId, Pirq)> {
     let Irqs { by_vector, lines, .. } = &mut *irqs;
     let irq = by_vector.get_mut(index)?.as_mut()?;
-    let level = irq.is_level();
-    match irq.gate {
-        Gate::Open if !level => irq.gate = Gate::Fired,
-        _ => irq.set_gate(Gate::Masked, lines),
-    }
-    if irq.bound && !level {
-        WAITING[index / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
-        ANY_WAITING.store(true, Ordering::Relaxed);
+    irq.set_gate(Gate::Masked, lines);
+    if irq.bound && !irq.is_level() {
+        set_waiting(index);
     }
     irq.bound.then_some((irq.domain, irq.pirq))
+}
+
+#[inline(always)]
+fn set_waiting(index: usize) {
+    WAITING[index / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
+    ERRANDS.fetch_or(REARM, Ordering::Relaxed);
 }
 
 /// The domain has come back for more (it blocks or polls): sources that waited for that may fire again. Tells those
@@ -131,8 +141,9 @@ pub fn rearm(domain: DomId) -> Vec<Pirq, PIRQS_MAX> {
             }
         }
     }
-    let any = WAITING.iter().any(|word| word.load(Ordering::Relaxed) != 0);
-    ANY_WAITING.store(any, Ordering::Relaxed);
+    if WAITING.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+        ERRANDS.fetch_and(!REARM, Ordering::Relaxed);
+    }
     lost
 }
 

@@ -4,8 +4,8 @@
 //! each domain's top-level table, so that what is mapped later (devices, stacks, heap) appears everywhere. W^X: text is the
 //! only executable range and nothing else maps its frames.
 
-use super::{Plan, frames};
 use super::layout::{self, DEVICE_BASE, LARGE_PAGE, PAGE, direct, page_down, page_up};
+use super::{Plan, frames};
 use crate::boot::{info::Region, report::fail};
 use crate::machine::Bare;
 use hv_core::{frames::Purpose, ids::Hpa, space::MapError};
@@ -34,7 +34,7 @@ struct Tables {
 
 /// A zeroed frame that stays, for a table, a stack or the heap.
 fn take_page() -> Result<PhysAddr, MapError> {
-    let page = frames().and_then(|frames| frames.allocate(Purpose::Hypervisor, &Bare)).ok_or(MapError::NoMemory)?;
+    let page = frames().allocate(Purpose::Hypervisor, &Bare).ok_or(MapError::NoMemory)?;
     Ok(PhysAddr::new(page.base().0))
 }
 

@@ -142,6 +142,57 @@ unsafe fn copy_bytes(from: *const u8, to: *mut u8, bytes: usize) -> Result<(), F
     }
 }
 
+/// Copies a structure of 3, 4 or 5 words in, has it served, and copies its words from `OUT` on out; they must be able to
+/// be written, which is tried first. In registers, so that what is not looked at costs nothing. `None`: it was not
+/// served.
+#[inline(always)]
+pub fn serve_one<T, const OUT: usize>(at: Gpa, serve: impl FnOnce(&mut T) -> Option<()>) -> Option<Result<(), Fault>>
+where
+    T: FromBytes + IntoBytes + Immutable,
+{
+    const { assert!(matches!(size_of::<T>(), 24 | 32 | 40) && matches!(size_of::<T>() / 8 - OUT, 1 | 2)) }
+    let at = within(at).ok()?;
+    let mut words = [0_u64; 5];
+    let [w0, w1, w2, w3, w4] = &mut words;
+    // SAFETY: `within` was asked; a probe changes nothing, in one step; faults are fixed up. Words that the structure
+    // does not have are not used.
+    unsafe {
+        may_fault!(
+            ".set at_byte, {out} * 8",
+            ".rept {words} - {out}",
+            "lock or qword ptr [{at} + at_byte], 0",
+            ".set at_byte, at_byte + 8",
+            ".endr",
+            "mov {w0}, [{at}]",
+            "mov {w1}, [{at} + 8]",
+            "mov {w2}, [{at} + 16]",
+            ".if {words} > 3",
+            "mov {w3}, [{at} + 24]",
+            ".endif",
+            ".if {words} > 4",
+            "mov {w4}, [{at} + 32]",
+            ".endif";
+            words = const size_of::<T>() / 8, out = const OUT, at = in(reg) at,
+            w0 = out(reg) *w0, w1 = out(reg) *w1, w2 = out(reg) *w2, w3 = out(reg) *w3, w4 = out(reg) *w4
+        )
+        .ok()?;
+    }
+    let mut op = T::read_from_bytes(&words.as_bytes()[..size_of::<T>()]).ok()?;
+    serve(&mut op)?;
+    words.as_mut_bytes()[..size_of::<T>()].copy_from_slice(op.as_bytes());
+    // SAFETY: as above.
+    Some(unsafe {
+        may_fault!(
+            "mov [{at} + {out} * 8], {first}",
+            ".if {words} - {out} > 1",
+            "mov [{at} + {out} * 8 + 8], {second}",
+            ".endif";
+            words = const size_of::<T>() / 8, out = const OUT, at = in(reg) at,
+            first = in(reg) words[OUT], second = in(reg) words[(OUT + 1).min(4)]
+        )
+    })
+}
+
 /// Copies structures in, has them served, and copies them out. They are served only if the results can be written: the
 /// first and the last byte are written as they are, and no page lies between those two.
 #[inline(always)]

@@ -2,6 +2,7 @@
 //! domains use on their shared info (Xen public `xen.h`, `vcpu_time_info`).
 
 mod calibrate;
+pub mod wallclock;
 
 pub use calibrate::calibrate;
 

@@ -3,7 +3,7 @@
 //! SYSCALL is kept short: swap GS, put RIP, RFLAGS and RSP in the domain's frame, take the CPU's stack, call the server of
 //! the hypercall with the domain's argument registers as its own. What a function must preserve stays in the registers;
 //! only when the scheduler has work (`PerCpu::attention`) is it saved in the frame too. `sched_op`, after which mostly
-//! somebody else runs, saves it first and does not come back to the entry: like a trap, it ends in [`enter`]. The
+//! somebody else runs, saves it first and goes on from a frame, as a trap does. The
 //! argument registers come back as zero, so that nothing of the hypervisor is left in them.
 //!
 //! Whoever goes on after somebody else might have run finds its segment registers empty: what one domain loaded is not
@@ -79,6 +79,7 @@ trap_entry:
     push 2
     popfq
     call {trap_from_domain}
+    jmp resume_domain
 1:  save_registers
     cld
     mov rdi, rsp
@@ -140,13 +141,19 @@ syscall_entry:
 3:  save_preserved
     mov [r9 + {rax}], rax
     call {reschedule}
+    jmp resume_domain
 
     .balign 16
     .globl syscall_sched
 syscall_sched:
     save_preserved
     mov qword ptr [r9 + {rax}], 0
-    jmp {sched}
+    pop rax
+    cmp rdi, {send_and_block_number}
+    je 1f
+    call {sched}
+    jmp resume_domain
+1:  call {send_and_block}
 
     .globl resume_domain
 resume_domain:
@@ -204,6 +211,8 @@ resume_domain:
     nmis = sym NMIS,
     reschedule = sym crate::domain::reschedule,
     sched = sym crate::hypercall::sched::serve_last,
+    send_and_block = sym crate::hypercall::sched::send_and_block,
+    send_and_block_number = const xen_abi::native::SCHEDOP_SEND_AND_BLOCK,
 );
 
 unsafe extern "C" {

@@ -21,10 +21,10 @@ pub use hypercall::hvm_op;
 
 use crate::boot::report::{Finding, fact};
 use crate::cpu::percpu;
-use crate::domain::{count_hypercall, end_current, go_on, next_key, vcpu_waits, wake};
+use crate::domain::{count_hypercall, end_current, next_key, resume, vcpu_waits, wake};
 use crate::machine::Bare;
-use crate::mm::user;
-use crate::{system::system, time};
+use crate::mm::{frames, user};
+use crate::{system::system, time, traps::entry::enter};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use apic::{Apic, Message};
@@ -121,9 +121,9 @@ pub fn create(domain: &mut Domain, vcpus: u32) -> Result<(), Errno> {
     *machine = place;
     let Some(vm) = machine.first_mut() else { return Err(Errno::ENOMEM) };
     for number in (0..vcpus as u8).map(VcpuId) {
-        let frames = [(); 2].map(|()| system().frames.allocate(Purpose::Shared(slot), &Bare));
-        let [Some(block), Some(area)] = frames else {
-            frames.into_iter().flatten().for_each(|frame| give_back(frame, slot));
+        let pages = [(); 2].map(|()| frames().allocate(Purpose::Shared(slot), &Bare));
+        let [Some(block), Some(area)] = pages else {
+            pages.into_iter().flatten().for_each(|frame| give_back(frame, slot));
             return Err(Errno::ENOMEM);
         };
         let key = VcpuKey::new(slot, number);
@@ -146,7 +146,7 @@ pub fn create(domain: &mut Domain, vcpus: u32) -> Result<(), Errno> {
 }
 
 fn give_back(frame: Mfn, slot: Slot) {
-    let freed = system().frames.free_unmapped(frame, Purpose::Shared(slot));
+    let freed = frames().free_unmapped(frame, Purpose::Shared(slot));
     debug_assert!(freed.is_ok(), "allocated by `create`");
 }
 
@@ -196,7 +196,7 @@ pub fn move_info(slot: Slot, vcpu: VcpuId, info: Hpa) {
 
 /// Runs the vCPU that is current until another one's turn comes.
 pub extern "C" fn run() -> ! {
-    let Some(key) = next_key() else { go_on() };
+    let Some(key) = next_key() else { enter(resume()) };
     let domain = crate::domain::current();
     take_extra(key);
     let _none_registered = with_vcpu(key, |vcpu| vcpu.runstate.as_mut().map(Runstate::runs));
@@ -214,7 +214,7 @@ pub extern "C" fn run() -> ! {
         }
         if percpu::with(|cpu| cpu.attention != 0) {
             let _none_registered = with_vcpu(key, |vcpu| vcpu.runstate.as_mut().map(Runstate::stops));
-            go_on();
+            enter(resume());
         }
     }
 }
@@ -322,12 +322,12 @@ fn stop(key: VcpuKey, domain: DomId) {
 fn send(domain: DomId, slot: Slot, message: Message, targets: u8) {
     for number in (0..VCPUS_MAX as u8).filter(|number| targets & 1 << number != 0).map(VcpuId) {
         let key = VcpuKey::new(slot, number);
-        let is_down = || system().domains.with(domain, |domain| domain.is_stopped(number)) != Ok(false);
+        let is_down = system().domains.with(domain, |domain| domain.is_stopped(number)) != Ok(false);
         let known = with_vcpu(key, |vcpu| match message {
             Message::Fixed(vector) => vcpu.apic.request(vector),
             Message::Nmi => vcpu.nmi = true,
             Message::Init => {}
-            Message::Startup(page) if is_down() => {
+            Message::Startup(page) if is_down => {
                 vcpu.hardware.start(Start::Real { page });
                 vcpu.registers = Registers::default();
                 vcpu.apic = Apic::new(number);

@@ -6,7 +6,8 @@
 //! these pages too, once, and has [`IndirectRequest::check_segments`] look at the copy.
 //!
 //! Front end: [`BlkFront`] gives every request an id with a generation and believes a response only if its id is in
-//! flight, its operation the one asked for, and its status one that exists.
+//! flight, its operation the one asked for, and its status one that exists. It keeps each request until it is answered,
+//! so that a back end that takes over from one that died can be asked again ([`BlkFront::resume`]).
 
 use xen_abi::io::blkif::{
     BLKIF_DISCARD_SECURE, BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST, BLKIF_MAX_SEGMENTS_PER_REQUEST, BLKIF_OP_DISCARD,
@@ -132,8 +133,9 @@ impl DiskLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     gref: u32,
-    first: u8,
-    sectors: u8,
+    // Wider than need be: the compiler packs bytes into words by many instructions.
+    first: u16,
+    sectors: u16,
 }
 
 impl Default for Segment {
@@ -149,7 +151,7 @@ impl Segment {
     #[must_use]
     pub const fn new(gref: u32, first: u8, last: u8) -> Option<Self> {
         if first <= last && last < SECTORS_PER_PAGE {
-            Some(Self { gref, first, sectors: last - first + 1 })
+            Some(Self { gref, first: first as u16, sectors: last as u16 - first as u16 + 1 })
         } else {
             None
         }
@@ -158,7 +160,7 @@ impl Segment {
     /// A whole page.
     #[must_use]
     pub const fn page(gref: u32) -> Self {
-        Self { gref, first: 0, sectors: SECTORS_PER_PAGE }
+        Self { gref, first: 0, sectors: SECTORS_PER_PAGE as u16 }
     }
 
     fn checked(raw: &BlkifRequestSegment) -> Option<Self> {
@@ -168,8 +170,8 @@ impl Segment {
     fn raw(self) -> BlkifRequestSegment {
         BlkifRequestSegment {
             gref: self.gref,
-            first_sect: self.first,
-            last_sect: self.first + self.sectors - 1,
+            first_sect: self.first as u8,
+            last_sect: (self.first + self.sectors - 1) as u8,
             pad: 0,
         }
     }
@@ -622,7 +624,12 @@ pub struct Completion {
 pub struct BlkFront<M, const N: usize = 32> {
     ring: FrontRing<Blkif, M>,
     sent: Slots<u8, N>,
+    /// By slot: the request there, as it went into the ring, and its place in the order of all requests.
+    journal: [(u64, RawRequest); N],
+    submitted: u64,
     broken: Option<BlkFrontError>,
+    /// The back end is gone or not believed: nothing is shown to it, nothing taken from it.
+    suspended: bool,
 }
 
 fn wire_id(id: SlotId) -> u64 {
@@ -632,7 +639,32 @@ fn wire_id(id: SlotId) -> u64 {
 impl<M: SharedMemory, const N: usize> BlkFront<M, N> {
     /// Initialises the ring in `memory`.
     pub fn new(memory: M) -> Result<Self, RingError> {
-        Ok(Self { ring: FrontRing::new(memory)?, sent: Slots::new(), broken: None })
+        let journal = [(0, RawRequest::new_zeroed()); N];
+        let ring = FrontRing::new(memory)?;
+        Ok(Self { ring, sent: Slots::new(), journal, submitted: 0, broken: None, suspended: false })
+    }
+
+    /// The back end is gone, or has broken the protocol: what it wrote last is not looked at, and requests are only noted
+    /// until [`BlkFront::resume`].
+    pub fn suspend(&mut self) {
+        (self.suspended, self.broken) = (true, None);
+    }
+
+    /// Goes on over the ring of `fresh`, on which nothing was submitted yet: what has no answer is in it again, byte for
+    /// byte and in the order in which it was submitted, for [`BlkFront::publish`] to show. Grant references must mean
+    /// the same to the new back end, and the old one must be unable to do any of it any more. Answers that the old ring
+    /// still holds are lost, and asked for again.
+    pub fn resume(&mut self, fresh: Self) -> Result<(), RingError> {
+        let mut slots: [usize; N] = core::array::from_fn(|slot| slot);
+        slots.sort_unstable_by_key(|&slot| self.journal.get(slot).map(|(order, _)| *order));
+        let mut ring = fresh.ring;
+        for (_, request) in
+            slots.iter().filter(|&&slot| self.sent.is_used(slot)).filter_map(|&slot| self.journal.get(slot))
+        {
+            ring.push(request)?;
+        }
+        (self.ring, self.broken, self.suspended) = (ring, None, false);
+        Ok(())
     }
 
     /// Requests that can be submitted now.
@@ -731,9 +763,14 @@ impl<M: SharedMemory, const N: usize> BlkFront<M, N> {
         }
         let slot = self.sent.insert(operation).ok_or(BlkFrontError::Busy)?;
         let id = wire_id(slot);
-        if let Err(error) = self.ring.push(&request(id)) {
+        let request = request(id);
+        if let Err(error) = self.ring.push(&request) {
             self.sent.remove(slot, u32::MAX);
             return Err(error.into());
+        }
+        if let Some(entry) = self.journal.get_mut(usize::from(slot.index)) {
+            *entry = (self.submitted, request);
+            self.submitted += 1;
         }
         Ok(RequestId(id))
     }
@@ -741,12 +778,15 @@ impl<M: SharedMemory, const N: usize> BlkFront<M, N> {
     /// Shows all submitted requests. `true`: send the event.
     #[must_use = "the peer sleeps until it gets the event that it asked for"]
     pub fn publish(&mut self) -> bool {
-        self.ring.publish()
+        !self.suspended && self.ring.publish()
     }
 
     /// Takes the next completion.
     pub fn next_completion(&mut self) -> Result<Option<Completion>, BlkFrontError> {
         self.check_alive()?;
+        if self.suspended {
+            return Ok(None);
+        }
         let Some(response) = self.ring.next_response()? else {
             return Ok(None);
         };
@@ -771,7 +811,7 @@ impl<M: SharedMemory, const N: usize> BlkFront<M, N> {
     /// Before sleeping: `true` = there is more.
     pub fn final_check(&mut self) -> Result<bool, BlkFrontError> {
         self.check_alive()?;
-        Ok(self.ring.final_check()?)
+        Ok(!self.suspended && self.ring.final_check()?)
     }
 
     fn check_alive(&self) -> Result<(), BlkFrontError> {

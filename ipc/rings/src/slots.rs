@@ -72,6 +72,12 @@ impl<T: Copy, const N: usize> Slots<T, N> {
         if slot.generation & mask == id.generation & mask { slot.content.as_ref() } else { None }
     }
 
+    /// Whether something is in a slot.
+    #[must_use]
+    pub fn is_used(&self, index: usize) -> bool {
+        self.slots.get(index).is_some_and(|slot| slot.content.is_some())
+    }
+
     /// Empties a slot.
     pub fn remove(&mut self, id: SlotId, mask: u32) -> Option<T> {
         self.get(id, mask)?;

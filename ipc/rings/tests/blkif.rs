@@ -333,6 +333,57 @@ proptest! {
         }
     }
 
+    /// Back ends die at any moment, also between an answer and its being shown. Each that takes over is asked for what has
+    /// no answer yet, in order and unchanged; each request is answered once in the end.
+    #[test]
+    fn what_a_dead_back_end_left_unanswered_is_asked_again(script in prop::collection::vec((0u8..4, 0u64..900), 1..200)) {
+        let mut pages = vec![[0u8; 4096]; script.len() + 1];
+        let mut pages = pages.iter_mut().map(|page| CellMemory::new(page));
+        let memory = pages.next().unwrap();
+        let mut front = BlkFront::<_>::new(memory).unwrap();
+        let mut back = BlkBack::attach(memory, LIMITS).unwrap();
+        let (mut waiting, mut taken) = (std::collections::VecDeque::new(), std::collections::VecDeque::new());
+        for (step, sector) in script.into_iter().chain([(3, 0), (1, 0)]) {
+            match step {
+                0 if front.free() > 0 => {
+                    waiting.push_back((front.transfer(Direction::Write, sector, &[Segment::page(7)]).unwrap(), sector));
+                    let _ = front.publish();
+                }
+                1 => {
+                    while let Some(request) = back.next_request(&mut DirectSegments::default()).unwrap() {
+                        let CheckedRequest::Transfer(request) = request.unwrap() else { panic!() };
+                        taken.push_back((request.ticket, request.sector));
+                    }
+                    let all: Vec<_> = waiting.iter().map(|(_, sector)| *sector).collect();
+                    prop_assert_eq!(taken.iter().map(|(_, sector)| *sector).collect::<Vec<_>>(), all);
+                }
+                2 => {
+                    if let Some((ticket, _)) = taken.pop_front() {
+                        back.answer(ticket, Outcome::Done).unwrap();
+                        let _ = back.publish();
+                        let (request, _) = waiting.pop_front().unwrap();
+                        let done = front.next_completion().unwrap().unwrap();
+                        prop_assert_eq!((done.request, done.outcome), (request, Outcome::Done));
+                    }
+                }
+                _ => {
+                    // Answered, and not shown: nobody knows.
+                    if let Some((ticket, _)) = taken.front() {
+                        back.answer(*ticket, Outcome::Failed).unwrap();
+                    }
+                    front.suspend();
+                    prop_assert_eq!(front.next_completion(), Ok(None));
+                    let memory = pages.next().unwrap_or(memory);
+                    front.resume(BlkFront::new(memory).unwrap()).unwrap();
+                    back = BlkBack::attach(memory, LIMITS).unwrap();
+                    let _ = front.publish();
+                    taken.clear();
+                }
+            }
+        }
+        prop_assert_eq!(taken.len(), front.in_flight());
+    }
+
     /// A front end on garbage from its back end: no panic, no more completions than requests.
     #[test]
     fn a_front_end_survives_any_answer(garbage in prop::collection::vec(any::<u8>(), 4096 - 64), index in 0u32..40) {

@@ -19,7 +19,7 @@ use xen_abi::native::PAGE_SIZE;
 use xen_abi::platform as abi;
 use xen_abi::policy_table::FLAG_CONTROL;
 
-use crate::system::{Status, System};
+use crate::system::{Revival, Status, System, Wish};
 
 /// Rows of a table at most: what shares a ring with the answers of other commands must have an end.
 const ROWS_MAX: usize = 100;
@@ -99,7 +99,8 @@ impl Shell {
             Command::Grants(subject) => grants(system, &subject),
             Command::Events(subject) => event_channels(system, &subject),
             Command::Log(name) => self.show_log(system, &name),
-            Command::Destroy(name) => destroy(system, &name),
+            Command::Destroy(name) => destroy(system, &name, Wish::Down),
+            Command::Restart(name) => restart(system, &name),
             Command::Version => about(system),
             Command::Shutdown => power(abi::POWER_OFF),
             Command::Reboot => power(abi::POWER_RESTART),
@@ -208,6 +209,9 @@ fn domains(system: &System) -> Outcome {
             Status::Ended(why) => reasons.push(format!("{} ended: {why}", domain.name)),
             Status::Failed(why) => reasons.push(format!("{} was not started: {why}", domain.name)),
             Status::Absent | Status::Building | Status::Running => {}
+        }
+        if member.record.restarts != 0 {
+            reasons.push(format!("{} was started again {} times", domain.name, member.record.restarts));
         }
     }
     show(&grid);
@@ -365,13 +369,37 @@ fn event_channels(system: &System, subject: &Subject) -> Outcome {
     Ok(())
 }
 
-fn destroy(system: &System, name: &str) -> Outcome {
+/// Ends a domain; `wish` says what becomes of it then.
+fn destroy(system: &mut System, name: &str, wish: Wish) -> Outcome {
     let label = find(system, name)?;
-    let id = system.alive(label).ok_or_else(|| format!("`{name}` does not run"))?;
     if system.entry(label).is_some_and(|domain| domain.flags.has(FLAG_CONTROL)) {
         return Err("the policy domain cannot destroy itself; `shutdown` ends everything".to_string());
     }
-    platform::destroy(id).map_err(|error| format!("`{name}` cannot be destroyed: {error}"))
+    let Some(id) = system.alive(label) else {
+        // One that is to be started again does not run either.
+        let waited = system.member_mut(label).and_then(|member| member.revival.take());
+        waited.ok_or_else(|| format!("`{name}` does not run"))?;
+        let told = system.give_up_links(label);
+        system.check_store(&format!("links of `{name}`"), told);
+        return Ok(());
+    };
+    platform::destroy(id).map_err(|error| format!("`{name}` cannot be destroyed: {error}"))?;
+    if let Some(member) = system.member_mut(label) {
+        member.wish = wish;
+    }
+    Ok(())
+}
+
+fn restart(system: &mut System, name: &str) -> Outcome {
+    let label = find(system, name)?;
+    if system.alive(label).is_some() {
+        return destroy(system, name, Wish::Again);
+    }
+    if let Some(member) = system.member_mut(label) {
+        member.record.forgive();
+        member.revival = Some(Revival { due: now(), died: now(), gone: None });
+    }
+    Ok(())
 }
 
 fn about(system: &System) -> Outcome {

@@ -9,7 +9,9 @@ use image::Image;
 use policy::table::{Kind, Label};
 use policy_domain::layout;
 use policy_domain::nodes::{Ports, RingPages};
+use policy_domain::supervision::Watchdog;
 use runtime::hypercall::{event_channel, platform};
+use runtime::time::now;
 use runtime::{Access, DomId, Errno, GrantRef};
 use xen_abi::native::{
     ARGUMENTS_MAX, GRANT_REF_CONSOLE, GRANT_REF_XENSTORE, STACK_TOP, START_INFO, START_MAGIC, START_VERSION, StartInfo,
@@ -37,15 +39,20 @@ impl System {
         let starts = |(_, domain): &(Label, &policy::table::Domain)| domain.flags.has(FLAG_AUTOSTART);
         let labels = self.table.labels().skip(1).filter(starts).map(|(label, _)| label);
         for label in labels.collect::<alloc::vec::Vec<_>>() {
-            match platform::create_domain(label.0) {
-                Ok(id) => {
-                    if let Some(member) = self.member_mut(label) {
-                        member.id = Some(id);
-                        member.status = Status::Building;
-                    }
+            self.create(label);
+        }
+    }
+
+    /// Makes an empty domain for a label.
+    pub fn create(&mut self, label: Label) {
+        match platform::create_domain(label.0) {
+            Ok(id) => {
+                if let Some(member) = self.member_mut(label) {
+                    member.id = Some(id);
+                    member.status = Status::Building;
                 }
-                Err(error) => self.failed(label, step("it cannot be created")(error)),
             }
+            Err(error) => self.failed(label, step("it cannot be created")(error)),
         }
     }
 
@@ -155,6 +162,7 @@ impl System {
             Ok(()) => {
                 if let Some(member) = self.member_mut(label) {
                     member.status = Status::Running;
+                    member.watchdog = member.record.watchdog.map(|bound| Watchdog::new(bound, now()));
                 }
             }
             Err(error) => self.failed(label, step("it cannot run")(error)),

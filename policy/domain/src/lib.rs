@@ -1,4 +1,5 @@
-//! What the policy domain decides, without doing it: memory layouts, tables of virtual machines, xenstore nodes, readiness, the shell's language.
+//! What the policy domain decides, without doing it: memory layouts, tables of virtual machines, xenstore nodes, readiness,
+//! restarts, the shell's language.
 //!
 //! Everything here is pure and has its tests on the host; `main.rs` and its modules do it.
 #![cfg_attr(target_os = "none", no_std)]
@@ -12,3 +13,6 @@ pub mod layout;
 pub mod nodes;
 pub mod ready;
 pub mod shell;
+pub mod supervision;
+pub mod turns;
+pub mod writing;

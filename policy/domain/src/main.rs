@@ -10,7 +10,8 @@
 //! | `builder` | one domain from its image |
 //! | `guest_builder` | one virtual machine from its kernel |
 //! | `wiring` | the xenstore nodes of domains and links |
-//! | `watch` | deaths, and whether the system is ready |
+//! | `watch` | the main loop: deaths, and whether the system is ready |
+//! | `supervise` | what becomes of the dead: started again, or mourned |
 //! | `admin` | the shell |
 //! | `system` | what they all share |
 //!
@@ -29,6 +30,8 @@ mod boot;
 mod builder;
 #[cfg(target_os = "none")]
 mod guest_builder;
+#[cfg(target_os = "none")]
+mod supervise;
 #[cfg(target_os = "none")]
 mod system;
 #[cfg(target_os = "none")]

@@ -214,8 +214,10 @@ fn device_link(table: &Table, link: &Link, ends: &Ends) -> Vec<Node> {
     writer.put(front_path.clone(), "", front, &[back]);
     let mut fact =
         |key: &str, value: &str| writer.put(format!("{front_path}/{key}"), value, DomId::POLICY, &[front, back]);
-    fact("backend", back_path);
+    // For our own front ends: whether there is, or will be, somebody at the other end.
+    fact("online", "1");
     fact("backend-id", &back.to_string());
+    fact("backend", back_path);
     fact("backend-name", table.domain(link.back).map_or("", |domain| &domain.name));
     match link.kind {
         LinkKind::Block => {

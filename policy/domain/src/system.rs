@@ -8,8 +8,11 @@ use policy::table::{Domain, Label, Table};
 use policy_domain::bundle::Bundle;
 use policy_domain::nodes::Ports;
 use policy_domain::ready::Ready;
+use policy_domain::supervision::{Record, Watchdog};
+use policy_domain::turns::Turns;
 use runtime::errno::{Errno, Result};
 use runtime::hypercall::platform;
+use runtime::time::Instant;
 use runtime::{DomId, info};
 use xen_abi::policy_table::{FLAG_CONSOLE, FLAG_STORE};
 
@@ -37,6 +40,37 @@ pub struct Member {
     pub ports: Ports,
     /// What has become of it.
     pub status: Status,
+    /// How often it has died.
+    pub record: Record,
+    /// What the administrator wants to become of it when it ends.
+    pub wish: Wish,
+    /// It is dead and is to be started again.
+    pub revival: Option<Revival>,
+    /// Looks whether it still says anything, while it runs.
+    pub watchdog: Option<Watchdog>,
+}
+
+/// What the administrator wants of a domain that is about to end by their own command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wish {
+    /// What the policy says.
+    #[default]
+    None,
+    /// Stay down.
+    Down,
+    /// Start again.
+    Again,
+}
+
+/// A dead domain that is to be started again.
+#[derive(Clone, Copy, Debug)]
+pub struct Revival {
+    /// Not before.
+    pub due: Instant,
+    /// When its death was noticed.
+    pub died: Instant,
+    /// When the hypervisor had taken it apart.
+    pub gone: Option<Instant>,
 }
 
 impl Member {
@@ -56,6 +90,8 @@ pub struct System {
     pub members: Vec<Member>,
     /// What the system waits for to be ready; `None` once it is.
     pub ready: Option<Ready>,
+    /// Who has to do something in the xenbus dance.
+    pub turns: Turns,
     /// Xenstore has not answered in time: it is not asked again, so that nothing waits for it twice.
     pub store_lost: bool,
     /// What is to be said around the shell's prompt; before there is a shell, it is said at once.
@@ -70,14 +106,22 @@ impl System {
         let bytes = archive.get(offset..).and_then(|rest| rest.get(..start.policy_bytes as usize));
         let bytes = bytes.ok_or("the hypervisor gave no policy table")?;
         let table = Table::decode(bytes).map_err(|error| format!("the policy table cannot be read: {error}"))?;
-        let member = |_| Member { id: None, ports: Ports::default(), status: Status::Absent };
+        let member = |domain| Member {
+            id: None,
+            ports: Ports::default(),
+            status: Status::Absent,
+            record: Record::new(domain),
+            wish: Wish::None,
+            revival: None,
+            watchdog: None,
+        };
         let mut members: Vec<Member> = table.domains.iter().map(member).collect();
         if let Some(own) = members.first_mut() {
             own.id = Some(DomId::POLICY);
             own.status = Status::Running;
         }
-        let ready = Some(Ready::new(&table));
-        Ok(System { table, bundle: Bundle::new(archive), members, ready, store_lost: false, notes: None })
+        let (ready, turns) = (Some(Ready::new(&table)), Turns::new(&table));
+        Ok(System { table, bundle: Bundle::new(archive), members, ready, turns, store_lost: false, notes: None })
     }
 
     /// The member of a label.

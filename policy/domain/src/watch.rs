@@ -1,7 +1,6 @@
 //! The main loop: deaths, readiness, the administrator.
 
 use alloc::format;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -11,14 +10,12 @@ use policy_domain::ready::{End, Ready};
 use policy_domain::shell::seconds_text;
 use runtime::errno::Result;
 use runtime::event::{self, Channel};
-use runtime::hypercall::platform;
 use runtime::store::{self, Store, WatchEvent};
 use runtime::time::{Instant, now};
-use runtime::{DomId, console};
-use xen_abi::platform::{DomainInfo, STATE_DYING};
+use runtime::{Errno, console};
 
 use crate::admin::Shell;
-use crate::system::{Status, System};
+use crate::system::System;
 
 /// How long after boot the system may take to be ready before the policy domain says what is missing.
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -31,7 +28,8 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
     system.announce(&mut shell);
     shell.prompt(); // one can look around while the rest comes up
     loop {
-        let deadline = complaint_due.filter(|_| system.ready.is_some()).into_iter().chain(shell.deadline()).min();
+        let complaint = complaint_due.filter(|_| system.ready.is_some());
+        let deadline = complaint.into_iter().chain(shell.deadline()).chain(system.next_supervision()).min();
         let ports: Vec<_> = event::wait(deadline).collect();
         for port in ports {
             if Some(port) == deaths.as_ref().map(Channel::port) {
@@ -42,6 +40,8 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
                 shell.serve(&mut system);
             }
         }
+        system.end_the_silent(&mut shell);
+        system.revive_the_due(&mut shell);
         shell.look_for_log(&system);
         system.announce(&mut shell);
         let notes = system.notes.as_mut().map(core::mem::take).unwrap_or_default();
@@ -57,18 +57,32 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
     }
 }
 
+/// Watches a node, if it is not watched already.
+fn watch(path: &str, token: &str) -> Result<()> {
+    match Store::new().watch(path, token) {
+        Err(Errno::EEXIST) => Ok(()),
+        other => other,
+    }
+}
+
 impl System {
-    /// Asks xenstore to tell of the states of both ends of each link that makes the system ready.
+    /// Whether the states of a link are of interest: it makes the system ready, or its back end is watched over.
+    pub fn follows(&self, number: usize) -> bool {
+        self.turns.follows(number) || self.ready.as_ref().is_some_and(|ready| ready.awaits(number))
+    }
+
+    /// Asks xenstore to tell of the states of both ends of each link of which they are of interest.
+    /// May be called again, when a domain has been started again meanwhile.
     pub fn watch_links(&mut self) {
         for number in 0..self.table.links.len() {
-            if self.ready.as_ref().is_some_and(|ready| ready.awaits(number)) {
-                let result = self.for_both_states(number, |path, token| Store::new().watch(path, token));
+            if self.follows(number) {
+                let result = self.for_both_states(number, watch);
                 self.check_store(&format!("watching link {number}"), result);
             }
         }
         let labels: Vec<Label> = self.ready.iter().flat_map(Ready::unannounced).collect();
         for label in labels {
-            let result = self.for_announcement(label, |path, token| Store::new().watch(path, token));
+            let result = self.for_announcement(label, watch);
             self.check_store(&format!("watching `{}`", self.name(label)), result);
         }
     }
@@ -104,10 +118,13 @@ impl System {
         };
         let Ok(number) = number.parse::<u32>() else { return };
         let value: Result<u32> = Store::new().read_parsed(&event.path);
+        let end = if what == "f" { End::Front } else { End::Back };
+        if matches!(what, "f" | "b") {
+            self.turns.note(number as usize, end, value.unwrap_or(0), now());
+        }
         let Some(ready) = &mut self.ready else { return };
         match what {
-            "f" => ready.note(number as usize, End::Front, value.unwrap_or(0)),
-            "b" => ready.note(number as usize, End::Back, value.unwrap_or(0)),
+            "f" | "b" => ready.note(number as usize, end, value.unwrap_or(0)),
             "r" if value == Ok(1) => {
                 ready.announced(Label(number));
                 let result = self.for_announcement(Label(number), |path, token| Store::new().unwatch(path, token));
@@ -125,54 +142,9 @@ impl System {
         let awaited: Vec<usize> =
             self.ready.take().into_iter().flat_map(|ready| ready.links().collect::<Vec<_>>()).collect();
         shell.interject(&format!("ready in {}", seconds_text(now().0)));
-        for number in awaited {
+        for number in awaited.into_iter().filter(|number| !self.turns.follows(*number)).collect::<Vec<_>>() {
             let result = self.for_both_states(number, |path, token| Store::new().unwatch(path, token));
             self.check_store(&format!("no longer watching link {number}"), result);
         }
     }
-
-    /// Some domain has died, or has been taken apart: finds out which, says why, and tells its peers.
-    fn bury(&mut self, shell: &mut Shell) {
-        let labels: Vec<Label> = self.table.labels().skip(1).map(|(label, _)| label).collect();
-        for label in labels {
-            let Some(id) = self.member(label).and_then(|member| member.id) else {
-                continue;
-            };
-            let info = platform::domain_info(u32::from(id.0));
-            let info = info.ok().filter(|info| info.domid == u32::from(id.0));
-            let dying = info.as_ref().filter(|info| info.state == STATE_DYING);
-            if self.alive(label).is_some() && (dying.is_some() || info.is_none()) {
-                let why = dying.map_or_else(|| "see the hypervisor's log (`log hv`)".to_string(), why);
-                self.ended(label, id, why, shell);
-            }
-            if info.is_none()
-                && let Some(member) = self.member_mut(label)
-            {
-                member.id = None;
-            }
-        }
-    }
-
-    /// A domain has ended: says so, and takes away what would make its peers wait for it.
-    fn ended(&mut self, label: Label, id: DomId, why: String, shell: &mut Shell) {
-        if self.console() == Some(id) {
-            console::detach(); // what is said from now on goes to the hypervisor
-        }
-        shell.interject(&format!("domain `{}` ended: {why}", self.name(label)));
-        if let Some(member) = self.member_mut(label) {
-            member.status = Status::Ended(why);
-        }
-        self.give_up_waiting_for(label);
-        if self.has_store() {
-            let result = self.unwire(label, id);
-            self.check_store(&format!("what `{}` left behind", self.name(label)), result);
-        }
-    }
-}
-
-/// Why a domain died, as the hypervisor has it.
-fn why(info: &DomainInfo) -> String {
-    let end = info.why.iter().position(|&byte| byte == 0).unwrap_or(info.why.len());
-    let text = String::from_utf8_lossy(info.why.get(..end).unwrap_or_default()).into_owned();
-    if text.is_empty() { format!("reason {}", info.reason) } else { text }
 }

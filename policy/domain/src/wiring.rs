@@ -4,25 +4,29 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use policy::table::{Label, Link, LinkKind};
-use policy_domain::nodes::{self, Ends, Node, home_path, state};
+use policy_domain::nodes::{self, Ends, Node, home_path};
+use policy_domain::writing::{self, Step};
 use runtime::errno::{Errno, Result};
-use runtime::store::{Permission, Rights, Store};
+use runtime::store::{Batch, Permission, Rights, Store};
 use runtime::{DomId, Port};
 
 use crate::system::System;
 
-/// Writes nodes, all at once for those who watch.
-fn write(nodes: &[Node]) -> Result<()> {
-    Store::new().transaction(|store| {
-        for node in nodes {
-            store.write(&node.path, &node.value)?;
-            let readers = node.readers.iter().map(|&reader| Permission::new(reader, Rights::Read));
-            let permissions: Vec<Permission> =
-                [Permission::new(node.owner, Rights::None)].into_iter().chain(readers).collect();
-            store.set_permissions(&node.path, &permissions)?;
+/// Writes nodes, all at once for those who watch, in place of what is at or below `old`.
+fn write(nodes: &[Node], old: &[&str]) -> Result<()> {
+    let mut batch = Batch::new();
+    old.iter().for_each(|path| batch.remove(path));
+    for step in writing::steps(nodes, old) {
+        match step {
+            Step::Write(node) => batch.write(&node.path, &node.value),
+            Step::Permissions(path, owner, readers) => {
+                let readers = readers.iter().map(|&reader| Permission::new(reader, Rights::Read));
+                let list: Vec<Permission> = [Permission::new(owner, Rights::None)].into_iter().chain(readers).collect();
+                batch.set_permissions(path, &list);
+            }
         }
-        Ok(())
-    })
+    }
+    Store::new().transaction(|store| store.run(&batch))
 }
 
 impl System {
@@ -40,12 +44,24 @@ impl System {
         }
     }
 
+    /// Writes the home of one domain, which has just been started, and its links to those that live.
+    pub fn wire(&mut self, label: Label) {
+        let result = self.write_home(label);
+        self.check_store(&format!("home of `{}`", self.name(label)), result);
+        for number in 0..self.table.links.len() {
+            if self.table.links.get(number).is_some_and(|link| link.front == label || link.back == label) {
+                let result = self.write_link(number);
+                self.check_store(&format!("link {number}"), result);
+            }
+        }
+    }
+
     fn write_home(&self, label: Label) -> Result<()> {
         let (Some(entry), Some(member)) = (self.entry(label), self.member(label)) else {
             return Ok(());
         };
         match member.alive().filter(|_| self.has_store()) {
-            Some(id) => write(&nodes::home(entry, id, member.ports)),
+            Some(id) => write(&nodes::home(entry, id, member.ports), &[&home_path(id)]),
             None => Ok(()),
         }
     }
@@ -61,7 +77,10 @@ impl System {
         };
         let Some(ends) = self.ends(link) else { return Ok(()) };
         let port = self.member(link.front).and_then(|member| member.ports.console);
-        write(&nodes::link(&self.table, link, &ends, port))
+        // What an end wrote there for a peer that is dead names that one as its reader, and names its grants.
+        let old = [ends.front_path.as_str(), &ends.back_path];
+        let old = if link.kind == LinkKind::Console { &old[1..] } else { &old };
+        write(&nodes::link(&self.table, link, &ends, port), old)
     }
 
     /// Tells xenstore of a domain, whose requests it takes from then on.
@@ -79,12 +98,11 @@ impl System {
     }
 
     /// Takes away what a dead domain had in xenstore, so that its peers notice: back ends see the device vanish, front
-    /// ends see their back end closed and then vanish.
+    /// ends see their back end vanish. Whether they may wait for another is told to them first.
     pub fn unwire(&self, label: Label, dead: DomId) -> Result<()> {
         let store = Store::new();
-        let as_back = self.table.links.iter().filter(|link| link.back == label && link.kind != LinkKind::Store);
-        let mut ends = as_back.filter_map(|link| nodes::ends(link, self.alive(link.front)?, dead));
-        let closed = ends.try_for_each(|ends| close(&store, &ends));
+        self.unfollow(label, dead);
+        let told = if self.comes_again(label) { Ok(()) } else { self.give_up_links(label) };
         // Its home goes, and all that it owns elsewhere.
         match store.release(dead) {
             Ok(()) | Err(Errno::ENOENT) => {} // it may have gone before it was introduced
@@ -99,15 +117,31 @@ impl System {
             }
         }
         // Never introduced, it may still have a home.
-        store.remove(&home_path(dead)).and(closed)
+        store.remove(&home_path(dead)).and(told)
     }
-}
 
-/// Marks a back end as gone.
-fn close(store: &Store, ends: &Ends) -> Result<()> {
-    let own = [Permission::new(DomId::POLICY, Rights::None), Permission::new(ends.front, Rights::Read)];
-    let path = format!("{}/state", ends.back_path);
-    store.write(&format!("{}/online", ends.back_path), "0")?;
-    store.write(&path, state::CLOSED)?;
-    store.set_permissions(&path, &own)
+    /// Ends the watches on the states of a dead domain's links, as far as there are any.
+    fn unfollow(&self, label: Label, dead: DomId) {
+        for (number, link) in self.table.links.iter().enumerate().filter(|(number, _)| self.follows(*number)) {
+            let id = |of: Label| if of == label { Some(dead) } else { self.alive(of) };
+            let ends = id(link.front).zip(id(link.back)).and_then(|(front, back)| nodes::ends(link, front, back));
+            if let Some(ends) = ends.filter(|_| link.front == label || link.back == label) {
+                let _ = Store::new().unwatch(&format!("{}/state", ends.front_path), &format!("{number}f"));
+                let _ = Store::new().unwatch(&format!("{}/state", ends.back_path), &format!("{number}b"));
+            }
+        }
+    }
+
+    /// Tells the front ends of a back end that is dead that there will be no other.
+    pub fn give_up_links(&self, label: Label) -> Result<()> {
+        let devices = |link: &&Link| matches!(link.kind, LinkKind::Block | LinkKind::Net | LinkKind::Channel);
+        for link in self.table.links.iter().filter(|link| link.back == label).filter(devices) {
+            if let Some(front) = self.alive(link.front)
+                && let Some(ends) = nodes::ends(link, front, DomId::POLICY)
+            {
+                Store::new().write(&format!("{}/online", ends.front_path), "0")?;
+            }
+        }
+        Ok(())
+    }
 }

@@ -5,13 +5,14 @@
 //! hypervisor seals at boot. All errors of a file are found in one go; each says where it is, what is wrong and how to
 //! mend it. `docs/policy-language.md` describes the language.
 //!
-//! Without the feature `std` only [`table`] and [`reach`] remain: the policy domain reads the sealed table with them.
+//! Without the feature `std` only [`table`], [`reach`] and [`restart`] remain: the policy domain reads the sealed table with them.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod reach;
+pub mod restart;
 pub mod table;
 
 #[cfg(feature = "std")]

@@ -21,6 +21,7 @@ pub struct Boot {
     replaced: BTreeMap<String, Vec<u8>>,
     bundle: Option<Vec<u8>>,
     port: Option<u16>,
+    injectable: bool,
 }
 
 impl Boot {
@@ -34,7 +35,15 @@ impl Boot {
             replaced: BTreeMap::new(),
             bundle: None,
             port: None,
+            injectable: false,
         }
+    }
+
+    /// Faults are going to be put into its domains: see [`System::injector`].
+    #[must_use]
+    pub fn injectable(mut self) -> Self {
+        self.injectable = true;
+        self
     }
 
     /// Boots a policy file, named from the workspace's root.
@@ -117,6 +126,10 @@ impl Boot {
         fs::write(&file, bundle)?;
         let mut machine = self.machine;
         machine.qmp = Some(folder.join("qmp"));
+        if self.injectable {
+            let stub = folder.join("gdb");
+            machine.more.extend(["-gdb".into(), format!("unix:{},server=on,wait=off", stub.display())]);
+        }
         let qemu = machine.qemu(&programs.join(images::HYPERVISOR), &file)?;
         System::start(qemu, folder, self.port)
     }

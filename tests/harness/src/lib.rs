@@ -17,6 +17,7 @@
 //! - [`System`] is a booted one: its console by domain, its admin shell, QEMU's control socket, HTTP to the forwarded
 //!   port. It is killed when dropped, and every wait has a limit and, on failure, shows the end of the console.
 //! - [`Guest`] is the shell of a virtual machine in it.
+//! - [`Injector`] does to a running domain what a bug would do: crash, loop, corrupt memory, garbage in rings.
 //! - Domains report by *verdict lines*, `VERDICT pass|fail NAME: detail`, which [`System::verdicts`] collects.
 //!
 //! A time limit that is hit is a failed test, never a hang.
@@ -26,6 +27,7 @@ mod boot;
 mod console;
 mod guest;
 mod http;
+mod inject;
 mod qmp;
 mod system;
 
@@ -34,6 +36,7 @@ pub use boot::Boot;
 pub use console::{Line, Verdict};
 pub use guest::{Guest, Output};
 pub use http::{Http, Response, read_response};
+pub use inject::{Fault, Injector};
 pub use qmp::Qmp;
 pub use system::{Ending, System};
 

@@ -1,7 +1,7 @@
 //! A booted system.
 
 use crate::console::{self, Console};
-use crate::{Http, Line, Qmp, Verdict, seconds};
+use crate::{Http, Injector, Line, Qmp, Verdict, seconds};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
 use std::io::Write;
@@ -154,6 +154,11 @@ impl System {
     /// QEMU's control socket. One at a time.
     pub fn qmp(&self) -> Result<Qmp> {
         Qmp::connect(&self.folder.join("qmp"))
+    }
+
+    /// The way to put faults into its domains, for a system that is [`crate::Boot::injectable`]. One at a time.
+    pub fn injector(&self, seed: u64) -> Result<Injector> {
+        Injector::connect(&self.folder.join("gdb"), seed)
     }
 
     /// Types `shutdown` and waits for the machine to be off.

@@ -4,9 +4,9 @@ use super::{Measured, Results};
 use crate::scratch::Scratch;
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use xtask::bundle;
@@ -95,6 +95,26 @@ nics = [
 ]
 "#;
 
+/// A disk whose domain is restarted, and a client of it.
+const RESTART: &str = r#"
+[device.disk]
+vendor = 0x1af4
+device = 0x1042
+[domain.block]
+image = "block"
+memory = "8M"
+devices = ["disk"]
+restart = "always"
+[domain.block.export.all]
+disk = "disk"
+partition = "whole"
+[domain.measure]
+image = "bench"
+memory = "8M"
+arguments = "do=restart"
+disks = [{ from = "block", export = "all", device = "xvda" }]
+"#;
+
 /// Something to boot and measure.
 struct Setup {
     name: &'static str,
@@ -115,17 +135,7 @@ const SETUPS: &[Setup] = &[
             Ok(())
         },
     },
-    Setup {
-        name: "disk",
-        domains: DISK,
-        machine: |machine, folder| {
-            let image = folder.join("disk.img");
-            fs::File::create(&image)?.set_len(64 * MIB)?;
-            machine.clock = Clock::InstructionsAndSleep;
-            machine.disks.push(Disk { image, keep_writes: false });
-            Ok(())
-        },
-    },
+    Setup { name: "disk", domains: DISK, machine: with_disk },
     Setup {
         name: "nic",
         domains: NIC,
@@ -137,6 +147,27 @@ const SETUPS: &[Setup] = &[
         },
     },
 ];
+
+fn with_disk(machine: &mut Machine, folder: &Path) -> Result<()> {
+    let image = folder.join("disk.img");
+    fs::File::create(&image)?.set_len(64 * MIB)?;
+    machine.clock = Clock::InstructionsAndSleep;
+    machine.disks.push(Disk { image, keep_writes: false });
+    Ok(())
+}
+
+/// Boots the system whose disk's domain is to be restarted.
+pub fn restart_system(programs: &Path, clock: Clock) -> Result<System> {
+    let machine: fn(&mut Machine, &Path) -> Result<()> = match clock {
+        Clock::Host => |machine, folder| {
+            with_disk(machine, folder)?;
+            machine.clock = Clock::Host;
+            Ok(())
+        },
+        _ => with_disk,
+    };
+    System::boot(programs, &Setup { name: "restart", domains: RESTART, machine }, RESTART)
+}
 
 /// Boots each system whose name contains `filter`, with `idle` more domains, and collects what they measure.
 pub fn measure(filter: &str, idle: u16) -> Result<Results> {
@@ -183,6 +214,7 @@ pub fn boot_for(programs: &Path, metric: &str) -> Result<System> {
 /// A booted system, ended with us.
 pub struct System {
     qemu: Child,
+    input: ChildStdin,
     lines: Receiver<String>,
     end: Instant,
     seen: Vec<String>,
@@ -209,8 +241,9 @@ impl System {
         machine.qmp = Some(folder.path.join("qmp"));
         (setup.machine)(&mut machine, &folder.path)?;
         let mut command = machine.qemu(&programs.join(images::HYPERVISOR), &file)?;
-        let mut qemu = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start QEMU")?;
+        let mut qemu = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("cannot start QEMU")?;
         let output = qemu.stdout.take().context("QEMU has no output")?;
+        let input = qemu.stdin.take().context("QEMU has no input")?;
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
@@ -219,7 +252,12 @@ impl System {
                 }
             }
         });
-        Ok(Self { qemu, lines, end: Instant::now() + PATIENCE, seen: vec![], folder })
+        Ok(Self { qemu, input, lines, end: Instant::now() + PATIENCE, seen: vec![], folder })
+    }
+
+    /// Types a line at the shell.
+    pub fn type_line(&mut self, line: &str) -> Result<()> {
+        write!(self.input, "{line}\r").and_then(|()| self.input.flush()).context("QEMU takes no input")
     }
 
     /// The next line of the console; `None`: all is measured.

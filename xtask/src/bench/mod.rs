@@ -5,6 +5,7 @@
 
 mod figures;
 mod machine;
+mod restart;
 mod trace;
 
 use anyhow::{Context, Result};
@@ -30,7 +31,8 @@ pub struct Options {
     /// Put this many idle domains into each system.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=100))]
     idle: u16,
-    /// Only systems whose name contains this: primitives, interrupts, disk, nic.
+    /// Only systems whose name contains this: primitives, interrupts, disk, nic. Or `restart`: how long a client waits when
+    /// its driver domain dies, and for what.
     filter: Option<String>,
 }
 
@@ -58,6 +60,9 @@ type Results = BTreeMap<String, Measured>;
 pub fn bench(options: &Options) -> Result<()> {
     if let Some(metric) = &options.trace {
         return trace::trace(metric);
+    }
+    if options.filter.as_deref() == Some("restart") {
+        return restart::restart(&machine::build()?);
     }
     let old = options.compare.as_deref().map(read).transpose()?;
     let results = machine::measure(options.filter.as_deref().unwrap_or(""), options.idle)?;

@@ -1,6 +1,7 @@
 //! Own pages, granted to a peer.
 
 use alloc::vec::Vec;
+use core::cell::Cell;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use xen_abi::native::{CONSOLE_RING, GRANT_REF_CONSOLE, GRANT_REF_XENSTORE, PAGE_SIZE, STORE_RING};
@@ -30,7 +31,8 @@ pub struct GrantedPages {
     /// `None` only after `revoke` took them.
     pages: Option<Pages>,
     references: Vec<GrantRef>,
-    peer: DomId,
+    peer: Cell<DomId>,
+    access: Access,
 }
 
 impl GrantedPages {
@@ -38,7 +40,8 @@ impl GrantedPages {
     pub fn new(pages: Pages, peer: DomId, access: Access) -> Result<Self, GrantError> {
         sweep();
         let count = pages.count();
-        let mut granted = Self { pages: Some(pages), references: Vec::with_capacity(count), peer };
+        let references = Vec::with_capacity(count);
+        let mut granted = Self { pages: Some(pages), references, peer: Cell::new(peer), access };
         for index in 0..count {
             let gfn = granted.pages().gfn(index);
             // On an error, dropping `granted` revokes what was granted.
@@ -68,7 +71,21 @@ impl GrantedPages {
 
     /// Who may use them.
     pub fn peer(&self) -> DomId {
-        self.peer
+        self.peer.get()
+    }
+
+    /// Grants the pages to the successor of a peer that is dead and has been taken apart, by the same references: what
+    /// names them in requests stays good. `Again`: the old peer still has one of them mapped; those that it has not are
+    /// granted anew, the rest is as before.
+    pub fn regrant(&self, peer: DomId) -> Result<(), GrantError> {
+        if peer == self.peer.get() {
+            return Ok(());
+        }
+        for (index, &reference) in self.references.iter().enumerate() {
+            table::reopen(reference, self.pages().gfn(index), peer, self.access)?;
+        }
+        self.peer.set(peer);
+        Ok(())
     }
 
     /// All bytes, in page order.

@@ -108,6 +108,16 @@ pub(super) fn close(reference: GrantRef) -> bool {
     closed
 }
 
+/// Grants the page of an open entry to another peer. `Again`: the old one has it mapped, and nothing has changed.
+pub(super) fn reopen(reference: GrantRef, gfn: u64, peer: DomId, access: Access) -> Result<(), GrantError> {
+    let table = TABLE.borrow();
+    let entry = table.entry(reference);
+    if !entry.close() {
+        return Err(GrantError::Again);
+    }
+    entry.open(gfn, peer, access)
+}
+
 /// Writes one of the reserved entries (the console's and the xenstore ring's), for the policy domain, whose builder is
 /// the hypervisor. `reference` is below `GNTTAB_NR_RESERVED_ENTRIES`.
 pub(super) fn open_reserved(reference: GrantRef, gfn: u64, peer: DomId) -> Result<(), GrantError> {

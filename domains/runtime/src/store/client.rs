@@ -8,6 +8,7 @@ use core::time::Duration;
 use xen_abi::native::STORE_RING;
 use xen_rings::store::{ReplyError, StoreClient, WireError, page, reply};
 
+use super::batch::{Batch, Request};
 use super::queue::EventQueue;
 use super::wire::{self, WatchEvent};
 use crate::errno::{Errno, Result};
@@ -55,6 +56,30 @@ impl Client {
             event::raise(self.port()); // the event loop's wake-up may have been spent here
         }
         answer
+    }
+
+    /// Sends all requests of a batch, as fast as they are taken, and waits for all answers. The first error, once all are
+    /// answered: what came behind it has been done all the same.
+    pub fn run(&mut self, batch: &Batch, transaction: u32) -> Result<()> {
+        let exchange = self.exchange.as_mut().ok_or(Errno::EIO)?;
+        for request in &batch.requests {
+            exchange.ask_beside(request, transaction)?;
+        }
+        let deadline = self.timeout.map(|timeout| now() + timeout);
+        loop {
+            self.pump()?;
+            let exchange = self.exchange.as_mut().ok_or(Errno::EIO)?;
+            if exchange.batch.is_empty() {
+                break;
+            }
+            if !event::poll(&[self.port()], deadline) {
+                return Err(Errno::ETIMEDOUT);
+            }
+        }
+        if !self.events.is_empty() {
+            event::raise(self.port());
+        }
+        self.exchange.as_mut().and_then(|exchange| exchange.batch_error.take()).map_or(Ok(()), Err)
     }
 
     fn wait_for_answer(&mut self) -> Result<Vec<u8>> {
@@ -107,12 +132,30 @@ struct Exchange {
     asked: (u32, u32),
     /// The answer to it.
     answer: Option<Result<Vec<u8>>>,
+    /// Requests of a batch that wait for their answers: type, id, and the error that is none.
+    batch: VecDeque<(u32, u32, Option<Errno>)>,
+    /// The first error that one of them had.
+    batch_error: Option<Errno>,
 }
 
 impl Exchange {
     fn new(page: Shared<'static>) -> core::result::Result<Self, WireError> {
         let ring = StoreClient::attach(page)?;
-        Ok(Self { ring, page, next_id: 1, outbox: VecDeque::new(), asked: (0, 0), answer: None })
+        let (outbox, batch) = (VecDeque::new(), VecDeque::new());
+        Ok(Self { ring, page, next_id: 1, outbox, asked: (0, 0), answer: None, batch, batch_error: None })
+    }
+
+    /// Puts a request of a batch into the outbox.
+    fn ask_beside(&mut self, request: &Request, transaction: u32) -> Result<()> {
+        if self.batch.is_empty() {
+            self.batch_error = None;
+        }
+        let id = self.next_id;
+        let message = wire::request(request.kind, id, transaction, &[&request.payload]).ok_or(Errno::E2BIG)?;
+        self.next_id = id.wrapping_add(1).max(1);
+        self.outbox.extend(message);
+        self.batch.push_back((request.kind, id, request.tolerated));
+        Ok(())
     }
 
     /// Puts a request into the outbox; its answer is the one that counts from now on.
@@ -156,15 +199,25 @@ impl Exchange {
         while let Some(message) = self.ring.next_message()? {
             if message.is_watch_event() {
                 WatchEvent::parse(message.payload).into_iter().for_each(|event| events.push(event));
+            } else if let Some(&(kind, id, tolerated)) = self.batch.front()
+                && message.head.req_id == id
+            {
+                let error = reply::check_reply(&message, kind, id).err().map(errno_of);
+                self.batch.pop_front();
+                self.batch_error = self.batch_error.or(error.filter(|_| error != tolerated));
             } else if message.head.req_id == self.asked.1 {
                 let checked = reply::check_reply(&message, self.asked.0, self.asked.1);
-                self.answer = Some(checked.map(<[u8]>::to_vec).map_err(|error| match error {
-                    ReplyError::Refused(errno) => errno,
-                    ReplyError::Mismatch | ReplyError::Payload => Errno::EBADMSG,
-                }));
+                self.answer = Some(checked.map(<[u8]>::to_vec).map_err(errno_of));
             }
         }
         Ok(consumed.load(Relaxed) != before)
+    }
+}
+
+fn errno_of(error: ReplyError) -> Errno {
+    match error {
+        ReplyError::Refused(errno) => errno,
+        ReplyError::Mismatch | ReplyError::Payload => Errno::EBADMSG,
     }
 }
 

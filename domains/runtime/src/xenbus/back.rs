@@ -15,7 +15,7 @@ use super::read_state;
 use super::state::{BackStep, State, back_step, state_when_released};
 use crate::errno::{Errno, Result};
 use crate::ids::DomId;
-use crate::store::{Store, WatchEvent};
+use crate::store::{Batch, Store, WatchEvent};
 
 /// Which device of which front end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,6 +66,13 @@ impl BackendDevice {
     /// Writes a node of our own directory: a feature, the size.
     pub fn write(&self, key: &str, value: impl Display) -> Result<()> {
         Store::new().write_display(&format!("{}/{key}", self.path), value)
+    }
+
+    /// Writes many of them.
+    pub fn write_all(&self, nodes: &[(&str, &dyn Display)]) -> Result<()> {
+        let mut batch = Batch::new();
+        nodes.iter().for_each(|(key, value)| batch.write(&format!("{}/{key}", self.path), value));
+        Store::new().run(&batch)
     }
 
     /// A node of the front end's directory. Anything may be in it.
@@ -120,7 +127,9 @@ impl BackendBus {
         let mut todo = Vec::new();
         if event.token == self.token {
             match parse_path(&self.kind, &event.path) {
-                Subject::Device(id) => self.look_at(id, &mut todo),
+                // What is written into it, by ourselves above all, says nothing of the device as such.
+                Subject::Inside(id) if self.devices.contains_key(&id) => {}
+                Subject::Device(id) | Subject::Inside(id) => self.look_at(id, &mut todo),
                 Subject::Frontend(domain) => self.scan_frontend(domain, &mut todo),
                 Subject::Bus => self.scan(&mut todo),
             }
@@ -244,6 +253,8 @@ enum Subject {
     Bus,
     Frontend(DomId),
     Device(DeviceId),
+    /// A node in a device's directory.
+    Inside(DeviceId),
 }
 
 /// Reads a path, relative or absolute. What cannot be read is about the whole bus: look everywhere.
@@ -255,10 +266,11 @@ fn parse_path(kind: &str, path: &str) -> Subject {
     let Some(frontend) = parts.next().and_then(|part| part.parse().ok()).map(DomId) else {
         return Subject::Bus;
     };
-    match parts.next().map(str::parse) {
-        Some(Ok(index)) => Subject::Device(DeviceId { frontend, index }),
-        Some(Err(_)) => Subject::Bus,
-        None => Subject::Frontend(frontend),
+    match (parts.next().map(str::parse), parts.next()) {
+        (Some(Ok(index)), None) => Subject::Device(DeviceId { frontend, index }),
+        (Some(Ok(index)), Some(_)) => Subject::Inside(DeviceId { frontend, index }),
+        (Some(Err(_)), _) => Subject::Bus,
+        (None, _) => Subject::Frontend(frontend),
     }
 }
 
@@ -272,7 +284,9 @@ mod tests {
         assert_eq!(parse_path("vbd", "backend/vbd"), Subject::Bus);
         assert_eq!(parse_path("vbd", "backend/vbd/5"), Subject::Frontend(DomId(5)));
         assert_eq!(parse_path("vbd", "backend/vbd/5/51712"), device(5, 51712));
-        assert_eq!(parse_path("vbd", "/local/domain/3/backend/vbd/5/0/state"), device(5, 0));
+        assert_eq!(parse_path("vbd", "/local/domain/3/backend/vbd/5/0"), device(5, 0));
+        let inside = Subject::Inside(DeviceId { frontend: DomId(5), index: 0 });
+        assert_eq!(parse_path("vbd", "/local/domain/3/backend/vbd/5/0/state"), inside);
         assert_eq!(parse_path("vbd", "backend/vif/5/0"), Subject::Bus);
         assert_eq!(parse_path("vbd", "backend/vbd/x/0"), Subject::Bus);
         assert_eq!(parse_path("vbd", "nonsense"), Subject::Bus);

@@ -1,7 +1,7 @@
 //! A front end: finds its back end, publishes its rings, waits until it is connected.
 
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Display;
 use core::str::FromStr;
@@ -10,7 +10,7 @@ use super::read_state;
 use super::state::{FrontStep, State, front_step};
 use crate::errno::{Errno, Result};
 use crate::ids::DomId;
-use crate::store::{self, Store, WatchEvent};
+use crate::store::{self, Batch, Store, WatchEvent};
 use crate::time::Instant;
 
 /// One device as its client sees it.
@@ -32,6 +32,22 @@ pub struct Frontend {
     token: String,
 }
 
+/// What has become of the back end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    /// It is where it was.
+    There,
+    /// It closes, or its domain has died. Another may take its place: [`Frontend::reopen`], and wait for it.
+    Lost,
+    /// Another is there: [`Frontend::reopen`].
+    Replaced,
+    /// Its domain is gone, and the policy gives the device no other.
+    GivenUp,
+}
+
+/// The nodes of our own directory that the policy domain changes when the back end dies, besides its facts.
+const FOLLOWED: [&str; 2] = ["backend", "online"];
+
 impl Frontend {
     /// The indices of this domain's devices of a type (`vbd`, `vif`), ascending.
     pub fn list(kind: &str) -> Vec<u32> {
@@ -45,17 +61,13 @@ impl Frontend {
     pub fn open(kind: &str, index: u32) -> Result<Self> {
         let store = Store::new();
         let path = format!("device/{kind}/{index}");
-        let backend_path = store.read_text(&format!("{path}/backend"))?;
-        let backend = store.read_parsed(&format!("{path}/backend-id"))?;
+        let (backend, backend_path) = backend_of(&store, &path)?;
         let token = format!("front:{kind}/{index}");
+        for key in FOLLOWED {
+            store.watch(&format!("{path}/{key}"), &token)?;
+        }
         store.watch(&format!("{backend_path}/state"), &token)?;
-        let mut device = Self {
-            path,
-            backend: DomId::from_u32(backend).ok_or(Errno::EINVAL)?,
-            backend_path,
-            state: State::Initialising,
-            token,
-        };
+        let mut device = Self { path, backend, backend_path, state: State::Initialising, token };
         device.set_state(State::Initialising)?;
         Ok(device)
     }
@@ -93,10 +105,10 @@ impl Frontend {
     /// Writes our details and then the state that says that they are there: `Initialised`, for network devices
     /// `Connected`.
     pub fn publish(&mut self, state: State, details: &[(&str, &dyn Display)]) -> Result<()> {
-        let path = &self.path;
-        Store::new().transaction(|store| {
-            details.iter().try_for_each(|(key, value)| store.write_display(&format!("{path}/{key}"), value))
-        })?;
+        // The back end looks at them when it sees the state.
+        let mut batch = Batch::new();
+        details.iter().for_each(|(key, value)| batch.write(&format!("{}/{key}", self.path), value));
+        Store::new().run(&batch)?;
         self.set_state(state)
     }
 
@@ -106,14 +118,21 @@ impl Frontend {
         self.set_state(State::Connected)
     }
 
-    /// Whether a watch event is about this device. If so, look at [`Frontend::backend_gone`].
+    /// Whether a watch event is about this device. If so, look at [`Frontend::peer`].
     pub fn concerns(&self, event: &WatchEvent) -> bool {
         event.token == self.token
     }
 
-    /// Whether the back end is going or gone: stop, revoke, [`Frontend::close`].
-    pub fn backend_gone(&self) -> bool {
-        front_step(self.state, self.backend_state()) == FrontStep::Close
+    /// What has become of the back end.
+    pub fn peer(&self) -> Peer {
+        if self.value::<u32>("online") == Ok(0) {
+            return Peer::GivenUp;
+        }
+        match self.value::<String>("backend") {
+            Ok(path) if path != self.backend_path => Peer::Replaced,
+            _ if front_step(self.state, self.backend_state()) == FrontStep::Close => Peer::Lost,
+            _ => Peer::There,
+        }
     }
 
     /// Says that we are done with the device.
@@ -121,8 +140,15 @@ impl Frontend {
         self.set_state(State::Closed)
     }
 
-    /// After [`Frontend::close`], when everything is revoked: start over with the same device.
+    /// Starts over with the same device, and with whatever back end it has now.
     pub fn reopen(&mut self) -> Result<()> {
+        let store = Store::new();
+        let (backend, backend_path) = backend_of(&store, &self.path)?;
+        if backend_path != self.backend_path {
+            let _ = store.unwatch(&format!("{}/state", self.backend_path), &self.token); // it may be gone with its node
+            store.watch(&format!("{backend_path}/state"), &self.token)?;
+            (self.backend, self.backend_path) = (backend, backend_path);
+        }
         self.set_state(State::Initialising)
     }
 
@@ -156,6 +182,17 @@ impl Frontend {
 
 impl Drop for Frontend {
     fn drop(&mut self) {
-        let _ = Store::new().unwatch(&format!("{}/state", self.backend_path), &self.token.to_string());
+        let store = Store::new();
+        for key in FOLLOWED {
+            let _ = store.unwatch(&format!("{}/{key}", self.path), &self.token);
+        }
+        let _ = store.unwatch(&format!("{}/state", self.backend_path), &self.token);
     }
+}
+
+/// Id and directory of the back end of the device at `path`.
+fn backend_of(store: &Store, path: &str) -> Result<(DomId, String)> {
+    let backend = store.read_parsed(&format!("{path}/backend-id"))?;
+    let backend_path = store.read_text(&format!("{path}/backend"))?;
+    Ok((DomId::from_u32(backend).ok_or(Errno::EINVAL)?, backend_path))
 }

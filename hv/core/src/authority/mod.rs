@@ -85,9 +85,14 @@ impl SealedPolicy {
     }
 
     /// Whether `mapper` may map and copy what `grantor` grants to it. A label may use its own grants.
-    #[inline(always)] // in the way of each use of a grant
     pub fn may_share(&self, mapper: Label, grantor: Label) -> bool {
         mapper == grantor || bit(&self.grants, mapper, grantor)
+    }
+
+    /// Whose grants `mapper` may use: a bit a label.
+    pub fn shares(&self, mapper: Label) -> u128 {
+        let row = self.grants.get(usize::from(mapper.0));
+        row.map_or(0, |row| row | 1_u128.wrapping_shl(mapper.0.into()))
     }
 
     /// Whether two labels may connect event channels. A label may with itself.

@@ -14,6 +14,7 @@ mod vcpu;
 pub use create::create;
 pub use destroy::{begin_destroy, destroy_slice};
 pub use memory::{add_grant_frame, add_shared_info, populate, remove_page};
+pub(crate) use table::LockedPlace;
 pub use table::{DomainTable, Pair};
 pub use vcpu::{Vcpu, Wait, Wake};
 
@@ -21,7 +22,7 @@ use crate::events::{EventChannels, Signal};
 use crate::ids::{DomId, Gfn, Label, PAGE_BYTES, Port, Slot, VcpuId};
 use crate::machine::{Machine, MachineMemory};
 use crate::space::{Access, AddressSpace};
-use crate::{authority::SealedPolicy, error::Errno, frames::FrameTable, grant::GrantTable, sched::VcpuKey};
+use crate::{authority::SealedPolicy, error::Errno, frames::FrameTable, grant::GrantTable};
 use xen_abi::platform::{STATE_BUILDING, STATE_DYING, STATE_PAUSED, STATE_RUNNING};
 
 /// vCPUs a domain can have.
@@ -39,14 +40,6 @@ pub struct Env<'a, M> {
     pub domains: &'a DomainTable,
     /// What is allowed.
     pub policy: &'a SealedPolicy,
-}
-
-impl<M> Env<'_, M> {
-    /// The same again, for a path that is rarely taken: what it is lent need not be in memory on the others.
-    pub(crate) const fn copied(&self) -> Env<'_, M> {
-        let Self { machine, frames, domains, policy } = *self;
-        Env { machine, frames, domains, policy }
-    }
 }
 
 /// Where a domain is in its life, by the numbers of `platform_op` DOMAIN_INFO.
@@ -103,10 +96,12 @@ pub struct Account {
 
 /// A domain.
 pub struct Domain {
-    id: DomId,
-    slot: Slot,
+    pub(crate) id: DomId,
+    pub(crate) slot: Slot,
     /// Tells this domain from a later one of the same id.
-    serial: u32,
+    pub(crate) serial: u32,
+    /// Whose grants it may use, by the policy: a bit a label; and which bit it is to others. None when it is dying.
+    sharing: (u128, u128),
     label: Label,
     kind: u32,
     life: Life,
@@ -118,7 +113,7 @@ pub struct Domain {
     /// What it grants, and what it has mapped of others' grants.
     pub grants: GrantTable,
     /// Its virtual CPUs.
-    vcpus: heapless::Vec<Vcpu, VCPUS_MAX>,
+    pub(crate) vcpus: heapless::Vec<Vcpu, VCPUS_MAX>,
     /// What it used.
     pub account: Account,
     ending: destroy::Stage,
@@ -170,6 +165,12 @@ impl Domain {
         &self.death
     }
 
+    /// Whether it may use another domain's grants, and neither is dying.
+    #[inline(always)]
+    pub(crate) fn may_use(&self, grantor: &Domain) -> bool {
+        self.sharing.0 & grantor.sharing.1 != 0
+    }
+
     /// Seals a domain that is being built, or resumes a paused one.
     ///
     /// # Errors
@@ -213,7 +214,7 @@ impl Domain {
     /// Makes one of its own ports pending.
     #[inline(always)]
     pub(crate) fn deliver(&mut self, port: Port, memory: &impl MachineMemory) -> Option<Wake> {
-        let vcpu = self.events.channel(port).map_or(VcpuId(0), |channel| channel.vcpu);
+        let vcpu = self.events.vcpu_of(port);
         let signal = self.events.shared.set_pending(port, vcpu, memory);
         self.wake_for(vcpu, signal, port)
     }
@@ -224,16 +225,13 @@ impl Domain {
         if signal == Signal::Nothing {
             return None;
         }
-        let key = VcpuKey::new(self.slot, vcpu);
-        let wait = &mut self.vcpu(vcpu)?.wait;
-        if !wait.ends(port, signal) {
-            return None;
-        }
-        *wait = Wait::No;
-        Some(Wake(key))
+        let vcpu = self.vcpu(vcpu)?;
+        let ends = signal == Signal::Unmasked && vcpu.wait == Wait::Blocked || vcpu.wait.polls(port);
+        if ends { Some(vcpu.wake()) } else { None }
     }
 
     /// `SCHEDOP_block`: lets a vCPU wait for an event. `false`: it has been told of one already, and goes on.
+    #[inline(always)] // in the way of each wait
     pub fn block(&mut self, vcpu: VcpuId, memory: &impl MachineMemory) -> bool {
         if self.events.shared.upcall_pending(vcpu, memory) {
             return false;
@@ -285,10 +283,7 @@ impl Domain {
     }
 
     fn end_wait(&mut self, vcpu: VcpuId, which: impl FnOnce(Wait) -> bool) -> Option<Wake> {
-        let key = VcpuKey::new(self.slot, vcpu);
-        let wait = &mut self.vcpu(vcpu).filter(|vcpu| which(vcpu.wait))?.wait;
-        *wait = Wait::No;
-        Some(Wake(key))
+        self.vcpu(vcpu).filter(|vcpu| which(vcpu.wait)).map(Vcpu::wake)
     }
 
     fn wait(&mut self, vcpu: VcpuId, wait: Wait) -> bool {
@@ -317,13 +312,13 @@ pub fn register_vcpu_info<M: Machine>(
     env.domains.with(caller, |domain| {
         let id = domain.vcpu_id(vcpu).ok_or(Errno::ENOENT)?;
         let vcpu = domain.vcpus.get_mut(usize::from(id.0)).ok_or(Errno::ENOENT)?;
-        if vcpu.info_frame.is_some() || offset % 8 != 0 || offset > PAGE_BYTES.wrapping_sub(bytes) {
+        if vcpu.info_moved || offset % 8 != 0 || offset > PAGE_BYTES.wrapping_sub(bytes) {
             return Err(Errno::EINVAL);
         }
         let mfn = domain.space.private(gfn, Access::Write, env.machine).ok_or(Errno::EINVAL)?;
         env.frames.pin(mfn, domain.slot).map_err(|_| Errno::EINVAL)?;
         domain.events.shared.move_vcpu_info(id, mfn.at(offset), env.machine);
-        vcpu.info_frame = Some(mfn);
+        vcpu.info_moved = true;
         Ok(())
     })?
 }

@@ -5,10 +5,13 @@
 //! too. Slot 0 is the policy domain's alone.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::cmp::Ordering;
+use core::hint::cold_path;
+use core::sync::atomic::AtomicU32;
+use core::sync::atomic::Ordering::{Acquire, Release};
 
 use heapless::Deque;
-use spin::mutex::TicketMutex;
+use spin::mutex::{TicketMutex, TicketMutexGuard};
 
 use super::Domain;
 use crate::error::Errno;
@@ -23,6 +26,9 @@ struct Place {
     /// At most one: on the heap, where its place can be reserved before anything else is taken.
     domain: TicketMutex<Vec<Domain>>,
 }
+
+/// A place while it is locked; one domain or none.
+pub(crate) type LockedPlace<'a> = TicketMutexGuard<'a, Vec<Domain>>;
 
 /// What the next domains are called.
 struct Names {
@@ -69,6 +75,18 @@ impl Pair<'_> {
     }
 }
 
+/// Two locked slots: [`Pair`] without the case of one domain, for the shortest paths.
+pub(crate) struct Two<'a>(TicketMutexGuard<'a, Vec<Domain>>, TicketMutexGuard<'a, Vec<Domain>>);
+
+impl Two<'_> {
+    /// The domains, if those there have these ids.
+    #[inline(always)]
+    pub fn domains(&mut self, local: DomId, remote: DomId) -> Option<(&mut Domain, &mut Domain)> {
+        let near = self.0.first_mut().filter(|domain| domain.id == local)?;
+        Some((near, self.1.first_mut().filter(|domain| domain.id == remote)?))
+    }
+}
+
 /// A slot and id that no domain has yet.
 #[derive(Debug)]
 #[must_use = "the slot would be lost"]
@@ -90,12 +108,12 @@ impl DomainTable {
     }
 
     fn place(&self, id: DomId) -> Option<&Place> {
-        self.places.get(usize::from(id.slot().0))
+        self.places.get(id.0 as usize % SLOTS)
     }
 
     /// The label of a living or dying domain.
     pub fn label(&self, id: DomId) -> Option<Label> {
-        let occupant = self.place(id)?.occupant.load(Ordering::Acquire);
+        let occupant = self.place(id)?.occupant.load(Acquire);
         (occupant != VACANT && occupant as u16 == id.0).then_some(split(occupant).1)
     }
 
@@ -105,10 +123,30 @@ impl DomainTable {
     /// `ESRCH`: no such domain.
     #[inline(always)] // in the way of each hypercall
     pub fn with<R>(&self, id: DomId, action: impl FnOnce(&mut Domain) -> R) -> Result<R, Errno> {
-        let mut domain = self.place(id).ok_or(Errno::ESRCH)?.domain.lock();
-        match domain.first_mut() {
-            Some(domain) if domain.id() == id => Ok(action(domain)),
-            _ => Err(Errno::ESRCH),
+        Ok(action(Self::named(&mut self.lock(id)?, id)?))
+    }
+
+    /// Locks a place, in which [`Self::named`] finds the domain: [`Self::with`] for paths where a closure would be a call.
+    #[inline(always)]
+    pub(crate) fn lock(&self, id: DomId) -> Result<LockedPlace<'_>, Errno> {
+        Ok(self.place(id).ok_or(Errno::ESRCH)?.domain.lock())
+    }
+
+    /// [`Self::lock`], if nobody has it locked.
+    #[inline(always)]
+    pub(crate) fn try_lock(&self, id: DomId) -> Option<LockedPlace<'_>> {
+        self.place(id)?.domain.try_lock()
+    }
+
+    /// The domain of this id, if it is in this place.
+    #[inline(always)]
+    pub(crate) fn named(place: &mut [Domain], id: DomId) -> Result<&mut Domain, Errno> {
+        match place.first_mut() {
+            Some(domain) if domain.id() == id => Ok(domain),
+            _ => {
+                cold_path();
+                Err(Errno::ESRCH)
+            }
         }
     }
 
@@ -132,14 +170,32 @@ impl DomainTable {
             None if local.slot() != remote.slot() => Some(there.domain.lock()),
             early => early,
         };
-        let near = here.first_mut().filter(|domain| domain.id() == local).ok_or(Errno::ESRCH)?;
+        let near = Self::named(&mut here, local)?;
         let far = match &mut there {
-            Some(there) => Some(there.first_mut().filter(|domain| domain.id() == remote).ok_or(Errno::ESRCH)?),
+            Some(there) => Some(Self::named(there, remote)?),
             // Two ids, one slot: one of them is stale.
             None if local != remote => return Err(Errno::ESRCH),
             None => None,
         };
         Ok(action(&mut Pair { local: near, remote: far }))
+    }
+
+    /// Locks the slots of two domains, in order. `None`: it is one slot.
+    #[inline(always)] // in the way of each hypercall about a grant
+    pub(crate) fn lock_two(&self, local: DomId, remote: DomId) -> Option<Two<'_>> {
+        let (here, there) = (self.place(local)?, self.place(remote)?);
+        // Places lie in the order of their slots.
+        match core::ptr::from_ref(here).cmp(&core::ptr::from_ref(there)) {
+            Ordering::Less => {
+                let near = here.domain.lock();
+                Some(Two(near, there.domain.lock()))
+            }
+            Ordering::Greater => {
+                let far = there.domain.lock();
+                Some(Two(here.domain.lock(), far))
+            }
+            Ordering::Equal => None,
+        }
     }
 
     /// The first domain whose id is `from` or higher. Looks at each slot once.
@@ -153,7 +209,7 @@ impl DomainTable {
     }
 
     fn occupants(&self) -> impl Iterator<Item = (DomId, Label)> {
-        let occupants = self.places.iter().map(|place| place.occupant.load(Ordering::Acquire));
+        let occupants = self.places.iter().map(|place| place.occupant.load(Acquire));
         occupants.filter(|&occupant| occupant != VACANT).map(split)
     }
 
@@ -183,7 +239,7 @@ impl DomainTable {
     pub(crate) fn publish(&self, id: DomId, label: Label, domain: Vec<Domain>) {
         if let Some(place) = self.place(id) {
             *place.domain.lock() = domain;
-            place.occupant.store(u32::from(id.0) | u32::from(label.0) << 16, Ordering::Release);
+            place.occupant.store(u32::from(id.0) | u32::from(label.0) << 16, Release);
         }
     }
 
@@ -192,7 +248,7 @@ impl DomainTable {
         let place = self.place(id)?;
         let mut domain = place.domain.lock();
         domain.first().filter(|domain| domain.id() == id)?;
-        place.occupant.store(VACANT, Ordering::Release);
+        place.occupant.store(VACANT, Release);
         core::mem::take(&mut *domain).pop()
     }
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::Errno;
 use crate::ids::{Gfn, Mfn, SLOTS};
+use crate::sched::VcpuKey;
 use crate::space::{Page, PageKind, Progress, Rights};
 use crate::testing::{FRAMES, OWN, TableBuilder, World, no_devices};
 
@@ -91,6 +92,49 @@ fn shared_pages_are_shown_and_taken_away_but_never_freed_by_the_domain() {
     assert_eq!(with(&|domain| remove_page(&env, domain, Gfn(0x210))), Ok(()));
     assert_eq!(with(&|domain| remove_page(&env, domain, Gfn(0x210))), Err(Errno::ENOENT));
     assert_eq!(world.frames.free(), free - 1, "one more grant table frame");
+    world.end();
+}
+
+#[test]
+fn a_guest_names_pages_of_its_memory_for_shared_ones_and_gives_them_back() {
+    let mut builder = TableBuilder::new(2);
+    builder.domains[1].kind = crate::authority::table::KIND_PVH;
+    let world = World::new(builder.policy());
+    let id = world.start(1);
+    let env = world.env();
+    let (pages, free) = (world.domains.with(id, |domain| domain.account.pages).unwrap(), world.frames.free());
+    let shared = world.domains.with(id, |domain| add_shared_info(&env, domain, OWN)).unwrap();
+    assert_eq!(shared, Ok(()));
+    assert_eq!(world.domains.with(id, |domain| domain.account.pages).unwrap(), pages - 1);
+    assert_eq!(world.frames.free(), free + 1);
+    let found = world.domains.with(id, |domain| domain.space.translate(OWN, env.machine)).unwrap();
+    assert_eq!(found.map(|page| page.kind), Some(PageKind::Shared));
+    world.end();
+}
+
+#[test]
+fn a_stopped_vcpu_is_started_once_and_no_event_wakes_it() {
+    let mut builder = TableBuilder::new(2);
+    (builder.domains[1].kind, builder.domains[1].vcpus) = (crate::authority::table::KIND_PVH, 2);
+    let world = World::new(builder.policy());
+    let id = world.start(1);
+    let second = VcpuId(1);
+    world
+        .domains
+        .with(id, |domain| {
+            let key = VcpuKey::new(domain.slot(), second);
+            domain.stop_vcpu(second);
+            assert!(domain.is_stopped(second) && !domain.is_stopped(VcpuId(0)) && !domain.all_stopped());
+            assert_eq!(domain.kick(second), None);
+            assert_eq!(domain.end_poll(second), None);
+            assert_eq!(domain.wake_for(second, Signal::Unmasked, Port(1)), None);
+            assert_eq!(domain.start_vcpu(second), Some(Wake(key)));
+            assert_eq!(domain.start_vcpu(second), None);
+            assert!(domain.block(second, &world.machine));
+            assert_eq!(domain.kick(second), Some(Wake(key)));
+            assert!(domain.is_stopped(VcpuId(2)), "there is none");
+        })
+        .unwrap();
     world.end();
 }
 

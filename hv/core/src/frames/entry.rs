@@ -71,6 +71,12 @@ impl Entry {
         Slot((self.0 >> SLOT_SHIFT) as u8)
     }
 
+    /// Whether it is a domain's own memory and has not all the pins that it can. One comparison: state, owner and pins
+    /// are one number.
+    pub const fn can_be_pinned(self, slot: Slot) -> bool {
+        self.0.wrapping_sub(Entry::new(State::Private, slot, 0).0) < PINS_MAX
+    }
+
     /// Whether it is a domain's own memory. One comparison: state and owner are side by side.
     pub const fn is_private_to(self, slot: Slot) -> bool {
         self.0 >> SLOT_SHIFT == Entry::new(State::Private, slot, 0).0 >> SLOT_SHIFT

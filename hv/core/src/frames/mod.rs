@@ -16,7 +16,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub use entry::State;
-use entry::{Entry, NEXT_MAX, PINS_MAX};
+use entry::{Entry, NEXT_MAX};
 use free_list::FreeList;
 
 use crate::ids::{Mfn, Slot};
@@ -129,15 +129,24 @@ impl FrameTable {
     ///
     /// # Errors
     /// [`FrameError::NotOwned`], [`FrameError::TooManyPins`].
-    #[inline(always)]
     pub fn pin(&self, mfn: Mfn, owner: Slot) -> Result<(), FrameError> {
-        let pinned = self.change(mfn, |entry| {
-            (entry.is_private_to(owner) && entry.pins() < PINS_MAX).then_some(Entry(entry.0.wrapping_add(1)))
-        });
+        let pinned = self.change(mfn, |entry| entry.can_be_pinned(owner).then_some(Entry(entry.0.wrapping_add(1))));
         pinned.map(drop).map_err(|entry| match entry.is_private_to(owner) {
             true => FrameError::TooManyPins,
             false => FrameError::NotOwned,
         })
+    }
+
+    /// The same unless another CPU changes the entry at this moment. `None`: nothing changed.
+    #[inline(always)]
+    pub fn pin_at_once(&self, mfn: Mfn, owner: Slot) -> Option<()> {
+        let word = self.entries.get(mfn.0 as usize)?;
+        let entry = Entry(word.load(Ordering::Relaxed));
+        if !entry.can_be_pinned(owner) {
+            return None;
+        }
+        let pinned = entry.0.wrapping_add(1);
+        word.compare_exchange(entry.0, pinned, Ordering::AcqRel, Ordering::Relaxed).ok().map(drop)
     }
 
     /// Drops a pin. The last one frees a frame whose owner let go of it before.
@@ -146,19 +155,27 @@ impl FrameTable {
     /// [`FrameError::NotPinned`].
     #[inline(always)]
     pub fn unpin(&self, mfn: Mfn) -> Result<(), FrameError> {
-        let unpinned = self.change(mfn, |entry| {
-            (entry.is(State::Private) && entry.pins() != 0).then_some(Entry(entry.0.wrapping_sub(1)))
-        });
-        if unpinned.is_ok() { Ok(()) } else { self.unpin_leaving(mfn) }
+        // By far the most frequent: its owner has it still, and no other CPU changes the entry at this moment.
+        if let Some(word) = self.entries.get(mfn.0 as usize) {
+            let entry = Entry(word.load(Ordering::Relaxed));
+            let unpinned = entry.0.wrapping_sub(1);
+            if entry.is(State::Private)
+                && entry.pins() != 0
+                && word.compare_exchange(entry.0, unpinned, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            {
+                return Ok(());
+            }
+        }
+        self.unpin_exactly(mfn)
     }
 
     /// Only private and leaving frames have pins; a free one's entry is a link.
     #[cold]
     #[inline(never)]
-    fn unpin_leaving(&self, mfn: Mfn) -> Result<(), FrameError> {
+    fn unpin_exactly(&self, mfn: Mfn) -> Result<(), FrameError> {
         let unpinned = self.change_or_free(mfn, |entry| match (entry.state(), entry.pins()) {
             (State::Leaving, 1) => Some(Entry::LIMBO),
-            (State::Leaving, 1..) => Some(Entry(entry.0.wrapping_sub(1))),
+            (State::Private | State::Leaving, 1..) => Some(Entry(entry.0.wrapping_sub(1))),
             _ => None,
         });
         unpinned.map_err(|_| FrameError::NotPinned)

@@ -6,12 +6,11 @@
 
 use xen_abi::grant_table::{GNTCOPY_DEST_GREF, GNTCOPY_SOURCE_GREF, GNTST_OKAY, GnttabCopy, GnttabCopyPtr};
 
-use super::active::{Use, end_uses, judge, mark, marks};
-use super::status::{Unusual, Why};
+use super::active::{Use, end_use, judge, mark_once, marks};
 use super::{Access, Status};
-use crate::domain::{Env, Pair};
-use crate::ids::{DomId, Gfn, GrantRef, Mfn, PAGE_BYTES};
-use crate::{authority::SealedPolicy, machine::Machine};
+use crate::domain::{Domain, Env};
+use crate::ids::{DomId, Gfn, GrantRef, Hpa, Mfn, PAGE_BYTES};
+use crate::machine::Machine;
 
 /// A side of a copy.
 enum Side {
@@ -21,117 +20,101 @@ enum Side {
     Own(Gfn),
 }
 
-/// Does one copy for the caller. `op` is the guest's structure, copied in once; its status is set.
-#[inline(always)]
-pub fn copy_alone<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabCopy) {
-    op.status = match copy_one::<M, Unusual>(env, caller, op) {
-        Ok(()) => GNTST_OKAY,
-        Err(Unusual) => copy_exactly(&env.copied(), caller, op),
-    };
-}
-
-/// The same for many.
-#[inline(never)]
+/// Does copies for the caller. `ops` are the guest's structures, copied in once; their statuses are set.
 pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabCopy]) {
-    ops.iter_mut().for_each(|op| op.status = copy_exactly(env, caller, op));
+    for op in ops {
+        if copy_near(env, caller, op).is_none() {
+            op.status = Status::of(&copy_by_pins(env, caller, op));
+        }
+    }
 }
 
-#[inline(never)]
-fn copy_exactly<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> i16 {
-    Status::of(&copy_one::<M, Status>(env, caller, op))
-}
-
-/// Does one copy.
-///
-/// # Errors
-/// [`Status`]; nothing was copied.
+/// Whether a copy stays within its pages.
 #[inline(always)]
-fn copy_one<M: Machine, E: Why>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Result<(), E> {
-    if op.flags & !(GNTCOPY_SOURCE_GREF | GNTCOPY_DEST_GREF) != 0 {
-        return Err(Status::GeneralError.into());
-    }
-    let fits = |side: &GnttabCopyPtr| u64::from(side.offset).wrapping_add(u64::from(op.len)) <= PAGE_BYTES;
-    if !fits(&op.source) || !fits(&op.dest) {
-        return Err(Status::BadCopyArg.into());
-    }
-    let by_pins = || {
-        let copied = if E::EXACT { copy_by_pins(&env.copied(), caller, op) } else { Err(Status::GeneralError) };
-        Ok(copied?)
-    };
+fn fits(op: &GnttabCopy) -> bool {
+    let within = |side: &GnttabCopyPtr| u64::from(side.offset).wrapping_add(u64::from(op.len)) <= PAGE_BYTES;
+    within(&op.source) && within(&op.dest)
+}
+
+/// Does one copy in the usual case: between an own page and another domain's, which nobody has mapped, both found by
+/// the tables that are remembered. `None`: it is not so, or refused; nothing was copied.
+///
+/// Both domains are locked until it is done, so both pages stay what they are; the entry is marked, so that its owner
+/// sees that it is in use.
+#[inline(always)]
+pub fn copy_near<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabCopy) -> Option<()> {
     let (granted, own) = match op.flags {
         GNTCOPY_SOURCE_GREF => (op.source.domid, op.dest.domid),
         GNTCOPY_DEST_GREF => (op.dest.domid, op.source.domid),
-        _ => return by_pins(),
+        _ => return None,
     };
-    if DomId(own).or_self(caller) != caller {
-        // It is refused there, unless something else is wrong first.
-        return by_pins();
+    if !fits(op) || DomId(own).or_self(caller) != caller {
+        return None;
     }
-    let owner = DomId(granted).or_self(caller);
-    let (machine, policy) = (env.machine, env.policy);
-    let done = env.domains.with_pair(caller, owner, |pair| copy_in_pair::<M, E>(machine, policy, pair, op));
-    // An entry that is in use has a snapshot, which counts.
-    done.map_err(Status::from)??.map_or_else(by_pins, Ok)
-}
-
-/// Copies to or from an entry that nobody uses. `None`: it is in use. Apart, so that it has the registers for itself;
-/// each direction is a path of its own, whose masks are constants.
-#[inline(never)]
-fn copy_in_pair<M: Machine, E: Why>(
-    machine: &M,
-    policy: &SealedPolicy,
-    pair: &mut Pair<'_>,
-    op: &GnttabCopy,
-) -> Result<Option<()>, E> {
-    if pair.remote().is_dying() {
-        return Err(Status::BadDomain.into());
+    let mut two = env.domains.lock_two(caller, DomId(granted))?;
+    let (user, grantor) = two.domains(caller, DomId(granted))?;
+    if !user.may_use(grantor) {
+        return None;
     }
-    if !policy.may_share(pair.local().label(), pair.remote().label()) {
-        return Err(Status::PermissionDenied.into());
-    }
+    let (source, dest) = (&op.source, &op.dest);
     match op.flags {
-        GNTCOPY_SOURCE_GREF => copy_between(machine, pair, op.len, &op.source, &op.dest, Access::Read),
-        _ => copy_between(machine, pair, op.len, &op.dest, &op.source, Access::Write),
+        GNTCOPY_SOURCE_GREF => {
+            let (far, near) = (source.offset, dest.offset);
+            copy_one::<M, true>(env.machine, user, grantor, source.target, far, dest.target, near, op.len)?;
+        }
+        _ => {
+            let (far, near) = (dest.offset, source.offset);
+            copy_one::<M, false>(env.machine, user, grantor, dest.target, far, source.target, near, op.len)?;
+        }
     }
+    op.status = GNTST_OKAY;
+    Some(())
 }
 
-/// Copies between an own page and one behind an entry that nobody uses. Both domains are locked until it is done, so
-/// both pages stay what they are; the entry is marked, so that its owner sees that it is in use.
-#[inline(always)]
-fn copy_between<M: Machine, E: Why>(
+/// Each direction is a path of its own, whose masks are constants; apart, so that it has the registers for itself, and
+/// with what it needs in registers.
+#[allow(clippy::too_many_arguments, reason = "each in a register")]
+#[inline(never)]
+fn copy_one<M: Machine, const READS: bool>(
     machine: &M,
-    pair: &mut Pair<'_>,
+    user: &mut Domain,
+    grantor: &mut Domain,
+    granted: u64,
+    granted_offset: u16,
+    own: u64,
+    own_offset: u16,
     bytes: u16,
-    granted: &GnttabCopyPtr,
-    own: &GnttabCopyPtr,
-    access: Access,
-) -> Result<Option<()>, E> {
-    let user = pair.local().id();
+) -> Option<()> {
+    let (access, own_access) = if READS { (Access::Read, Access::Write) } else { (Access::Write, Access::Read) };
     // The reference is the low half of a union with a frame number.
-    let gref = GrantRef(granted.target as u32);
-    let grantor = pair.remote();
-    let (entry, active) = grantor.grants.entry_and_active(gref).ok_or(Status::BadGntref)?;
-    if active.in_use() {
-        return Ok(None);
-    }
+    let gref = GrantRef(granted as u32);
+    let (entry, _) = grantor.grants.entry(gref).filter(|(_, active)| !active.in_use())?;
     let words = machine.load_u64(entry);
-    judge(words as u32, user, access)?;
-    let far = grantor.space.private_by(E::TABLES, Gfn(words >> 32), access, machine).ok_or(Status::BadPage)?;
-    let own_access = if access == Access::Read { Access::Write } else { Access::Read };
-    let mine = &mut pair.local().space;
-    let near = mine.private_by(E::TABLES, Gfn(own.target), own_access, machine).ok_or(Status::BadPage)?;
-    mark::<E>(machine, entry, words as u32, user, access)?;
-    let (far, near) = (far.at(u64::from(granted.offset)), near.at(u64::from(own.offset)));
-    let (from, to) = if access == Access::Read { (far, near) } else { (near, far) };
+    judge(words as u32, user.id, access).ok()?;
+    let far = grantor.space.private_near(Gfn(words >> 32), access, machine)?;
+    let near = user.space.private_near(Gfn(own), own_access, machine)?;
+    mark_once(machine, entry, words as u32, access).ok()?;
+    // Offsets were checked with the length.
+    let (far, near) = (Hpa(far.base().0 + u64::from(granted_offset)), Hpa(near.base().0 + u64::from(own_offset)));
+    let (from, to) = if READS { (far, near) } else { (near, far) };
     machine.copy(from, to, usize::from(bytes));
     machine.fetch_and_u16(entry, !marks(access));
-    Ok(Some(()))
+    Some(())
 }
 
 /// Any copy, by pinning what is granted.
+///
+/// # Errors
+/// [`Status`]; nothing was copied.
 #[cold]
 #[inline(never)]
 fn copy_by_pins<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Result<(), Status> {
+    if op.flags & !(GNTCOPY_SOURCE_GREF | GNTCOPY_DEST_GREF) != 0 {
+        return Err(Status::GeneralError);
+    }
+    if !fits(op) {
+        return Err(Status::BadCopyArg);
+    }
     let source = open(env, caller, &op.source, op.flags & GNTCOPY_SOURCE_GREF, Access::Read)?;
     let dest = open(env, caller, &op.dest, op.flags & GNTCOPY_DEST_GREF, Access::Write);
     let copied = dest.and_then(|dest| {
@@ -193,6 +176,6 @@ fn run<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy, source: &Si
 #[inline(always)]
 fn close<M: Machine>(env: &Env<'_, M>, side: Side) {
     if let Side::Granted(grant) = side {
-        end_uses(env, &[grant]);
+        end_use(env, &grant);
     }
 }

@@ -2,6 +2,7 @@
 
 use xen_abi::grant_table::{GTF_INVALID, GTF_TYPE_MASK};
 
+use super::ENTRIES_PER_FRAME;
 use crate::ids::{DomId, Gfn, GrantRef, Hpa};
 use crate::{domain::Domain, machine::MachineMemory};
 
@@ -24,11 +25,10 @@ pub struct Info {
 const LOOK_MAX: u32 = 4096;
 
 /// The first grant at `from` or higher that is in use or that the table offers.
-pub fn info(domain: &Domain, from: GrantRef, memory: &impl MachineMemory) -> Option<Info> {
-    let end = domain.grants.entries().min(from.0.saturating_add(LOOK_MAX));
+pub fn info(domain: &mut Domain, from: GrantRef, memory: &impl MachineMemory) -> Option<Info> {
+    let end = (domain.grants.frames().saturating_mul(ENTRIES_PER_FRAME)).min(from.0.saturating_add(LOOK_MAX));
     (from.0..end).map(GrantRef).find_map(|gref| {
-        let entry = domain.grants.entry(gref)?;
-        let active = domain.grants.active(gref)?;
+        let (entry, active) = domain.grants.entry(gref)?;
         let word = memory.load_u32(entry);
         let flags = word as u16;
         if active.in_use() {

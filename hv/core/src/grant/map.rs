@@ -10,36 +10,46 @@ use xen_abi::grant_table::{
 };
 use xen_abi::native::{GRANT_WINDOW, GRANT_WINDOW_END};
 
-use super::status::{Unusual, Why};
+use super::active::{Found, Use};
 use super::{Access, Status};
 use crate::domain::{Domain, Env, Pair};
-use crate::ids::{DomId, Gfn, Gpa, GrantRef};
+use crate::frames::FrameTable;
+use crate::ids::{DomId, Gfn, Gpa, GrantRef, Handle};
 use crate::machine::{FlushScope, Machine};
 use crate::space::{Page, PageKind, Rights};
 
-/// Maps one grant for the caller, without the loops that many need. `op` is the guest's structure, copied in once; its
-/// outputs are set.
+/// Maps one grant for the caller in the usual case. `op` is the guest's structure, copied in once; its outputs are set.
+/// `None`: it is another case, or refused; nothing changed.
 #[inline(always)]
-pub fn map_alone<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabMapGrantRef) {
-    let found = env.domains.with_pair(caller, DomId(op.dom).or_self(caller), |pair| {
-        let allowed = may_map(env, pair);
-        map_one(env, pair, op, allowed);
-    });
-    if let Err(error) = found {
-        answer(op, Err(error.into()));
+pub fn map_near<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabMapGrantRef) -> Option<()> {
+    let mut two = env.domains.lock_two(caller, DomId(op.dom))?;
+    let (near, far) = two.domains(caller, DomId(op.dom))?;
+    if !near.may_use(far) {
+        return None;
     }
+    let handle = map_one(env.machine, env.frames, near, far, op.host_addr, op.flags, GrantRef(op.gref))?;
+    answer(op, Ok(handle));
+    Some(())
 }
 
-/// The same for many. A grantor is locked, and asked for, once for all of its grants that are side by side.
+/// Maps grants for the caller. A grantor is locked, and asked for, once for all of its grants that are side by side.
 pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGrantRef]) {
     let mut rest = ops;
     while let Some(dom) = rest.first().map(|first| first.dom) {
         let found = env.domains.with_pair(caller, DomId(dom).or_self(caller), |pair| {
             let allowed = may_map(env, pair);
-            while rest.first().is_some_and(|op| op.dom == dom)
-                && let Some(op) = rest.split_off_first_mut()
-            {
-                map_one(env, pair, op, allowed);
+            let same = rest.iter().take_while(|op| op.dom == dom).count();
+            for op in rest.split_off_mut(..same).unwrap_or_default() {
+                if let (near, Some(far)) = pair.both()
+                    && allowed.is_ok()
+                    && let Some(handle) =
+                        map_one(env.machine, env.frames, near, far, op.host_addr, op.flags, GrantRef(op.gref))
+                {
+                    answer(op, Ok(handle));
+                } else {
+                    let mapped = allowed.and_then(|()| try_map(env, pair, op));
+                    answer(op, mapped);
+                }
             }
         });
         if let Err(error) = found
@@ -50,33 +60,15 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGran
     }
 }
 
-/// Maps one, if it is allowed. Apart, so that it has the registers for itself.
-#[inline(never)]
-fn map_one<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &mut GnttabMapGrantRef, allowed: Result<(), Status>) {
-    if let Err(status) = allowed {
-        return answer(op, Err(status));
-    }
-    match try_map::<M, Unusual>(env, pair, op) {
-        Ok(mapped) => answer(op, Ok(mapped)),
-        Err(Unusual) => map_unusual(env, pair, op),
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn map_unusual<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &mut GnttabMapGrantRef) {
-    let mapped = try_map::<M, Status>(env, pair, op);
-    answer(op, mapped);
-}
-
 /// Sets what a structure tells.
-fn answer(op: &mut GnttabMapGrantRef, mapped: Result<(u32, u64), Status>) {
+#[inline(always)]
+fn answer(op: &mut GnttabMapGrantRef, mapped: Result<Handle, Status>) {
     op.status = Status::of(&mapped);
-    (op.handle, op.dev_bus_addr) = mapped.unwrap_or((INVALID_GRANT_HANDLE, 0));
+    op.handle = mapped.map_or(INVALID_GRANT_HANDLE, |handle| handle.0);
+    op.dev_bus_addr = if mapped.is_ok() && op.flags & GNTMAP_DEVICE_MAP != 0 { op.host_addr } else { 0 };
 }
 
 /// Whether the caller may map anything of the other.
-#[inline(always)]
 fn may_map<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>) -> Result<(), Status> {
     // The caller too: another CPU may have ended it while it was on its way here.
     if pair.remote().is_dying() || pair.local().is_dying() {
@@ -86,45 +78,78 @@ fn may_map<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>) -> Result<(), Stat
     if permitted { Ok(()) } else { Err(Status::PermissionDenied) }
 }
 
-/// Maps one: its handle, and where the caller's devices see it, 0 when it was not mapped for them.
-///
-/// # Errors
-/// [`Status`]; nothing changed.
-#[inline(always)]
-fn try_map<M: Machine, E: Why>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<(u32, u64), E> {
+/// Maps one in the usual case: into a place of the grant window near the last one, a page that nobody else has mapped.
+/// `None`: it is not so, or refused; nothing changed. Apart, so that it has the registers for itself.
+#[inline(never)]
+fn map_one<M: Machine>(
+    machine: &M,
+    frames: &FrameTable,
+    mapper: &mut Domain,
+    grantor: &mut Domain,
+    host_addr: u64,
+    flags: u32,
+    gref: GrantRef,
+) -> Option<Handle> {
+    // By far the most frequent.
+    let access = if flags == GNTMAP_HOST_MAP { Access::Write } else { access(mapper, flags).ok()? };
     // Each access is a path of its own, whose masks are constants.
-    match access(pair.local(), op.flags)? {
-        Access::Read => map_for(env, pair, op, Access::Read),
-        Access::Write => map_for(env, pair, op, Access::Write),
+    match access {
+        Access::Read => map_for(machine, frames, mapper, grantor, Gpa(host_addr), gref, Access::Read),
+        Access::Write => map_for(machine, frames, mapper, grantor, Gpa(host_addr), gref, Access::Write),
     }
 }
 
 #[inline(always)]
-fn map_for<M: Machine, E: Why>(
-    env: &Env<'_, M>,
-    pair: &mut Pair<'_>,
-    op: &GnttabMapGrantRef,
+fn map_for<M: Machine>(
+    machine: &M,
+    frames: &FrameTable,
+    mapper: &mut Domain,
+    grantor: &mut Domain,
+    at: Gpa,
+    gref: GrantRef,
     access: Access,
-) -> Result<(u32, u64), E> {
-    let mapper = pair.local();
-    let user = mapper.id();
-    let gfn = place(mapper, op.host_addr)?;
-    if !mapper.grants.tracking.has_room::<E>() {
-        return Err(Status::NoSpace.into());
+) -> Option<Handle> {
+    if at.offset() != 0 {
+        return None;
     }
-    let prepared = mapper.space.prepare_by(E::TABLES, env, gfn, PageKind::Foreign).map_err(Status::from)?;
-    let grant = pair.remote().acquire::<M, E>(env, user, GrantRef(op.gref), access)?;
-    // Nothing below can fail.
-    let rights = match access {
+    let found = Found::look(&mut grantor.grants, &grantor.space, machine, mapper.id, gref, access)?;
+    // Only places in the grant window are near.
+    let prepared = mapper.space.prepare_near(at.gfn(), machine)?;
+    let vacancy = mapper.grants.tracking.vacancy()?;
+    let mfn = found.acquire(machine, frames, grantor.slot, access)?;
+    let grant = Use::new(grantor.id, grantor.serial, gref, mfn, access);
+    mapper.space.commit(prepared, page(&grant), machine);
+    Some(vacancy.fill(grant, at.gfn()))
+}
+
+/// Maps one in any case.
+///
+/// # Errors
+/// [`Status`]; nothing changed.
+#[cold]
+#[inline(never)]
+fn try_map<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<Handle, Status> {
+    let mapper = pair.local();
+    let (user, access, gfn) = (mapper.id(), access(mapper, op.flags)?, place(mapper, op.host_addr)?);
+    if !mapper.grants.tracking.make_room() {
+        return Err(Status::NoSpace);
+    }
+    let prepared = mapper.space.prepare(env, gfn, PageKind::Foreign)?;
+    let grant = pair.remote().acquire(env, user, GrantRef(op.gref), access)?;
+    // Nothing below can fail: there is room.
+    let mapper = pair.local();
+    mapper.space.commit(prepared, page(&grant), env.machine);
+    mapper.grants.tracking.vacancy().map(|vacancy| vacancy.fill(grant, gfn)).ok_or(Status::NoSpace)
+}
+
+/// What the mapper's page tables show.
+#[inline(always)]
+fn page(grant: &Use) -> Page {
+    let rights = match grant.access() {
         Access::Read => Rights::Read,
         Access::Write => Rights::ReadWrite,
     };
-    let mapper = pair.local();
-    mapper.space.commit(prepared, Page { mfn: grant.mfn(), rights, kind: PageKind::Foreign }, env.machine);
-    // Read again, as that is cheaper than to keep it.
-    let handle = mapper.grants.tracking.fill(grant, Gpa(op.host_addr).gfn());
-    let for_devices = op.flags & GNTMAP_DEVICE_MAP != 0;
-    Ok((handle.0, if for_devices { op.host_addr } else { 0 }))
+    Page { mfn: grant.mfn(), rights, kind: PageKind::Foreign }
 }
 
 /// Judges the flags: `host_map` is needed, `device_map` is for domains with an IOMMU space, nothing else is known.
@@ -142,7 +167,6 @@ fn access(mapper: &Domain, flags: u32) -> Result<Access, Status> {
 const HOST_AND_DEVICES: u32 = GNTMAP_HOST_MAP | GNTMAP_DEVICE_MAP;
 
 /// Where to map: a page-aligned address; in a native domain within the grant window.
-#[inline(always)]
 fn place(mapper: &Domain, host_addr: u64) -> Result<Gfn, Status> {
     let in_window = (GRANT_WINDOW..GRANT_WINDOW_END).contains(&host_addr);
     if Gpa(host_addr).offset() != 0 || mapper.is_native() && !in_window {

@@ -18,12 +18,12 @@ mod tracking;
 mod unmap;
 
 pub use crate::space::Access;
-pub use copy::{copy, copy_alone};
+pub use copy::{copy, copy_near};
 pub use info::{Info, info};
-pub use map::{map, map_alone};
+pub use map::{map, map_near};
 pub use status::Status;
 pub use table::{GrantTable, query_size, seed, set_version, setup_table};
-pub use unmap::{unmap, unmap_alone, unmap_slice};
+pub use unmap::{unmap, unmap_near, unmap_slice};
 
 /// Entries of one table frame.
 pub const ENTRIES_PER_FRAME: u32 = xen_abi::grant_table::GRANT_ENTRIES_PER_FRAME;

@@ -3,7 +3,7 @@
 use xen_abi::grant_table as abi;
 
 use crate::error::Errno;
-use crate::space::{MapError, Tables};
+use crate::space::MapError;
 
 /// Why a grant operation failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,30 +59,4 @@ impl Status {
             Err(status) => *status as i16,
         }
     }
-}
-
-/// What an operation answers when it was not done. One source makes two paths of it: one for all cases, with the exact
-/// [`Status`], and one for the usual case, which is a third shorter for knowing nothing else ([`Unusual`]).
-pub(super) trait Why: From<Status> {
-    /// Whether all cases are served.
-    const EXACT: bool = matches!(Self::TABLES, Tables::All);
-    /// The page tables that are looked at.
-    const TABLES: Tables;
-}
-
-impl Why for Status {
-    const TABLES: Tables = Tables::All;
-}
-
-/// It is not the usual case: nothing was done, and the path for all cases has to be taken.
-pub(super) struct Unusual;
-
-impl From<Status> for Unusual {
-    fn from(_: Status) -> Self {
-        Self
-    }
-}
-
-impl Why for Unusual {
-    const TABLES: Tables = Tables::Remembered;
 }

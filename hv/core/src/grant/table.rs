@@ -1,5 +1,6 @@
 //! A domain's grant table: the frames it shares with the hypervisor, and the hypervisor's side of each entry.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use xen_abi::grant_table::{GTF_PERMIT_ACCESS, GTF_READONLY, GrantEntryV1};
@@ -14,12 +15,18 @@ use crate::{error::Errno, fallible, machine::Machine};
 const ENTRY_BYTES: u64 = size_of::<GrantEntryV1>() as u64;
 const _: () = assert!(ENTRY_BYTES == 8);
 
+/// A frame of the table, and the hypervisor's side of its entries.
+#[derive(Debug)]
+struct TableFrame {
+    mfn: Mfn,
+    active: Box<[Active; ENTRIES_PER_FRAME as usize]>,
+}
+
 /// What a domain grants, and what it has mapped.
 #[derive(Debug)]
 pub struct GrantTable {
-    frames: Vec<Mfn>,
+    frames: Vec<TableFrame>,
     frames_max: u32,
-    active: Vec<Active>,
     pub(super) tracking: Tracking,
 }
 
@@ -27,7 +34,7 @@ impl GrantTable {
     /// An empty table that may grow to `frames_max` frames, and a domain that may map `maps_max` pages of others.
     pub fn new(frames_max: u32, maps_max: u32) -> Self {
         let frames_max = frames_max.min(FRAMES_MAX as u32);
-        Self { frames: Vec::new(), frames_max, active: Vec::new(), tracking: Tracking::new(maps_max) }
+        Self { frames: Vec::new(), frames_max, tracking: Tracking::new(maps_max) }
     }
 
     /// Frames now.
@@ -42,39 +49,22 @@ impl GrantTable {
 
     /// A frame of the table.
     pub fn frame(&self, index: u32) -> Option<Mfn> {
-        self.frames.get(index as usize).copied()
-    }
-
-    /// Where the guest's entry is.
-    pub(super) fn entry(&self, gref: GrantRef) -> Option<Hpa> {
-        let frame = self.frames.get((gref.0 / ENTRIES_PER_FRAME) as usize)?;
-        Some(frame.at(u64::from(gref.0 % ENTRIES_PER_FRAME).wrapping_mul(ENTRY_BYTES)))
-    }
-
-    pub(super) fn active(&self, gref: GrantRef) -> Option<&Active> {
-        self.active.get(gref.0 as usize)
+        self.frames.get(index as usize).map(|frame| frame.mfn)
     }
 
     /// Where the guest's entry is, and the hypervisor's side of it.
-    pub(super) fn entry_and_active(&mut self, gref: GrantRef) -> Option<(Hpa, &mut Active)> {
-        let entry = self.entry(gref)?;
-        Some((entry, self.active.get_mut(gref.0 as usize)?))
-    }
-
-    pub(super) fn entries(&self) -> u32 {
-        self.active.len() as u32
-    }
-
-    /// The domain ends: its entries grant nothing any more. Pins that others hold keep the frames, by the mappings that
-    /// they track themselves.
-    pub(crate) fn forget_grants(&mut self) {
-        self.active = Vec::new();
+    #[inline(always)]
+    pub(super) fn entry(&mut self, gref: GrantRef) -> Option<(Hpa, &mut Active)> {
+        let frame = self.frames.get_mut((gref.0 / ENTRIES_PER_FRAME) as usize)?;
+        let index = gref.0 % ENTRIES_PER_FRAME;
+        let active = frame.active.get_mut(index as usize)?;
+        Some((frame.mfn.at(u64::from(index).wrapping_mul(ENTRY_BYTES)), active))
     }
 
     /// Gives back the frames, after the domain's address space is gone.
     pub(crate) fn free_frames(&mut self, slot: Slot, frames: &FrameTable) {
         for frame in self.frames.drain(..) {
-            let freed = frames.free_unmapped(frame, Purpose::Shared(slot));
+            let freed = frames.free_unmapped(frame.mfn, Purpose::Shared(slot));
             debug_assert!(freed.is_ok(), "a grant table frame was something else");
         }
     }
@@ -93,11 +83,10 @@ impl Domain {
         }
         while table.frames() < wanted {
             fallible::reserve(&mut table.frames, 1)?;
-            fallible::reserve(&mut table.active, ENTRIES_PER_FRAME as usize)?;
-            let frame = env.frames.allocate(purpose, env.machine).ok_or(Errno::ENOMEM)?;
-            table.frames.push(frame);
-            let entries = table.active.len().saturating_add(ENTRIES_PER_FRAME as usize);
-            table.active.resize(entries, Active::default());
+            let active = fallible::filled(ENTRIES_PER_FRAME as usize, Active::default())?;
+            let active = active.into_boxed_slice().try_into().map_err(|_| Errno::ENOMEM)?;
+            let mfn = env.frames.allocate(purpose, env.machine).ok_or(Errno::ENOMEM)?;
+            table.frames.push(TableFrame { mfn, active });
         }
         Ok(())
     }
@@ -153,8 +142,8 @@ pub fn seed<M: Machine>(
     access: Access,
 ) -> Result<(), Errno> {
     domain.grow_grants(env, (gref.0 / ENTRIES_PER_FRAME).saturating_add(1))?;
-    let at = domain.grants.entry(gref).ok_or(Errno::EINVAL)?;
-    if domain.grants.active(gref).is_none_or(Active::in_use) {
+    let (at, active) = domain.grants.entry(gref).ok_or(Errno::EINVAL)?;
+    if active.in_use() {
         return Err(Errno::EBUSY);
     }
     domain.space.private(gfn, Access::Read, env.machine).ok_or(Errno::ENOENT)?;

@@ -47,7 +47,7 @@ fn unmap_op(slot: u64, handle: Handle) -> GnttabUnmapGrantRef {
 
 impl It {
     fn entry(&self, dom: DomId, gref: u32) -> Hpa {
-        self.world.domains.with(dom, |domain| domain.grants.entry(GrantRef(gref)).unwrap()).unwrap()
+        self.world.domains.with(dom, |domain| domain.grants.entry(GrantRef(gref)).unwrap().0).unwrap()
     }
 
     fn offer(&self, dom: DomId, gref: u32, flags: u16, peer: DomId, gfn: u64) {
@@ -282,16 +282,16 @@ fn g10_the_mapper_cannot_reach_the_page_when_the_grantor_sees_it_unused() {
     let gfn = Gpa(GRANT_WINDOW).gfn();
     it.world.machine.touch(it.driver, gfn, it.page(0));
     let env = it.world.env();
-    let (mut run, mut uses) = (crate::space::UnmappedRun::new(it.driver), heapless::Vec::new());
+    let mut run = crate::space::UnmappedRun::new(it.driver);
     let mut ops = [unmap_op(0, handle)];
-    it.with(it.driver, |domain| super::unmap::begin(&env, domain, &mut ops, &mut run, &mut uses));
-    assert_eq!((ops[0].status, uses.len()), (abi::GNTST_OKAY, 1));
+    it.with(it.driver, |domain| super::unmap::begin(&env, domain, &mut ops, &mut run));
+    assert_eq!(ops[0].status, abi::GNTST_OKAY);
     assert_ne!(it.marks(1), 0, "not flushed yet");
     assert_eq!(it.unmap(&unmap_op(0, handle)), Err(Status::BadHandle), "by another CPU meanwhile");
     let flushed = run.flush(&it.world.machine);
     assert!(!it.world.machine.cached().contains_key(&(it.driver, gfn)));
     assert_eq!(it.pins(0), 1);
-    super::unmap::finish(&env, &uses, flushed);
+    super::active::end_uses(&env, flushed.what());
     it.nothing_is_mapped();
 }
 
@@ -567,7 +567,12 @@ fn g18_an_entry_that_never_holds_still_is_given_up() {
         }
     }
     impl crate::machine::Machine for Restless<'_> {
-        fn flush_pages(&self, domain: DomId, pages: &[Gfn], scope: crate::machine::FlushScope) {
+        fn flush_pages(
+            &self,
+            domain: DomId,
+            pages: impl ExactSizeIterator<Item = Gfn>,
+            scope: crate::machine::FlushScope,
+        ) {
             crate::machine::Machine::flush_pages(&self.0.machine, domain, pages, scope);
         }
         fn flush_all(&self, domain: DomId, scope: crate::machine::FlushScope) {

@@ -5,37 +5,30 @@
 
 use alloc::vec::Vec;
 
-use super::{Status, active::Use, status::Why};
+use super::active::Use;
 use crate::fallible;
 use crate::ids::{Gfn, Handle};
 
-const INDEX_BITS: u32 = 16;
 const INDEX_MASK: u32 = 0xffff;
 /// Handles stay below 2^31: guests use negative ones as "none".
-const GENERATION_MASK: u16 = 0x7fff;
-const END: u32 = u32::MAX;
+const GENERATION_MASK: u32 = 0x7fff_0000;
+/// One generation more.
+const GENERATION: u32 = INDEX_MASK + 1;
+/// Ends the list of free entries; no entry has this index.
+const END: u32 = INDEX_MASK;
 
 /// A mapping: a use of a grant, and where it is mapped. Half a cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(32))]
-struct Entry {
-    /// `None`: free.
-    grant: Option<Use>,
-    gfn: Gfn,
-    /// The next free entry, while this one is free.
-    next: u32,
-    generation: u16,
+pub(super) struct Entry {
+    pub grant: Use,
+    pub gfn: Gfn,
+    /// The handle of a mapping. Of a free entry, the generation of its next handle, and in place of its own index the
+    /// next free one: no handle is the same, as an entry is found by its index.
+    tag: u32,
 }
 
 const _: () = assert!(size_of::<Entry>() == 32);
-
-impl Entry {
-    const FREE: Entry = Entry { grant: None, gfn: Gfn(0), next: END, generation: 0 };
-
-    fn handle(&self, index: u32) -> Handle {
-        Handle(u32::from(self.generation) << INDEX_BITS | index)
-    }
-}
 
 /// The mappings of a domain.
 #[derive(Debug)]
@@ -44,6 +37,35 @@ pub(super) struct Tracking {
     first_free: u32,
     in_use: u32,
     limit: u32,
+}
+
+/// An entry, and the list of free ones.
+pub(super) struct Tracked<'a> {
+    pub entry: &'a mut Entry,
+    first_free: &'a mut u32,
+    in_use: &'a mut u32,
+}
+
+impl Tracked<'_> {
+    /// Puts a mapping into a free entry, the first of the list.
+    #[inline(always)]
+    pub fn fill(self, grant: Use, gfn: Gfn) -> Handle {
+        let tag = self.entry.tag;
+        let index = core::mem::replace(self.first_free, tag & INDEX_MASK);
+        *self.in_use = self.in_use.wrapping_add(1);
+        let handle = tag & GENERATION_MASK | index;
+        *self.entry = Entry { grant, gfn, tag: handle };
+        Handle(handle)
+    }
+
+    /// Makes the handle of a mapping void.
+    #[inline(always)]
+    pub fn free(self) {
+        let handle = self.entry.tag;
+        self.entry.tag = handle.wrapping_add(GENERATION) & GENERATION_MASK | *self.first_free;
+        *self.first_free = handle & INDEX_MASK;
+        *self.in_use = self.in_use.wrapping_sub(1);
+    }
 }
 
 impl Tracking {
@@ -55,63 +77,41 @@ impl Tracking {
         self.in_use
     }
 
-    /// Entries, used or not: the end of indices.
+    /// Entries, used or not: the end of indices. Never more than the domain may map.
     pub fn len(&self) -> u32 {
         self.entries.len() as u32
     }
 
-    /// Whether one more can be added; not when the domain has mapped all it may or there is no memory.
-    pub fn has_room<E: Why>(&mut self) -> bool {
-        self.in_use < self.limit && ((self.first_free as usize) < self.entries.len() || E::EXACT && self.grow())
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn grow(&mut self) -> bool {
-        let grown = fallible::push(&mut self.entries, Entry::FREE).is_ok();
-        if grown {
-            self.first_free = self.len().wrapping_sub(1);
+    /// Makes an entry if none is free; `false`: the domain has mapped all it may, or there is no memory.
+    pub fn make_room(&mut self) -> bool {
+        if self.first_free != END {
+            return true;
         }
-        grown
+        let index = self.len();
+        let made = index < self.limit
+            && fallible::push(&mut self.entries, Entry { grant: Use::NONE, gfn: Gfn(0), tag: END }).is_ok();
+        if made {
+            self.first_free = index;
+        }
+        made
     }
 
-    /// Adds a mapping, after [`Self::has_room`] said so.
+    /// A free entry, if there is one.
     #[inline(always)]
-    pub fn fill(&mut self, grant: Use, gfn: Gfn) -> Handle {
-        let index = self.first_free;
-        let Some(entry) = self.entries.get_mut(index as usize) else { return Handle(END) };
-        debug_assert!(entry.grant.is_none(), "not a free entry");
-        self.first_free = entry.next;
-        self.in_use = self.in_use.wrapping_add(1);
-        (entry.grant, entry.gfn) = (Some(grant), gfn);
-        entry.handle(index)
+    pub fn vacancy(&mut self) -> Option<Tracked<'_>> {
+        let entry = self.entries.get_mut(self.first_free as usize)?;
+        Some(Tracked { entry, first_free: &mut self.first_free, in_use: &mut self.in_use })
     }
 
     /// The handle at an index, if it is used.
     pub fn at(&self, index: u32) -> Option<Handle> {
-        self.entries.get(index as usize).filter(|entry| entry.grant.is_some()).map(|entry| entry.handle(index))
+        self.entries.get(index as usize).filter(|entry| entry.tag & INDEX_MASK == index).map(|entry| Handle(entry.tag))
     }
 
-    /// Takes out the mapping of a handle, which is void then, once `end` has ended what is mapped there.
-    ///
-    /// # Errors
-    /// [`Status::BadHandle`], and those of `end`; the mapping stays.
+    /// The mapping of a handle.
     #[inline(always)]
-    pub fn take<T, E: Why>(&mut self, handle: Handle, end: impl FnOnce(Gfn) -> Result<T, E>) -> Result<(Use, T), E> {
-        let index = handle.0 & INDEX_MASK;
-        let Some(entry) = self.entries.get_mut(index as usize) else { return Err(Status::BadHandle.into()) };
-        // Field by field, past results with a status and options: in those it would be copied in uneven pieces.
-        let Some(Use { grantor, serial, gref, access, mfn }) = entry.grant else {
-            return Err(Status::BadHandle.into());
-        };
-        if entry.generation != (handle.0 >> INDEX_BITS) as u16 {
-            return Err(Status::BadHandle.into());
-        }
-        let ended = end(entry.gfn)?;
-        entry.generation = entry.generation.wrapping_add(1) & GENERATION_MASK;
-        (entry.grant, entry.next) = (None, self.first_free);
-        self.first_free = index;
-        self.in_use = self.in_use.wrapping_sub(1);
-        Ok((Use { grantor, serial, gref, access, mfn }, ended))
+    pub fn find(&mut self, handle: Handle) -> Option<Tracked<'_>> {
+        let entry = self.entries.get_mut((handle.0 & INDEX_MASK) as usize).filter(|entry| entry.tag == handle.0)?;
+        Some(Tracked { entry, first_free: &mut self.first_free, in_use: &mut self.in_use })
     }
 }

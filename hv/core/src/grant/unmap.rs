@@ -7,50 +7,66 @@ use xen_abi::grant_table::{GNTST_OKAY, GnttabUnmapGrantRef};
 
 use super::Status;
 use super::active::{Use, end_use, end_uses};
-use super::status::{Unusual, Why};
+use super::tracking::Entry;
 use crate::domain::{Domain, Env};
 use crate::ids::{DomId, Gfn, Gpa, Handle};
-use crate::space::{FlushedRun, Progress, RUN_MAX, Unmapped, UnmappedRun};
+use crate::space::{Progress, RUN_MAX, Unmapped, UnmappedRun};
 use crate::{error::Errno, machine::Machine};
 
-/// What has to be ended when a run is flushed.
-type Uses = heapless::Vec<Use, RUN_MAX>;
-
-/// Undoes one mapping of the caller, without the lists that many need. `op` is the guest's structure, copied in once; its
-/// status is set.
+/// Undoes one mapping of the caller in the usual case. `op` is the guest's structure, copied in once; its status is set.
+/// `None`: it is another case, or refused; nothing changed.
 #[inline(always)]
-pub fn unmap_alone<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabUnmapGrantRef) {
+pub fn unmap_near<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &mut GnttabUnmapGrantRef) -> Option<()> {
     // Taken past the result of locking: in one with an error, it would be copied around in pieces.
     let mut taken = None;
-    let _gone = env.domains.with(caller, |mapper| taken = take_usual(env, mapper, op).ok());
-    let Some((grant, page)) = taken else { return unmap(&env.copied(), caller, core::slice::from_mut(op)) };
+    let _gone = env.domains.with(caller, |mapper| taken = take_near(env, mapper, op));
+    let (grant, page) = taken?;
     op.status = GNTST_OKAY;
     let _flushed = page.flush(env.machine);
     end_use(env, &grant);
+    Some(())
 }
 
+/// Takes a mapping out in the usual case: it is where the tables that are remembered show it. `None`: it is not so, or
+/// refused; nothing changed.
 #[inline(always)]
-fn take_usual<M: Machine>(
+fn take_near<M: Machine>(env: &Env<'_, M>, mapper: &mut Domain, op: &GnttabUnmapGrantRef) -> Option<(Use, Unmapped)> {
+    let found = mapper.grants.tracking.find(Handle(op.handle))?;
+    let Entry { grant, gfn, .. } = *found.entry;
+    if gfn.base() != Gpa(op.host_addr) || op.dev_bus_addr != 0 {
+        return None;
+    }
+    let page = mapper.space.unmap_near(gfn, env.machine)?;
+    found.free();
+    Some((grant, page))
+}
+
+/// The same in any case; `check` says whether it is to go.
+///
+/// # Errors
+/// [`Status`]; nothing changed.
+fn take<M: Machine>(
     env: &Env<'_, M>,
     mapper: &mut Domain,
-    op: &GnttabUnmapGrantRef,
-) -> Result<(Use, Unmapped), Unusual> {
-    let space = &mut mapper.space;
-    mapper.grants.tracking.take(Handle(op.handle), |gfn| {
-        check(op, gfn)?;
-        Ok(space.unmap_by(Unusual::TABLES, gfn, env.machine).map_err(Status::from)?)
-    })
+    handle: Handle,
+    check: impl FnOnce(Gfn) -> Result<(), Status>,
+) -> Result<(Use, Unmapped), Status> {
+    let found = mapper.grants.tracking.find(handle).ok_or(Status::BadHandle)?;
+    let Entry { grant, gfn, .. } = *found.entry;
+    check(gfn)?;
+    let page = mapper.space.unmap(gfn, env.machine)?;
+    found.free();
+    Ok((grant, page))
 }
 
-/// The same for many.
-#[inline(never)]
+/// Undoes mappings of the caller. `ops` are the guest's structures, copied in once; their statuses are set.
 pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabUnmapGrantRef]) {
     for ops in ops.chunks_mut(RUN_MAX) {
-        let (mut run, mut uses) = (UnmappedRun::new(caller), Uses::new());
-        if let Err(error) = env.domains.with(caller, |mapper| begin(env, mapper, ops, &mut run, &mut uses)) {
+        let mut run = UnmappedRun::new(caller);
+        if let Err(error) = env.domains.with(caller, |mapper| begin(env, mapper, ops, &mut run)) {
             ops.iter_mut().for_each(|op| op.status = Status::from(error) as i16);
         }
-        finish(env, &uses, run.flush(env.machine));
+        end_uses(env, run.flush(env.machine).what());
     }
 }
 
@@ -60,21 +76,34 @@ pub(super) fn begin<M: Machine>(
     env: &Env<'_, M>,
     mapper: &mut Domain,
     ops: &mut [GnttabUnmapGrantRef],
-    run: &mut UnmappedRun,
-    uses: &mut Uses,
+    run: &mut UnmappedRun<Use>,
 ) {
     for op in ops {
-        let taken = take(env, mapper, Handle(op.handle), run, |gfn| check(op, gfn));
-        op.status = Status::of(&taken);
-        if let Ok(grant) = taken {
-            // A run takes as many.
-            let _never_full = uses.push(grant);
+        if let Some((grant, page)) = take_near(env, mapper, op) {
+            op.status = GNTST_OKAY;
+            run.add(page, grant, env.machine);
+        } else {
+            begin_exactly(env, mapper, op, run);
         }
     }
 }
 
+#[cold]
+#[inline(never)]
+fn begin_exactly<M: Machine>(
+    env: &Env<'_, M>,
+    mapper: &mut Domain,
+    op: &mut GnttabUnmapGrantRef,
+    run: &mut UnmappedRun<Use>,
+) {
+    let taken = take(env, mapper, Handle(op.handle), |gfn| check(op, gfn));
+    op.status = Status::of(&taken);
+    if let Ok((grant, page)) = taken {
+        run.add(page, grant, env.machine);
+    }
+}
+
 /// Whether a request names the place that its handle is mapped at.
-#[inline(always)]
 fn check(op: &GnttabUnmapGrantRef, gfn: Gfn) -> Result<(), Status> {
     if gfn.base() != Gpa(op.host_addr) {
         return Err(Status::BadVirtAddr);
@@ -85,27 +114,6 @@ fn check(op: &GnttabUnmapGrantRef, gfn: Gfn) -> Result<(), Status> {
     Ok(())
 }
 
-#[inline(always)]
-fn take<M: Machine>(
-    env: &Env<'_, M>,
-    mapper: &mut Domain,
-    handle: Handle,
-    run: &mut UnmappedRun,
-    check: impl FnOnce(Gfn) -> Result<(), Status>,
-) -> Result<Use, Status> {
-    let space = &mut mapper.space;
-    let taken = mapper.grants.tracking.take(handle, |gfn| {
-        check(gfn)?;
-        Ok(space.unmap_in(run, gfn, env.machine)?)
-    });
-    taken.map(|(grant, ())| grant)
-}
-
-/// Second half: nobody can reach the pages any more, and the uses end. No domain may be locked.
-pub(super) fn finish<M: Machine>(env: &Env<'_, M>, uses: &Uses, _: FlushedRun) {
-    end_uses(env, uses);
-}
-
 /// Undoes mappings of a dying domain, looking at up to `entries` of its handles from `*next` on.
 ///
 /// # Errors
@@ -113,20 +121,20 @@ pub(super) fn finish<M: Machine>(env: &Env<'_, M>, uses: &Uses, _: FlushedRun) {
 pub fn unmap_slice<M: Machine>(env: &Env<'_, M>, dom: DomId, next: &mut u32, entries: u32) -> Result<Progress, Errno> {
     let end = next.saturating_add(entries);
     while *next < end {
-        let (mut run, mut uses) = (UnmappedRun::new(dom), Uses::new());
+        let mut run = UnmappedRun::new(dom);
         let more = env.domains.with(dom, |mapper| {
             let stop = end.min(mapper.grants.tracking.len());
-            while *next < stop && !uses.is_full() {
+            while *next < stop && !run.is_full() {
                 if let Some(handle) = mapper.grants.tracking.at(*next)
-                    && let Ok(grant) = take(env, mapper, handle, &mut run, |_| Ok(()))
+                    && let Ok((grant, page)) = take(env, mapper, handle, |_| Ok(()))
                 {
-                    let _never_full = uses.push(grant);
+                    run.add(page, grant, env.machine);
                 }
                 *next = next.wrapping_add(1);
             }
             *next < mapper.grants.tracking.len()
         })?;
-        finish(env, &uses, run.flush(env.machine));
+        end_uses(env, run.flush(env.machine).what());
         if !more {
             return Ok(Progress::Done);
         }

@@ -80,6 +80,7 @@ impl TableFormat for NativeFormat {
         table.base().0 & ADDRESS | USER | WRITABLE | PRESENT
     }
 
+    #[inline(always)] // most do not look at all of it
     fn page(self, entry: u64) -> Page {
         let rights = match (entry & WRITABLE != 0, entry & NO_EXECUTE != 0) {
             (true, true) => Rights::ReadWrite,

@@ -20,7 +20,7 @@ use crate::ids::{DomId, Gfn, Mfn, Slot};
 use crate::machine::{FlushScope, Machine, MachineMemory};
 use crate::{domain::Env, frames::FrameTable};
 use format::NativeFormat;
-use table::{Place, RadixTable, TableBudget};
+use table::{Place, RadixTable, Region, TableBudget};
 
 /// What a mapping allows. Write and execute exclude each other in native domains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,15 +49,6 @@ pub enum Access {
     Read,
     /// Reading and writing.
     Write,
-}
-
-/// Which last-level tables an operation may need.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Tables {
-    /// Those of the CPU that were used lately. The operation fails, and does nothing, if it needs others.
-    Remembered,
-    /// Any, found by a walk; the IOMMU's too.
-    All,
 }
 
 /// Whose page a mapping shows, and so what unmapping has to do.
@@ -195,43 +186,25 @@ impl AddressSpace {
     /// # Errors
     /// [`MapError`]; nothing is mapped then.
     pub fn prepare<M: Machine>(&mut self, env: &Env<'_, M>, gfn: Gfn, kind: PageKind) -> Result<Prepared, MapError> {
-        self.prepare_by(Tables::All, env, gfn, kind)
-    }
-
-    /// The same by these tables.
-    ///
-    /// # Errors
-    /// As above, if `tables` are all.
-    #[inline(always)]
-    pub fn prepare_by<M: Machine>(
-        &mut self,
-        tables: Tables,
-        env: &Env<'_, M>,
-        gfn: Gfn,
-        kind: PageKind,
-    ) -> Result<Prepared, MapError> {
-        if tables == Tables::Remembered && self.iommu.is_some() {
-            return Err(MapError::NoMemory);
-        }
-        let cpu = self.cpu.prepare(tables, env, gfn, &mut self.budget)?;
-        if tables == Tables::Remembered {
-            return Ok(Prepared { cpu, iommu: None });
-        }
-        let iommu = if self.iommu.is_some() { self.prepare_iommu(&env.copied(), gfn, kind)? } else { None };
+        let cpu = self.cpu.prepare(env, gfn, &mut self.budget)?;
+        let iommu = match &mut self.iommu {
+            Some(iommu) if kind != PageKind::Device => Some(iommu.prepare(env, gfn, &mut self.budget)?),
+            _ => None,
+        };
         Ok(Prepared { cpu, iommu })
     }
 
-    #[inline(never)]
-    fn prepare_iommu<M: Machine>(
-        &mut self,
-        env: &Env<'_, M>,
-        gfn: Gfn,
-        kind: PageKind,
-    ) -> Result<Option<Place>, MapError> {
-        match &mut self.iommu {
-            Some(iommu) if kind != PageKind::Device => iommu.prepare(Tables::All, env, gfn, &mut self.budget).map(Some),
-            _ => Ok(None),
-        }
+    /// The same for a place in the grant window by the tables that are remembered for that. `None`: it is elsewhere, or
+    /// occupied; nothing was done.
+    #[inline(always)]
+    pub fn prepare_near(&self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Prepared> {
+        let vacant = |place: &Place| place.entry(memory).is_none();
+        let cpu = self.cpu.near(Region::Grants, gfn).filter(vacant)?;
+        let iommu = match &self.iommu {
+            Some(iommu) => Some(iommu.near(Region::Grants, gfn).filter(vacant)?),
+            None => None,
+        };
+        Some(Prepared { cpu, iommu })
     }
 
     /// Second phase: makes the page reachable. Nothing may have been mapped since [`Self::prepare`].
@@ -260,63 +233,47 @@ impl AddressSpace {
     /// # Errors
     /// [`MapError::Vacant`].
     pub fn unmap(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Result<Unmapped, MapError> {
-        self.unmap_by(Tables::All, gfn, memory)
+        let place = self.cpu.find(gfn, memory).ok_or(MapError::Vacant)?;
+        let page = self.cpu.clear(place, memory).ok_or(MapError::Vacant)?;
+        if let Some(iommu) = &mut self.iommu {
+            let _device_pages_have_none = iommu.find(gfn, memory).and_then(|place| iommu.clear(place, memory));
+        }
+        Ok(Unmapped { domain: self.domain, gfn, page, scope: self.scope() })
     }
 
-    /// The same by these tables.
-    ///
-    /// # Errors
-    /// As above, if `tables` are all.
+    /// The same for a page in the grant window by the tables that are remembered for that. `None`: it is elsewhere, or
+    /// nothing is mapped there; nothing was done.
     #[inline(always)]
-    pub fn unmap_by(&mut self, tables: Tables, gfn: Gfn, memory: &impl MachineMemory) -> Result<Unmapped, MapError> {
-        if tables == Tables::Remembered && self.iommu.is_some() {
-            return Err(MapError::Vacant);
-        }
-        let page = self.cpu.clear(tables, gfn, memory).ok_or(MapError::Vacant)?;
-        let scope = if tables == Tables::Remembered { FlushScope::Cpu } else { self.scope() };
-        if scope == FlushScope::CpuAndIommu {
-            self.clear_iommu(gfn, memory);
-        }
-        Ok(Unmapped { domain: self.domain, gfn, page, scope })
-    }
-
-    /// Ends a mapping as part of a run of pages that are flushed together.
-    ///
-    /// # Errors
-    /// [`MapError::Vacant`]; [`MapError::BadAddress`]: the run is another domain's. [`MapError::NoMemory`]: it is full.
-    #[inline(always)]
-    pub fn unmap_in(&mut self, run: &mut UnmappedRun, gfn: Gfn, memory: &impl MachineMemory) -> Result<(), MapError> {
-        if run.domain != self.domain {
-            return Err(MapError::BadAddress);
-        }
-        run.pages.push(gfn).map_err(|_| MapError::NoMemory)?;
-        self.cpu.clear(Tables::All, gfn, memory).ok_or(MapError::Vacant)?;
-        if self.iommu.is_some() {
-            run.scope = FlushScope::CpuAndIommu;
-            self.clear_iommu(gfn, memory);
-        }
-        Ok(())
-    }
-
-    #[inline(never)]
-    fn clear_iommu(&mut self, gfn: Gfn, memory: &impl MachineMemory) {
-        let _device_pages_have_none = self.iommu.as_mut().and_then(|iommu| iommu.clear(Tables::All, gfn, memory));
+    pub fn unmap_near(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Unmapped> {
+        let cpu = self.cpu.near(Region::Grants, gfn)?;
+        let (page, scope) = match &self.iommu {
+            None => (self.cpu.clear(cpu, memory)?, FlushScope::Cpu),
+            Some(iommu) => {
+                let place = iommu.near(Region::Grants, gfn)?;
+                let page = self.cpu.clear(cpu, memory)?;
+                iommu.wipe(place, memory);
+                (page, FlushScope::CpuAndIommu)
+            }
+        };
+        Some(Unmapped { domain: self.domain, gfn, page, scope })
     }
 
     /// What is mapped at a page.
     pub fn translate(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
-        self.cpu.get(gfn, memory)
+        let place = self.cpu.find(gfn, memory)?;
+        self.cpu.get(place, memory)
     }
 
     /// The frame of a page of the domain's own memory, if its rights include this access.
     pub fn private(&mut self, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
-        self.private_by(Tables::All, gfn, access, memory)
+        let place = self.cpu.find(gfn, memory)?;
+        self.cpu.private(place, access, memory)
     }
 
-    /// The same by these tables.
+    /// The same by the table that is remembered. `None`: it is elsewhere, or not to be used so.
     #[inline(always)]
-    pub fn private_by(&mut self, tables: Tables, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
-        self.cpu.private(tables, gfn, access, memory)
+    pub fn private_near(&self, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
+        self.cpu.private(self.cpu.near(Region::Rest, gfn)?, access, memory)
     }
 }
 

@@ -1,11 +1,12 @@
 //! The radix table: 512 entries of 8 bytes a level, in whichever format.
 
 use super::format::{present, target};
-use super::{Access, GFN_LIMIT, MapError, Page, Tables, format::TableFormat};
+use super::{Access, GFN_LIMIT, MapError, Page, format::TableFormat};
 use crate::domain::Env;
 use crate::frames::{FrameTable, Purpose};
-use crate::ids::{Gfn, Hpa, Mfn, Slot};
+use crate::ids::{Gfn, Hpa, Mfn, PAGE_SHIFT, Slot};
 use crate::machine::{Machine, MachineMemory};
+use xen_abi::native::{GRANT_WINDOW, GRANT_WINDOW_END};
 
 /// log2 of the entries of a table.
 const LEVEL_BITS: u32 = 9;
@@ -43,10 +44,18 @@ impl TableBudget {
 
 /// Where a page's entry is; good until the table changes.
 #[derive(Clone, Copy, Debug)]
-#[must_use = "nothing is mapped yet"]
+#[must_use = "nothing has changed yet"]
 pub(super) struct Place(Hpa);
 
-/// A last-level table that was used lately: a key of the pages it is for, and where it is.
+impl Place {
+    /// The entry, if it is in use.
+    #[inline(always)]
+    pub fn entry(self, memory: &impl MachineMemory) -> Option<u64> {
+        Some(memory.load_u64(self.0)).filter(|entry| present(*entry))
+    }
+}
+
+/// The last-level table that was used last in a region: a key of the pages it is for, and where it is.
 #[derive(Clone, Copy, Debug)]
 struct Leaf {
     key: u64,
@@ -55,16 +64,31 @@ struct Leaf {
 
 /// No page has this key.
 const NO_LEAF: Leaf = Leaf { key: u64::MAX, table: Mfn(0) };
-/// One for a domain's own memory, one for the grant window: the walks of one do not push the other out.
-const LEAVES: usize = 2;
-const LEAF_SHIFT: u32 = (xen_abi::native::GRANT_WINDOW >> 12).trailing_zeros();
 
-/// A page table tree. Tables are freed with the tree only, so what `leaves` remembers stays true.
+/// Parts of a space that remember a table each, so that the walks of one do not push the other out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Region {
+    /// The grant window.
+    Grants,
+    /// All else, a domain's own memory above all.
+    Rest,
+}
+
+impl Region {
+    const fn of(gfn: Gfn) -> Self {
+        const SHIFT: u32 = (GRANT_WINDOW_END - GRANT_WINDOW).trailing_zeros() - PAGE_SHIFT;
+        const { assert!((GRANT_WINDOW_END - 1) >> (SHIFT + PAGE_SHIFT) == GRANT_WINDOW >> (SHIFT + PAGE_SHIFT)) }
+        if gfn.0 >> SHIFT == GRANT_WINDOW >> (SHIFT + PAGE_SHIFT) { Region::Grants } else { Region::Rest }
+    }
+}
+
+/// A page table tree. Tables are freed with the tree only, so what is remembered stays true.
 #[derive(Debug)]
 pub(super) struct RadixTable<F> {
     pub(super) format: F,
     pub(super) root: Mfn,
-    leaves: [Leaf; LEAVES],
+    grants: Leaf,
+    rest: Leaf,
 }
 
 /// The entry for `gfn` in a table of this level (0: the last).
@@ -80,7 +104,7 @@ impl<F: TableFormat> RadixTable<F> {
     /// [`MapError::NoMemory`].
     pub fn new<M: Machine>(env: &Env<'_, M>, format: F, budget: &mut TableBudget) -> Result<Self, MapError> {
         let root = budget.allocate(env)?;
-        Ok(Self { format, root, leaves: [NO_LEAF; LEAVES] })
+        Ok(Self { format, root, grants: NO_LEAF, rest: NO_LEAF })
     }
 
     /// Whether the table has a place for this page at all. What is remembered was asked about.
@@ -88,16 +112,17 @@ impl<F: TableFormat> RadixTable<F> {
         gfn < GFN_LIMIT && gfn.0 >> LEVEL_BITS.wrapping_mul(self.format.levels()) == 0
     }
 
-    /// The last-level table for a page, from memory or by a walk that remembers it.
+    /// Where a page's entry is, if its table is the one that this region remembers; so the page is in the region.
     #[inline(always)]
-    fn leaf(&mut self, tables: Tables, gfn: Gfn, memory: &impl MachineMemory) -> Option<Mfn> {
-        let key = gfn.0 >> LEVEL_BITS;
-        let remembered = self.leaves.get((gfn.0 >> LEAF_SHIFT) as usize % LEAVES);
-        match remembered.filter(|leaf| leaf.key == key) {
-            Some(leaf) => Some(leaf.table),
-            None if tables == Tables::All => self.walk(gfn, memory),
-            None => None,
-        }
+    pub fn near(&self, region: Region, gfn: Gfn) -> Option<Place> {
+        let leaf = if region == Region::Grants { &self.grants } else { &self.rest };
+        (leaf.key == gfn.0 >> LEVEL_BITS).then(|| Place(entry_at(leaf.table, gfn, 0)))
+    }
+
+    /// The last-level table for a page, from memory or by a walk that remembers it.
+    fn leaf(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Mfn> {
+        let leaf = if Region::of(gfn) == Region::Grants { &self.grants } else { &self.rest };
+        if leaf.key == gfn.0 >> LEVEL_BITS { Some(leaf.table) } else { self.walk(gfn, memory) }
     }
 
     #[cold]
@@ -114,9 +139,8 @@ impl<F: TableFormat> RadixTable<F> {
             }
             table = target(entry);
         }
-        if let Some(leaf) = self.leaves.get_mut((gfn.0 >> LEAF_SHIFT) as usize % LEAVES) {
-            *leaf = Leaf { key: gfn.0 >> LEVEL_BITS, table };
-        }
+        let leaf = if Region::of(gfn) == Region::Grants { &mut self.grants } else { &mut self.rest };
+        *leaf = Leaf { key: gfn.0 >> LEVEL_BITS, table };
         Some(table)
     }
 
@@ -125,24 +149,18 @@ impl<F: TableFormat> RadixTable<F> {
     ///
     /// # Errors
     /// [`MapError`] but `Vacant`.
-    #[inline(always)]
     pub fn prepare<M: Machine>(
         &mut self,
-        tables: Tables,
         env: &Env<'_, M>,
         gfn: Gfn,
         budget: &mut TableBudget,
     ) -> Result<Place, MapError> {
-        let table = match self.leaf(tables, gfn, env.machine) {
+        let table = match self.leaf(gfn, env.machine) {
             Some(table) => table,
-            None if tables == Tables::Remembered => return Err(MapError::NoMemory),
-            None => self.grow(&env.copied(), gfn, budget)?,
+            None => self.grow(env, gfn, budget)?,
         };
-        let at = entry_at(table, gfn, 0);
-        if present(env.machine.load_u64(at)) {
-            return Err(MapError::Occupied);
-        }
-        Ok(Place(at))
+        let place = Place(entry_at(table, gfn, 0));
+        if place.entry(env.machine).is_some() { Err(MapError::Occupied) } else { Ok(place) }
     }
 
     #[cold]
@@ -166,36 +184,41 @@ impl<F: TableFormat> RadixTable<F> {
         Ok(table)
     }
 
-    /// Maps a page at a place that [`Self::prepare`] gave.
+    /// Maps a page at a vacant place.
     pub fn set(&mut self, place: Place, page: Page, memory: &impl MachineMemory) {
         self.store(place.0, self.format.leaf(page), memory);
     }
 
-    /// Unmaps a page and tells what was there.
-    #[inline(always)]
-    pub fn clear(&mut self, tables: Tables, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
-        let (at, page) = self.find(tables, gfn, memory)?;
-        self.store(at, 0, memory);
-        Some(page)
+    /// Where the entry of a page is, by whichever table.
+    pub fn find(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Place> {
+        Some(Place(entry_at(self.leaf(gfn, memory)?, gfn, 0)))
     }
 
-    /// What is mapped at a page.
-    pub fn get(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Page> {
-        self.find(Tables::All, gfn, memory).map(|(_, page)| page)
+    /// Unmaps a page and tells what was there.
+    #[inline(always)]
+    pub fn clear(&self, place: Place, memory: &impl MachineMemory) -> Option<Page> {
+        let entry = place.entry(memory)?;
+        self.wipe(place, memory);
+        Some(self.format.page(entry))
+    }
+
+    /// Unmaps a page, if there is one.
+    #[inline(always)]
+    pub fn wipe(&self, place: Place, memory: &impl MachineMemory) {
+        self.store(place.0, 0, memory);
+    }
+
+    /// What is mapped at a place.
+    pub fn get(&self, place: Place, memory: &impl MachineMemory) -> Option<Page> {
+        Some(self.format.page(place.entry(memory)?))
     }
 
     /// The frame of a page of the domain's own memory, if its rights include this access.
     #[inline(always)]
-    pub fn private(&mut self, tables: Tables, gfn: Gfn, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
-        let entry = memory.load_u64(entry_at(self.leaf(tables, gfn, memory)?, gfn, 0));
-        self.format.is_private(entry, access).then_some(target(entry))
-    }
-
-    #[inline(always)]
-    fn find(&mut self, tables: Tables, gfn: Gfn, memory: &impl MachineMemory) -> Option<(Hpa, Page)> {
-        let at = entry_at(self.leaf(tables, gfn, memory)?, gfn, 0);
-        let entry = memory.load_u64(at);
-        present(entry).then(|| (at, self.format.page(entry)))
+    pub fn private(&self, place: Place, access: Access, memory: &impl MachineMemory) -> Option<Mfn> {
+        let entry = memory.load_u64(place.0);
+        // A frame of RAM, which has a number of 28 bits.
+        self.format.is_private(entry, access).then_some(Mfn(u64::from((entry >> PAGE_SHIFT) as u32)))
     }
 
     pub(super) fn store(&self, at: Hpa, entry: u64, memory: &impl MachineMemory) {

@@ -38,7 +38,8 @@ impl Fixture {
     }
 
     fn devices_see(&mut self, gfn: u64) -> Option<(Mfn, Rights)> {
-        let page = self.space.iommu.as_mut()?.get(Gfn(gfn), &self.world.machine)?;
+        let (iommu, memory) = (self.space.iommu.as_mut()?, &self.world.machine);
+        let page = iommu.find(Gfn(gfn), memory).and_then(|place| iommu.get(place, memory))?;
         Some((page.mfn, page.rights))
     }
 }

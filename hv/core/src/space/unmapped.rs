@@ -20,42 +20,65 @@ pub struct Unmapped {
 impl Unmapped {
     /// Flushes this page.
     pub fn flush(self, machine: &impl Machine) -> Flushed {
-        machine.flush_pages(self.domain, &[self.gfn], self.scope);
+        machine.flush_pages(self.domain, core::iter::once(self.gfn), self.scope);
         Flushed(self.page)
     }
 }
 
 /// Pages of a run at most.
-pub const RUN_MAX: usize = 16;
+pub const RUN_MAX: usize = 64;
 
-/// Several pages of one space whose entries are gone and whose translations may still be cached.
+/// Several pages of one space whose entries are gone and whose translations may still be cached, with what has to be
+/// done for each when they are flushed.
 #[derive(Debug)]
 #[must_use = "the translation caches still hold these pages"]
-pub struct UnmappedRun {
-    pub(super) domain: DomId,
-    pub(super) scope: FlushScope,
-    pub(super) pages: heapless::Vec<Gfn, RUN_MAX>,
+pub struct UnmappedRun<T> {
+    domain: DomId,
+    scope: FlushScope,
+    pages: heapless::Vec<(Gfn, T), RUN_MAX>,
 }
 
-/// That the pages of a run can no longer be reached.
+/// Pages of a run that can no longer be reached.
 #[derive(Debug)]
 #[must_use = "the frames have still to be unpinned"]
-pub struct FlushedRun(());
+pub struct FlushedRun<'a, T>(&'a [(Gfn, T)]);
 
-impl UnmappedRun {
+impl<T> UnmappedRun<T> {
     /// No pages of this domain yet.
     pub const fn new(domain: DomId) -> Self {
         Self { domain, scope: FlushScope::Cpu, pages: heapless::Vec::new() }
     }
 
-    /// Flushes them all. (It is not moved here: that would be a copy of all its places.)
+    /// Whether there is no room for another page.
+    pub fn is_full(&self) -> bool {
+        self.pages.is_full()
+    }
+
+    /// Adds a page. One that does not belong here, or finds no room, is flushed by itself, and `then` not kept.
     #[inline(always)]
-    pub fn flush(&mut self, machine: &impl Machine) -> FlushedRun {
-        if !self.pages.is_empty() {
-            machine.flush_pages(self.domain, &self.pages, self.scope);
+    pub fn add(&mut self, unmapped: Unmapped, then: T, machine: &impl Machine) {
+        let Unmapped { domain, gfn, scope, .. } = unmapped;
+        self.scope = scope;
+        if domain != self.domain || self.pages.push((gfn, then)).is_err() {
+            debug_assert!(false, "a page that does not belong to this run");
+            machine.flush_pages(domain, core::iter::once(gfn), scope);
         }
-        self.pages.clear();
-        FlushedRun(())
+    }
+
+    /// Flushes them all.
+    #[inline(always)]
+    pub fn flush(&self, machine: &impl Machine) -> FlushedRun<'_, T> {
+        if !self.pages.is_empty() {
+            machine.flush_pages(self.domain, self.pages.iter().map(|(gfn, _)| *gfn), self.scope);
+        }
+        FlushedRun(&self.pages)
+    }
+}
+
+impl<'a, T> FlushedRun<'a, T> {
+    /// What has to be done now, with the pages.
+    pub fn what(self) -> &'a [(Gfn, T)] {
+        self.0
     }
 }
 

@@ -1,7 +1,7 @@
 //! Facts for the policy domain's shell.
 
 use super::{DomId, Errno, abi, domid, system};
-use crate::{cpu::percpu, domain, iommu, time};
+use crate::{cpu::percpu, domain, iommu, mm, time};
 use core::sync::atomic::Ordering;
 use hv_core::{domain::Domain, ids::GrantRef};
 
@@ -46,7 +46,7 @@ pub fn grant(op: &mut abi::GrantInfo) -> Result<(), Errno> {
 }
 
 pub fn machine(op: &mut abi::MachineInfo) -> Result<(), Errno> {
-    let frames = system().frames;
+    let frames = mm::frames();
     *op = abi::MachineInfo {
         frames_total: frames.total(),
         frames_free: frames.free(),

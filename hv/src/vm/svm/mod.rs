@@ -10,8 +10,7 @@ pub use switch::Registers;
 
 use super::hardware::{Event, Exit, Hardware, Mode, Paging, PortAccess, Start};
 use crate::machine::{Bare, at};
-use crate::mm::layout::KERNEL_BASE;
-use crate::system::system;
+use crate::mm::{frames, layout::KERNEL_BASE};
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use hv_core::frames::Purpose;
 use hv_core::ids::{Mfn, PAGE_BYTES};
@@ -116,6 +115,7 @@ impl Svm {
         match block.exit_code {
             0x41 => Exit::Exception(Event { vector: 1, error: None }),
             0x51 => Exit::Exception(Event { vector: 17, error: Some(first as u32) }),
+            0x52 => panic!("machine check"),
             0x60 | 0x61 | 0x63 => Exit::Interrupt,
             0x64 => Exit::Window,
             0x6f => Exit::NotAllowed,
@@ -147,8 +147,8 @@ impl Hardware for Svm {
             if features().is_none() || Msr::new(VM_CR).read() & VM_CR_DISABLED != 0 {
                 return false;
             }
-            let frames = [(); 2].map(|()| system().frames.allocate(Purpose::Hypervisor, &Bare));
-            let [Some(state), Some(area)] = frames else { return false };
+            let pages = [(); 2].map(|()| frames().allocate(Purpose::Hypervisor, &Bare));
+            let [Some(state), Some(area)] = pages else { return false };
             Efer::update(|efer| efer.insert(EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE));
             Msr::new(VM_HSAVE_PA).write(area.base().0);
             core::arch::asm!("vmsave rax", in("rax") state.base().0, options(nostack, preserves_flags));
@@ -280,7 +280,8 @@ impl Hardware for Svm {
     fn paging(&self) -> Paging {
         let block = self.block();
         let long = block.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0 && block.cs.attributes & 0x200 != 0;
-        let mode = if long { Mode::Long } else { Mode::Other };
+        let four_levels = block.cr4 & Cr4Flags::L5_PAGING.bits() == 0;
+        let mode = if long && four_levels { Mode::Long } else { Mode::Other };
         let protects = block.cr0 & Cr0Flags::WRITE_PROTECT.bits() != 0;
         let tops = block.cr4 & Cr4Flags::OSXSAVE.bits() != 0;
         Paging { root: block.cr3, mode, ring: block.cpl, write_protect: protects, xsave: tops }

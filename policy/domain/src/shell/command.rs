@@ -34,6 +34,8 @@ pub enum Command {
     Log(String),
     /// `destroy NAME`.
     Destroy(String),
+    /// `restart NAME`.
+    Restart(String),
     /// `version`.
     Version,
     /// `shutdown`.
@@ -64,7 +66,7 @@ fn subject(name: Option<String>) -> Subject {
     name.map_or(Subject::All, Subject::Domain)
 }
 
-const WORDS: [Word; 11] = [
+const WORDS: [Word; 12] = [
     Word { word: "help", takes: Takes::Nothing, about: "this list", make: |_| Command::Help },
     Word {
         word: "domains",
@@ -105,8 +107,14 @@ const WORDS: [Word; 11] = [
     Word {
         word: "destroy",
         takes: Takes::Domain,
-        about: "end a domain at once",
+        about: "end a domain at once; it stays down",
         make: |name| Command::Destroy(name.unwrap_or_default()),
+    },
+    Word {
+        word: "restart",
+        takes: Takes::Domain,
+        about: "end a domain and start it again, or start one that is down",
+        make: |name| Command::Restart(name.unwrap_or_default()),
     },
     Word { word: "version", takes: Takes::Nothing, about: "what runs here, on what", make: |_| Command::Version },
     Word { word: "shutdown", takes: Takes::Nothing, about: "power the machine off", make: |_| Command::Shutdown },

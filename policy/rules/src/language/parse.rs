@@ -12,6 +12,7 @@ use super::reader::{self, Section};
 use super::spec::{Channel, Device, Disk, Domain, Export, Nic, Role, Spec, System};
 use super::suggest::nearest;
 use super::units;
+use crate::restart::{self, Budget, RESTART_SETTING, Restart, TIME_HELP, WATCHDOG_SETTING};
 use crate::table::{Kind, READY_SETTING, is_name};
 
 /// Reads as much as can be read; what cannot goes to `sink`.
@@ -147,6 +148,8 @@ fn domain(name: At<String>, section: Section<'_>) -> Domain {
         autostart: section.boolean("autostart").is_none_or(|yes| yes.value),
         observe: section.boolean("observe").is_some_and(|yes| yes.value),
         announces_ready: announces_ready(&section),
+        restart: restart(&section),
+        watchdog: section.parsed("watchdog", TIME_HELP, restart::time),
         event_channels: value(section.number("event-channels", 8, 4096)),
         grant_frames: value(section.number("grant-frames", 1, GRANT_TABLE_FRAMES_MAX as u32)),
         grant_maps: value(section.number("grant-maps", 0, 65535)),
@@ -262,6 +265,27 @@ fn announces_ready(section: &Section<'_>) -> bool {
     section.parsed("ready", help, |text| word(text, &words)).is_some_and(|announced| announced.value)
 }
 
+/// `"always"`, `"never"`, or a budget.
+fn restart(section: &Section<'_>) -> Option<At<Restart>> {
+    const HELP: &str = "it can be \"always\", \"never\" or, for example, { max = 5, within = \"60s\" }";
+    let value = section.any("restart")?;
+    let DeValue::Table(table) = value.get_ref() else {
+        let words = [("always", Restart::Always), ("never", Restart::Never)];
+        return section.parsed("restart", HELP, |text| word(text, &words));
+    };
+    let title = format!("`restart` of {}", section.title);
+    let budget = Section::new(title, value.span(), table, section.sink());
+    for key in ["max", "within"].iter().filter(|key| !budget.has(key)) {
+        budget.sink().error(value.span(), format!("{} has no `{key}`", budget.title)).help(HELP);
+    }
+    let max = budget.number("max", 1, 1000);
+    let within = budget.parsed("within", TIME_HELP, restart::time);
+    let backoff = budget.parsed("backoff", TIME_HELP, restart::time);
+    budget.finish();
+    let backoff = backoff.map_or(restart::BACKOFF_DEFAULT, |backoff| backoff.value);
+    Some(At::new(Restart::Budget(Budget { max: max?.value, within: within?.value, backoff }), value.span()))
+}
+
 /// Bytes of a xenstore value.
 const VALUE_MAX: usize = 1024;
 
@@ -269,10 +293,11 @@ fn settings(section: &Section<'_>) -> Vec<(String, String)> {
     let mut settings = Vec::new();
     for (key, value) in section.settings("config") {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        if key.value == READY_SETTING {
+        let made = [(READY_SETTING, "ready"), (RESTART_SETTING, "restart"), (WATCHDOG_SETTING, "watchdog")];
+        if let Some((name, by)) = made.iter().find(|(name, _)| key.value == *name) {
             section
                 .sink()
-                .error(key.span, "the setting `ready` is made by the key `ready` of the domain")
+                .error(key.span, format!("the setting `{name}` is made by the key `{by}` of the domain"))
                 .help("take another name");
         } else if key.value.is_empty() || key.value.len() > 64 || !key.value.chars().all(plain) {
             section

@@ -11,6 +11,7 @@ use super::diagnostics::{At, Sink, Span};
 use super::parse::did_you_mean;
 use super::spec::{self, Role, Spec};
 use super::units::mac_text;
+use crate::restart::{RESTART_SETTING, WATCHDOG_SETTING};
 use crate::table::{self, Flags, Label, Link, LinkKind, Table};
 
 /// Makes the table, as far as that is possible; what is wrong goes to `sink`.
@@ -18,6 +19,7 @@ pub fn resolve(spec: &Spec, sink: &Sink) -> Table {
     let resolver = Resolver { spec, order: order(spec), sink };
     resolver.limits();
     resolver.roles();
+    resolver.supervision();
     resolver.hardware();
     resolver.exports();
     let links = resolver.links();
@@ -100,6 +102,20 @@ impl<'a> Resolver<'a> {
                         format!("`{}` has a role and yet does not start", domain.name.value),
                     )
                     .help("remove `autostart = false`: the others need it");
+            }
+        }
+    }
+
+    /// What nobody watches over cannot be started again.
+    fn supervision(&self) {
+        let policy = |domain: &&spec::Domain| domain.role.as_ref().is_some_and(|role| role.value == Role::Policy);
+        for domain in self.spec.domains.iter().filter(policy) {
+            let restart = domain.restart.as_ref().map(|restart| (&restart.span, "restart"));
+            let watchdog = domain.watchdog.as_ref().map(|bound| (&bound.span, "watchdog"));
+            for (span, key) in restart.into_iter().chain(watchdog) {
+                self.sink.error(span.clone(), format!("`{key}` of the policy domain, over which nobody watches")).help(
+                    "remove it: what the others do goes on without the policy domain, and nothing starts it again",
+                );
             }
         }
     }
@@ -404,6 +420,12 @@ impl<'a> Resolver<'a> {
         let mut config = domain.config.clone();
         if domain.announces_ready {
             config.push((table::READY_SETTING.to_string(), table::READY_ANNOUNCED.to_string()));
+        }
+        if let Some(restart) = &domain.restart {
+            config.push((RESTART_SETTING.to_string(), restart.value.to_string()));
+        }
+        if let Some(bound) = &domain.watchdog {
+            config.push((WATCHDOG_SETTING.to_string(), bound.value.as_millis().to_string()));
         }
         let devices = domain.disks.len() + domain.nics.len();
         table::Domain {

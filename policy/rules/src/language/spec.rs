@@ -5,6 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::diagnostics::{At, Span};
+use crate::restart::Restart;
 use crate::table::{self, Bdf, Class, Settings};
 
 /// The file.
@@ -97,6 +98,10 @@ pub struct Domain {
     pub observe: bool,
     /// `ready = "announced"`.
     pub announces_ready: bool,
+    /// `restart`.
+    pub restart: Option<At<Restart>>,
+    /// `watchdog`.
+    pub watchdog: Option<At<core::time::Duration>>,
     /// `event-channels`.
     pub event_channels: Option<u32>,
     /// `grant-frames`.

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use xen_abi::policy_table as raw;
 
 use super::*;
+use crate::restart::{RESTART_SETTING, WATCHDOG_SETTING};
 use crate::table::{LinkKind, setting};
 
 const DEMO: &str = include_str!("../../../demo.toml");
@@ -373,6 +374,38 @@ irqs = [4, 4, 256]
 }
 
 #[test]
+fn what_becomes_of_the_dead_is_a_setting_of_the_domain() {
+    let more = "[domain.web]\nimage = \"web\"\nmemory = \"16M\"\n";
+    let found = |key: &str| {
+        let policy = load("x", &[BASE, more, key].concat()).unwrap();
+        let table = policy.table().clone();
+        table.domain(table.find("web").unwrap()).unwrap().config.clone()
+    };
+    assert_eq!(setting(&found("restart = \"always\""), RESTART_SETTING), Some("always"));
+    let budget = found("restart = { max = 3, within = \"1m\" }\nwatchdog = \"2s\"");
+    assert_eq!(setting(&budget, RESTART_SETTING), Some("3 60000 100"));
+    assert_eq!(setting(&budget, WATCHDOG_SETTING), Some("2000"));
+    assert_eq!(setting(&found(""), RESTART_SETTING), None);
+}
+
+#[test]
+fn errors_of_supervision() {
+    let domain =
+        |name: &str, keys: &str| alloc::format!("[domain.{name}]\nimage = \"web\"\nmemory = \"16M\"\n{keys}\n");
+    let domains = [
+        domain("a", "restart = \"sometimes\"\nwatchdog = \"0s\""),
+        domain("b", "restart = 5\nwatchdog = 5"),
+        domain("c", "restart = { max = 0, within = \"60s\" }"),
+        domain("d", "restart = { max = 5 }"),
+        domain("e", "restart = { max = 5, within = \"60\", often = true }"),
+        domain("f", "config = { restart = \"always\", watchdog-ms = 5 }"),
+    ];
+    golden("supervision", &[BASE, &domains.concat()].concat());
+    let policy = "role = \"policy\"\nrestart = \"always\"\nwatchdog = \"1s\"";
+    golden("supervision_of_the_supervisor", &BASE.replace("role = \"policy\"", policy));
+}
+
+#[test]
 fn errors_of_roles() {
     let text = [
         BASE,
@@ -489,6 +522,9 @@ fn scraps() -> impl Strategy<Value = String> {
             "unprotected-dma = \"accept\"",
             "config = { a = 1 }",
             "ready = \"announced\"",
+            "restart = \"always\"",
+            "restart = { max = 5, within = \"60s\", backoff = \"10ms\" }",
+            "watchdog = \"500ms\"",
             "[[domain]]",
             "domain = 3",
             "\u{feff}",

@@ -16,6 +16,8 @@ mod peer;
 #[cfg(target_os = "none")]
 mod primitives;
 #[cfg(target_os = "none")]
+mod restart;
+#[cfg(target_os = "none")]
 mod samples;
 #[cfg(target_os = "none")]
 mod usage;
@@ -23,7 +25,7 @@ mod usage;
 #[cfg(target_os = "none")]
 mod domain {
     use crate::samples::Report;
-    use crate::{interrupts, paths, peer, primitives};
+    use crate::{interrupts, paths, peer, primitives, restart};
     use runtime::{event, info, println};
 
     runtime::entry!(main);
@@ -35,6 +37,7 @@ mod domain {
             "interrupts" => interrupts::all(),
             "disk" => paths::disk(),
             "nic" => paths::nic(),
+            "restart" => restart::read(),
             "peer" => peer::serve(),
             "rest" => rest(),
             other => Err(alloc::format!("nothing is called {other}")),

@@ -2,6 +2,7 @@
 
 use crate::domain::Outcome as Verdict;
 use alloc::format;
+use alloc::rc::Rc;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -64,7 +65,7 @@ fn transfer(disk: &mut Disk, direction: Direction, sector: u64, pages: &GrantedP
     expect(disk, "an ordinary request", Outcome::Done)
 }
 
-fn buffer(disk: &Disk, pages: usize) -> Result<GrantedPages, String> {
+fn buffer(disk: &mut Disk, pages: usize) -> Result<Rc<GrantedPages>, String> {
     disk.buffer(pages).map_err(|error| error.to_string())
 }
 
@@ -91,14 +92,14 @@ fn same(one: &GrantedPages, other: &GrantedPages) -> Verdict {
 pub fn write_and_flush() -> Verdict {
     let mut disk = open()?;
     for pages in [1, 11, 40.min(disk.facts().pages_max)] {
-        let (out, back) = (buffer(&disk, pages)?, buffer(&disk, pages)?);
+        let (out, back) = (buffer(&mut disk, pages)?, buffer(&mut disk, pages)?);
         fill(&out, pages as u8);
         transfer(&mut disk, Direction::Write, PLACE, &out)?;
         transfer(&mut disk, Direction::Read, PLACE, &back)?;
         same(&out, &back)?;
     }
     parts_of_pages(&mut disk)?;
-    let text = buffer(&disk, 1)?;
+    let text = buffer(&mut disk, 1)?;
     text.memory().write(0, b"written by a domain, flushed, and found in the image");
     transfer(&mut disk, Direction::Write, PLACE, &text)?;
     disk.flush().map_err(|error| error.to_string())?;
@@ -134,7 +135,7 @@ fn parts_of_pages(disk: &mut Disk) -> Verdict {
 /// Reads with the ring always full.
 pub fn read_much() -> Verdict {
     let mut disk = open()?;
-    let pages = buffer(&disk, 32)?;
+    let pages = buffer(&mut disk, 32)?;
     let sectors = disk.facts().sectors;
     for round in 0..100u64 {
         let count = disk.free();
@@ -154,7 +155,7 @@ pub fn read_much() -> Verdict {
 /// What must be refused, each time with the disk in order afterwards.
 pub fn limits() -> Verdict {
     let mut disk = open()?;
-    let page = buffer(&disk, 1)?;
+    let page = buffer(&mut disk, 1)?;
     let sectors = disk.facts().sectors;
     let whole = |reference: u32| [Segment::page(reference)];
     let own = page.reference(0).0;
@@ -188,7 +189,7 @@ pub fn limits() -> Verdict {
 /// Dies while the device writes into its pages.
 pub fn die_with_requests_in_flight() -> Verdict {
     let mut disk = open()?;
-    let pages = buffer(&disk, 32)?;
+    let pages = buffer(&mut disk, 32)?;
     for request in 0..disk.free() as u64 {
         disk.submit(Direction::Read, request * 256, &pages, 0..32).map_err(|error| error.to_string())?;
     }
@@ -199,7 +200,7 @@ pub fn die_with_requests_in_flight() -> Verdict {
 /// The device reports an error for one sector (the host makes it): the request fails, and only that one.
 pub fn device_error() -> Verdict {
     let mut disk = open()?;
-    let page = buffer(&disk, 1)?;
+    let page = buffer(&mut disk, 1)?;
     for (what, sector, wanted) in [
         ("before it", 0, Outcome::Done),
         ("the bad sector", PLACE, Outcome::Failed),

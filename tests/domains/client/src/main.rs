@@ -14,10 +14,14 @@ mod disk_ring;
 mod nic;
 #[cfg(target_os = "none")]
 mod nic_ring;
+#[cfg(target_os = "none")]
+mod survive;
+#[cfg(target_os = "none")]
+mod tcp;
 
 #[cfg(target_os = "none")]
 mod domain {
-    use crate::{disk, disk_ring, nic, nic_ring};
+    use crate::{disk, disk_ring, nic, nic_ring, survive, tcp};
     use alloc::string::String;
     use runtime::{event, info, verdict};
 
@@ -34,9 +38,11 @@ mod domain {
             "disk-limits" => disk::limits(),
             "disk-error" => disk::device_error(),
             "disk-die" => disk::die_with_requests_in_flight(),
+            "disk-survive" => survive::disk(),
             "disk-broken-ring" => disk_ring::impossible_index(),
             "disk-flapping" => disk_ring::connect_again_and_again(),
             "disk-storm" => disk_ring::storm(),
+            "tcp-sink" => tcp::sink(),
             "nic-forge" => nic::forge(),
             "nic-call" => nic::call(),
             "nic-listen" => nic::listen(),

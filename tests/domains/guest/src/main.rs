@@ -14,7 +14,7 @@ mod tasks;
 
 #[cfg(target_os = "none")]
 mod kernel {
-    use crate::hypercall::{shutdown, write};
+    use crate::hypercall::shutdown;
     use crate::{cpu, println, tasks};
     use xen_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF};
     use xen_abi::start_info::{HvmStartInfo, XEN_HVM_START_MAGIC_VALUE};
@@ -42,24 +42,14 @@ mod kernel {
         shutdown(SHUTDOWN_CRASH)
     }
 
-    /// Where `println!` writes: `console_io`.
-    pub struct Output;
-
-    impl core::fmt::Write for Output {
-        fn write_str(&mut self, text: &str) -> core::fmt::Result {
-            write(text.as_bytes());
-            Ok(())
-        }
-    }
-
     /// Writes a line to the hypervisor's log, in one call.
     #[macro_export]
     macro_rules! println {
         ($($argument:tt)*) => {{
             use core::fmt::Write;
             let mut line = $crate::kernel::Line::default();
-            let _cut = write!(line, $($argument)*);
-            let _written = writeln!($crate::kernel::Output, "{}", line.text());
+            let _cut = writeln!(line, $($argument)*);
+            $crate::hypercall::write(line.text().as_bytes());
         }};
     }
 

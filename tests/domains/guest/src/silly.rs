@@ -4,7 +4,7 @@ use crate::cpu;
 use crate::hypercall::call;
 use crate::tasks::Failure;
 use core::arch::x86_64::__cpuid_count;
-use xen_abi::xen::HYPERVISOR_SCHED_OP;
+use xen_abi::xen::{HYPERVISOR_CONSOLE_IO, HYPERVISOR_GRANT_TABLE_OP, HYPERVISOR_SCHED_OP};
 
 /// SplitMix64.
 struct Random(u64);
@@ -97,9 +97,13 @@ fn msr(random: &mut Random) -> u32 {
 
 fn hypercall(random: &mut Random) {
     let number = random.next() % 64;
-    let args = [(); 5].map(|()| random.argument());
-    // Waiting and ending are not nonsense.
-    if number != HYPERVISOR_SCHED_OP {
+    let mut args = [(); 5].map(|()| random.argument());
+    if number == HYPERVISOR_GRANT_TABLE_OP {
+        // A batch of millions, all with a status to be written back, leaves nothing of the caller.
+        args[2] %= 64;
+    }
+    // Waiting and ending are not nonsense, and the console has better to do.
+    if !matches!(number, HYPERVISOR_SCHED_OP | HYPERVISOR_CONSOLE_IO) {
         call(number, args);
     }
 }

@@ -11,4 +11,5 @@ mod linux;
 mod misbehaviour;
 mod policies;
 mod primitives;
+mod restart;
 mod rogue;

@@ -1,0 +1,212 @@
+//! What becomes of the dead: their peers are told, and where the policy says so they are started again.
+//!
+//! A death is told by `VIRQ_DOM_EXC`, twice: when it happens, and when the hypervisor has taken the domain apart. Only the
+//! second makes a successor possible (a label has one domain), and only then has the hypervisor let go of what the dead
+//! had mapped of its peers: device stopped, translations flushed, pages unmapped, in this order. `docs/restart.md` tells
+//! it in full.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use policy::table::Label;
+use policy_domain::supervision::{Usage, Verdict};
+use runtime::hypercall::platform;
+use runtime::time::{Instant, now};
+use runtime::{DomId, console};
+use xen_abi::platform::{DomainInfo, STATE_DYING};
+
+use crate::admin::Shell;
+use crate::system::{Member, Revival, Status, System, Wish};
+
+/// How long to wait for what is left of a domain that could not be built.
+const REMAINS: Duration = Duration::from_millis(2);
+
+impl System {
+    /// Some domain has died, or has been taken apart: finds out which, says why, and tells its peers.
+    pub fn bury(&mut self, shell: &mut Shell) {
+        let labels: Vec<Label> = self.table.labels().skip(1).map(|(label, _)| label).collect();
+        for label in labels {
+            let Some(id) = self.member(label).and_then(|member| member.id) else {
+                continue;
+            };
+            let info = platform::domain_info(u32::from(id.0));
+            let info = info.ok().filter(|info| info.domid == u32::from(id.0));
+            let dying = info.as_ref().filter(|info| info.state == STATE_DYING);
+            if self.alive(label).is_some() && (dying.is_some() || info.is_none()) {
+                let why = dying.map_or_else(|| "see the hypervisor's log (`log hv`)".to_string(), why);
+                self.ended(label, id, why, shell);
+            }
+            if info.is_none()
+                && let Some(member) = self.member_mut(label)
+            {
+                member.id = None;
+                if let Some(revival) = &mut member.revival {
+                    revival.gone = Some(now());
+                }
+            }
+        }
+    }
+
+    /// A domain has ended: says so, and takes away what would make its peers wait for it.
+    fn ended(&mut self, label: Label, id: DomId, why: String, shell: &mut Shell) {
+        if self.console() == Some(id) {
+            console::detach(); // what is said from now on goes to the hypervisor
+        }
+        let mut text = why;
+        match self.sentence(label) {
+            Verdict::Again(due) => {
+                let died = now();
+                text.push_str("; it is started again");
+                if due > died {
+                    text.push_str(&format!(" in {} ms", due.since(died).as_millis()));
+                }
+                self.plan(label, Revival { due, died, gone: None });
+            }
+            Verdict::Down(Some(reason)) => text.push_str(&format!("; {reason}")),
+            Verdict::Down(None) => {}
+        }
+        shell.interject(&format!("domain `{}` ended: {text}", self.name(label)));
+        if let Some(member) = self.member_mut(label) {
+            member.status = Status::Ended(text);
+        }
+        if !self.comes_again(label) {
+            self.give_up_waiting_for(label);
+        }
+        if self.has_store() {
+            let result = self.unwire(label, id);
+            self.check_store(&format!("what `{}` left behind", self.name(label)), result);
+        }
+    }
+
+    /// What is to be done about a death: what the administrator has just asked for, else what the policy says.
+    fn sentence(&mut self, label: Label) -> Verdict {
+        let Some(member) = self.member_mut(label) else { return Verdict::Down(None) };
+        match core::mem::take(&mut member.wish) {
+            Wish::Down => Verdict::Down(None),
+            Wish::Again => {
+                member.record.forgive();
+                Verdict::Again(now())
+            }
+            Wish::None => member.record.died(now()),
+        }
+    }
+
+    fn plan(&mut self, label: Label, revival: Revival) {
+        if let Some(member) = self.member_mut(label) {
+            member.revival = Some(revival);
+        }
+    }
+
+    /// Whether a dead domain is going to be started again.
+    pub fn comes_again(&self, label: Label) -> bool {
+        self.member(label).is_some_and(|member| member.revival.is_some())
+    }
+
+    /// When something here wants attention without an event.
+    pub fn next_supervision(&self) -> Option<Instant> {
+        let running = self.members.iter().filter(|member| member.alive().is_some());
+        let watchdogs = running.filter_map(|member| member.watchdog).map(|watchdog| watchdog.due);
+        watchdogs.chain(self.turns.next()).chain(self.next_revival()).min()
+    }
+
+    /// Ends the domains that have been silent for longer than the policy lets them be. What becomes of them then is what
+    /// becomes of any dead domain.
+    pub fn end_the_silent(&mut self, shell: &mut Shell) {
+        let time = now();
+        let mut silent = Vec::new();
+        for (label, member) in (0..).map(Label).zip(&mut self.members) {
+            let (Some(id), Some(watchdog)) = (member.alive(), &mut member.watchdog) else { continue };
+            if watchdog.due <= time
+                && let Ok(info) = platform::domain_info(u32::from(id.0))
+                && watchdog.look(Usage { hypercalls: info.hypercalls, cpu_ns: info.cpu_ns }, time)
+            {
+                let bound = member.record.watchdog.unwrap_or_default();
+                silent.push((label, format!("works without a hypercall for {} ms", bound.as_millis())));
+            }
+        }
+        for number in self.turns.overdue(time) {
+            if let Some(link) = self.table.links.get(number) {
+                silent.push((link.back, format!("leaves `{}` waiting for a connection", self.name(link.front))));
+            }
+        }
+        for (label, how) in silent {
+            let Some(id) = self.alive(label) else { continue };
+            shell.interject(&format!("domain `{}` {how}: it is ended", self.name(label)));
+            if let Err(error) = platform::destroy(id) {
+                self.note(format!("error: it cannot be ended: {error}"));
+            }
+        }
+    }
+
+    /// When the next dead domain may be started again, of those that have been taken apart.
+    fn next_revival(&self) -> Option<Instant> {
+        let gone = self.members.iter().filter(|member| member.id.is_none());
+        gone.filter_map(|member| member.revival).map(|revival| revival.due).min()
+    }
+
+    /// Starts again who is to be started again by now.
+    pub fn revive_the_due(&mut self, shell: &mut Shell) {
+        let time = now();
+        let due = |member: &Member| member.revival.filter(|revival| member.id.is_none() && revival.due <= time);
+        let labels = (0..).map(Label).zip(&self.members);
+        let due: Vec<_> = labels.filter_map(|(label, member)| Some((label, due(member)?))).collect();
+        for (label, revival) in due {
+            self.revive(label, revival, shell);
+        }
+    }
+
+    fn revive(&mut self, label: Label, revival: Revival, shell: &mut Shell) {
+        if platform::domains().any(|info| info.label == label.0) {
+            // What was built of it the last time is still being taken apart.
+            return self.plan(label, Revival { due: now() + REMAINS, ..revival });
+        }
+        if let Some(member) = self.member_mut(label) {
+            member.revival = None;
+        }
+        let begun = now();
+        self.create(label);
+        self.build(label, "");
+        self.start(label);
+        let started = now();
+        let Some(id) = self.alive(label) else { return self.failed_again(label, revival) };
+        self.wire(label);
+        self.introduce(label);
+        self.watch_links();
+        if let Some(member) = self.member_mut(label) {
+            member.record.restarts += 1;
+        }
+        let end = now();
+        let us = |from: Instant, to: Instant| to.since(from).as_micros();
+        let gone = revival.gone.unwrap_or(begun);
+        shell.interject(&format!(
+            "domain `{}` runs again, as domain {id}, {} us after its end at {} us: taken apart in {}, built in {}, announced in {}",
+            self.name(label),
+            us(revival.died, end),
+            revival.died.0 / 1000,
+            us(revival.died, gone),
+            us(begun, started),
+            us(started, end),
+        ));
+    }
+
+    /// It could not be built: that counts like a death.
+    fn failed_again(&mut self, label: Label, revival: Revival) {
+        match self.sentence(label) {
+            Verdict::Again(due) => self.plan(label, Revival { due, ..revival }),
+            Verdict::Down(_) => {
+                self.give_up_waiting_for(label);
+                let result = if self.has_store() { self.give_up_links(label) } else { Ok(()) };
+                self.check_store(&format!("links of `{}`", self.name(label)), result);
+            }
+        }
+    }
+}
+
+/// Why a domain died, as the hypervisor has it.
+fn why(info: &DomainInfo) -> String {
+    let end = info.why.iter().position(|&byte| byte == 0).unwrap_or(info.why.len());
+    let text = String::from_utf8_lossy(info.why.get(..end).unwrap_or_default()).into_owned();
+    if text.is_empty() { format!("reason {}", info.reason) } else { text }
+}

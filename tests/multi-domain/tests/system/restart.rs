@@ -1,0 +1,442 @@
+//! Driver domains die at any moment, and their clients go on.
+
+use crate::policies::BASE;
+use bulkhead_test::{Boot, Fault, Http, Result, System, error, seconds};
+use std::fs;
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use xtask::target;
+
+/// Times that a driver domain is killed; `BULKHEAD_KILLS` says otherwise.
+const KILLS: u32 = 20;
+
+fn kills() -> u32 {
+    std::env::var("BULKHEAD_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
+}
+
+/// `BULKHEAD_SEED`, for another run of moments.
+fn seed() -> u64 {
+    std::env::var("BULKHEAD_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+const BLOCK: &str = r#"
+[device.disk]
+vendor = 0x1af4
+device = 0x1042
+[domain.block]
+image = "block"
+memory = "16M"
+devices = ["disk"]
+restart = "always"
+"#;
+
+const EXPORT: &str = r#"
+[domain.block.export.all]
+disk = "disk"
+partition = "whole"
+"#;
+
+/// xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+fn client(what: &str, more: &str) -> String {
+    format!(
+        "[domain.client]\nimage = \"client\"\nmemory = \"8M\"\narguments = \"do={what} kills={} seed={}\"\n{more}\n",
+        kills() / 2,
+        seed()
+    )
+}
+
+/// What must be as it was when all is over: free frames, and each domain's ports in use.
+fn inventory(system: &mut System) -> Result<(u64, usize)> {
+    let domains = system.shell("domains", seconds(30))?;
+    let frames = domains.lines().find_map(|line| line.split_once(" frames free")?.0.trim().parse().ok());
+    let ports = system.shell("events", seconds(30))?.lines().count();
+    Ok((frames.ok_or_else(|| error("no frames in the list of domains"))?, ports))
+}
+
+/// No fewer free frames than before, and as many ports. Before, requests were in flight, whose mappings take a page table
+/// or two; and the last restart may not be over yet.
+fn expect_inventory(system: &mut System, before: (u64, usize)) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let now = inventory(system)?;
+        if let Some(failed) = system.verdicts().iter().find(|verdict| !verdict.passed) {
+            return Err(error(&format!("the client has failed after all: {}", failed.detail)));
+        }
+        if now.0 >= before.0 && now.1 == before.1 {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            return Err(error(&format!("frames or ports leaked: {before:?} before, {now:?} now:\n{}", tail(system))));
+        }
+    }
+}
+
+/// Restarts `name` at random moments, at least so often as wanted, and until the client says that it has seen enough.
+/// Every other time the successor gets to run, and dies some time later; the other times it may be in the middle of
+/// being built.
+fn kill_until_verdict(system: &mut System, name: &str, verdict: &str) -> Result<u32> {
+    let (mut random, mut killed) = (Random::new(seed()), 0);
+    let end = Instant::now() + Duration::from_secs(60 + 5 * u64::from(kills()));
+    while killed < kills() || system.verdicts().iter().all(|known| known.name != verdict) {
+        if Instant::now() > end {
+            return Err(error(&format!("the client is not content after {killed} kills:\n{}", tail(system))));
+        }
+        let position = system.position();
+        system.shell(&format!("restart {name}"), seconds(30))?;
+        killed += 1;
+        if killed % 2 == 0 {
+            system.wait_from(position, "runs again", seconds(30))?;
+        }
+        std::thread::sleep(Duration::from_millis(random.below(100)));
+    }
+    Ok(killed)
+}
+
+fn tail(system: &System) -> String {
+    let text = system.text();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
+}
+
+/// The word that the client writes.
+fn word(block: u64, version: u64, index: u64) -> u64 {
+    (block << 40 ^ version << 12 ^ index).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// The image holds of each block the version that the client wrote last, and nothing else.
+fn check_image(image: &PathBuf, log: &[String]) -> Result<()> {
+    let bytes = fs::read(image)?;
+    let mut checked = 0;
+    for line in log.iter().filter_map(|line| line.strip_prefix("versions ")) {
+        let mut numbers = line.split(' ').filter_map(|number| number.parse::<u64>().ok());
+        let first = numbers.next().unwrap_or(0);
+        for (block, version) in (first..).zip(numbers) {
+            let page = &bytes[block as usize * 4096..][..4096];
+            for (index, content) in (0..).zip(page.chunks_exact(8)) {
+                let wanted = if version == 0 { 0 } else { word(block, version, index) };
+                assert_eq!(content, wanted.to_le_bytes(), "block {block}, word {index} is not version {version}");
+            }
+            checked += 1;
+        }
+    }
+    assert_eq!(checked, 1024, "the client told of too few blocks");
+    assert!(bytes[1024 * 4096..].iter().all(|&byte| byte == 0), "something behind the blocks was written");
+    Ok(())
+}
+
+#[test]
+fn a_block_domain_is_killed_again_and_again_and_its_client_loses_nothing() -> Result<()> {
+    let image = target().join(format!("restart-{}.img", std::process::id()));
+    fs::write(&image, vec![0; 8 << 20])?;
+    let disks = "disks = [{ from = \"block\", export = \"all\", device = \"xvda\" }]";
+    let policy = format!("{BASE}{BLOCK}{EXPORT}{}", client("disk-survive", disks));
+    let mut system = Boot::policy(&policy).image("client").disk(&image, true).start()?;
+    system.wait_ready()?;
+    // Once before counting: some memory is taken at the first time, for good.
+    system.shell("restart block", seconds(30))?;
+    system.wait_for("client| replacement 1", seconds(30))?;
+    let before = inventory(&mut system)?;
+    let killed = kill_until_verdict(&mut system, "block", "disk-survive")?;
+    system.expect_verdict("disk-survive", seconds(60))?;
+    expect_inventory(&mut system, before)?;
+    println!("{killed} kills");
+    fs::write("/tmp/restart-console.txt", system.text())?;
+    let log = system.log("client");
+    system.shutdown()?;
+    check_image(&image, &log)?;
+    fs::remove_file(&image)?;
+    Ok(())
+}
+
+const NET: &str = r#"
+[device.nic]
+vendor = 0x1af4
+device = 0x1041
+[domain.net]
+image = "net"
+memory = "16M"
+devices = ["nic"]
+restart = "always"
+"#;
+
+/// Restarts `name` at random moments until that was done so often as wanted, and for as long as `busy` says so. Between
+/// two of them there is time for some traffic: whoever is unreachable for ever has lost.
+fn kill_while(system: &mut System, name: &str, busy: impl Fn() -> bool) -> Result<u32> {
+    let (mut random, mut killed) = (Random::new(seed()), 0);
+    while killed < kills() || busy() {
+        if killed < kills() {
+            system.shell(&format!("restart {name}"), seconds(30))?;
+            killed += 1;
+        }
+        std::thread::sleep(Duration::from_millis(50 + random.below(400)));
+    }
+    Ok(killed)
+}
+
+fn byte(at: u64) -> u8 {
+    ((at >> 3).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (8 * (at & 7))) as u8
+}
+
+/// Sends a megabyte at a time for as long as `more` says so, and expects to hear that all came as it was sent.
+fn upload(http: Http, more: &AtomicBool) -> Result<u64> {
+    let mut stream = http.connect()?;
+    let (mut sent, mut piece) = (0, vec![0; 1 << 20]);
+    while more.load(Ordering::Relaxed) {
+        for (at, value) in (sent..).zip(piece.iter_mut()) {
+            *value = byte(at);
+        }
+        stream.write_all(&piece)?;
+        sent += piece.len() as u64;
+    }
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if answer != format!("{sent} good\n") {
+        return Err(error(&format!("{sent} bytes were sent; the domain says {answer:?}")));
+    }
+    Ok(sent)
+}
+
+#[test]
+fn a_net_domain_is_killed_again_and_again_and_an_upload_arrives_whole() -> Result<()> {
+    let nics = "nics = [{ from = \"net\", mac = \"52:54:00:00:01:0f\", ip = \"10.0.2.15\" }]";
+    let policy = format!("{BASE}{NET}{}", client("tcp-sink", nics));
+    let mut system = Boot::policy(&policy).image("client").network()?.start()?;
+    system.wait_ready()?;
+    system.wait_for("client| listening", seconds(30))?;
+    system.shell("restart net", seconds(30))?;
+    system.wait_for("client| replacement 1", seconds(30))?;
+    let before = inventory(&mut system)?;
+    let (http, more) = (system.http(), Arc::new(AtomicBool::new(true)));
+    let going_on = more.clone();
+    let transfer = std::thread::spawn(move || upload(http, &going_on));
+    kill_while(&mut system, "net", || false)?;
+    more.store(false, Ordering::Relaxed);
+    let sent = transfer.join().map_err(|_| error("the upload panicked"))??;
+    assert!(sent > 1 << 20, "only {sent} bytes were sent");
+    expect_inventory(&mut system, before)?;
+    system.shutdown()
+}
+
+#[test]
+fn a_net_domain_is_killed_again_and_again_and_downloads_arrive_whole() -> Result<()> {
+    let mut system = Boot::policy_file("policy/demo.toml")?.demo_disk()?.network()?.start()?;
+    system.wait_ready()?;
+    let expected = fs::read(xtask::root().join("site/index.html"))?;
+    let (http, more) = (system.http(), Arc::new(AtomicBool::new(true)));
+    let going_on = more.clone();
+    let transfer = std::thread::spawn(move || -> Result<u32> {
+        let mut downloads = 0;
+        while going_on.load(Ordering::Relaxed) {
+            let page = http.get("/")?;
+            if page.status != 200 || page.body != expected {
+                return Err(error(&format!("a page is not what it should be, status {}", page.status)));
+            }
+            downloads += 1;
+        }
+        Ok(downloads)
+    });
+    kill_while(&mut system, "net", || false)?;
+    more.store(false, Ordering::Relaxed);
+    let downloads = transfer.join().map_err(|_| error("the download panicked"))??;
+    assert!(downloads > 0);
+    system.shutdown()
+}
+
+/// Seeds of each fault; `BULKHEAD_SEEDS` says otherwise.
+const SEEDS: u64 = 2;
+
+fn seeds() -> std::ops::Range<u64> {
+    let count = std::env::var("BULKHEAD_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
+    seed()..seed() + count
+}
+
+/// What a fault has come to.
+#[derive(Debug)]
+enum Outcome {
+    /// The domain died of it, or was ended for it, and another took its place.
+    Replaced,
+    /// Nothing came of it.
+    Survived,
+}
+
+/// Puts a fault into a driver domain that is at work, and sees what comes of it within `limit`. The others must be well.
+fn inject(system: &mut System, name: &str, fault: Fault, seed: u64, limit: Duration) -> Result<Outcome> {
+    let position = system.position();
+    let what = system.injector(seed)?.inject(name, fault, seconds(60))?;
+    let outcome = match system.wait_from(position, &format!("domain `{name}` ended"), limit) {
+        Ok(why) => {
+            println!("seed {seed}: {what}: {why}");
+            system.wait_from(position, &format!("domain `{name}` runs again"), seconds(60))?;
+            Outcome::Replaced
+        }
+        Err(_) => {
+            println!("seed {seed}: {what}: nothing came of it");
+            Outcome::Survived
+        }
+    };
+    let domains = system.shell("domains", seconds(30))?;
+    for other in ["policy", "xenstore", "console", "client", name] {
+        let runs = |line: &str| line.starts_with(other) && line.contains("running");
+        assert!(domains.lines().any(runs), "{other} does not run after {what}:\n{domains}");
+    }
+    Ok(outcome)
+}
+
+/// A disk and a client that reads and writes without an end.
+fn busy_disk(name: &str) -> Result<(System, PathBuf)> {
+    let image = target().join(format!("restart-{name}-{}.img", std::process::id()));
+    fs::write(&image, vec![0; 8 << 20])?;
+    let disks = "disks = [{ from = \"block\", export = \"all\", device = \"xvda\" }]";
+    let client = client("disk-survive", disks).replace("kills=", "kills=1000000 instead-of=");
+    let policy = format!("{BASE}{BLOCK}watchdog = \"500ms\"\n{EXPORT}{client}");
+    let mut system = Boot::policy(&policy).image("client").disk(&image, true).injectable().start()?;
+    system.wait_ready()?;
+    Ok((system, image))
+}
+
+/// Crashes and loops are found and made up for, and the client has lost nothing. It says so by going on.
+#[test]
+fn a_block_domain_that_crashes_or_hangs_is_replaced() -> Result<()> {
+    let (mut system, image) = busy_disk("faults")?;
+    for fault in [Fault::Crash, Fault::Wedge] {
+        for seed in seeds() {
+            let position = system.position();
+            let outcome = inject(&mut system, "block", fault, seed, seconds(60))?;
+            assert!(matches!(outcome, Outcome::Replaced), "{fault:?}, seed {seed}: not found");
+            system.wait_from(position, "client| replacement", seconds(60))?;
+        }
+    }
+    assert!(system.verdicts().is_empty(), "the client has lost something: {:?}", system.verdicts());
+    system.shutdown()?;
+    fs::remove_file(&image)?;
+    Ok(())
+}
+
+/// Memory of the driver's own, or what it shares, is overwritten. Its clients trust it with their data, so theirs may be
+/// lost; but whatever it does, it is only it that has to be replaced, and its client is told or goes on.
+#[test]
+fn a_block_domain_with_corrupted_memory_or_rings_harms_its_clients_at_most() -> Result<()> {
+    // Behind the places for requests: 128 of 64 pages.
+    let garbage = Fault::Garbage { first_page: 128 * 64 };
+    for fault in [Fault::CorruptPage, garbage] {
+        for seed in seeds() {
+            let (mut system, image) = busy_disk("corrupted")?;
+            let outcome = inject(&mut system, "block", fault, seed, seconds(8))?;
+            let position = system.position();
+            system.shell("restart block", seconds(30))?;
+            system.wait_from(position, "domain `block` runs again", seconds(60))?;
+            let end = Instant::now() + seconds(30);
+            while system.verdicts().is_empty() && !system.text()[position..].contains("client| replacement") {
+                if Instant::now() > end {
+                    return Err(error(&format!("the client hangs after {fault:?}, {outcome:?}:\n{}", tail(&system))));
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            system.shutdown()?;
+            fs::remove_file(&image)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_net_domain_that_crashes_or_hangs_is_replaced_and_an_upload_arrives_whole() -> Result<()> {
+    let nics = "nics = [{ from = \"net\", mac = \"52:54:00:00:01:0f\", ip = \"10.0.2.15\" }]";
+    let policy = format!("{BASE}{NET}watchdog = \"500ms\"\n{}", client("tcp-sink", nics));
+    let mut system = Boot::policy(&policy).image("client").network()?.injectable().start()?;
+    system.wait_ready()?;
+    system.wait_for("client| listening", seconds(30))?;
+    let (http, more) = (system.http(), Arc::new(AtomicBool::new(true)));
+    let going_on = more.clone();
+    let transfer = std::thread::spawn(move || upload(http, &going_on));
+    for fault in [Fault::Crash, Fault::Wedge] {
+        for seed in seeds() {
+            let position = system.position();
+            let outcome = inject(&mut system, "net", fault, seed, seconds(60))?;
+            assert!(matches!(outcome, Outcome::Replaced), "{fault:?}, seed {seed}: not found");
+            system.wait_from(position, "client| replacement", seconds(60))?;
+        }
+    }
+    more.store(false, Ordering::Relaxed);
+    transfer.join().map_err(|_| error("the upload panicked"))??;
+    system.shutdown()
+}
+
+#[test]
+fn a_domain_that_has_spent_its_budget_stays_down_and_all_are_told() -> Result<()> {
+    let image = target().join(format!("restart-budget-{}.img", std::process::id()));
+    fs::write(&image, vec![0; 8 << 20])?;
+    let disks = "disks = [{ from = \"block\", export = \"all\", device = \"xvda\" }]";
+    let client = client("disk-survive", disks).replace("kills=", "kills=1000000 instead-of=");
+    let block = BLOCK.replace("\"always\"", "{ max = 2, within = \"10m\", backoff = \"50ms\" }");
+    let policy = format!("{BASE}{block}{EXPORT}{client}");
+    let mut system = Boot::policy(&policy).image("client").disk(&image, true).injectable().start()?;
+    system.wait_ready()?;
+    for death in 0..3 {
+        let position = system.position();
+        system.injector(seed() + death)?.inject("block", Fault::Crash, seconds(60))?;
+        let told = system.wait_from(position, "domain `block` ended", seconds(30))?;
+        match death {
+            0 => assert!(told.ends_with("it is started again"), "{told}"),
+            1 => assert!(told.ends_with("it is started again in 50 ms"), "{told}"),
+            _ => assert!(told.contains("all that the policy allows"), "{told}"),
+        }
+        if death < 2 {
+            system.wait_from(position, "client| replacement", seconds(60))?;
+        }
+    }
+    let told = system.wait_for("VERDICT fail disk-survive", seconds(30))?;
+    assert!(told.contains("gone and is not started again"), "{told}");
+    let domains = system.shell("domains", seconds(30))?;
+    assert!(domains.contains("block ended") && domains.contains("all that the policy allows"), "{domains}");
+    let devices = system.shell("devices", seconds(30))?;
+    assert!(devices.lines().any(|line| line.contains("disk") && line.contains("quarantine")), "{devices}");
+    // An administrator gives it a new budget.
+    let position = system.position();
+    system.shell("restart block", seconds(30))?;
+    system.wait_from(position, "domain `block` runs again", seconds(30))?;
+    system.shutdown()?;
+    fs::remove_file(&image)?;
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_stops_answering_for_a_while_costs_its_driver_and_no_request() -> Result<()> {
+    let (mut system, image) = busy_disk("deaf")?;
+    let limit = |bytes| {
+        format!(
+            r#"{{"execute": "block_set_io_throttle", "arguments": {{"device": "disk0", "bps": {bytes}, "bps_rd": 0,
+            "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}}}}"#
+        )
+        .replace('\n', " ")
+    };
+    let position = system.position();
+    system.qmp()?.execute(&limit(1))?;
+    system.wait_from(position, "the device does not answer", seconds(90))?;
+    system.qmp()?.execute(&limit(0))?;
+    system.wait_from(position, "domain `block` runs again", seconds(60))?;
+    system.wait_from(position, "client| replacement", seconds(90))?;
+    assert!(system.verdicts().is_empty(), "the client has lost something: {:?}", system.verdicts());
+    system.shutdown()?;
+    fs::remove_file(&image)?;
+    Ok(())
+}
