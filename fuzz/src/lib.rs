@@ -6,7 +6,7 @@ mod rings;
 mod tables;
 
 pub use rings::{blkif_request, netif_request, xenstore_wire};
-pub use tables::{bundle, dmar, policy_language, policy_table};
+pub use tables::{bundle, dmar, kernel, policy_language, policy_table};
 
 /// A target: its name, what it does, and inputs that reach deep, to start from.
 pub struct Target {
@@ -49,6 +49,11 @@ pub const TARGETS: &[Target] = &[
         name: "policy_language",
         run: policy_language,
         seeds: tables::policy_language_seeds,
+    },
+    Target {
+        name: "kernel",
+        run: kernel,
+        seeds: tables::kernel_seeds,
     },
     Target {
         name: "dmar",

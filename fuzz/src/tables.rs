@@ -1,9 +1,10 @@
-//! What the hypervisor and the policy read before anything runs: bundle, policy table, policy file, ACPI table.
+//! What the hypervisor and the policy read before anything runs: bundle, policy table, policy file, kernels, ACPI table.
 
 use crc::{CRC_32_ISO_HDLC, Crc};
 use hv_core::authority::SealedPolicy;
 use hv_core::bundle::Bundle;
 use hv_core::iommu::dmar::Dmar;
+use image::kernel::Kernel;
 use policy::{ImageInfo, Machine, PciFunction};
 use xen_abi::policy_table::{Header, MAGIC, VERSION};
 
@@ -63,12 +64,11 @@ fn read_table(table: &[u8]) {
 }
 
 const DEMO: &str = include_str!("../../policy/demo.toml");
+const LINUX: &str = include_str!("../../policy/linux.toml");
 
 pub(crate) fn policy_table_seeds() -> Vec<Vec<u8>> {
-    policy::load("demo.toml", DEMO)
-        .map(|policy| policy.compile())
-        .into_iter()
-        .collect()
+    let compiled = |text| policy::load("seed.toml", text).map(|policy| policy.compile());
+    [DEMO, LINUX].into_iter().filter_map(|text| compiled(text).ok()).collect()
 }
 
 /// A policy file. What is accepted, and fits a machine made for it, compiles to a table that the hypervisor seals.
@@ -92,6 +92,36 @@ pub fn policy_language(data: &[u8]) {
     }
 }
 
+/// A virtual machine's kernel: what the policy domain copies lies where it says, apart from all else, below 4 GiB.
+pub fn kernel(data: &[u8]) {
+    let Ok(kernel) = Kernel::parse(data) else { return };
+    let mut loads: Vec<_> = kernel.loads.iter().collect();
+    assert!(loads.iter().any(|load| load.addresses().contains(&u64::from(kernel.entry))));
+    assert!(loads.iter().all(|load| load.bytes.len() as u64 <= load.memory_bytes));
+    loads.sort_by_key(|load| load.gpa);
+    assert!(loads.windows(2).all(|pair| pair[0].addresses().end <= pair[1].gpa));
+    assert!(kernel.addresses().end <= 1 << 32);
+}
+
+/// Text, data and a note.
+pub(crate) fn kernel_seeds() -> Vec<Vec<u8>> {
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    let words = |file: &mut Vec<u8>, words: &[u64]| words.iter().for_each(|word| file.extend(word.to_le_bytes()));
+    words(&mut file, &[0, 64, 0]);
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 3, 0, 0, 0, 0, 0, 0, 0]);
+    // Type and flags, then offset, virtual and physical address, bytes in the file and in memory, alignment.
+    words(&mut file, &[5 << 32 | 1, 256, 0, 0x10_0000, 64, 64, 4096]);
+    words(&mut file, &[6 << 32 | 1, 320, 0, 0x10_1000, 16, 8192, 4096]);
+    words(&mut file, &[4 << 32 | 4, 336, 0, 0, 24, 24, 4]);
+    file.resize(336, 0x90);
+    file.extend([4, 0, 0, 0, 8, 0, 0, 0, 18, 0, 0, 0]);
+    file.extend(b"Xen\0");
+    words(&mut file, &[0x10_0010]);
+    vec![file]
+}
+
 /// A machine with much memory and a function for each selector.
 fn machine_for(table: &policy::Table) -> Machine {
     let function = |(index, device): (u16, &policy::table::Device)| PciFunction {
@@ -107,7 +137,7 @@ fn machine_for(table: &policy::Table) -> Machine {
 }
 
 pub(crate) fn policy_language_seeds() -> Vec<Vec<u8>> {
-    vec![DEMO.as_bytes().to_vec()]
+    [DEMO, LINUX].map(|text| text.as_bytes().to_vec()).into()
 }
 
 /// The ACPI table of the IOMMU.

@@ -8,10 +8,10 @@ use std::time::Duration;
 const ESCAPE: &str = "\x1d";
 /// What the loop below prints behind each command's output, before its exit status.
 const END: &str = "[status ";
-/// Typed once: from then on nothing is echoed, and each line is run and followed by its status. Its own text does not have
+/// Typed once: from then on nothing is echoed, the kernel keeps its messages out of the answers, and each line is run and
+/// followed by its status. Its own text does not have
 /// [`END`] in one piece, as the shell still echoes it.
-const LOOP: &str =
-    "stty -echo; echo \"[st\"\"atus 0]\"; while read -r c; do eval \"$c\"; echo \"[st\"\"atus $?]\"; done\r";
+const LOOP: &str = "stty -echo; dmesg -n 1; echo \"[st\"\"atus 0]\"; while read -r c; do eval \"$c\"; echo \"[st\"\"atus $?]\"; done\r";
 
 /// The shell of a virtual machine, as the demo's initramfs starts it.
 pub struct Guest<'a> {

@@ -301,8 +301,8 @@ fn a_virtual_machine_must_hold_its_kernel_and_initrd() {
         policy.check(&machine(), &[images(), files.into()].concat())
     };
     assert!(with(1 << 20).is_ok());
-    let errors = with(100 << 20).unwrap_err().to_string();
-    assert!(errors.contains("`guest` has too little memory") && errors.contains("\"288M\""), "{errors}");
+    let errors = with(110 << 20).unwrap_err().to_string();
+    assert!(errors.contains("`guest` has too little memory") && errors.contains("\"276M\""), "{errors}");
 }
 
 #[test]

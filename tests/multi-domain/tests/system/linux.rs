@@ -1,13 +1,17 @@
 //! Linux as Debian ships it, in a virtual machine: `policy/linux.toml` and variations of it.
 
 use bulkhead_test::{Boot, Guest, Result, System, error, seconds};
+use sha2::{Digest, Sha256};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 use xtask::{root, target};
 
 /// A kernel is emulated, on a machine that does other things too.
-const BOOT: std::time::Duration = seconds(300);
+const BOOT: Duration = seconds(300);
 
 const DISK_BYTES: u64 = 256 << 20;
 
@@ -53,11 +57,15 @@ fn complaints(guest: &mut Guest<'_>) -> Result<String> {
     Ok(output.text)
 }
 
-/// Ends a guest by its own command, as a user would.
+/// Ends a guest by its own command, as a user would. Its devices close, and nobody waits for a back end in vain.
 fn power_off(system: &mut System, domain: &str) -> Result<()> {
     let position = system.position();
-    system.guest_again(domain)?.type_line("poweroff -f")?;
+    let mut guest = system.guest_again(domain)?;
+    guest.run("dmesg -n 8", seconds(30))?;
+    guest.type_line("poweroff -f")?;
     system.wait_from(position, &format!("domain `{domain}` ended"), seconds(60))?;
+    let said = system.text().split_off(position);
+    assert!(said.contains("reboot: Power down") && !said.contains("timeout closing"), "{said}");
     system.leave_guest()
 }
 
@@ -128,5 +136,122 @@ fn a_read_only_export_refuses_a_linux_that_writes() -> Result<()> {
     guest.run("echo 3 > /proc/sys/vm/drop_caches", seconds(30))?;
     assert_eq!(guest.run("sha256sum < /dev/xvdb", seconds(120))?, before);
     power_off(&mut system, "linux")?;
+    system.shutdown()
+}
+
+/// Lets the host reach a port of the guest, by a free port of its own.
+fn forward(system: &System, protocol: &str, guest: u16) -> Result<u16> {
+    let host = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    let rule = format!("hostfwd_add net0 {protocol}:127.0.0.1:{host}-10.0.2.16:{guest}");
+    let answer = system.qmp()?.monitor(&rule)?;
+    if answer.contains("could not") || answer.contains("invalid") {
+        return Err(error(&answer));
+    }
+    Ok(host)
+}
+
+/// Bytes that look like nothing, the same each time.
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..bytes.div_ceil(8)).flat_map(|_| next()).take(bytes).collect()
+}
+
+fn sum(data: &[u8]) -> String {
+    Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_linux_receives_and_sends_64_mib_unchanged() -> Result<()> {
+    const BYTES: usize = 64 << 20;
+    let disk = Disk::new("transfer")?;
+    let mut system = boot(&policy(&[])?, &disk.0)?;
+    let port = forward(&system, "tcp", 5000)?;
+    let mut guest = system.guest("linux", BOOT)?;
+    guest.run("mkfs.ext4 -q /dev/xvda && mount /dev/xvda /mnt", seconds(120))?;
+
+    let data = noise(BYTES);
+    guest.run("nc -l -p 5000 > /mnt/data & sleep 1", seconds(30))?;
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(&data)?;
+    drop(stream);
+    assert_eq!(guest.run("wait; sha256sum < /mnt/data | cut -d' ' -f1", seconds(300))?, sum(&data), "to the guest");
+
+    guest.run("nc -l -p 5000 < /mnt/data & sleep 1", seconds(30))?;
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(seconds(60)))?;
+    let mut back = vec![0; BYTES];
+    stream.read_exact(&mut back)?;
+    assert_eq!(sum(&back), sum(&data), "from the guest");
+    drop(stream);
+    assert_eq!(complaints(&mut guest)?, "");
+    power_off(&mut system, "linux")?;
+    system.shutdown()
+}
+
+#[test]
+fn half_a_minute_of_udp_as_fast_as_it_goes_harms_no_linux() -> Result<()> {
+    let disk = Disk::new("udp")?;
+    let mut system = boot(&policy(&[])?, &disk.0)?;
+    let port = forward(&system, "udp", 9)?;
+    let mut guest = system.guest("linux", BOOT)?;
+    // From the guest: every line that the logger is given goes out as a datagram, to a port where nobody listens.
+    guest.run("syslogd -n -R 10.0.2.15:9 -O /dev/null & sleep 1; yes datagram | logger & sleep 0", seconds(30))?;
+    let sent = "cat /sys/class/net/eth0/statistics/tx_packets";
+    let before: u64 = guest.run(sent, seconds(60))?.parse()?;
+    // To the guest, at the same time.
+    let socket = UdpSocket::bind(("127.0.0.1", 0))?;
+    let end = Instant::now() + seconds(30);
+    while Instant::now() < end {
+        for _ in 0..100 {
+            socket.send_to(&[7; 1400], ("127.0.0.1", port)).ok(); // nothing has to arrive
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let after: u64 = guest.run(&format!("killall yes logger syslogd; {sent}"), seconds(120))?.parse()?;
+    assert!(after - before > 1000, "{} datagrams in half a minute", after - before);
+    guest.run("ping -c 3 -W 10 10.0.2.2", seconds(60))?;
+    assert_eq!(complaints(&mut guest)?, "");
+    assert_eq!(system.http().get("/")?.status, 200);
+    power_off(&mut system, "linux")?;
+    system.shutdown()
+}
+
+/// A second virtual machine on the same network.
+const SECOND: &str = r#"
+[domain.second]
+kind = "pvh"
+memory = "192M"
+kernel = "debian:linux-image-cloud-amd64"
+initrd = "debian:busybox-static"
+cmdline = "console=hvc0 ip=10.0.2.17::10.0.2.2:255.255.255.0::eth0:off"
+nics = [{ from = "net", mac = "52:54:00:b1:6b:03", ip = "10.0.2.17" }]
+"#;
+
+#[test]
+fn two_linuxes_talk_to_each_other_and_to_web() -> Result<()> {
+    let disk = Disk::new("two")?;
+    let text = policy(&[])? + SECOND;
+    let machine = |machine: &mut xtask::machine::Machine| machine.grow_to(1 << 30);
+    let mut system = Boot::policy(&text).demo_disk()?.disk(&disk.0, true).network()?.machine(machine).start()?;
+    let mut first = system.guest("linux", BOOT)?;
+    first.run("dd if=/dev/urandom of=/tmp/data bs=64k count=256 2>/dev/null", seconds(120))?;
+    let sum = first.run("sha256sum < /tmp/data; nc -l -p 7000 < /tmp/data & sleep 1", seconds(120))?;
+    let mut second = system.guest("second", BOOT)?;
+    second.run("ping -c 3 -W 10 10.0.2.16", seconds(60))?;
+    // An end of its input would end the other side; a pipe that it holds open itself has none.
+    let fetch = "mkfifo /tmp/pipe; nc 10.0.2.16 7000 <> /tmp/pipe | sha256sum";
+    assert_eq!(second.run(fetch, seconds(300))?, sum);
+    for domain in ["second", "linux"] {
+        let mut guest = system.guest_again(domain)?;
+        assert!(guest.run("wget -q -O - http://10.0.2.15/", seconds(120))?.contains("<html"));
+        assert_eq!(complaints(&mut guest)?, "");
+        power_off(&mut system, domain)?;
+    }
     system.shutdown()
 }
