@@ -262,7 +262,7 @@ fn a_net_domain_is_killed_again_and_again_and_downloads_arrive_whole() -> Result
 }
 
 /// Seeds of each fault; `BULKHEAD_SEEDS` says otherwise.
-const SEEDS: u64 = 2;
+const SEEDS: u64 = 1;
 
 fn seeds() -> std::ops::Range<u64> {
     let count = std::env::var("BULKHEAD_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
@@ -373,7 +373,9 @@ fn a_net_domain_that_crashes_or_hangs_is_replaced_and_an_upload_arrives_whole() 
             let position = system.position();
             let outcome = inject(&mut system, "net", fault, seed, seconds(60))?;
             assert!(matches!(outcome, Outcome::Replaced), "{fault:?}, seed {seed}: not found");
-            system.wait_from(position, "client| replacement", seconds(60))?;
+            let came = system.wait_from(position, "client| replacement", seconds(30));
+            more.store(came.is_ok(), Ordering::Relaxed);
+            came?;
         }
     }
     more.store(false, Ordering::Relaxed);
@@ -394,18 +396,17 @@ fn a_domain_that_has_spent_its_budget_stays_down_and_all_are_told() -> Result<()
     for death in 0..3 {
         let position = system.position();
         system.injector(seed() + death)?.inject("block", Fault::Crash, seconds(60))?;
-        let told = system.wait_from(position, "domain `block` ended", seconds(30))?;
-        match death {
-            0 => assert!(told.ends_with("it is started again"), "{told}"),
-            1 => assert!(told.ends_with("it is started again in 50 ms"), "{told}"),
-            _ => assert!(told.contains("all that the policy allows"), "{told}"),
-        }
+        let told = match death {
+            0 => "it is started again\n",
+            1 => "it is started again in 50 ms\n",
+            _ => "all that the policy allows\n",
+        };
+        system.wait_from(position, told, seconds(30))?;
         if death < 2 {
             system.wait_from(position, "client| replacement", seconds(60))?;
         }
     }
-    let told = system.wait_for("VERDICT fail disk-survive", seconds(30))?;
-    assert!(told.contains("gone and is not started again"), "{told}");
+    system.wait_for("VERDICT fail disk-survive: its domain is gone and is not started again", seconds(30))?;
     let domains = system.shell("domains", seconds(30))?;
     assert!(domains.contains("block ended") && domains.contains("all that the policy allows"), "{domains}");
     let devices = system.shell("devices", seconds(30))?;
