@@ -17,7 +17,7 @@ use xen_abi::event_channel as events;
 use xen_abi::grant_table::GTF_READONLY;
 use xen_abi::native::PAGE_SIZE;
 use xen_abi::platform as abi;
-use xen_abi::policy_table::FLAG_CONTROL;
+use xen_abi::policy_table::{FLAG_CONTROL, FLAG_STORE};
 
 use crate::system::{Revival, Status, System, Wish};
 
@@ -392,6 +392,9 @@ fn destroy(system: &mut System, name: &str, wish: Wish) -> Outcome {
 
 fn restart(system: &mut System, name: &str) -> Outcome {
     let label = find(system, name)?;
+    if system.entry(label).is_some_and(|domain| domain.flags.has(FLAG_STORE)) {
+        return Err("xenstore cannot be started again; `reboot` starts everything again".to_string());
+    }
     if system.alive(label).is_some() {
         return destroy(system, name, Wish::Again);
     }

@@ -18,6 +18,7 @@ use runtime::{DomId, console};
 use xen_abi::platform::{DomainInfo, STATE_DYING};
 
 use crate::admin::Shell;
+use crate::boot;
 use crate::system::{Member, Revival, Status, System, Wish};
 
 /// How long to wait for what is left of a domain that could not be built.
@@ -171,8 +172,15 @@ impl System {
         self.start(label);
         let started = now();
         let Some(id) = self.alive(label) else { return self.failed_again(label, revival) };
+        if self.console() == Some(id) {
+            boot::own_console_ring(self);
+        }
         self.wire(label);
         self.introduce(label);
+        if self.console() == Some(id) {
+            self.call_to_the_console(id);
+            shell.prompt();
+        }
         self.watch_links();
         if let Some(member) = self.member_mut(label) {
             member.record.restarts += 1;

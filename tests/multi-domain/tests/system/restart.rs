@@ -158,7 +158,6 @@ fn a_block_domain_is_killed_again_and_again_and_its_client_loses_nothing() -> Re
     system.expect_verdict("disk-survive", seconds(60))?;
     expect_inventory(&mut system, before)?;
     println!("{killed} kills");
-    fs::write("/tmp/restart-console.txt", system.text())?;
     let log = system.log("client");
     system.shutdown()?;
     check_image(&image, &log)?;
@@ -437,6 +436,41 @@ fn a_disk_that_stops_answering_for_a_while_costs_its_driver_and_no_request() -> 
     system.wait_from(position, "domain `block` runs again", seconds(60))?;
     system.wait_from(position, "client| replacement", seconds(90))?;
     assert!(system.verdicts().is_empty(), "the client has lost something: {:?}", system.verdicts());
+    system.shutdown()?;
+    fs::remove_file(&image)?;
+    Ok(())
+}
+
+/// The console dies and comes back: what domains say meanwhile waits for it, and the shell answers again.
+#[test]
+fn a_console_domain_is_killed_again_and_again_and_the_others_are_heard_after_it() -> Result<()> {
+    let image = target().join(format!("restart-console-{}.img", std::process::id()));
+    fs::write(&image, vec![0; 8 << 20])?;
+    let disks = "disks = [{ from = \"block\", export = \"all\", device = \"xvda\" }]";
+    let client = client("disk-survive", disks).replace("kills=", "kills=1000000 instead-of=");
+    let base = BASE.replace("role = \"console\"", "role = \"console\"\nrestart = \"always\"");
+    let mut system =
+        Boot::policy(&format!("{base}{BLOCK}{EXPORT}{client}")).image("client").disk(&image, true).start()?;
+    system.wait_ready()?;
+    let mut before = None;
+    for round in 0..(kills() / 4).max(2) {
+        let position = system.position();
+        system.type_text("restart console\r")?;
+        system.wait_from(position, "domain `console` runs again", seconds(30))?;
+        // Both at the same time, every now and then.
+        let position = system.position();
+        system.shell("restart block", seconds(30))?;
+        if round % 4 == 3 {
+            system.type_text("restart console\r")?;
+            system.wait_from(position, "domain `console` runs again", seconds(30))?;
+        }
+        system.wait_from(position, "client| replacement", seconds(30))?;
+        // Warm from the first round on.
+        match before {
+            None => before = Some(inventory(&mut system)?),
+            Some(before) => expect_inventory(&mut system, before)?,
+        }
+    }
     system.shutdown()?;
     fs::remove_file(&image)?;
     Ok(())
