@@ -240,6 +240,9 @@ impl RunQueue {
 
     /// Books the time since the last charge to the current vCPU.
     pub fn charge(&mut self, now: u64) {
+        if now == self.since {
+            return;
+        }
         let since = self.since;
         let Some(entity) = self.book(now) else { return };
         let virtual_time = entity.virtual_time;

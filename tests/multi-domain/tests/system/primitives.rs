@@ -34,6 +34,43 @@ fn a_page_outlives_its_owner_until_the_peer_lets_go() -> Result<()> {
 }
 
 #[test]
+fn a_send_that_waits_wakes_the_peer_and_is_woken_by_it_and_by_nothing_less() -> Result<()> {
+    let domains = probe("back", "pair-back", "") + &probe("front", "pair-front", "channels = [\"back\"]");
+    let mut system = boot(&domains).start()?;
+    system.wait_for("(back) died", seconds(90))?;
+    all_pass(system, &["front"], 14)
+}
+
+#[test]
+fn a_pair_that_takes_turns_leaves_a_third_domain_its_share() -> Result<()> {
+    let domains = probe("back", "pair-back", "")
+        + &probe("front", "pair-for-ever", "channels = [\"back\"]")
+        + &probe("other", "third", "");
+    let mut system = boot(&domains).start()?;
+    for name in ["send-and-block-takes-turns", "third-has-its-share", "third-shares-with-the-pair"] {
+        system.expect_verdict(name, seconds(90))?;
+    }
+    system.expect_verdict("send-and-block-takes-turns", seconds(90))?;
+    system.shutdown()
+}
+
+#[test]
+fn domains_that_take_turns_reach_their_own_io_ports_and_no_other() -> Result<()> {
+    let domains = probe("clock", "ports-clock", "io-ports = [\"0x70-0x71\"]")
+        + &probe("gate", "ports-gate", "io-ports = [\"0x61-0x61\"]")
+        + &probe("witness", "rest", "");
+    let mut system = boot(&domains).start()?;
+    for (name, verdict) in [("clock", "clock-port-reached"), ("gate", "gate-port-reached")] {
+        system.expect_verdict(verdict, seconds(90))?;
+        system.wait_for(&format!("({name}) died: general protection"), seconds(90))?;
+    }
+    let failed: Vec<_> = system.verdicts().into_iter().filter(|verdict| !verdict.passed).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    assert!(system.shell("domains", seconds(30))?.contains("witness"));
+    system.shutdown()
+}
+
+#[test]
 fn a_million_events_do_not_stop_the_others() -> Result<()> {
     let domains = probe("calm", "calm", "") + &probe("storm", "storm", "channels = [\"calm\"]");
     let mut system = boot(&domains).start()?;

@@ -46,16 +46,16 @@ impl RunQueue {
         if self.current_entity()?.state != State::Running {
             return None;
         }
-        let floor = self.floor;
         let running = self.book(now)?;
         let (virtual_time, margin) = (running.virtual_time, running.margin);
+        let floor = self.floor.max(virtual_time);
+        self.floor = floor;
         let woken = self.entities.get_mut(key.index())?;
         if woken.owes != 0 {
             woken.book(0);
         }
         let first = woken.virtual_time.max(floor.saturating_sub(woken.credit));
         woken.virtual_time = first;
-        self.floor = floor.max(first.min(virtual_time));
         if first.saturating_add(margin) >= virtual_time {
             woken.state = State::Queued;
             self.queued.replace_only(Some((key.index(), first)));
