@@ -6,7 +6,7 @@ use crate::{irq, traps::Frame};
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 use hv_core::domain::Death;
-use hv_core::ids::{Port, VcpuId};
+use hv_core::ids::{Pirq, Port, VcpuId};
 use hv_core::{events, sched::TimerKind};
 use xen_abi::{native::SCHEDOP_SEND_AND_BLOCK, sched as abi, xen::HYPERVISOR_SCHED_OP};
 use zerocopy::IntoBytes;
@@ -105,8 +105,10 @@ fn rearm(caller: DomId) {
 
 #[inline(never)]
 fn rearm_those_of(caller: DomId) {
-    for pirq in irq::rearm(caller) {
-        wake(events::raise_pirq(&system().env(), caller, pirq));
+    let mut lost = irq::rearm(caller);
+    while lost != 0 {
+        wake(events::raise_pirq(&system().env(), caller, Pirq(lost.trailing_zeros())));
+        lost &= lost - 1;
     }
 }
 

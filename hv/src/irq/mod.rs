@@ -118,9 +118,10 @@ fn mask(mut irqs: MutexGuard<'_, Irqs>, index: usize) -> Option<(DomId, Pirq)> {
 }
 
 /// The domain has come back for more (it blocks or polls): sources that waited for that may fire again. Tells those
-/// that may have lost an interrupt meanwhile.
-pub fn rearm(domain: DomId) -> Vec<Pirq, PIRQS_MAX> {
-    let mut lost = Vec::new();
+/// that may have lost an interrupt meanwhile: bit `n` is pirq `n`.
+pub fn rearm(domain: DomId) -> u64 {
+    const { assert!(PIRQS_MAX == 64) }
+    let mut lost = 0;
     let mut irqs = IRQS.lock();
     let Irqs { by_vector, waiting, lines, .. } = &mut *irqs;
     for (word, group) in waiting.iter_mut().zip(by_vector.chunks_mut(64)) {
@@ -132,8 +133,7 @@ pub fn rearm(domain: DomId) -> Vec<Pirq, PIRQS_MAX> {
             if let Some(irq) = irq.filter(|irq| irq.domain == domain) {
                 *word &= !(1 << bit);
                 if irq.bound && irq.open(lines) {
-                    // There are no more pirqs than places.
-                    let _ = lost.push(irq.pirq);
+                    lost |= 1 << irq.pirq.0;
                 }
             }
         }
