@@ -80,15 +80,6 @@ impl PerCpu {
         KernelGsBase::write(VirtAddr::zero());
         Ok(stack_top)
     }
-
-    /// Makes `frame` the one that SYSCALL and traps from ring 3 save to.
-    #[inline(always)] // in the way of each switch
-    pub fn set_frame(&mut self, frame: *mut Frame) {
-        self.frame = frame;
-        // SAFETY: an address is canonical.
-        let end = unsafe { VirtAddr::new_unsafe(frame.wrapping_add(1).addr() as u64) };
-        self.descriptors.set_ring0_stack(end);
-    }
 }
 
 /// Runs `f` on this CPU's data.

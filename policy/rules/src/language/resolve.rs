@@ -12,7 +12,7 @@ use super::parse::did_you_mean;
 use super::spec::{self, Role, Spec};
 use super::units::mac_text;
 use crate::restart::{RESTART_SETTING, Restart, WATCHDOG_SETTING};
-use crate::table::{self, Flags, Kind, Label, Link, LinkKind, Table};
+use crate::table::{self, Flags, Label, Link, LinkKind, Table};
 
 /// Makes the table, as far as that is possible; what is wrong goes to `sink`.
 pub fn resolve(spec: &Spec, sink: &Sink) -> Table {
