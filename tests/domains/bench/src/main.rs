@@ -8,6 +8,8 @@ extern crate alloc;
 #[cfg(target_os = "none")]
 mod interrupts;
 #[cfg(target_os = "none")]
+mod lifecycle;
+#[cfg(target_os = "none")]
 mod link;
 #[cfg(target_os = "none")]
 mod paths;
@@ -23,7 +25,7 @@ mod usage;
 #[cfg(target_os = "none")]
 mod domain {
     use crate::samples::Report;
-    use crate::{interrupts, paths, peer, primitives};
+    use crate::{interrupts, lifecycle, paths, peer, primitives};
     use runtime::{event, info, println};
 
     runtime::entry!(main);
@@ -32,6 +34,7 @@ mod domain {
         let what = info::argument("do").unwrap_or("rest");
         let outcome = match what {
             "primitives" => primitives::all(),
+            "lifecycle" => lifecycle::all(),
             "interrupts" => interrupts::all(),
             "disk" => paths::disk(),
             "nic" => paths::nic(),
