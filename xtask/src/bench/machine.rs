@@ -224,8 +224,7 @@ impl Drop for System {
 
 impl System {
     fn boot(programs: &Path, setup: &Setup, policy: &str) -> Result<Self> {
-        let policy =
-            policy::load("bench.toml", policy).map_err(|errors| anyhow!("{errors}"))?;
+        let policy = policy::load("bench.toml", policy).map_err(|errors| anyhow!("{errors}"))?;
         let mut members = vec![Member { name: bundle::POLICY_TABLE.into(), data: policy.compile() }];
         for name in policy.images() {
             members.push(Member { name: name.to_string(), data: images::read(programs, name)? });

@@ -248,7 +248,7 @@ fn platform_calls() {
 
 /// The policy's `observe`: facts of the machine and of all domains, and nothing else.
 pub fn observer() {
-    let domains = runtime::hypercall::platform::domains().filter(|info| info.domid != u32::from(own_domid().0)).count();
+    let domains = runtime::hypercall::platform::domains().filter(|info| info.domid != u32::from(own_domid())).count();
     runtime::verdict!("observer-sees-others", domains >= 3, "{domains}");
     let machine = runtime::hypercall::platform::machine_info();
     runtime::verdict!("observer-sees-the-machine", machine.is_ok_and(|machine| machine.frames_total > 0));
