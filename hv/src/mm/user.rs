@@ -121,9 +121,6 @@ unsafe fn sized<T>(from: *const u8, to: *mut u8) -> Result<(), Fault> {
         match size_of::<T>() {
             4 => copy_words::<4>(from, to),
             16 => copy_words::<16>(from, to),
-            24 => copy_words::<24>(from, to),
-            32 => copy_words::<32>(from, to),
-            40 => copy_words::<40>(from, to),
             bytes => copy_bytes(from, to, bytes),
         }
     }

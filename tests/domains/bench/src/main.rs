@@ -10,6 +10,8 @@ mod guest;
 #[cfg(target_os = "none")]
 mod interrupts;
 #[cfg(target_os = "none")]
+mod lifecycle;
+#[cfg(target_os = "none")]
 mod link;
 #[cfg(target_os = "none")]
 mod paths;
@@ -27,7 +29,7 @@ mod usage;
 #[cfg(target_os = "none")]
 mod domain {
     use crate::samples::Report;
-    use crate::{guest, interrupts, paths, peer, primitives, restart};
+    use crate::{guest, interrupts, lifecycle, paths, peer, primitives, restart};
     use runtime::{event, info, println};
 
     runtime::entry!(main);
@@ -36,6 +38,7 @@ mod domain {
         let what = info::argument("do").unwrap_or("rest");
         let outcome = match what {
             "primitives" => primitives::all(),
+            "lifecycle" => lifecycle::all(),
             "interrupts" => interrupts::all(),
             "disk" => paths::disk(),
             "nic" => paths::nic(),

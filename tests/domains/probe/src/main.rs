@@ -38,6 +38,7 @@ mod domain {
         match what {
             "rest" => rest(),
             "refusals" => refusals::all(),
+            "observer" => refusals::observer(),
             "channel-front" => channel::front(),
             "channel-back" => channel::back(),
             "die-while-mapped" => channel::die_while_mapped(),

@@ -28,6 +28,13 @@ fn what_does_not_exist_or_is_not_ours_is_refused_and_changes_nothing() -> Result
     all_pass(boot(&probe("nosy", "refusals", "")).start()?, &["nosy"], 50)
 }
 
+/// What the key gives; that a domain without it is told nothing is one of the refusals above (`c1-domain-info` and the
+/// like).
+#[test]
+fn who_may_observe_sees_facts_and_gets_no_authority() -> Result<()> {
+    all_pass(boot(&probe("watcher", "observer", "observe = true")).start()?, &["watcher"], 6)
+}
+
 #[test]
 fn a_page_outlives_its_owner_until_the_peer_lets_go() -> Result<()> {
     let domains = probe("keeper", "keep-mapped", "") + &probe("doomed", "die-while-mapped", "channels = [\"keeper\"]");
