@@ -14,8 +14,8 @@ use zerocopy::IntoBytes;
 /// Ports of one poll at most.
 const POLL_PORTS_MAX: usize = 128;
 
-/// Serves SYSCALL with `send_and_block`: an event for a peer that mostly waits, and goes on in the caller's place. As
-/// [`serve_last`].
+/// Serves SYSCALL with `send_and_block`: an event for a peer that mostly waits, and goes on in the caller's place. Does not
+/// come back: what a function must preserve is in the caller's frame, so there is nothing to restore.
 pub extern "C" fn send_and_block(command: u64, port: u64) -> ! {
     if domain::ERRANDS.load(Ordering::Relaxed) == 0
         && let Some(woken) = events::hand_over(&system().env(), domain::current(), Port(port as u32))
