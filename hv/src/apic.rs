@@ -2,7 +2,7 @@
 //! Reached through MSRs (x2APIC) where the CPU has that, else through its page of registers.
 
 use crate::{cpu::features::Features, mmio::Registers, time};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use hv_core::{ids::Hpa, space::MapError};
 use spin::Once;
 use x86_64::registers::model_specific::{ApicBase, ApicBaseFlags, Msr};
@@ -42,6 +42,8 @@ enum Access {
 }
 
 static ACCESS: Once<Access> = Once::new();
+/// The register that ends an interrupt, if it is in memory.
+static END_REGISTER: AtomicPtr<u32> = AtomicPtr::new(core::ptr::null_mut());
 /// The timer's frequency; 0 if it takes TSC values instead.
 static TIMER_KHZ: AtomicU64 = AtomicU64::new(0);
 
@@ -71,6 +73,8 @@ pub fn init(features: &Features) -> Result<(), MapError> {
     } else {
         // SAFETY: the APIC's registers are there, as it says itself.
         let registers = unsafe { Registers::map(Hpa(page.start_address().as_u64()), page.size()) }?;
+        let end = registers.pointer(END_OF_INTERRUPT.into()).unwrap_or(core::ptr::null_mut());
+        END_REGISTER.store(end, Ordering::Relaxed);
         (Access::Memory(registers), ApicBaseFlags::LAPIC_ENABLE)
     };
     // SAFETY: enables the APIC where it is, in the mode that CPUID says it has.
@@ -93,8 +97,13 @@ pub fn id() -> u32 {
 }
 
 /// Ends the interrupt in service.
+#[inline(always)] // in the way of each interrupt
 pub fn end_of_interrupt() {
-    write(END_OF_INTERRUPT, 0);
+    match core::ptr::NonNull::new(END_REGISTER.load(Ordering::Relaxed)) {
+        // SAFETY: a register of the mapping that `init` made for good.
+        Some(register) => unsafe { register.write_volatile(0) },
+        None => write(END_OF_INTERRUPT, 0),
+    }
 }
 
 /// Lets the timer count down from its maximum, without an interrupt.

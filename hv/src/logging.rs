@@ -68,7 +68,7 @@ pub fn domain_text(name: &str, text: &str) {
 /// There is something to read: whoever reads is told when the current hypercall or trap ends.
 fn tell() {
     NEWS.store(true, Ordering::Relaxed);
-    crate::domain::CHORES.store(true, Ordering::Relaxed);
+    crate::domain::ERRANDS.fetch_or(crate::domain::CHORES, Ordering::Relaxed);
 }
 
 /// Makes `log::info!` and its kin work.

@@ -22,7 +22,7 @@ impl Registers {
     }
 
     /// The address of the register at `offset`, if it is aligned and inside.
-    fn pointer<T>(&self, offset: u64) -> Option<*mut T> {
+    pub fn pointer<T>(&self, offset: u64) -> Option<*mut T> {
         let size = size_of::<T>() as u64;
         let inside = offset.checked_add(size)? <= self.bytes && (self.base.as_u64() + offset).is_multiple_of(size);
         inside.then(|| (self.base + offset).as_mut_ptr())

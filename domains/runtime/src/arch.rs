@@ -36,6 +36,45 @@ pub unsafe fn hypercall(number: u64, arguments: [u64; 5]) -> i64 {
     result
 }
 
+/// [`hypercall`] with two arguments, as most have: the other argument registers are left as they are.
+///
+/// # Safety
+///
+/// As for [`hypercall`].
+#[cfg(target_os = "none")]
+#[inline(always)]
+pub unsafe fn hypercall_with_two(number: u64, arguments: [u64; 2]) -> i64 {
+    let result: i64;
+    // SAFETY: as in `hypercall`.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number as i64 => result,
+            inlateout("rdi") arguments[0] => _,
+            inlateout("rsi") arguments[1] => _,
+            lateout("rdx") _,
+            lateout("r10") _,
+            lateout("r8") _,
+            lateout("r9") _,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
+}
+
+/// As the other one.
+///
+/// # Safety
+///
+/// None needed.
+#[cfg(not(target_os = "none"))]
+pub unsafe fn hypercall_with_two(number: u64, _arguments: [u64; 2]) -> i64 {
+    // SAFETY: none needed.
+    unsafe { hypercall(number, [0; 5]) }
+}
+
 /// There is no hypervisor under a host process: `-ENOSYS`.
 ///
 /// # Safety

@@ -30,6 +30,17 @@ unsafe fn call(number: u64, arguments: [u64; 5]) -> Result<u64> {
     Errno::check(unsafe { arch::hypercall(number, arguments) })
 }
 
+/// [`call`] with two numbers.
+///
+/// # Safety
+///
+/// As for [`arch::hypercall`].
+#[inline(always)]
+unsafe fn call_with_two(number: u64, arguments: [u64; 2]) -> Result<u64> {
+    // SAFETY: passed on to the caller.
+    Errno::check(unsafe { arch::hypercall_with_two(number, arguments) })
+}
+
 /// Makes a hypercall `(command, structure)`, the usual form.
 ///
 /// # Safety
@@ -39,5 +50,5 @@ unsafe fn call(number: u64, arguments: [u64; 5]) -> Result<u64> {
 #[inline(always)]
 unsafe fn with<T>(number: u64, command: u64, structure: &mut T) -> Result<u64> {
     // SAFETY: the structure is exclusively borrowed; the rest is the caller's promise.
-    unsafe { call(number, [command, core::ptr::from_mut(structure) as u64, 0, 0, 0]) }
+    unsafe { call_with_two(number, [command, core::ptr::from_mut(structure) as u64]) }
 }

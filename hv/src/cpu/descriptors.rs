@@ -4,8 +4,7 @@
 //! cannot leave 64-bit mode. No gate can be called from ring 3.
 
 use crate::{mm::map_stack, traps::entry};
-use alloc::{boxed::Box, vec::Vec};
-use core::ops::Deref;
+use alloc::boxed::Box;
 use x86_64::instructions::segmentation::{CS, DS, ES, FS, GS, SS, Segment};
 use x86_64::instructions::tables::{lgdt, lidt, load_tss};
 use x86_64::structures::gdt::{DescriptorFlags, SegmentSelector};
@@ -125,16 +124,19 @@ impl Descriptors {
         self.tss.segment.privilege_stack_table[0] = top;
     }
 
-    /// Allows ring 3 the ports of a bitmap, which is copied if it is not the one here since last time; 0: none.
-    pub fn allow_ports<B: Deref<Target = Vec<PortBitmap>>>(&mut self, number: u64, bitmap: impl FnOnce() -> B) {
-        self.tss.segment.iomap_base = NO_BITMAP;
-        if number != 0 {
-            if number != self.bitmap {
-                self.tss.bitmap = *bitmap().first().unwrap_or(&NO_PORTS);
-                self.bitmap = number;
-            }
-            self.tss.segment.iomap_base = size_of::<TaskStateSegment>() as u16;
-        }
+    /// Allows ring 3 the ports of a bitmap; 0: none. `false`: no port, since it is not here.
+    #[inline(always)] // in the way of each switch
+    pub fn allow_ports(&mut self, number: u64) -> bool {
+        let here = number == 0 || number == self.bitmap;
+        let with_bitmap = size_of::<TaskStateSegment>() as u16;
+        self.tss.segment.iomap_base = if number != 0 && here { with_bitmap } else { NO_BITMAP };
+        here
+    }
+
+    /// Copies a bitmap, for [`Self::allow_ports`] to find.
+    pub fn set_ports(&mut self, number: u64, bitmap: &PortBitmap) {
+        self.tss.bitmap = *bitmap;
+        self.bitmap = number;
     }
 }
 

@@ -1,6 +1,6 @@
 //! What one CPU has for itself, found through GS while the hypervisor runs.
 //!
-//! The first fields are known to the assembly in `traps::entry`; keep both in step.
+//! Some fields are known to the assembly in `traps::entry`; keep both in step.
 
 use super::descriptors::Descriptors;
 use crate::mm::{MapError, map_stack};
@@ -20,32 +20,27 @@ pub const NOBODY: DomId = DomId::SELF;
 /// One CPU's own data.
 #[repr(C)]
 pub struct PerCpu {
+    /// Who can run here. (First, as it is what is looked into most.)
+    pub queue: RunQueue,
     /// This structure's address.
     this: *mut PerCpu,
     /// The current vCPU's registers: SYSCALL saves them there, as traps do through the TSS.
     pub frame: *mut Frame,
     /// Top of this CPU's stack; empty whenever a domain runs.
     pub stack_top: VirtAddr,
-    /// The domain's stack pointer, while a SYSCALL is served.
-    pub user_rsp: u64,
-    /// Non-zero: the scheduler has work before the domain goes on. Always so when no domain is current.
+    /// Non-zero: the scheduler has work before the domain goes on.
     pub attention: u32,
     /// Non-zero while the CPU waits for interrupts in the idle loop.
     pub idle: u32,
-    /// The domain that runs, or whose trap is being handled; [`NOBODY`] while the CPU idles.
+    /// The domain that runs, or ran last: whose trap is being handled, whose page tables are loaded. [`NOBODY`]: it is gone,
+    /// and the hypervisor's own are.
     pub current: DomId,
-    /// Whose page tables are loaded; [`NOBODY`]: the hypervisor's own.
-    pub loaded: DomId,
-    /// Hypercalls of the current domain that its account does not have yet.
-    pub hypercalls: u64,
     /// The hypercall that is to be made again, with its arguments, when `attention` says so.
     pub restart: Option<(u64, [u64; 5])>,
     /// Ticks of the TSC that no domain could run, up to when that was so last.
     pub idle_ticks: u64,
     /// When the timer's interrupt comes, in ticks of the TSC.
     pub alarm: u64,
-    /// Who can run here.
-    pub queue: RunQueue,
     /// Deadlines of the vCPUs of this CPU.
     pub timers: Timers,
     /// Somebody holds a reference to this; kept in debug builds only.
@@ -59,19 +54,16 @@ impl PerCpu {
     pub fn install() -> Result<VirtAddr, MapError> {
         let stack_top = map_stack(STACK_PAGES)?;
         let cpu = Box::leak(Box::new(Self {
+            queue: RunQueue::new(),
             this: core::ptr::null_mut(),
             frame: core::ptr::null_mut(),
             stack_top,
-            user_rsp: 0,
             attention: 1,
             idle: 0,
             current: NOBODY,
-            loaded: NOBODY,
-            hypercalls: 0,
             restart: None,
             idle_ticks: 0,
             alarm: u64::MAX,
-            queue: RunQueue::new(),
             timers: Timers::new(),
             borrowed: false,
             descriptors: Descriptors::install()?,
@@ -81,12 +73,6 @@ impl PerCpu {
         KernelGsBase::write(VirtAddr::zero());
         Ok(stack_top)
     }
-
-    /// Makes `frame` the one that SYSCALL and traps from ring 3 save to.
-    pub fn set_frame(&mut self, frame: *mut Frame) {
-        self.frame = frame;
-        self.descriptors.set_ring0_stack(VirtAddr::new_truncate(frame.wrapping_add(1).addr() as u64));
-    }
 }
 
 /// Runs `f` on this CPU's data.
@@ -95,11 +81,16 @@ impl PerCpu {
 #[inline(always)]
 pub fn with<R>(f: impl FnOnce(&mut PerCpu) -> R) -> R {
     let this: *mut PerCpu;
-    // SAFETY: GS points at this CPU's `PerCpu` from `install` on whenever the hypervisor runs; its first field is its
-    // own address. `f` gets the only reference: interrupts are off, and no closure calls `with` again, which the
+    // SAFETY: GS points at this CPU's `PerCpu` from `install` on whenever the hypervisor runs; a field is its own
+    // address. `f` gets the only reference: interrupts are off, and no closure calls `with` again, which the
     // assertion watches over.
     unsafe {
-        core::arch::asm!("mov {}, gs:[0]", out(reg) this, options(nostack, preserves_flags, readonly));
+        core::arch::asm!(
+            "mov {}, gs:[{}]",
+            out(reg) this,
+            const core::mem::offset_of!(PerCpu, this),
+            options(nostack, preserves_flags, readonly)
+        );
         if cfg!(debug_assertions) {
             assert!(!core::mem::replace(&mut (*this).borrowed, true), "nested use of per-CPU data");
         }

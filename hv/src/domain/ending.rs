@@ -44,7 +44,7 @@ pub fn end(domain: DomId, death: Death) -> Result<(), Errno> {
     }
     // There are as many places as slots.
     let _ = DYING.lock().push_back(domain);
-    schedule::CHORES.store(true, Ordering::Relaxed);
+    schedule::ERRANDS.fetch_or(schedule::CHORES, Ordering::Relaxed);
     raise_for_flag(FLAG_CONTROL, VIRQ_DOM_EXC);
     Ok(())
 }

@@ -9,15 +9,18 @@ mod vcpus;
 pub use ending::{end, end_current};
 pub use native::{create, pause, rights, set_entry, unpause, with_building};
 pub use policy::start;
-pub use schedule::{CHORES, current_waits, hand_over, reschedule, restart, resume, set_deadline};
-pub use schedule::{take_restart, timer, usage, waits, wake, yield_now};
+pub use schedule::{
+    CHORES, ERRANDS, REARM, current_waits, finish_call, hand_over, reschedule, restart, resume, set_deadline,
+};
+pub use schedule::{take_restart, timer, usage, waits, wake, wake_at_last, yield_now};
+pub use vcpus::HYPERCALLS;
 
 use crate::{cpu::percpu, system::system};
 use core::sync::atomic::Ordering;
 use hv_core::events;
 use hv_core::ids::{DomId, VcpuId};
 
-/// The domain whose trap is being handled; [`percpu::NOBODY`] in the idle loop.
+/// The domain whose trap is being handled; [`percpu::NOBODY`] if it has ended meanwhile.
 pub fn current() -> DomId {
     percpu::with(|cpu| cpu.current)
 }

@@ -1,7 +1,7 @@
 //! Which domain runs next on this CPU: the glue between traps, `hv_core::sched`, timers and the reaper.
 //!
-//! Every way out of the hypervisor asks [`resume`] for the frame to go on with. As long as nothing happened that the
-//! scheduler must see (`PerCpu::attention`), that is the same domain's again, at the cost of one test.
+//! As long as nothing happened that the scheduler must see (`PerCpu::attention`), the same domain goes on, at the cost of
+//! one test; else [`reschedule`] decides. A domain that waits or gives way by a hypercall of its own comes there directly.
 //!
 //! Time is counted in ticks of the time stamp counter here; only what domains ask for and are told is in nanoseconds.
 
@@ -9,10 +9,9 @@ use super::{VcpuId, ending, events, percpu, system, vcpus};
 use crate::cpu::percpu::{NOBODY, PerCpu};
 use crate::time::{self, Instant, tsc};
 use crate::{logging, mm, traps::Frame};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU8, Ordering};
 use hv_core::sched::{TimerKind, VcpuKey};
 use hv_core::{authority::table::FLAG_LOG, domain::Wake, ids::Slot};
-use x86_64::PhysAddr;
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_TIMER};
 
 /// Native domains have one vCPU.
@@ -30,12 +29,30 @@ const EXPIRE: u32 = 4;
 /// [`PerCpu::attention`]: the hypercall of the current domain is to be made again ([`PerCpu::restart`]).
 const RESTART: u32 = 8;
 
-/// Set when there is something to do beside choosing who runs next: the log has news, a dead domain has resources.
-pub static CHORES: AtomicBool = AtomicBool::new(false);
+/// What there is to do beside serving calls and choosing who runs next.
+pub static ERRANDS: AtomicU8 = AtomicU8::new(0);
+/// [`ERRANDS`]: the log has news, or a dead domain has resources.
+pub const CHORES: u8 = 1;
+/// [`ERRANDS`]: devices may interrupt again when their domains come back for more (`irq::rearm`).
+pub const REARM: u8 = 2;
+
+/// Whether there are chores.
+fn chores() -> bool {
+    ERRANDS.load(Ordering::Relaxed) & CHORES != 0
+}
 
 /// The frame to go on with after a trap.
 pub fn resume() -> *mut Frame {
     percpu::with(|cpu| (cpu.attention == 0).then_some(cpu.frame)).unwrap_or_else(|| reschedule())
+}
+
+/// The frame to go on with after a hypercall whose caller's registers are in its own, and to have this result there.
+pub fn finish_call(result: u64) -> *mut Frame {
+    percpu::with(|cpu| {
+        // SAFETY: the frame of the domain that made the call; this CPU runs the hypervisor, so nobody uses it.
+        unsafe { (*cpu.frame).rax = result }
+    });
+    resume()
 }
 
 /// The current domain's hypercall is to be made again when it runs next.
@@ -78,23 +95,44 @@ pub fn wake(woken: Option<Wake>) {
     });
 }
 
-/// A vCPU's wait has ended, and the current domain's begins.
-pub fn hand_over(woken: Wake) {
-    let handed = percpu::with(|cpu| {
-        let handed = cpu.queue.hand_over(woken.0, tsc());
-        cpu.attention |= if handed { SWITCH } else { DECIDE };
-        handed
+/// [`wake`], where nothing is done for the current domain after it: who goes on is decided with it.
+#[inline(always)] // in the way of each event and interrupt
+pub fn wake_at_last(woken: Option<Wake>) {
+    let Some(Wake(key)) = woken else { return };
+    let decided = percpu::with(|cpu| {
+        let next = cpu.queue.wake_and_pick(key, tsc(), cpu.alarm)?;
+        cpu.attention |= if next == key { SWITCH } else { 0 };
+        Some(())
     });
-    if !handed {
-        wake(Some(woken));
-        current_waits();
+    if decided.is_none() {
+        wake(woken);
     }
+}
+
+/// A vCPU's wait has ended, and the current domain's begins, whose registers are in its frame: the one goes on in the
+/// other's place, if there is no more to decide than that (and there are no [`ERRANDS`], which the caller has looked at).
+/// Answers the frame to go on with.
+#[inline(always)] // in the way of each request and its answer
+pub fn hand_over(woken: Wake) -> *mut Frame {
+    let next = percpu::with(|cpu| {
+        let next = cpu.queue.hand_over(woken.0, tsc())?;
+        Some(load(cpu, next))
+    });
+    next.unwrap_or_else(|| wake_and_wait(woken))
+}
+
+/// What [`hand_over`] comes to where somebody else may be to run.
+#[cold]
+fn wake_and_wait(woken: Wake) -> *mut Frame {
+    wake(Some(woken));
+    current_waits();
+    resume()
 }
 
 /// The current domain gives the CPU up and cannot run until it is woken.
 pub fn current_waits() {
     percpu::with(|cpu| {
-        cpu.queue.sleep(VcpuKey::new(cpu.current.slot(), VCPU));
+        cpu.queue.current_sleeps();
         cpu.attention |= DECIDE;
     });
 }
@@ -112,17 +150,19 @@ pub fn set_deadline(kind: TimerKind, when: Option<Instant>) {
     percpu::with(|cpu| {
         let key = VcpuKey::new(cpu.current.slot(), VCPU);
         match when {
-            Some(when) => cpu.timers.set(key, kind, time::tsc_at(when)),
+            Some(when) => {
+                let when = time::tsc_at(when);
+                cpu.timers.set(key, kind, when);
+                set_alarm(cpu, when);
+            }
             None => cpu.timers.cancel(key, kind),
         }
-        set_alarm(cpu, cpu.queue.until());
     });
 }
 
-/// Makes sure that the timer's interrupt comes when the queue (`until`) or a deadline wants it. An alarm that comes too
-/// early does no harm, so a later one is not worth reprogramming for.
-fn set_alarm(cpu: &mut PerCpu, until: u64) {
-    let wanted = cpu.timers.next().map_or(until, |deadline| deadline.min(until));
+/// Makes sure that the timer's interrupt comes when the queue or a deadline wants it. An alarm that comes too early does no
+/// harm, so a later one is not worth reprogramming for, and it is never later than the deadlines that were set before.
+fn set_alarm(cpu: &mut PerCpu, wanted: u64) {
     if wanted < cpu.alarm {
         reprogram(cpu, wanted);
     }
@@ -134,18 +174,34 @@ fn reprogram(cpu: &mut PerCpu, wanted: u64) {
     crate::apic::set_timer(wanted);
 }
 
-/// Decides who goes on. The current domain's registers are in its frame.
+/// Decides who goes on, unless that has been done. The current domain's registers are in its frame.
 pub extern "C" fn reschedule() -> *mut Frame {
-    let chores = CHORES.load(Ordering::Relaxed);
-    let frame = percpu::with(|cpu| match core::mem::take(&mut cpu.attention) {
-        SWITCH if !chores => cpu.queue.current().map(|next| load(cpu, next)),
-        DECIDE if !chores => choose(cpu),
-        attention => {
-            cpu.attention = attention;
-            None
+    let next = percpu::with(|cpu| {
+        if chores() {
+            return None;
         }
+        let next = match cpu.attention {
+            DECIDE => cpu.queue.pick_of_two(tsc(), cpu.alarm)?,
+            SWITCH => cpu.queue.current()?,
+            _ => return None,
+        };
+        cpu.attention = 0;
+        Some(load(cpu, next))
     });
-    frame.unwrap_or_else(look_at_all)
+    next.unwrap_or_else(decide)
+}
+
+/// The same where it is not so simple.
+#[cold]
+fn decide() -> *mut Frame {
+    let next = percpu::with(|cpu| {
+        if cpu.attention & !(DECIDE | SWITCH) != 0 || chores() {
+            return None;
+        }
+        cpu.attention = 0;
+        choose(cpu)
+    });
+    next.unwrap_or_else(look_at_all)
 }
 
 /// The long way round.
@@ -159,8 +215,9 @@ fn look_at_all() -> *mut Frame {
     }
     loop {
         percpu::with(|cpu| cpu.attention = 0);
-        CHORES.store(false, Ordering::Relaxed);
+        ERRANDS.fetch_and(!CHORES, Ordering::Relaxed);
         expire_deadlines();
+        percpu::with(|cpu| set_alarm(cpu, cpu.timers.next().unwrap_or(u64::MAX)));
         if logging::NEWS.swap(false, Ordering::Relaxed) {
             super::raise_for_flag(FLAG_LOG, VIRQ_CON_RING);
         }
@@ -168,7 +225,7 @@ fn look_at_all() -> *mut Frame {
         if let Some(frame) = percpu::with(choose) {
             if reaping {
                 // Who runs alone and never waits would keep what the dead had for ever.
-                CHORES.store(true, Ordering::Relaxed);
+                ERRANDS.fetch_or(CHORES, Ordering::Relaxed);
                 let next = time::tsc_at(time::now().plus_nanos(REAP_INTERVAL_NS));
                 percpu::with(|cpu| set_alarm(cpu, next));
             }
@@ -182,39 +239,16 @@ fn look_at_all() -> *mut Frame {
 
 /// Takes the next domain from the queue and loads it. `None`: nobody can run.
 fn choose(cpu: &mut PerCpu) -> Option<*mut Frame> {
-    let Some(next) = cpu.queue.pick(tsc()) else {
-        leave(cpu);
-        return None;
-    };
+    let next = cpu.queue.pick(tsc());
     set_alarm(cpu, cpu.queue.until());
-    Some(load(cpu, next))
+    next.map(|next| load(cpu, next))
 }
 
-/// No domain is current any more.
-fn leave(cpu: &mut PerCpu) {
-    let counter = &vcpus::place(cpu.current.slot()).hypercalls;
-    // The CPU that the domain runs on is the only one that counts.
-    let count = counter.load(Ordering::Relaxed).wrapping_add(core::mem::take(&mut cpu.hypercalls));
-    counter.store(count, Ordering::Relaxed);
-    cpu.current = NOBODY;
-}
-
-/// Makes a domain the current one.
-#[inline(always)]
+/// Makes a domain the current one. Answers its registers, to be entered with.
+#[inline(always)] // in the way of each switch
 fn load(cpu: &mut PerCpu, next: VcpuKey) -> *mut Frame {
-    let slot = next.slot();
-    let domain = vcpus::domain(slot);
-    if cpu.current != domain {
-        leave(cpu);
-        cpu.current = domain;
-        cpu.set_frame(vcpus::frame(slot));
-        if cpu.loaded != domain {
-            cpu.loaded = domain;
-            mm::load_root(PhysAddr::new_truncate(vcpus::root(slot).0));
-            vcpus::load_ports(slot, cpu.descriptors);
-        }
-    }
-    cpu.frame
+    let place = vcpus::place(next.slot());
+    if cpu.current == place.domain() { cpu.frame } else { place.load(cpu) }
 }
 
 /// Raises what is due.
@@ -230,10 +264,7 @@ fn expire_deadlines() {
 
 /// Waits for an interrupt. The only place where interrupts are let in.
 fn idle() {
-    percpu::with(|cpu| {
-        set_alarm(cpu, cpu.queue.until());
-        cpu.idle = 1;
-    });
+    percpu::with(|cpu| cpu.idle = 1);
     let since = tsc();
     x86_64::instructions::interrupts::enable_and_hlt();
     x86_64::instructions::interrupts::disable();
@@ -250,11 +281,8 @@ pub fn dismiss(slot: Slot) {
         vcpus::place(slot).ran.fetch_add(cpu.queue.remove(key, tsc()), Ordering::Relaxed);
         cpu.attention |= DECIDE;
         if cpu.current == vcpus::domain(slot) {
-            leave(cpu);
-        }
-        if cpu.loaded == vcpus::domain(slot) {
             mm::load_root(mm::hypervisor_root());
-            cpu.loaded = NOBODY;
+            cpu.current = NOBODY;
         }
     });
 }
@@ -272,9 +300,8 @@ pub fn forget_deadlines(slot: Slot) {
 pub fn usage(slot: Slot) -> (u64, u64) {
     percpu::with(|cpu| {
         cpu.queue.charge(tsc());
-        let fresh = if cpu.current == vcpus::domain(slot) { cpu.hypercalls } else { 0 };
         let vcpus::Place { ran, hypercalls, .. } = vcpus::place(slot);
         let ran = ran.load(Ordering::Relaxed) + cpu.queue.ran(VcpuKey::new(slot, VCPU));
-        (ran, hypercalls.load(Ordering::Relaxed) + fresh)
+        (ran, hypercalls.load(Ordering::Relaxed))
     })
 }

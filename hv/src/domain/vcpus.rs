@@ -4,31 +4,39 @@
 //! changes its domain's state. Native domains have one vCPU, so a frame goes by its domain's slot.
 
 use crate::cpu::descriptors::{NO_PORTS, PortBitmap};
-use crate::traps::Frame;
+use crate::{cpu::percpu::PerCpu, traps::Frame};
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use hv_core::authority::table::Range;
 use hv_core::fallible::{self, OutOfMemory};
 use hv_core::ids::{DomId, Hpa, SLOTS, Slot};
 use spin::Mutex;
+use x86_64::registers::control::{Cr3, Cr3Flags};
+use x86_64::{PhysAddr, VirtAddr, structures::paging::PhysFrame};
 
-#[repr(align(256))] // no domain's is in another's cache line
+/// The assembly in `traps::entry` knows where the first two are.
+#[repr(C, align(256))] // no domain's is in another's cache line
 pub struct Place {
     frame: UnsafeCell<Frame>,
-    /// One, or none for a domain without ports.
-    ports: Mutex<Vec<PortBitmap>>,
+    /// Hypercalls that the domain has made. (Only the CPU that it runs on counts.)
+    pub hypercalls: AtomicU64,
+    root: AtomicU64,
     /// No other bitmap since boot has this number; 0: no ports.
     bitmap: AtomicU64,
     domain: AtomicU16,
+    /// One, or none for a domain without ports.
+    ports: Mutex<Vec<PortBitmap>>,
     /// How far a multicall has come.
     pub progress: AtomicU32,
-    root: AtomicU64,
-    /// Hypercalls that the domain has made, up to when it ran last.
-    pub hypercalls: AtomicU64,
     /// Ticks that the domain ran before it was paused last: what the run queue has forgotten.
     pub ran: AtomicU64,
 }
+
+/// Where a domain's hypercalls are counted, from its frame.
+pub const HYPERCALLS: usize = offset_of!(Place, hypercalls);
+const _: () = assert!(offset_of!(Place, frame) == 0);
 
 // SAFETY: the cell is only handed out as a raw pointer, under the rule in the module's description; the rest is locked.
 unsafe impl Sync for Place {}
@@ -36,12 +44,12 @@ unsafe impl Sync for Place {}
 static PLACES: [Place; SLOTS] = [const {
     Place {
         frame: UnsafeCell::new(Frame::start(0, 0, 0)),
-        ports: Mutex::new(Vec::new()),
+        hypercalls: AtomicU64::new(0),
+        root: AtomicU64::new(0),
         bitmap: AtomicU64::new(0),
         domain: AtomicU16::new(0),
+        ports: Mutex::new(Vec::new()),
         progress: AtomicU32::new(0),
-        root: AtomicU64::new(0),
-        hypercalls: AtomicU64::new(0),
         ran: AtomicU64::new(0),
     }
 }; SLOTS];
@@ -52,7 +60,7 @@ pub fn place(slot: Slot) -> &'static Place {
 }
 
 /// A vCPU's registers.
-pub fn frame(slot: Slot) -> *mut Frame {
+fn frame(slot: Slot) -> *mut Frame {
     place(slot).frame.get()
 }
 
@@ -85,9 +93,34 @@ pub fn set_ports(slot: Slot, ranges: &[Range]) -> Result<(), OutOfMemory> {
     Ok(())
 }
 
-/// Loads a domain's I/O ports into this CPU's task state segment.
-pub fn load_ports(slot: Slot, into: &mut crate::cpu::descriptors::Descriptors) {
-    into.allow_ports(place(slot).bitmap.load(Ordering::Relaxed), || place(slot).ports.lock());
+impl Place {
+    /// Which domain's it is.
+    pub fn domain(&self) -> DomId {
+        DomId(self.domain.load(Ordering::Relaxed))
+    }
+
+    /// Makes this vCPU the one that the CPU runs: registers, page tables, I/O ports. Answers its frame.
+    #[inline(always)] // in the way of each switch
+    pub fn load(&'static self, cpu: &mut PerCpu) -> *mut Frame {
+        cpu.current = self.domain();
+        cpu.frame = self.frame.get();
+        // SAFETY: an address is canonical; `root` is the domain's top-level table, in whose upper half the hypervisor has
+        // the mappings that it has everywhere.
+        unsafe {
+            cpu.descriptors.set_ring0_stack(VirtAddr::new_unsafe(cpu.frame.wrapping_add(1).addr() as u64));
+            let root = PhysAddr::new_unsafe(self.root.load(Ordering::Relaxed));
+            Cr3::write(PhysFrame::from_start_address_unchecked(root), Cr3Flags::empty());
+        }
+        if cpu.descriptors.allow_ports(self.bitmap.load(Ordering::Relaxed)) { cpu.frame } else { self.load_ports(cpu) }
+    }
+
+    #[inline(never)]
+    fn load_ports(&self, cpu: &mut PerCpu) -> *mut Frame {
+        let number = self.bitmap.load(Ordering::Relaxed);
+        cpu.descriptors.set_ports(number, self.ports.lock().first().unwrap_or(&NO_PORTS));
+        cpu.descriptors.allow_ports(number);
+        cpu.frame
+    }
 }
 
 /// Forgets what an earlier domain left in a slot.
@@ -99,7 +132,7 @@ pub fn clear(slot: Slot) {
 
 /// Which domain a slot's vCPU is.
 pub fn domain(slot: Slot) -> DomId {
-    DomId(place(slot).domain.load(Ordering::Relaxed))
+    place(slot).domain()
 }
 
 /// The top-level page table of a slot's domain.

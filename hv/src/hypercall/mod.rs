@@ -12,7 +12,7 @@ mod memory;
 mod multicall;
 mod physdev;
 mod platform;
-mod sched;
+pub mod sched;
 mod vcpu;
 mod version;
 
@@ -113,7 +113,7 @@ fn result(outcome: Result<(), Errno>) -> u64 {
 /// Hypercall numbers end here.
 pub const NUMBERS: usize = abi::HYPERVISOR_HYPFS_OP as usize + 1;
 
-/// What SYSCALL's entry calls, by the hypercall's number: a function of its arguments that answers its result.
+/// What serves a hypercall: a function of its arguments that answers its result.
 pub type Server = extern "C" fn(u64, u64, u64, u64, u64) -> u64;
 
 /// Makes a [`Server`] of a function of a [`Call`].
@@ -126,8 +126,16 @@ macro_rules! server {
     }};
 }
 
+/// The server of each hypercall, as SYSCALL's entry calls it.
+pub static ENTRIES: [Server; NUMBERS] = {
+    let mut entries = SERVERS;
+    entries[abi::HYPERVISOR_SCHED_OP as usize] = crate::traps::entry::syscall_sched;
+    entries[abi::HYPERVISOR_EVENT_CHANNEL_OP as usize] = event_channel::serve_last;
+    entries
+};
+
 /// The server of each hypercall.
-pub static SERVERS: [Server; NUMBERS] = {
+const SERVERS: [Server; NUMBERS] = {
     extern "C" fn none(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
         Errno::ENOSYS.to_result() as u64
     }

@@ -1,27 +1,51 @@
 //! `sched_op` (Xen public `sched.h`): yielding, waiting, ending.
 
 use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, wake};
-use crate::irq;
 use crate::time::{self, Instant};
+use crate::{irq, traps::Frame};
 use core::sync::atomic::Ordering;
 use heapless::Vec;
-use hv_core::ids::{Port, VcpuId};
-use hv_core::{domain::Death, events, sched::TimerKind};
+use hv_core::domain::Death;
+use hv_core::ids::{Pirq, Port, VcpuId};
+use hv_core::{events, sched::TimerKind};
 use xen_abi::{native::SCHEDOP_SEND_AND_BLOCK, sched as abi, xen::HYPERVISOR_SCHED_OP};
 use zerocopy::IntoBytes;
 
 /// Ports of one poll at most.
 const POLL_PORTS_MAX: usize = 128;
 
-/// Giving way and waiting for events are the paths that matter; all else is apart.
+/// Serves SYSCALL with `send_and_block`: an event for a peer that mostly waits, and goes on in the caller's place. Does not
+/// come back: what a function must preserve is in the caller's frame, so there is nothing to restore.
+pub extern "C" fn send_and_block(command: u64, port: u64) -> ! {
+    if domain::ERRANDS.load(Ordering::Relaxed) == 0
+        && let Some(woken) = events::hand_over(&system().env(), domain::current(), Port(port as u32))
+    {
+        crate::traps::entry::enter(domain::hand_over(woken))
+    }
+    crate::traps::entry::enter(serve_last(command, port))
+}
+
+/// Serves SYSCALL, whose caller's registers are in its frame, with a result of 0. Answers the frame to go on with.
+pub extern "C" fn serve_last(command: u64, structure: u64) -> *mut Frame {
+    // A `block` that does not wait is made twice, and comes to the same.
+    if command == abi::SCHEDOP_BLOCK && block() == Ok(true) {
+        return domain::reschedule();
+    }
+    domain::finish_call(server(command, structure, 0, 0, 0))
+}
+
+/// Serves an entry of a multicall: who runs next is decided after it.
 pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
     match command {
         abi::SCHEDOP_YIELD => {
             domain::yield_now();
             0
         }
-        abi::SCHEDOP_BLOCK => block(),
-        SCHEDOP_SEND_AND_BLOCK => send_and_block(Port(structure as u32)),
+        abi::SCHEDOP_BLOCK => result(block().map(drop)),
+        SCHEDOP_SEND_AND_BLOCK => {
+            let sent = events::send(&system().env(), domain::current(), Port(structure as u32)).map(wake);
+            result(sent.and_then(|()| block()).map(drop))
+        }
         _ => others(command, structure),
     }
 }
@@ -35,29 +59,16 @@ fn others(command: u64, structure: u64) -> u64 {
     })
 }
 
-#[inline(never)]
-fn block() -> u64 {
+/// Lets the caller wait, unless it has been told of an event; says whether it waits.
+#[inline(always)]
+fn block() -> Result<bool, Errno> {
     let (system, caller) = (system(), domain::current());
     rearm(caller);
-    let waits = system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine));
-    if waits == Ok(true) {
+    let waits = system.domains.with(caller, |domain| domain.block(VcpuId(0), &system.machine))?;
+    if waits {
         domain::current_waits();
     }
-    result(waits.map(drop))
-}
-
-/// An event for the peer, and nothing to do until it answers.
-#[inline(never)]
-fn send_and_block(port: Port) -> u64 {
-    let caller = domain::current();
-    rearm(caller);
-    let sent = events::send_and_block(&system().env(), caller, port);
-    result(sent.map(|sent| match sent.wake {
-        Some(woken) if sent.waits => domain::hand_over(woken),
-        Some(woken) => wake(Some(woken)),
-        None if sent.waits => domain::current_waits(),
-        None => {}
-    }))
+    Ok(waits)
 }
 
 fn poll(call: &Call) -> Outcome {
@@ -87,15 +98,17 @@ fn poll(call: &Call) -> Outcome {
 
 /// The caller has come back for more: its devices may interrupt again.
 fn rearm(caller: DomId) {
-    if irq::ANY_WAITING.load(Ordering::Relaxed) {
+    if domain::ERRANDS.load(Ordering::Relaxed) & domain::REARM != 0 {
         rearm_those_of(caller);
     }
 }
 
 #[inline(never)]
 fn rearm_those_of(caller: DomId) {
-    for pirq in irq::rearm(caller) {
-        wake(events::raise_pirq(&system().env(), caller, pirq));
+    let mut lost = irq::rearm(caller);
+    while lost != 0 {
+        wake(events::raise_pirq(&system().env(), caller, Pirq(lost.trailing_zeros())));
+        lost &= lost - 1;
     }
 }
 

@@ -1,9 +1,10 @@
 //! Entry points and the exit to ring 3.
 //!
-//! SYSCALL is kept short: swap GS, take the CPU's stack, put RIP and RFLAGS there, call the server of the hypercall with
-//! the domain's argument registers as its own. What a function must preserve stays in the registers. Only when the
-//! scheduler has work (`PerCpu::attention`) is the rest of the domain's state saved in its frame. The argument registers
-//! come back as zero, so that nothing of the hypervisor is left in them.
+//! SYSCALL is kept short: swap GS, put RIP, RFLAGS and RSP in the domain's frame, take the CPU's stack, call the server of
+//! the hypercall with the domain's argument registers as its own. What a function must preserve stays in the registers;
+//! only when the scheduler has work (`PerCpu::attention`) is it saved in the frame too. `sched_op`, after which mostly
+//! somebody else runs, saves it first and goes on from a frame, as a trap does. The
+//! argument registers come back as zero, so that nothing of the hypervisor is left in them.
 //!
 //! Whoever goes on after somebody else might have run finds its segment registers empty: what one domain loaded is not
 //! the next one's to read. (Null selectors are valid in DS, ES, FS and GS in 64-bit mode; the bases of domains are 0.)
@@ -41,6 +42,7 @@ global_asm!(
         .irp register, r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi
         pop \register
         .endr
+        add rsp, 16
     .endm
 
     .pushsection .text.entry, "ax", @progbits
@@ -69,76 +71,60 @@ trap_stubs:
 
     .balign 16
 trap_entry:
-    test byte ptr [rsp + 24], 3
-    jz 1f
-    save_registers
-    swapgs
-    mov rdi, rsp
-    mov rsp, gs:[{stack_top}]
-    push 2
-    popfq
-    call {trap_from_domain}
-    jmp resume_domain
-1:  save_registers
-    cld
-    mov rdi, rsp
-    call {trap_from_hypervisor}
-    restore_registers
-    add rsp, 16
-    iretq
+    test byte ptr [rsp + 24], 3;        jz 1f
+    save_registers;                     swapgs
+    mov rdi, rsp;                       mov rsp, gs:[{stack_top}]
+    push 2;                             popfq
+    call {trap_from_domain};            jmp resume_domain
+1:  save_registers;                     cld
+    mov rdi, rsp;                       call {trap_from_hypervisor}
+    restore_registers;                  iretq
 
 fatal_entry:
-    save_registers
-    cld
-    mov rdi, rsp
-    call {trap_fatal}
+    save_registers;                     cld
+    mov rdi, rsp;                       call {trap_fatal}
     ud2
 
     .macro clear_arguments
-        .irp register, edi, esi, edx, r8d, r9d, r10d
+        .irp register, esi, edx, r8d, r9d, r10d
         xor \register, \register
         .endr
+    .endm
+
+    .macro save_preserved
+        place = 0
+        .irp register, r15, r14, r13, r12, rbp, rbx
+        mov [r9 + place], \register;   place = place + 8
+        .endr
+        mov dword ptr [r9 + {vector}], {vector_syscall}
     .endm
 
     .balign 16
     .globl syscall_entry
 syscall_entry:
-    swapgs
-    mov gs:[{user_rsp}], rsp
-    mov rsp, gs:[{stack_top}]
-    push rcx
-    push r11
-    inc qword ptr gs:[{hypercalls}]
-    cmp rax, {servers_count}
-    jae 2f
-    mov rcx, r10
-    call [rax * 8 + {servers}]
-1:  cmp dword ptr gs:[{attention}], 0
-    jne 3f
-    bt qword ptr [rsp + 8], 47
-    jc 3f
-    pop r11
-    pop rcx
-    clear_arguments
-    mov rsp, gs:[{user_rsp}]
-    swapgs
-    sysretq
-2:  mov rax, {no_such_call}
-    jmp 1b
+    swapgs;                             mov r9, gs:[{frame}]
+    mov [r9 + {rip}], rcx;              mov [r9 + {rflags}], r11
+    mov [r9 + {rsp}], rsp;              mov rsp, gs:[{stack_top}]
+    inc qword ptr [r9 + {hypercalls}]
+    cmp rax, {servers_count};           jae 2f
+    mov rcx, r10;                       call [rax * 8 + {servers}]
+1:  mov r9, gs:[{frame}]
+    cmp dword ptr gs:[{attention}], 0;  jne 3f
+    mov rcx, [r9 + {rip}]
+    bt rcx, 47;                         jc 3f
+    mov r11, [r9 + {rflags}];           mov rsp, [r9 + {rsp}]
+    xor edi, edi;                       clear_arguments
+    swapgs;                             sysretq
+2:  mov rax, {no_such_call};            jmp 1b
+3:  save_preserved;                     mov [r9 + {rax}], rax
+    call {reschedule};                  jmp resume_domain
 
-3:  mov rdi, gs:[{frame}]
-    place = 0
-    .irp register, r15, r14, r13, r12, rbp, rbx
-        mov [rdi + place], \register
-        place = place + 8
-    .endr
-    mov [rdi + {rax}], rax
-    pop qword ptr [rdi + {rflags}]
-    pop qword ptr [rdi + {rip}]
-    mov rax, gs:[{user_rsp}]
-    mov [rdi + {rsp}], rax
-    mov qword ptr [rdi + {vector}], {vector_syscall}
-    call {reschedule}
+    .balign 16
+    .globl syscall_sched
+syscall_sched:
+    save_preserved;                     mov qword ptr [r9 + {rax}], 0
+    cmp rdi, {send_and_block_number};   je {send_and_block}
+    pop rax;                            call {sched}
 
     .globl resume_domain
 resume_domain:
@@ -149,34 +135,25 @@ resume_domain:
     cmp dword ptr [rax + {vector}], {vector_syscall}
     jne 2f
     mov rcx, [rax + {rip}]
-    bt rcx, 47
-    jc 2f
-    mov r11, [rax + {rflags}]
-    mov rsp, [rax + {rsp}]
+    bt rcx, 47;                         jc 2f
+    mov r11, [rax + {rflags}];          mov rsp, [rax + {rsp}]
     place = 0
     .irp register, r15, r14, r13, r12, rbp, rbx
-        mov \register, [rax + place]
-        place = place + 8
+        mov \register, [rax + place];  place = place + 8
     .endr
     mov rax, [rax + {rax}]
-    swapgs
-    mov gs, edi
-    clear_arguments
-    sysretq
-2:  swapgs
-    mov gs, edi
-    mov rsp, rax
-    restore_registers
-    add rsp, 16
+    swapgs;                             mov gs, edi
+    clear_arguments;                    sysretq
+2:  swapgs;                             mov gs, edi
+    mov rsp, rax;                       restore_registers
     iretq
     .popsection
 "#,
     stack_top = const offset_of!(PerCpu, stack_top),
-    user_rsp = const offset_of!(PerCpu, user_rsp),
     frame = const offset_of!(PerCpu, frame),
     attention = const offset_of!(PerCpu, attention),
-    hypercalls = const offset_of!(PerCpu, hypercalls),
-    servers = sym crate::hypercall::SERVERS,
+    hypercalls = const crate::domain::HYPERCALLS,
+    servers = sym crate::hypercall::ENTRIES,
     servers_count = const crate::hypercall::NUMBERS,
     no_such_call = const Errno::ENOSYS.to_result(),
     rax = const offset_of!(Frame, rax),
@@ -190,11 +167,16 @@ resume_domain:
     trap_fatal = sym super::crash::exception,
     nmis = sym NMIS,
     reschedule = sym crate::domain::reschedule,
+    sched = sym crate::hypercall::sched::serve_last,
+    send_and_block = sym crate::hypercall::sched::send_and_block,
+    send_and_block_number = const xen_abi::native::SCHEDOP_SEND_AND_BLOCK,
 );
 
 unsafe extern "C" {
     static trap_stubs: u8;
     static syscall_entry: u8;
+    /// The server of `sched_op` for SYSCALL's entry alone: it does not come back.
+    pub safe fn syscall_sched(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64;
 }
 
 /// The entry point of a vector.

@@ -10,7 +10,8 @@ pub mod reason;
 
 pub use frame::{Frame, VECTOR_SYSCALL};
 
-use crate::{apic, cpu::percpu, irq, mm::user, system::system};
+use crate::{apic, cpu::percpu, domain, iommu, irq, mm::user, system::system};
+use hv_core::domain::Wake;
 use x86_64::registers::control::Cr2;
 
 /// First vector that is an interrupt.
@@ -19,12 +20,23 @@ const PAGE_FAULT: u64 = 14;
 
 /// An exception or interrupt while a domain ran. Answers the frame to go on with.
 extern "C" fn trap_from_domain(frame: &mut Frame) -> *mut Frame {
+    match frame.vector as u8 {
+        vector @ irq::FIRST_VECTOR..irq::END_VECTOR => {
+            domain::wake_at_last(device_interrupt(vector));
+            domain::resume()
+        }
+        _ => other_trap_from_domain(frame),
+    }
+}
+
+#[inline(never)]
+fn other_trap_from_domain(frame: &mut Frame) -> *mut Frame {
     if frame.vector < FIRST_INTERRUPT {
-        crate::domain::end_current(reason::exception(frame, Cr2::read_raw()));
+        domain::end_current(reason::exception(frame, Cr2::read_raw()));
     } else {
         interrupt(frame.vector);
     }
-    crate::domain::resume()
+    domain::resume()
 }
 
 /// An exception or interrupt while the hypervisor ran: fine in the idle loop and where it touches a domain's memory,
@@ -46,13 +58,20 @@ fn interrupt(vector: u64) {
         apic::SPURIOUS_VECTOR => {}
         apic::TIMER_VECTOR => {
             apic::end_of_interrupt();
-            crate::domain::timer();
+            domain::timer();
         }
-        vector => {
-            if let Some((domain, pirq)) = irq::handle(vector) {
-                crate::domain::wake(hv_core::events::raise_pirq(&system().env(), domain, pirq));
-            }
+        irq::FAULT_VECTOR => {
+            iommu::poll_faults();
             apic::end_of_interrupt();
         }
+        vector => domain::wake(device_interrupt(vector)),
     }
+}
+
+#[inline(always)]
+fn device_interrupt(vector: u8) -> Option<Wake> {
+    let raise = |(domain, pirq)| hv_core::events::raise_pirq(&system().env(), domain, pirq);
+    let woken = irq::handle(vector).and_then(raise);
+    apic::end_of_interrupt();
+    woken
 }

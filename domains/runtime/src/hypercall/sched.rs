@@ -24,21 +24,21 @@ pub enum Shutdown {
 #[inline]
 pub fn give_way() {
     // SAFETY: no memory is involved.
-    let _ = unsafe { super::call(HYPERVISOR_SCHED_OP, [abi::SCHEDOP_YIELD, 0, 0, 0, 0]) };
+    let _ = unsafe { super::call_with_two(HYPERVISOR_SCHED_OP, [abi::SCHEDOP_YIELD, 0]) };
 }
 
 /// Waits until any unmasked port is pending.
 #[inline]
 pub fn block() {
     // SAFETY: no memory is involved.
-    let _ = unsafe { super::call(HYPERVISOR_SCHED_OP, [abi::SCHEDOP_BLOCK, 0, 0, 0, 0]) };
+    let _ = unsafe { super::call_with_two(HYPERVISOR_SCHED_OP, [abi::SCHEDOP_BLOCK, 0]) };
 }
 
 /// Sends an event and waits until any unmasked port is pending: a request and the wait for its answer.
 #[inline]
 pub fn send_and_block(port: Port) -> Result<()> {
     // SAFETY: no memory is involved.
-    unsafe { super::call(HYPERVISOR_SCHED_OP, [SCHEDOP_SEND_AND_BLOCK, u64::from(port.0), 0, 0, 0]) }.map(drop)
+    unsafe { super::call_with_two(HYPERVISOR_SCHED_OP, [SCHEDOP_SEND_AND_BLOCK, u64::from(port.0)]) }.map(drop)
 }
 
 /// Waits until one of the ports is pending or the time has come. May return early.

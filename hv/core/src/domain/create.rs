@@ -3,8 +3,9 @@
 use alloc::vec::Vec;
 
 use super::{Account, AddressSpace, Death, DomId, Domain, Env, Errno, destroy::Stage, table::Reservation};
-use super::{EventChannels, GrantTable, Label, Life, Machine};
-use crate::{authority::table as policy_table, events::SharedInfoPage, fallible, frames::Purpose, space::VtdFormat};
+use super::{EventChannels, GrantTable, Label, Life, Machine, Vcpu, VcpuId};
+use crate::{authority::table as policy_table, events::SharedInfoPage, fallible, frames::Purpose};
+use crate::{sched::VcpuKey, space::VtdFormat};
 
 /// Frames that page tables may use beside those that memory and grants, densely placed, need: a few scattered pages.
 const TABLES_SPARE: u64 = 64;
@@ -47,7 +48,9 @@ fn build<M: Machine>(
     let mut place = Vec::new();
     fallible::reserve(&mut place, 1)?;
     let mut vcpus = heapless::Vec::new();
-    vcpus.resize_default(entry.vcpus as usize).map_err(|_| Errno::EINVAL)?;
+    for vcpu in 0..entry.vcpus {
+        vcpus.push(Vcpu::new(VcpuKey::new(slot, VcpuId(vcpu as u8)))).map_err(|_| Errno::EINVAL)?;
+    }
     let spaces = if iommu.is_some() { 2 } else { 1 };
     let shared_info = env.frames.allocate(Purpose::Shared(slot), env.machine).ok_or(Errno::ENOMEM)?;
     let parts = || -> Result<_, Errno> {

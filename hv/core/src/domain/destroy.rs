@@ -4,7 +4,7 @@
 //! others, so that they see their pages unused; then its own grants: whoever still maps a page of it keeps that frame
 //! alive by a pin, and only the frame; then its memory and page tables; last the shared pages and the slot.
 
-use super::{Death, DomId, Domain, Env, Errno, Life, Machine};
+use super::{Death, DomId, Domain, Env, Errno, Life, Machine, VcpuId};
 use crate::space::{Flushed, Progress, Teardown};
 use crate::{events, frames::Purpose, grant};
 
@@ -81,9 +81,11 @@ pub fn destroy_slice<M: Machine>(
 
 fn tear_down<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, teardown: &mut Teardown) -> Progress {
     domain.grants.forget_grants();
-    for frame in domain.vcpus.iter_mut().filter_map(|vcpu| vcpu.info_frame.take()) {
-        let unpinned = env.frames.unpin(frame);
-        debug_assert!(unpinned.is_ok(), "a registered vCPU info page had no pin");
+    for (vcpu, id) in domain.vcpus.iter_mut().zip(0..) {
+        if core::mem::take(&mut vcpu.info_moved) {
+            let unpinned = env.frames.unpin(domain.events.shared.vcpu_info(VcpuId(id)).mfn());
+            debug_assert!(unpinned.is_ok(), "a registered vCPU info page had no pin");
+        }
     }
     let slot = domain.slot;
     let account = &mut domain.account;

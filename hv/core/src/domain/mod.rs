@@ -21,7 +21,7 @@ use crate::events::{EventChannels, Signal};
 use crate::ids::{DomId, Gfn, Label, PAGE_BYTES, Port, Slot, VcpuId};
 use crate::machine::{Machine, MachineMemory};
 use crate::space::{Access, AddressSpace};
-use crate::{authority::SealedPolicy, error::Errno, frames::FrameTable, grant::GrantTable, sched::VcpuKey};
+use crate::{authority::SealedPolicy, error::Errno, frames::FrameTable, grant::GrantTable};
 use xen_abi::platform::{STATE_BUILDING, STATE_DYING, STATE_PAUSED, STATE_RUNNING};
 
 /// vCPUs a domain can have.
@@ -118,7 +118,7 @@ pub struct Domain {
     /// What it grants, and what it has mapped of others' grants.
     pub grants: GrantTable,
     /// Its virtual CPUs.
-    vcpus: heapless::Vec<Vcpu, VCPUS_MAX>,
+    pub(crate) vcpus: heapless::Vec<Vcpu, VCPUS_MAX>,
     /// What it used.
     pub account: Account,
     ending: destroy::Stage,
@@ -208,7 +208,7 @@ impl Domain {
     /// Makes one of its own ports pending.
     #[inline(always)]
     pub(crate) fn deliver(&mut self, port: Port, memory: &impl MachineMemory) -> Option<Wake> {
-        let vcpu = self.events.channel(port).map_or(VcpuId(0), |channel| channel.vcpu);
+        let vcpu = self.events.vcpu_of(port);
         let signal = self.events.shared.set_pending(port, vcpu, memory);
         self.wake_for(vcpu, signal, port)
     }
@@ -219,16 +219,13 @@ impl Domain {
         if signal == Signal::Nothing {
             return None;
         }
-        let key = VcpuKey::new(self.slot, vcpu);
-        let wait = &mut self.vcpu(vcpu)?.wait;
-        if !wait.ends(port, signal) {
-            return None;
-        }
-        *wait = Wait::No;
-        Some(Wake(key))
+        let vcpu = self.vcpu(vcpu)?;
+        let ends = signal == Signal::Unmasked && vcpu.wait == Wait::Blocked || vcpu.wait.polls(port);
+        if ends { Some(vcpu.wake()) } else { None }
     }
 
     /// `SCHEDOP_block`: lets a vCPU wait for an event. `false`: it has been told of one already, and goes on.
+    #[inline(always)] // in the way of each wait
     pub fn block(&mut self, vcpu: VcpuId, memory: &impl MachineMemory) -> bool {
         if self.events.shared.upcall_pending(vcpu, memory) {
             return false;
@@ -260,13 +257,8 @@ impl Domain {
 
     /// Ends a vCPU's `SCHEDOP_poll` because its time has come. Another wait goes on.
     pub fn end_poll(&mut self, vcpu: VcpuId) -> Option<Wake> {
-        let key = VcpuKey::new(self.slot, vcpu);
-        let wait = &mut self.vcpu(vcpu)?.wait;
-        if matches!(wait, Wait::No | Wait::Blocked) {
-            return None;
-        }
-        *wait = Wait::No;
-        Some(Wake(key))
+        let vcpu = self.vcpu(vcpu)?;
+        if matches!(vcpu.wait, Wait::No | Wait::Blocked) { None } else { Some(vcpu.wake()) }
     }
 }
 
@@ -286,13 +278,13 @@ pub fn register_vcpu_info<M: Machine>(
     env.domains.with(caller, |domain| {
         let id = domain.vcpu_id(vcpu).ok_or(Errno::ENOENT)?;
         let vcpu = domain.vcpus.get_mut(usize::from(id.0)).ok_or(Errno::ENOENT)?;
-        if vcpu.info_frame.is_some() || offset % 8 != 0 || offset > PAGE_BYTES.wrapping_sub(bytes) {
+        if vcpu.info_moved || offset % 8 != 0 || offset > PAGE_BYTES.wrapping_sub(bytes) {
             return Err(Errno::EINVAL);
         }
         let mfn = domain.space.private(gfn, Access::Write, env.machine).ok_or(Errno::EINVAL)?;
         env.frames.pin(mfn, domain.slot).map_err(|_| Errno::EINVAL)?;
         domain.events.shared.move_vcpu_info(id, mfn.at(offset), env.machine);
-        vcpu.info_frame = Some(mfn);
+        vcpu.info_moved = true;
         Ok(())
     })?
 }

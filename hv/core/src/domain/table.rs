@@ -5,10 +5,11 @@
 //! too. Slot 0 is the policy domain's alone.
 
 use alloc::vec::Vec;
+use core::hint::cold_path;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use heapless::Deque;
-use spin::mutex::TicketMutex;
+use spin::mutex::{TicketMutex, TicketMutexGuard};
 
 use super::Domain;
 use crate::error::Errno;
@@ -23,6 +24,9 @@ struct Place {
     /// At most one: on the heap, where its place can be reserved before anything else is taken.
     domain: TicketMutex<Vec<Domain>>,
 }
+
+/// A place while it is locked; one domain or none.
+type LockedPlace<'a> = TicketMutexGuard<'a, Vec<Domain>>;
 
 /// What the next domains are called.
 struct Names {
@@ -105,10 +109,30 @@ impl DomainTable {
     /// `ESRCH`: no such domain.
     #[inline(always)] // in the way of each hypercall
     pub fn with<R>(&self, id: DomId, action: impl FnOnce(&mut Domain) -> R) -> Result<R, Errno> {
-        let mut domain = self.place(id).ok_or(Errno::ESRCH)?.domain.lock();
-        match domain.first_mut() {
-            Some(domain) if domain.id() == id => Ok(action(domain)),
-            _ => Err(Errno::ESRCH),
+        Ok(action(Self::named(&mut self.lock(id)?, id)?))
+    }
+
+    /// Locks a place, in which [`Self::named`] finds the domain: [`Self::with`] for paths where a closure would be a call.
+    #[inline(always)]
+    pub(crate) fn lock(&self, id: DomId) -> Result<LockedPlace<'_>, Errno> {
+        Ok(self.place(id).ok_or(Errno::ESRCH)?.domain.lock())
+    }
+
+    /// [`Self::lock`], if nobody has it locked.
+    #[inline(always)]
+    pub(crate) fn try_lock(&self, id: DomId) -> Option<LockedPlace<'_>> {
+        self.place(id)?.domain.try_lock()
+    }
+
+    /// The domain of this id, if it is in this place.
+    #[inline(always)]
+    pub(crate) fn named(place: &mut [Domain], id: DomId) -> Result<&mut Domain, Errno> {
+        match place.first_mut() {
+            Some(domain) if domain.id() == id => Ok(domain),
+            _ => {
+                cold_path();
+                Err(Errno::ESRCH)
+            }
         }
     }
 
@@ -132,9 +156,9 @@ impl DomainTable {
             None if local.slot() != remote.slot() => Some(there.domain.lock()),
             early => early,
         };
-        let near = here.first_mut().filter(|domain| domain.id() == local).ok_or(Errno::ESRCH)?;
+        let near = Self::named(&mut here, local)?;
         let far = match &mut there {
-            Some(there) => Some(there.first_mut().filter(|domain| domain.id() == remote).ok_or(Errno::ESRCH)?),
+            Some(there) => Some(Self::named(there, remote)?),
             // Two ids, one slot: one of them is stale.
             None if local != remote => return Err(Errno::ESRCH),
             None => None,

@@ -1,7 +1,6 @@
 //! What the logic knows of a virtual CPU: what it waits for. Its registers are `hv`'s.
 
-use crate::ids::{Mfn, Port};
-use crate::{events::Signal, sched::VcpuKey};
+use crate::{ids::Port, sched::VcpuKey};
 
 /// A vCPU that became runnable; `hv` tells the scheduler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,27 +24,35 @@ pub enum Wait {
 }
 
 impl Wait {
-    /// Whether a port that became pending ends the wait.
-    pub(crate) fn ends(self, port: Port, signal: Signal) -> bool {
-        // By far the most frequent.
-        if self == Wait::Blocked {
-            return signal == Signal::Unmasked;
-        }
-        match self {
-            Wait::No | Wait::Timeout | Wait::Blocked => false,
-            Wait::Polling(polled) => polled == port,
-            Wait::PollingSeveral => true,
-        }
+    /// Whether a port that became pending ends the wait even if it is masked.
+    pub(super) fn polls(self, port: Port) -> bool {
+        self == Wait::Polling(port) || self == Wait::PollingSeveral
     }
 }
 
 /// A virtual CPU.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Vcpu {
+    /// What the scheduler calls it.
+    key: VcpuKey,
     /// What it waits for.
     pub wait: Wait,
     /// How far the batch of its interrupted hypercall has come. Kept here: guest memory would be the guest's to change.
     pub continuation: Option<crate::grant::Continuation>,
-    /// The pinned frame that holds its registered `VcpuInfo`.
-    pub(crate) info_frame: Option<Mfn>,
+    /// Whether its `VcpuInfo` has moved to a frame of the domain's memory, which is pinned for that.
+    pub(crate) info_moved: bool,
+}
+
+impl Vcpu {
+    /// One that could run.
+    pub(super) fn new(key: VcpuKey) -> Self {
+        Self { key, wait: Wait::No, continuation: None, info_moved: false }
+    }
+
+    /// Ends its wait.
+    #[inline(always)]
+    pub(crate) fn wake(&mut self) -> Wake {
+        self.wait = Wait::No;
+        Wake(self.key)
+    }
 }

@@ -4,14 +4,17 @@
 //! up to two domains. What a port is bound to decides who hears of it; how a bit in shared
 //! info becomes a running vCPU is [`Signal`] here and `domain::vcpu` there.
 
+mod handover;
 mod ops;
 mod pending;
 
 use alloc::vec::Vec;
+use core::hint::cold_path;
 
+pub use handover::hand_over;
 pub use ops::{
     alloc_unbound, bind_interdomain, bind_ipi, bind_pirq, bind_vcpu, bind_virq, close, close_slice, raise_pirq,
-    raise_virq, send, send_and_block, status, unmask,
+    raise_virq, send, status, unmask,
 };
 pub use pending::{SharedInfoPage, Signal};
 use xen_abi::xen::{EVTCHN_2L_NR_CHANNELS, NR_VIRQS};
@@ -102,8 +105,30 @@ impl EventChannels {
         Ok(self.channel(port)?.binding)
     }
 
+    /// Whether the other end of a port is that port of that domain.
+    #[inline(always)] // in the way of each event
+    fn leads_to(&self, port: Port, remote: DomId, far: Port) -> bool {
+        if let Ok(Binding::Interdomain { remote: other, port }) = self.binding(port) {
+            if other == remote {
+                return u32::from(port) == far.0;
+            }
+            cold_path();
+        }
+        cold_path();
+        false
+    }
+
+    /// The vCPU that a port notifies.
+    #[inline(always)] // in the way of each event
+    pub(crate) fn vcpu_of(&self, port: Port) -> VcpuId {
+        self.channels.get(port.0 as usize).map_or(VcpuId(0), |channel| channel.vcpu)
+    }
+
     pub(crate) fn channel(&self, port: Port) -> Result<Channel, Errno> {
-        self.channels.get(port.0 as usize).copied().ok_or(Errno::EINVAL)
+        self.channels.get(port.0 as usize).copied().ok_or_else(|| {
+            cold_path();
+            Errno::EINVAL
+        })
     }
 
     fn channel_mut(&mut self, port: Port) -> Result<&mut Channel, Errno> {
@@ -142,6 +167,7 @@ impl EventChannels {
     }
 
     /// Where the port of a virtual or physical interrupt is noted. Global ones are in row 0.
+    #[inline(always)]
     fn interrupt(&mut self, interrupt: Binding, vcpu: VcpuId) -> Option<&mut u16> {
         match interrupt {
             Binding::Virq(virq) => {
@@ -153,6 +179,7 @@ impl EventChannels {
         }
     }
 
+    #[inline(always)]
     fn interrupt_port(&mut self, interrupt: Binding, vcpu: VcpuId) -> Option<Port> {
         self.interrupt(interrupt, vcpu).filter(|port| **port != 0).map(|port| Port(u32::from(*port)))
     }

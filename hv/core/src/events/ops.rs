@@ -5,7 +5,7 @@
 
 use super::{Binding, Channel, DomId, Errno, NR_VIRQS, PIRQS_MAX, Port, VcpuId, is_global_virq};
 use crate::authority::table::{FLAG_CONTROL, FLAG_LOG};
-use crate::domain::{Domain, Env, Pair, Wake};
+use crate::domain::{Domain, DomainTable, Env, Pair, Wake};
 use crate::{ids::Pirq, machine::Machine, space::Progress};
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER};
 
@@ -169,90 +169,52 @@ pub fn close_slice<M: Machine>(
     Ok(if end == limit { Progress::Done } else { Progress::More })
 }
 
-/// What a send comes to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use = "somebody may have to run, or to stop"]
-pub struct Sent {
-    /// Who wakes.
-    pub wake: Option<Wake>,
-    /// Whether the caller waits from now on.
-    pub waits: bool,
-}
-
 /// `EVTCHNOP_send`: makes the other end pending. Into an unbound port it goes nowhere, as on Xen.
 ///
 /// # Errors
 /// `EINVAL`: not a port that can send.
+#[inline(always)] // in the way of each event
 pub fn send<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Option<Wake>, Errno> {
-    Ok(transmit::<M, false>(env, caller, port)?.wake)
-}
-
-/// [`send`], and then the caller waits as by `SCHEDOP_block`, unless it has been told of an event.
-///
-/// # Errors
-/// As [`send`]; the caller does not wait then.
-pub fn send_and_block<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Sent, Errno> {
-    transmit::<M, true>(env, caller, port)
-}
-
-#[inline(always)]
-fn transmit<M: Machine, const BLOCK: bool>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Sent, Errno> {
-    let mut sent = Sent { wake: None, waits: false };
-    let (remote, far) = env.domains.with(caller, |domain| -> Result<_, Errno> {
-        let elsewhere = match domain.events.binding(port)? {
-            Binding::Interdomain { remote, port: far } => {
-                if remote == caller {
-                    sent.wake = domain.deliver(Port(u32::from(far)), env.machine);
-                }
-                (remote, Port(u32::from(far)))
-            }
-            _ => {
-                sent.wake = send_alone(domain, port, env.machine)?;
-                (caller, port)
-            }
-        };
-        domain.account.events_sent = domain.account.events_sent.wrapping_add(1);
-        sent.waits = BLOCK && domain.block(VcpuId(0), env.machine);
-        Ok(elsewhere)
-    })??;
-    if remote != caller {
-        let back = Binding::Interdomain { remote: caller, port: port.0 as u16 };
-        // A peer that is gone hears nothing.
-        let _gone = env.domains.with(remote, |domain| {
-            if domain.events.binding(far) == Ok(back) {
-                sent.wake = domain.deliver(far, env.machine);
-            }
-        });
+    let mut place = env.domains.lock(caller)?;
+    let domain = DomainTable::named(&mut place, caller)?;
+    let (remote, far) = match domain.events.binding(port)? {
+        Binding::Interdomain { remote, port: far } => (remote, Port(u32::from(far))),
+        Binding::Ipi => (caller, port),
+        // Nobody is called that.
+        Binding::Unbound { .. } => (DomId::SELF, port),
+        _ => return Err(Errno::EINVAL),
+    };
+    domain.account.events_sent = domain.account.events_sent.wrapping_add(1);
+    if remote == caller {
+        return Ok(domain.deliver(far, env.machine));
     }
-    Ok(sent)
-}
-
-/// Sends by a port that has no other end.
-#[cold]
-fn send_alone<M: Machine>(domain: &mut Domain, port: Port, machine: &M) -> Result<Option<Wake>, Errno> {
-    match domain.events.binding(port)? {
-        Binding::Ipi => Ok(domain.deliver(port, machine)),
-        Binding::Unbound { .. } => Ok(None),
-        _ => Err(Errno::EINVAL),
+    drop(place);
+    // A peer that is gone, or does not point back, hears nothing.
+    let Ok(mut place) = env.domains.lock(remote) else { return Ok(None) };
+    match DomainTable::named(&mut place, remote) {
+        Ok(domain) if domain.events.leads_to(far, caller, port) => Ok(domain.deliver(far, env.machine)),
+        _ => Ok(None),
     }
 }
 
 /// Raises a virtual interrupt for a domain, if it bound it. For the hypervisor itself.
+#[inline(never)]
 pub fn raise_virq<M: Machine>(env: &Env<'_, M>, dom: DomId, virq: u32, vcpu: VcpuId) -> Option<Wake> {
     raise(env, dom, Binding::Virq(virq as u8), vcpu)
 }
 
 /// Raises a physical interrupt for a domain, if it bound it. For the hypervisor itself.
+#[inline(always)] // in the way of each interrupt
 pub fn raise_pirq<M: Machine>(env: &Env<'_, M>, dom: DomId, pirq: Pirq) -> Option<Wake> {
     raise(env, dom, Binding::Pirq(pirq.0 as u16), VcpuId(0))
 }
 
+#[inline(always)]
 fn raise<M: Machine>(env: &Env<'_, M>, dom: DomId, interrupt: Binding, vcpu: VcpuId) -> Option<Wake> {
-    let raise = |domain: &mut Domain| {
-        let port = domain.events.interrupt_port(interrupt, vcpu)?;
-        domain.deliver(port, env.machine)
-    };
-    env.domains.with(dom, raise).ok().flatten()
+    let mut place = env.domains.lock(dom).ok()?;
+    let domain = DomainTable::named(&mut place, dom).ok()?;
+    let port = domain.events.interrupt_port(interrupt, vcpu)?;
+    domain.deliver(port, env.machine)
 }
 
 /// `EVTCHNOP_status`: of an own port; of any for the policy domain.

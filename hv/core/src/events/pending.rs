@@ -69,17 +69,30 @@ impl SharedInfoPage {
     }
 
     /// Makes a port pending.
+    #[inline(always)] // in the way of each event
     pub(crate) fn set_pending(&self, port: Port, vcpu: VcpuId, memory: &impl MachineMemory) -> Signal {
         let (at, bit) = self.word(PENDING, port);
         if memory.fetch_or_u64(at, bit) & bit != 0 {
             return Signal::Nothing;
         }
-        let (at, bit) = self.word(MASK, port);
-        if memory.load_u64(at) & bit != 0 {
+        let (at, _) = self.word(MASK, port);
+        if memory.load_u64(at).wrapping_shr(port.0) & 1 != 0 {
             return Signal::Masked;
         }
         self.select(port, vcpu, memory);
         Signal::Unmasked
+    }
+
+    /// Makes a port pending that is neither masked nor pending already. `false`: it is, and nothing is done.
+    #[inline(always)] // in the way of each request and its answer
+    pub(crate) fn set_unmasked(&self, port: Port, vcpu: VcpuId, memory: &impl MachineMemory) -> bool {
+        let (mask, bit) = self.word(MASK, port);
+        let (pending, _) = self.word(PENDING, port);
+        let set = memory.load_u64(mask) & bit == 0 && memory.fetch_or_u64(pending, bit) & bit == 0;
+        if set {
+            self.select(port, vcpu, memory);
+        }
+        set
     }
 
     /// Unmasks a port; a signal if it was pending.
@@ -93,6 +106,7 @@ impl SharedInfoPage {
     }
 
     /// Tells the vCPU which word to look at, and that there is something.
+    #[inline(always)]
     fn select(&self, port: Port, vcpu: VcpuId, memory: &impl MachineMemory) {
         let info = self.vcpu_info(vcpu);
         memory.fetch_or_u64(Hpa(info.0.wrapping_add(SELECTOR)), 1u64.wrapping_shl(port.0 >> 6));

@@ -26,6 +26,18 @@ impl<const N: usize> IndexedHeap<N> {
         (self.first.1 != NOWHERE).then_some((usize::from(self.first.1), self.first.0))
     }
 
+    /// The item and its value, if there is only one.
+    #[inline(always)]
+    pub fn only(&self) -> Option<(usize, u64)> {
+        self.peek().filter(|_| self.rest.is_empty())
+    }
+
+    /// Puts another item, or none, in the place of the only one.
+    #[inline(always)]
+    pub fn replace_only(&mut self, other: Option<(usize, u64)>) {
+        self.first = other.map_or(NONE, |(item, value)| (value, item as u16));
+    }
+
     /// Takes the item of the smallest value out.
     pub fn pop(&mut self) -> Option<(usize, u64)> {
         let first = self.peek()?;
@@ -65,21 +77,6 @@ impl<const N: usize> IndexedHeap<N> {
         } else if self.position_of(item) != NOWHERE {
             let _taken = self.take(usize::from(self.position_of(item)));
         }
-    }
-
-    /// Puts an item in that is not there, and takes out the one of the smallest value: possibly the same.
-    pub fn exchange(&mut self, item: usize, value: u64) -> usize {
-        let first = self.first;
-        if first.1 == NOWHERE || value < first.0 {
-            return item;
-        }
-        if self.rest.is_empty() {
-            self.first = (value, item as u16);
-        } else {
-            self.refill();
-            self.insert(item, value);
-        }
-        usize::from(first.1)
     }
 
     /// Whether there are no items.

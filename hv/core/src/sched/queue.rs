@@ -7,6 +7,8 @@
 //!
 //! A cap gives a vCPU a budget each period; when it is used up, the vCPU is parked until the next period.
 
+mod two;
+
 use super::{VCPU_KEYS, VcpuKey, heap::IndexedHeap};
 
 /// Microseconds that a vCPU runs before another runnable one gets its turn.
@@ -35,7 +37,9 @@ enum State {
 #[derive(Clone, Copy, Debug, Default)]
 struct Entity {
     state: State,
-    cap: u32,
+    cap: u16,
+    /// Ticks that it ran and that are not in its virtual time yet: less than the margin.
+    owes: u32,
     /// Virtual ticks a tick, in units of 2^-[`RATE_BITS`], rounded up.
     rate: u64,
     /// What it may be behind the others when it wakes, and what it must be ahead to preempt, in virtual ticks.
@@ -50,6 +54,15 @@ struct Entity {
 }
 
 impl Entity {
+    /// Brings its virtual time up to what it ran, after a run of so many ticks more.
+    #[inline(always)]
+    fn book(&mut self, ran: u64) {
+        self.ran = self.ran.wrapping_add(ran);
+        let ticks = ran.wrapping_add(u64::from(core::mem::take(&mut self.owes)));
+        // Both are below 2^62, by the rebase.
+        self.virtual_time = self.virtual_time.wrapping_add(self.in_virtual(ticks));
+    }
+
     /// Rounded up: no run is free. Right for runs below 2^54 ticks, half a year.
     fn in_virtual(&self, ticks: u64) -> u64 {
         let product = u128::from(ticks).wrapping_mul(u128::from(self.rate));
@@ -64,6 +77,8 @@ pub struct RunQueue {
     parked: IndexedHeap<VCPU_KEYS>,
     /// The vCPU that was picked last; it may be asleep by now, and is charged for all time until the next pick.
     current: Option<VcpuKey>,
+    /// Whether any vCPU has or had a cap: else nothing is ever parked, and budgets are of no interest.
+    caps: bool,
     /// When the current vCPU was picked.
     picked: u64,
     /// Since when it has run without being charged.
@@ -84,6 +99,7 @@ impl RunQueue {
             queued: IndexedHeap::new(),
             parked: IndexedHeap::new(),
             current: None,
+            caps: false,
             picked: 0,
             since: 0,
             floor: 0,
@@ -99,6 +115,7 @@ impl RunQueue {
         (self.slice, self.margin, self.period) = (ticks(SLICE_US), ticks(PREEMPT_MARGIN_US), ticks(CAP_PERIOD_US));
     }
 
+    #[inline(always)]
     fn current_entity(&mut self) -> Option<&mut Entity> {
         self.entities.get_mut(self.current?.index())
     }
@@ -106,10 +123,11 @@ impl RunQueue {
     /// Makes a vCPU known, asleep. `weight` 1 to 65535; `cap_percent` of the CPU, 0 for none.
     pub fn add(&mut self, key: VcpuKey, weight: u32, cap_percent: u32) {
         let rate = (UNIT_WEIGHT << RATE_BITS).div_ceil(u64::from(weight.max(1)));
-        let mut new =
-            Entity { state: State::Asleep, cap: cap_percent, rate, virtual_time: self.floor, ..Entity::default() };
+        let cap = cap_percent.min(100) as u16;
+        let mut new = Entity { state: State::Asleep, cap, rate, virtual_time: self.floor, ..Entity::default() };
         new.credit = new.in_virtual(self.slice);
         new.margin = new.in_virtual(self.margin);
+        self.caps |= cap_percent != 0;
         if let Some(entity) = self.entities.get_mut(key.index()) {
             *entity = new;
         }
@@ -143,15 +161,13 @@ impl RunQueue {
     /// Makes a vCPU runnable. `true`: it may have to run now, so call [`Self::pick`]. [`Self::until`] may be earlier then, even if it does not preempt.
     #[must_use = "a vCPU may be waiting that should run now"]
     pub fn wake(&mut self, key: VcpuKey, now: u64) -> bool {
-        // What is little can wait for the next decision.
-        if now.wrapping_sub(self.since) > self.margin {
-            self.charge(now);
-        }
+        self.charge(now);
         let floor = self.floor;
         let Some(entity) = self.entities.get_mut(key.index()) else { return false };
         if entity.state != State::Asleep {
             return false;
         }
+        entity.book(0);
         entity.virtual_time = entity.virtual_time.max(floor.saturating_sub(entity.credit));
         let virtual_time = entity.virtual_time;
         if self.current == Some(key) {
@@ -172,28 +188,6 @@ impl RunQueue {
         }
     }
 
-    /// The current vCPU waits, and one that waited runs in its place, where that is what [`Self::wake`], [`Self::sleep`]
-    /// and [`Self::pick`] would come to at once: nobody else is runnable. `false`: nothing is done.
-    pub fn hand_over(&mut self, key: VcpuKey, now: u64) -> bool {
-        let Some(next) = self.entities.get(key.index()) else { return false };
-        let alone = self.queued.is_empty() && self.parked.is_empty() && self.current != Some(key);
-        if next.state != State::Asleep || next.cap != 0 || !alone {
-            return false;
-        }
-        self.charge(now);
-        if let Some(current) = self.current_entity() {
-            current.state = State::Asleep;
-        }
-        let floor = self.floor;
-        self.current = Some(key);
-        self.picked = now;
-        if let Some(next) = self.current_entity() {
-            next.virtual_time = next.virtual_time.max(floor.saturating_sub(next.credit));
-            next.state = State::Running;
-        }
-        true
-    }
-
     /// Parks a capped vCPU until its next period if it has used up its budget, and says whether.
     #[cold]
     fn is_parked(&mut self, key: VcpuKey, now: u64) -> bool {
@@ -212,15 +206,17 @@ impl RunQueue {
 
     /// A vCPU waits or is paused: it is not runnable any more. If it is the current one, [`Self::pick`] follows.
     pub fn sleep(&mut self, key: VcpuKey) {
-        let Some(entity) = self.entities.get_mut(key.index()) else { return };
-        let state = entity.state;
-        if state != State::Absent {
+        if let Some(entity) = self.entities.get_mut(key.index()).filter(|entity| entity.state != State::Absent) {
             entity.state = State::Asleep;
+            self.queued.remove(key.index());
+            self.parked.remove(key.index());
         }
-        match state {
-            State::Queued => self.queued.remove(key.index()),
-            State::Parked => self.parked.remove(key.index()),
-            State::Absent | State::Asleep | State::Running => {}
+    }
+
+    /// [`Self::sleep`] of the current vCPU.
+    pub fn current_sleeps(&mut self) {
+        if let Some(current) = self.current_entity() {
+            current.state = State::Asleep;
         }
     }
 
@@ -235,25 +231,30 @@ impl RunQueue {
 
     /// Books the time since the last charge to the current vCPU.
     pub fn charge(&mut self, now: u64) {
-        // Time does not go back; should the counter, a very long run would be booked, and the next rebase forgets it.
-        let ran = now.wrapping_sub(self.since);
-        if ran == 0 {
+        if now == self.since {
             return;
         }
-        self.since = now;
-        let Some(entity) = self.current.and_then(|current| self.entities.get_mut(current.index())) else { return };
-        entity.ran = entity.ran.wrapping_add(ran);
-        // Both are below 2^62, by the rebase.
-        let virtual_time = entity.virtual_time.wrapping_add(entity.in_virtual(ran));
-        entity.virtual_time = virtual_time;
+        let since = self.since;
+        let Some(entity) = self.book(now) else { return };
+        let virtual_time = entity.virtual_time;
         if entity.cap != 0 {
-            entity.budget = entity.budget.saturating_sub(ran);
+            entity.budget = entity.budget.saturating_sub(now.wrapping_sub(since));
         }
         let least = self.queued.peek().map_or(virtual_time, |(_, first)| first.min(virtual_time));
         self.floor = self.floor.max(least);
         if virtual_time >= REBASE_AT {
             self.rebase();
         }
+    }
+
+    #[inline(always)]
+    fn book(&mut self, now: u64) -> Option<&mut Entity> {
+        // Time does not go back; should the counter, a very long run would be booked, and the next rebase forgets it.
+        let ran = now.wrapping_sub(self.since);
+        self.since = now;
+        let entity = self.entities.get_mut(self.current?.index())?;
+        entity.book(ran);
+        Some(entity)
     }
 
     /// Moves all virtual times back by as much as the least of them allows. Once in years.
@@ -291,23 +292,24 @@ impl RunQueue {
         if !self.parked.is_empty() {
             self.release_parked(now);
         }
-        let best = match self.line_up(now) {
-            Some((item, virtual_time)) => Some(self.queued.exchange(item, virtual_time)),
-            None => self.queued.pop().map(|(item, _)| item),
-        };
-        self.current = best.map(VcpuKey::of_index);
-        self.picked = now;
+        self.line_up(now);
+        let next = self.queued.pop().map(|(item, _)| VcpuKey::of_index(item));
+        (self.current, self.picked) = (next, now);
         self.current_entity()?.state = State::Running;
-        self.current
+        next
     }
 
-    /// What to queue the current vCPU by, if it is to be queued.
-    fn line_up(&mut self, now: u64) -> Option<(usize, u64)> {
-        let current = self.current?;
-        let entity = self.current_entity().filter(|entity| entity.state == State::Running)?;
-        entity.state = State::Queued;
-        let (cap, virtual_time) = (entity.cap, entity.virtual_time);
-        if cap != 0 && self.is_parked(current, now) { None } else { Some((current.index(), virtual_time)) }
+    /// Queues the current vCPU, or parks it, if it is runnable.
+    fn line_up(&mut self, now: u64) {
+        if let Some(current) = self.current
+            && let Some(entity) = self.current_entity().filter(|entity| entity.state == State::Running)
+        {
+            entity.state = State::Queued;
+            let (cap, virtual_time) = (entity.cap, entity.virtual_time);
+            if cap == 0 || !self.is_parked(current, now) {
+                self.queued.insert(current.index(), virtual_time);
+            }
+        }
     }
 
     /// When [`Self::pick`] is due at the latest, as things are now; `u64::MAX`: never, by this queue. A wake may bring
@@ -315,8 +317,8 @@ impl RunQueue {
     pub fn until(&self) -> u64 {
         let unpark = self.parked.peek().map_or(u64::MAX, |(_, until)| until);
         let Some(entity) = self.current.and_then(|current| self.entities.get(current.index())) else { return unpark };
-        let slice = if self.queued.is_empty() { u64::MAX } else { self.picked.wrapping_add(self.slice) };
         let budget = if entity.cap == 0 { u64::MAX } else { self.since.saturating_add(entity.budget) };
+        let slice = if self.queued.is_empty() { u64::MAX } else { self.picked.wrapping_add(self.slice) };
         slice.min(budget).min(unpark)
     }
 }
