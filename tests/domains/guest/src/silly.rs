@@ -4,6 +4,7 @@ use crate::cpu;
 use crate::hypercall::call;
 use crate::tasks::Failure;
 use core::arch::x86_64::__cpuid_count;
+use core::sync::atomic::{AtomicU64, Ordering};
 use xen_abi::xen::{HYPERVISOR_CONSOLE_IO, HYPERVISOR_GRANT_TABLE_OP, HYPERVISOR_SCHED_OP};
 
 /// SplitMix64.
@@ -25,7 +26,7 @@ impl Random {
             0..=2 => noise >> 8 & 0x3f,
             3 | 4 => SCRATCH + (noise >> 8 & 0xffff8),
             5 => SCRATCH + (noise >> 8 & 0xff) * 4096 - 4,
-            6 => 0x7fe0_0000_0000 + (noise >> 8 & 0xffff_ffff),
+            6 => BAD + (noise >> 8 & 0x7f_ffff_ffff),
             _ => noise,
         }
     }
@@ -34,6 +35,36 @@ impl Random {
 /// Memory that nothing else uses: 16 MiB on.
 const SCRATCH: u64 = 16 << 20;
 const SCRATCH_WORDS: usize = (1 << 20) / 8;
+/// What the second entry of the top-level table maps, by tables of nonsense. Only the hypervisor looks there.
+const BAD: u64 = 1 << 39;
+
+#[repr(C, align(4096))]
+struct Tables([[AtomicU64; 512]; 3]);
+
+static TABLES: Tables = Tables([const { [const { AtomicU64::new(0) }; 512] }; 3]);
+
+unsafe extern "C" {
+    static guest_pml4: [AtomicU64; 512];
+}
+
+/// A page table entry: of one of the tables above, of memory that may be there or not, or of anything at all, but not of
+/// this kernel, which is below 16 MiB.
+fn entry(random: &mut Random) -> u64 {
+    let noise = random.next();
+    let table = (&raw const TABLES.0[noise as usize >> 8 & 1]).addr() as u64;
+    match noise % 8 {
+        0 => 0,
+        1..=4 => table | 1 | noise >> 16 & 0x166,
+        5 => SCRATCH + (noise & 0xff000) | noise >> 24 & 0x167 | 1,
+        _ => noise | SCRATCH,
+    }
+}
+
+fn spoil_tables(random: &mut Random) {
+    for table in &TABLES.0 {
+        table[random.next() as usize % 512].store(entry(random), Ordering::Relaxed);
+    }
+}
 
 /// The number behind `key=` on the command line.
 pub fn number(command_line: &str, key: &str) -> Option<u64> {
@@ -46,6 +77,12 @@ pub fn number(command_line: &str, key: &str) -> Option<u64> {
 /// `seed=S count=N`.
 pub fn run(command_line: &str) -> Result<(), Failure> {
     let mut random = Random(number(command_line, "seed").unwrap_or(1));
+    for _ in 0..4096 {
+        spoil_tables(&mut random);
+    }
+    // SAFETY: atomic words of the boot code's table; the entry is not in use.
+    unsafe { &guest_pml4 }
+    [1].store((&raw const TABLES.0[0]).addr() as u64 | 7, Ordering::Relaxed);
     for round in 0..number(command_line, "count").unwrap_or(10_000) {
         match random.next() % 16 {
             0 => {
@@ -81,6 +118,7 @@ pub fn run(command_line: &str) -> Result<(), Failure> {
                         .write_volatile(random.argument());
                 }
             }
+            6 => spoil_tables(&mut random),
             _ => hypercall(&mut random),
         }
         if round % 100_000 == 0 {
