@@ -249,7 +249,8 @@ impl Places {
         for Place { size, number, pages, .. } in self.leaving.drain(..) {
             let (own, rest) = operations.split_at_checked(pages.into()).unwrap_or_default();
             operations = rest;
-            if own.len() == usize::from(pages) && own.iter().all(|operation| operation.status == abi::GNTST_OKAY) {
+            let statuses = own.iter().fold(abi::GNTST_OKAY, |statuses, operation| statuses | operation.status);
+            if own.len() == usize::from(pages) && statuses == abi::GNTST_OKAY {
                 if size == 0 { small.free.push(number) } else { large.free.push(number) }
             }
         }

@@ -38,8 +38,9 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGran
     while let Some(dom) = rest.first().map(|first| first.dom) {
         let found = env.domains.with_pair(caller, DomId(dom).or_self(caller), |pair| {
             let allowed = may_map(env, pair);
-            let same = rest.iter().take_while(|op| op.dom == dom).count();
-            for op in rest.split_off_mut(..same).unwrap_or_default() {
+            let (mut ops, mut left) = (core::mem::take(&mut rest).iter_mut(), true);
+            while left && let Some(op) = ops.next() {
+                left = ops.as_slice().first().is_some_and(|next| next.dom == dom);
                 if let (near, Some(far)) = pair.both()
                     && allowed.is_ok()
                     && let Some(handle) =
@@ -51,6 +52,7 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGran
                     answer(op, mapped);
                 }
             }
+            rest = ops.into_slice();
         });
         if let Err(error) = found
             && let Some(op) = rest.split_off_first_mut()
@@ -65,7 +67,10 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, ops: &mut [GnttabMapGran
 fn answer(op: &mut GnttabMapGrantRef, mapped: Result<Handle, Status>) {
     op.status = Status::of(&mapped);
     op.handle = mapped.map_or(INVALID_GRANT_HANDLE, |handle| handle.0);
-    op.dev_bus_addr = if mapped.is_ok() && op.flags & GNTMAP_DEVICE_MAP != 0 { op.host_addr } else { 0 };
+    op.dev_bus_addr = 0;
+    if mapped.is_ok() && op.flags & GNTMAP_DEVICE_MAP != 0 {
+        op.dev_bus_addr = op.host_addr;
+    }
 }
 
 /// Whether the caller may map anything of the other.

@@ -81,8 +81,8 @@ pub fn run(command_line: &str) -> Result<(), Failure> {
         spoil_tables(&mut random);
     }
     // SAFETY: atomic words of the boot code's table; the entry is not in use.
-    unsafe { &guest_pml4 }
-    [1].store((&raw const TABLES.0[0]).addr() as u64 | 7, Ordering::Relaxed);
+    let top: &[AtomicU64; 512] = unsafe { &guest_pml4 };
+    top[1].store((&raw const TABLES.0[0]).addr() as u64 | 7, Ordering::Relaxed);
     for round in 0..number(command_line, "count").unwrap_or(10_000) {
         match random.next() % 16 {
             0 => {
