@@ -94,7 +94,6 @@ fn batch<T: Structure>(
 
 /// Serves the slice of a long batch that is next. (A short one is never interrupted.)
 #[cold]
-#[inline(never)]
 fn long<T>(args: [u64; 5]) -> u64 {
     super::answer(HYPERVISOR_GRANT_TABLE_OP, args, |call| {
         let count = u32::try_from(args[2]).map_err(|_| Errno::EINVAL)?;

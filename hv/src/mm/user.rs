@@ -93,7 +93,7 @@ pub fn read_into<T: FromBytes>(from: Gpa, place: &mut MaybeUninit<T>) -> Result<
     unsafe {
         match within(from, size_of::<T>(), Access::Read) {
             Ok(from) => sized::<T>(from as *const u8, ours)?,
-            Err(Fault) => from_guest(from, ours, size_of::<T>())?,
+            Err(Fault) => by_pages(from, ours, size_of::<T>(), Access::Read)?,
         }
         Ok(place.assume_init_mut())
     }
@@ -102,12 +102,12 @@ pub fn read_into<T: FromBytes>(from: Gpa, place: &mut MaybeUninit<T>) -> Result<
 /// Copies a structure out.
 #[inline(always)]
 pub fn write<T: IntoBytes + Immutable>(to: Gpa, value: &T) -> Result<(), Fault> {
-    let ours = (&raw const *value).cast();
+    let ours: *const u8 = (&raw const *value).cast();
     // SAFETY: `value` is borrowed, has no padding, and the domain's side is its own.
     unsafe {
         match within(to, size_of::<T>(), Access::Write) {
             Ok(to) => sized::<T>(ours, to as *mut u8),
-            Err(Fault) => to_guest(to, ours, size_of::<T>()),
+            Err(Fault) => by_pages(to, ours.cast_mut(), size_of::<T>(), Access::Write),
         }
     }
 }
@@ -208,9 +208,9 @@ where
         check_writable(at, bytes)?;
         // SAFETY: as below.
         unsafe {
-            from_guest(at, ours, bytes)?;
+            by_pages(at, ours, bytes, Access::Read)?;
             serve(places.assume_init_mut());
-            return to_guest(at, ours, bytes);
+            return by_pages(at, ours, bytes, Access::Write);
         }
     };
     let theirs = theirs as *mut u8;
@@ -249,7 +249,7 @@ pub fn read_bytes(from: Gpa, into: &mut [u8]) -> Result<(), Fault> {
     unsafe {
         match within(from, into.len(), Access::Read) {
             Ok(from) => copy_bytes(from as *const u8, into.as_mut_ptr(), into.len()),
-            Err(Fault) => from_guest(from, into.as_mut_ptr(), into.len()),
+            Err(Fault) => by_pages(from, into.as_mut_ptr(), into.len(), Access::Read),
         }
     }
 }
@@ -260,7 +260,7 @@ pub fn write_bytes(to: Gpa, bytes: &[u8]) -> Result<(), Fault> {
     unsafe {
         match within(to, bytes.len(), Access::Write) {
             Ok(to) => copy_bytes(bytes.as_ptr(), to as *mut u8, bytes.len()),
-            Err(Fault) => to_guest(to, bytes.as_ptr(), bytes.len()),
+            Err(Fault) => by_pages(to, bytes.as_ptr().cast_mut(), bytes.len(), Access::Write),
         }
     }
 }
@@ -294,27 +294,20 @@ fn touch(at: u64) -> Result<(), Fault> {
     }
 }
 
-/// Copies from a guest's address, page by page.
+/// Copies from or to a guest's address, page by page.
 ///
 /// # Safety
-/// `ours` is the caller's.
+/// `ours` is the caller's; not written if `access` is a write of the guest's memory.
 #[cold]
-unsafe fn from_guest(from: Gpa, ours: *mut u8, bytes: usize) -> Result<(), Fault> {
-    guest::pieces(from, bytes, Access::Read, |theirs, start, length| {
+unsafe fn by_pages(at: Gpa, ours: *mut u8, bytes: usize, access: Access) -> Result<(), Fault> {
+    guest::pieces(at, bytes, access, |theirs, start, length| {
         // SAFETY: the caller's promise; pieces lie within the run; `theirs` is in the domain's part of the address space.
-        unsafe { copy_bytes(theirs as *const u8, ours.add(start), length) }
-    })
-}
-
-/// Copies to a guest's address, page by page.
-///
-/// # Safety
-/// `ours` is the caller's.
-#[cold]
-unsafe fn to_guest(to: Gpa, ours: *const u8, bytes: usize) -> Result<(), Fault> {
-    guest::pieces(to, bytes, Access::Write, |theirs, start, length| {
-        // SAFETY: as in `from_guest`.
-        unsafe { copy_bytes(ours.add(start), theirs as *mut u8, length) }
+        unsafe {
+            match access {
+                Access::Read => copy_bytes(theirs as *const u8, ours.add(start), length),
+                Access::Write => copy_bytes(ours.add(start), theirs as *mut u8, length),
+            }
+        }
     })
 }
 

@@ -27,12 +27,14 @@ fn seconds() -> u64 {
     let registers = || [0, 2, 4, 7, 8, 9].map(read);
     let settled = || (0..10_000).find(|_| read(0xa) & UPDATING == 0).map(|_| registers());
     let Some(fields) = (0..10).find_map(|_| settled().filter(|fields| *fields == registers())) else { return 0 };
-    let format = read(0xb);
-    let binary = |value: u8| u64::from(if format & BINARY != 0 { value } else { (value >> 4) * 10 + (value & 15) });
-    let afternoon = format & HOURS_24 == 0 && fields[2] & 0x80 != 0;
-    let [second, minute, hour, day, month, year] = fields.map(|field| binary(field & 0x7f));
-    let hour = if format & HOURS_24 != 0 { hour } else { hour % 12 + if afternoon { 12 } else { 0 } };
-    if !(1..=31).contains(&day) || !(1..=12).contains(&month) || hour > 23 || minute > 59 || second > 59 || year > 99 {
+    // Firmware leaves it in decimal digits and 24 hours.
+    let [second, minute, hour, day, month, year] = fields.map(|field| u64::from((field >> 4) * 10 + (field & 15)));
+    let sensible = hour < 24 && minute < 60 && second < 60 && year < 100;
+    if read(0xb) & (BINARY | HOURS_24) != HOURS_24
+        || !(1..=31).contains(&day)
+        || !(1..=12).contains(&month)
+        || !sensible
+    {
         return 0;
     }
     // Days since 1970 of a year that begins in March, so that the leap day comes last.

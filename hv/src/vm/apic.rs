@@ -22,7 +22,6 @@ const REQUESTED: u32 = 0x820;
 const ERROR: u32 = 0x828;
 const COMMAND: u32 = 0x830;
 const LVT_TIMER: u32 = 0x832;
-const LVT_ERROR: u32 = 0x837;
 const TIMER_INITIAL: u32 = 0x838;
 const TIMER_CURRENT: u32 = 0x839;
 const TIMER_DIVIDE: u32 = 0x83e;
@@ -87,9 +86,8 @@ pub struct Apic {
     requested: Vectors,
     in_service: Vectors,
     command: u64,
-    /// Local vector table, then the timer's initial count and divider.
-    local: [u32; 6],
-    timer: [u32; 2],
+    /// Local vector table and the timer's registers, which keep what is written.
+    local: [u32; 13],
 }
 
 /// A register that is not there, or a value that it cannot have: #GP.
@@ -99,7 +97,8 @@ impl Apic {
     /// As after reset.
     pub fn new(vcpu: VcpuId) -> Self {
         let (requested, in_service) = (Vectors::default(), Vectors::default());
-        Self { vcpu, spurious: 0xff, requested, in_service, command: 0, local: [MASKED; 6], timer: [0; 2] }
+        let local = core::array::from_fn(|index| if index < 6 { MASKED } else { 0 });
+        Self { vcpu, spurious: 0xff, requested, in_service, command: 0, local }
     }
 
     /// An interrupt comes in. (The first 16 vectors are the CPU's own.)
@@ -146,11 +145,9 @@ impl Apic {
             SPURIOUS => self.spurious,
             IN_SERVICE..TRIGGER_MODE => self.in_service.words[(msr - IN_SERVICE) as usize],
             REQUESTED..ERROR => self.requested.words[(msr - REQUESTED) as usize],
-            TRIGGER_MODE..REQUESTED | ERROR | TIMER_CURRENT => 0,
+            TRIGGER_MODE..REQUESTED | ERROR => 0,
             COMMAND => return Ok(self.command),
-            LVT_TIMER..=LVT_ERROR => self.local[(msr - LVT_TIMER) as usize],
-            TIMER_INITIAL => self.timer[0],
-            TIMER_DIVIDE => self.timer[1],
+            LVT_TIMER..=TIMER_CURRENT | TIMER_DIVIDE => self.local[(msr - LVT_TIMER) as usize],
             _ => return Err(Refused),
         };
         Ok(value.into())
@@ -171,9 +168,7 @@ impl Apic {
             }
             SPURIOUS => self.spurious = low & 0x3ff,
             ERROR if value == 0 => {}
-            LVT_TIMER..=LVT_ERROR => self.local[(msr - LVT_TIMER) as usize] = low,
-            TIMER_INITIAL => self.timer[0] = low,
-            TIMER_DIVIDE => self.timer[1] = low & 0xb,
+            LVT_TIMER..=TIMER_INITIAL | TIMER_DIVIDE => self.local[(msr - LVT_TIMER) as usize] = low,
             SELF if value <= 0xff => self.request(low as u8),
             COMMAND => {
                 self.command = value;

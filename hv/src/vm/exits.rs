@@ -1,6 +1,6 @@
 //! What becomes of an exit: answered here, or handed on as [`Next`].
 
-use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, Registers};
+use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, Registers, State};
 use super::msr::Effect;
 use super::{Next, Vcpu, Vm, cpuid, extra};
 use hv_core::domain::Death;
@@ -22,7 +22,8 @@ impl Vm {
             Exit::Window => Next::Again,
             Exit::Hypercall => {
                 let Registers { rax, rdi, rsi, rdx, r10, r8, .. } = vcpu.registers;
-                match vcpu.hardware.caller() {
+                let State { mode, ring, .. } = vcpu.hardware.state();
+                match (mode, ring) {
                     (Mode::Long, 0) => return Next::Hypercall(rax, [rdi, rsi, rdx, r10, r8]),
                     (Mode::Long, _) => vcpu.registers.rax = Errno::EPERM.to_result() as u64,
                     (Mode::Other, _) => vcpu.registers.rax = Errno::ENOSYS.to_result() as u64,
@@ -31,10 +32,10 @@ impl Vm {
             }
             Exit::Halt => {
                 vcpu.hardware.advance();
-                if vcpu.hardware.interrupts_on() { Next::Halt } else { Next::Stop }
+                if vcpu.hardware.state().interrupts { Next::Halt } else { Next::Stop }
             }
             Exit::Cpuid => {
-                let asker = cpuid::Asker { domain, vcpu: number, vcpus, xsave: vcpu.hardware.has_xsave() };
+                let asker = cpuid::Asker { domain, vcpu: number, vcpus, xsave: vcpu.hardware.state().xsave };
                 let registers = &mut vcpu.registers;
                 let told = cpuid::answer(&asker, registers.rax as u32, registers.rcx as u32);
                 (registers.rax, registers.rbx) = (told.eax.into(), told.ebx.into());
@@ -65,7 +66,7 @@ impl Vm {
             Exit::SetXcr => {
                 let registers = &vcpu.registers;
                 let value = registers.rdx << 32 | registers.rax & u64::from(u32::MAX);
-                let ring = vcpu.hardware.caller().1;
+                let ring = vcpu.hardware.state().ring;
                 if ring == 0 && extra::set_guest_xcr0(registers.rcx as u32, value) {
                     vcpu.go_on()
                 } else {
@@ -75,7 +76,6 @@ impl Vm {
             Exit::Port(access) => vcpu.port(&access),
             Exit::Exception(event) => vcpu.raise(event),
             Exit::NotThere => vcpu.raise(UNDEFINED),
-            Exit::NotAllowed => vcpu.raise(PROTECTION),
             Exit::WriteBack => vcpu.go_on(),
             Exit::Shutdown => vcpu.crash(format_args!("triple fault")),
             Exit::Page { gpa, error } => {
@@ -98,13 +98,15 @@ impl Vcpu {
         Next::Again
     }
 
+    #[cold]
     fn end(&mut self, reason: u32, why: core::fmt::Arguments) -> Next {
         self.death = Death::new(reason, why);
         Next::End
     }
 
+    #[cold]
     fn crash(&mut self, why: core::fmt::Arguments) -> Next {
-        let (rip, rsp) = self.hardware.place();
+        let State { rip, rsp, .. } = self.hardware.state();
         self.end(SHUTDOWN_CRASH, format_args!("{why} at rip {rip:#x}, rsp {rsp:#x}"))
     }
 

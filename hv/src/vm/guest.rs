@@ -6,7 +6,7 @@
 use crate::cpu::percpu::{self, NATIVE_DIRECT};
 use crate::domain::next_key;
 use crate::mm::user;
-use crate::vm::hardware::{Hardware, Paging};
+use crate::vm::hardware::{Hardware, State};
 use hv_core::ids::{Gpa, PAGE_BYTES};
 use hv_core::space::{Access, Fault};
 
@@ -34,13 +34,13 @@ pub fn is_served() -> bool {
 #[cold]
 pub fn in_one_page(start: Gpa, bytes: usize, access: Access) -> Result<u64, Fault> {
     let fits = start.offset() + bytes as u64 <= PAGE_BYTES;
-    if fits { translate(paging()?, start.0, access) } else { Err(Fault) }
+    if fits { translate(&state()?, start.0, access) } else { Err(Fault) }
 }
 
-/// The paging of the guest whose hypercall is being served.
-fn paging() -> Result<Paging, Fault> {
+/// The vCPU whose hypercall is being served.
+fn state() -> Result<State, Fault> {
     let key = next_key().filter(|_| is_served()).ok_or(Fault)?;
-    super::with_vcpu(key, |vcpu| vcpu.hardware.paging()).ok_or(Fault)
+    super::with_vcpu(key, |vcpu| vcpu.hardware.state()).ok_or(Fault)
 }
 
 /// Hands the pieces of a run of guest addresses to `piece`, as guest-physical address, place in the run, and length; none
@@ -51,30 +51,30 @@ pub fn pieces(
     access: Access,
     mut piece: impl FnMut(u64, usize, usize) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
-    let paging = paging()?;
+    let state = state()?;
     let mut done = 0;
     while done < bytes {
         let at = start.0.checked_add(done as u64).ok_or(Fault)?;
         let length = (bytes - done).min((PAGE_BYTES - at % PAGE_BYTES) as usize);
-        piece(translate(paging, at, access)?, done, length)?;
+        piece(translate(&state, at, access)?, done, length)?;
         done += length;
     }
     Ok(())
 }
 
 /// The guest-physical address behind a guest-virtual one, by the rights of the guest's kernel.
-pub fn translate(paging: Paging, at: u64, access: Access) -> Result<u64, Fault> {
+fn translate(guest: &State, at: u64, access: Access) -> Result<u64, Fault> {
     if (at as i64) << 16 >> 16 != at as i64 {
         return Err(Fault);
     }
-    let mut table = paging.root & ADDRESS;
+    let mut table = guest.root & ADDRESS;
     let mut level = 4;
     loop {
         level -= 1;
         let shift = 12 + 9 * level;
         let place = table + (at >> shift & 0x1ff) * 8;
         let entry = user::read_direct(place)?;
-        if entry & PRESENT == 0 || (access == Access::Write && paging.write_protect && entry & WRITABLE == 0) {
+        if entry & PRESENT == 0 || (access == Access::Write && guest.write_protect && entry & WRITABLE == 0) {
             return Err(Fault);
         }
         let leaf = level == 0 || (level < 3 && entry & LARGE != 0);

@@ -47,8 +47,6 @@ pub enum Exit {
     Exception(Event),
     /// An instruction that guests do not have.
     NotThere,
-    /// An instruction that guests may not use.
-    NotAllowed,
     /// WBINVD, INVD.
     WriteBack,
     /// An access that the nested table does not allow.
@@ -87,13 +85,26 @@ pub enum Mode {
     Other,
 }
 
-/// How addresses are translated.
-#[derive(Clone, Copy)]
-pub struct Paging {
+/// What there is to know of a vCPU.
+pub struct State {
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+    /// Privilege level.
+    pub ring: u8,
+    /// The code that runs.
+    pub mode: Mode,
+    /// The interrupt flag.
+    pub interrupts: bool,
+    /// CR0.PG.
+    pub paging: bool,
     /// CR3.
     pub root: u64,
     /// CR0.WP.
     pub write_protect: bool,
+    /// CR4.OSXSAVE.
+    pub xsave: bool,
 }
 
 /// A virtual CPU, as hardware runs it.
@@ -118,8 +129,6 @@ pub trait Hardware: Sized {
     fn is_injecting(&self) -> bool;
     /// Whether an interrupt would be taken at the next entry.
     fn is_open(&self) -> bool;
-    /// The guest's interrupt flag.
-    fn interrupts_on(&self) -> bool;
     /// What the guest gets when its interrupt flag lets it: this vector, or (`window`) an exit.
     fn offer(&mut self, upcall: Option<u8>, window: bool);
     /// Whether there is an [`Self::offer`] of something.
@@ -128,20 +137,12 @@ pub trait Hardware: Sized {
     fn task_priority(&self) -> u8;
     /// Sets it.
     fn set_task_priority(&mut self, priority: u8);
-    /// The code that runs: its kind and privilege level.
-    fn caller(&self) -> (Mode, u8);
-    /// The guest's paging, in [`Mode::Long`].
-    fn paging(&self) -> Paging;
-    /// CR4.OSXSAVE.
-    fn has_xsave(&self) -> bool;
+    /// What there is to know of it.
+    fn state(&self) -> State;
     /// The guest's EFER.
     fn efer(&self) -> u64;
     /// Sets it.
     fn set_efer(&mut self, efer: u64);
-    /// CR0.PG.
-    fn paging_is_on(&self) -> bool;
-    /// RIP and RSP, for messages.
-    fn place(&self) -> (u64, u64);
     /// Nested translations have changed.
     fn flush(&mut self);
     /// The frame that [`Self::new`] was given.

@@ -20,26 +20,20 @@ mod svm;
 pub use hypercall::hvm_op;
 
 use crate::boot::report::{Finding, fact};
-use crate::cpu::percpu;
 use crate::domain::{end_current, next_key, resume, vcpu_waits, wake};
-use crate::machine::Bare;
 use crate::mm::{frames, user};
-use crate::{system::system, time, traps::entry::enter};
-use alloc::boxed::Box;
-use alloc::vec::Vec;
+use crate::{cpu::percpu, machine::Bare, system::system, time, traps::entry::enter};
+use alloc::{boxed::Box, vec::Vec};
 use apic::{Apic, Message};
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use extra::Extra;
 use hardware::{Hardware, Registers, Start};
 use hv_core::domain::{Death, Domain, VCPUS_MAX};
-use hv_core::frames::Purpose;
 use hv_core::ids::{DomId, Gpa, Hpa, Mfn, SLOTS, Slot, VcpuId};
-use hv_core::machine::MachineMemory;
-use hv_core::{error::Errno, fallible, sched::VcpuKey, space::Access};
+use hv_core::{error::Errno, fallible, frames::Purpose, machine::MachineMemory, sched::VcpuKey, space::Access};
 use spin::Mutex;
 use svm::Svm;
-use xen_abi::sched::SHUTDOWN_POWEROFF;
-use xen_abi::{hvm::HVM_NR_PARAMS, vcpu as vcpu_abi};
+use xen_abi::{hvm::HVM_NR_PARAMS, sched::SHUTDOWN_POWEROFF, vcpu as vcpu_abi};
 use zerocopy::IntoBytes;
 
 /// What a vCPU is on this machine.

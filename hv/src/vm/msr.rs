@@ -65,7 +65,7 @@ impl Vcpu {
         let changeable = EferFlags::SYSTEM_CALL_EXTENSIONS | EferFlags::LONG_MODE_ENABLE | EferFlags::NO_EXECUTE_ENABLE;
         let (old, active) = (self.hardware.efer(), EferFlags::LONG_MODE_ACTIVE.bits());
         let toggles_long = (old ^ value) & EferFlags::LONG_MODE_ENABLE.bits() != 0;
-        if value & !(changeable.bits() | active) != 0 || (toggles_long && self.hardware.paging_is_on()) {
+        if value & !(changeable.bits() | active) != 0 || (toggles_long && self.hardware.state().paging) {
             return None;
         }
         self.hardware.set_efer(value & changeable.bits() | old & active);

@@ -171,7 +171,6 @@ impl FrameTable {
 
     /// Only private and leaving frames have pins; a free one's entry is a link.
     #[cold]
-    #[inline(never)]
     fn unpin_exactly(&self, mfn: Mfn) -> Result<(), FrameError> {
         let unpinned = self.change_or_free(mfn, |entry| match (entry.state(), entry.pins()) {
             (State::Leaving, 1) => Some(Entry::LIMBO),

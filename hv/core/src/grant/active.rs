@@ -180,7 +180,6 @@ fn unpin(frames: &FrameTable, mfn: Mfn) {
 
 /// Unpins a frame whose grant is no more.
 #[cold]
-#[inline(never)]
 fn unpin_orphan(frames: &FrameTable, mfn: Mfn) {
     unpin(frames, mfn);
 }
@@ -274,7 +273,6 @@ impl Domain {
 
 /// The same where other uses are left.
 #[cold]
-#[inline(never)]
 fn unmark_one(memory: &impl MachineMemory, entry: Hpa, active: &mut Active, grant: &Use) {
     if active.count(grant.access()) == 0 || u64::from(active.mfn) != grant.mfn().0 {
         debug_assert!(false, "a use that was never counted");

@@ -107,7 +107,6 @@ fn copy_one<M: Machine, const READS: bool>(
 /// # Errors
 /// [`Status`]; nothing was copied.
 #[cold]
-#[inline(never)]
 fn copy_by_pins<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Result<(), Status> {
     if op.flags & !(GNTCOPY_SOURCE_GREF | GNTCOPY_DEST_GREF) != 0 {
         return Err(Status::GeneralError);

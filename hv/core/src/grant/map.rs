@@ -132,7 +132,6 @@ fn map_for<M: Machine>(
 /// # Errors
 /// [`Status`]; nothing changed.
 #[cold]
-#[inline(never)]
 fn try_map<M: Machine>(env: &Env<'_, M>, pair: &mut Pair<'_>, op: &GnttabMapGrantRef) -> Result<Handle, Status> {
     let mapper = pair.local();
     let (user, access, gfn) = (mapper.id(), access(mapper, op.flags)?, place(mapper, op.host_addr)?);

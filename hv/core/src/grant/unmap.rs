@@ -89,7 +89,6 @@ pub(super) fn begin<M: Machine>(
 }
 
 #[cold]
-#[inline(never)]
 fn begin_exactly<M: Machine>(
     env: &Env<'_, M>,
     mapper: &mut Domain,

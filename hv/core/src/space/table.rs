@@ -126,7 +126,6 @@ impl<F: TableFormat> RadixTable<F> {
     }
 
     #[cold]
-    #[inline(never)]
     fn walk(&mut self, gfn: Gfn, memory: &impl MachineMemory) -> Option<Mfn> {
         if !self.covers(gfn) {
             return None;
@@ -164,7 +163,6 @@ impl<F: TableFormat> RadixTable<F> {
     }
 
     #[cold]
-    #[inline(never)]
     fn grow<M: Machine>(&mut self, env: &Env<'_, M>, gfn: Gfn, budget: &mut TableBudget) -> Result<Mfn, MapError> {
         if !self.covers(gfn) {
             return Err(MapError::BadAddress);

@@ -8,7 +8,7 @@ mod vmcb;
 
 pub use switch::Registers;
 
-use super::hardware::{Event, Exit, Hardware, Mode, Paging, PortAccess, Start};
+use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, Start, State};
 use crate::machine::{Bare, at};
 use crate::mm::{frames, layout::KERNEL_BASE};
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -24,6 +24,8 @@ const VM_CR_DISABLED: u64 = 1 << 4;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
 const EFER_SVME: u64 = 1 << 12;
 const PAT_RESET: u64 = 0x0007_0406_0007_0406;
+/// In a code segment's attributes: 64-bit code.
+const CODE_64: u16 = 0x200;
 const RFLAGS_ONE: u64 = 2;
 const RFLAGS_IF: u64 = 1 << 9;
 
@@ -121,7 +123,6 @@ impl Svm {
             0x52 => panic!("machine check"),
             0x60 | 0x61 | 0x63 => Exit::Interrupt,
             0x64 => Exit::Window,
-            0x6f => Exit::NotAllowed,
             0x72 => Exit::Cpuid,
             0x76 | 0x89 => Exit::WriteBack,
             0x78 => Exit::Halt,
@@ -135,7 +136,7 @@ impl Svm {
             0x7c => Exit::WriteMsr,
             0x7f => Exit::Shutdown,
             0x81 => Exit::Hypercall,
-            0x7a | 0x80..=0x88 | 0x8a..=0x8c | 0x8e => Exit::NotThere,
+            0x6f | 0x7a | 0x80..=0x88 | 0x8a..=0x8c | 0x8e => Exit::NotThere,
             0x8d => Exit::SetXcr,
             0x400 => Exit::Page { gpa: second, error: first },
             code => Exit::Other(code),
@@ -261,10 +262,6 @@ impl Hardware for Svm {
         block.rflags & RFLAGS_IF != 0 && block.shadow & 1 == 0 && !self.is_injecting()
     }
 
-    fn interrupts_on(&self) -> bool {
-        self.block().rflags & RFLAGS_IF != 0
-    }
-
     fn offer(&mut self, upcall: Option<u8>, window: bool) {
         self.offering = upcall.is_some() || window;
         let vector = u64::from(upcall.unwrap_or(0));
@@ -288,21 +285,21 @@ impl Hardware for Svm {
         block.interrupt = block.interrupt & !0xff | u64::from(priority >> 4);
     }
 
-    fn caller(&self) -> (Mode, u8) {
+    fn state(&self) -> State {
         let block = self.block();
-        let long = block.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0 && block.cs.attributes & 0x200 != 0;
-        let four_levels = block.cr4 & Cr4Flags::L5_PAGING.bits() == 0;
-        let mode = if long && four_levels { Mode::Long } else { Mode::Other };
-        (mode, block.cpl)
-    }
-
-    fn paging(&self) -> Paging {
-        let block = self.block();
-        Paging { root: block.cr3, write_protect: block.cr0 & Cr0Flags::WRITE_PROTECT.bits() != 0 }
-    }
-
-    fn has_xsave(&self) -> bool {
-        self.block().cr4 & Cr4Flags::OSXSAVE.bits() != 0
+        let (cr0, cr4) = (Cr0Flags::from_bits_truncate(block.cr0), Cr4Flags::from_bits_truncate(block.cr4));
+        let long = block.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0 && block.cs.attributes & CODE_64 != 0;
+        State {
+            rip: block.rip,
+            rsp: block.rsp,
+            ring: block.cpl,
+            mode: if long && !cr4.contains(Cr4Flags::L5_PAGING) { Mode::Long } else { Mode::Other },
+            interrupts: block.rflags & RFLAGS_IF != 0,
+            paging: cr0.contains(Cr0Flags::PAGING),
+            root: block.cr3,
+            write_protect: cr0.contains(Cr0Flags::WRITE_PROTECT),
+            xsave: cr4.contains(Cr4Flags::OSXSAVE),
+        }
     }
 
     fn efer(&self) -> u64 {
@@ -312,14 +309,6 @@ impl Hardware for Svm {
     fn set_efer(&mut self, efer: u64) {
         self.block_mut().efer = efer | EFER_SVME;
         self.stale = true;
-    }
-
-    fn paging_is_on(&self) -> bool {
-        self.block().cr0 & Cr0Flags::PAGING.bits() != 0
-    }
-
-    fn place(&self) -> (u64, u64) {
-        (self.block().rip, self.block().rsp)
     }
 
     fn flush(&mut self) {
