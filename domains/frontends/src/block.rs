@@ -16,6 +16,7 @@
 //! concern it ([`Disk::hear`]), or to wait by [`Disk::wait`], which does so itself. It ends only when the policy gives
 //! the back end up ([`DiskError::Gone`]).
 
+use alloc::boxed::Box;
 use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
@@ -174,7 +175,7 @@ enum Connection {
     /// It serves.
     Up(Frontend),
     /// It is lost, and its successor is waited for.
-    Down(Steps<Link>),
+    Down(Box<Steps<Link>>),
 }
 
 /// How often in a row a back end may break the protocol before it is given up: between two times a request must be done.
@@ -399,9 +400,9 @@ impl Disk {
     /// Leaves the back end and begins to look for the next.
     fn lose(&mut self) -> Result<(), DiskError> {
         self.link.front.suspend();
-        let nothing = Connection::Down(Steps::new("vbd", None));
+        let nothing = Connection::Down(Box::new(Steps::new("vbd", None)));
         let down = match core::mem::replace(&mut self.connection, nothing) {
-            Connection::Up(device) => Steps::again("vbd", device),
+            Connection::Up(device) => Box::new(Steps::again("vbd", device)),
             Connection::Down(steps) => steps,
         };
         self.connection = Connection::Down(down);

@@ -8,6 +8,7 @@
 //! Its user hands it the watch events that concern it ([`Nic::hear`]). It ends only when the policy gives the back end up
 //! ([`NicError::Gone`]).
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -173,7 +174,7 @@ enum Connection {
     /// It serves.
     Up(Frontend),
     /// It is lost, and its successor is waited for.
-    Down(Steps<Link>),
+    Down(Box<Steps<Link>>),
 }
 
 /// How often in a row a back end may break the protocol before it is given up: between two times a frame must come.
@@ -395,9 +396,9 @@ impl Nic {
 
     /// Leaves the back end and begins to look for the next.
     fn lose(&mut self) -> Result<(), NicError> {
-        let nothing = Connection::Down(Steps::new("vif", None));
+        let nothing = Connection::Down(Box::new(Steps::new("vif", None)));
         let down = match core::mem::replace(&mut self.connection, nothing) {
-            Connection::Up(device) => Steps::again("vif", device),
+            Connection::Up(device) => Box::new(Steps::again("vif", device)),
             Connection::Down(steps) => steps,
         };
         self.connection = Connection::Down(down);

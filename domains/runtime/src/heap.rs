@@ -53,15 +53,15 @@ impl Memory {
     }
 
     fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        let Some((class, layout)) = class_of(layout) else { return self.from_heap(layout) };
-        let Some(block) = self.kept.get(class).copied().flatten() else { return self.from_heap(layout) };
+        let Some((class, layout)) = class_of(layout) else { return self.take_hole(layout) };
+        let Some(block) = self.kept.get(class).copied().flatten() else { return self.take_hole(layout) };
         // SAFETY: what is in the list was released whole and is in no other; its first word was written then.
         self.kept[class] = unsafe { block.read() }.next;
         self.kept_bytes -= layout.size();
         Some(block.cast())
     }
 
-    fn from_heap(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+    fn take_hole(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         self.heap.allocate_first_fit(layout).ok().or_else(|| {
             self.give_back();
             self.heap.allocate_first_fit(layout).ok()

@@ -419,7 +419,9 @@ fn status(number: i16) -> Result<(), Status> {
 pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabMapGrantRef) -> Result<Mapped, Status> {
     let mut ops = [*op];
     let [op] = &mut ops;
-    grant::map_alone(env, caller, op);
+    if grant::map_near(env, caller, op).is_none() {
+        grant::map(env, caller, std::slice::from_mut(op));
+    }
     status(ops[0].status)?;
     Ok(Mapped { handle: Handle(ops[0].handle), dev_bus_addr: ops[0].dev_bus_addr })
 }
@@ -428,7 +430,9 @@ pub fn map<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabMapGrantRef) 
 pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabUnmapGrantRef) -> Result<(), Status> {
     let mut ops = [*op];
     let [op] = &mut ops;
-    grant::unmap_alone(env, caller, op);
+    if grant::unmap_near(env, caller, op).is_none() {
+        grant::unmap(env, caller, std::slice::from_mut(op));
+    }
     status(ops[0].status)
 }
 
@@ -436,6 +440,8 @@ pub fn unmap<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabUnmapGrantR
 pub fn copy<M: Machine>(env: &Env<'_, M>, caller: DomId, op: &GnttabCopy) -> Result<(), Status> {
     let mut ops = [*op];
     let [op] = &mut ops;
-    grant::copy_alone(env, caller, op);
+    if grant::copy_near(env, caller, op).is_none() {
+        grant::copy(env, caller, std::slice::from_mut(op));
+    }
     status(ops[0].status)
 }

@@ -47,10 +47,8 @@ pub struct PerCpu {
     pub alarm: u64,
     /// Deadlines of the vCPUs of this CPU.
     pub timers: Timers,
-    /// Addresses in hypercalls below this one are those of the loaded address space.
+    /// Addresses in hypercalls below this one are those of the loaded address space; 0 while a guest's hypercall is served.
     pub direct: u64,
-    /// The paging of the guest whose hypercall is being served.
-    pub guest: Option<crate::vm::Paging>,
     /// Somebody holds a reference to this; kept in debug builds only.
     borrowed: bool,
     /// GDT, IDT and TSS.
@@ -74,7 +72,6 @@ impl PerCpu {
             alarm: u64::MAX,
             timers: Timers::new(),
             direct: NATIVE_DIRECT,
-            guest: None,
             borrowed: false,
             descriptors: Descriptors::install()?,
         }));
@@ -82,15 +79,6 @@ impl PerCpu {
         GsBase::write(VirtAddr::from_ptr(cpu));
         KernelGsBase::write(VirtAddr::zero());
         Ok(stack_top)
-    }
-
-    /// Makes `frame` the one that SYSCALL and traps from ring 3 save to.
-    #[inline(always)] // in the way of each switch
-    pub fn set_frame(&mut self, frame: *mut Frame) {
-        self.frame = frame;
-        // SAFETY: an address is canonical.
-        let end = unsafe { VirtAddr::new_unsafe(frame.wrapping_add(1).addr() as u64) };
-        self.descriptors.set_ring0_stack(end);
     }
 }
 

@@ -9,8 +9,10 @@ mod vcpus;
 pub use ending::{end, end_current};
 pub use native::{create, pause, rights, set_entry, unpause, with_building};
 pub use policy::start;
-pub use schedule::{CHORES, ERRANDS, REARM, current_waits, finish_call, hand_over, reschedule, restart, resume, set_deadline};
-pub use schedule::{take_restart, timer, usage, vcpu_waits, waits, wake, wake_and_go_on, wake_at_last, yield_now};
+pub use schedule::{
+    CHORES, ERRANDS, REARM, current_waits, finish_call, hand_over, reschedule, restart, resume, set_deadline,
+};
+pub use schedule::{take_restart, timer, usage, vcpu_waits, waits, wake, wake_at_last, yield_now};
 pub use vcpus::HYPERCALLS;
 
 use crate::{cpu::percpu, system::system};

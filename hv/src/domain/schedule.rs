@@ -92,8 +92,8 @@ pub fn wake(woken: Option<Wake>) {
     });
 }
 
-/// [`wake`], where the current domain's hypercall does nothing after it: who goes on is decided with it.
-#[inline(always)] // in the way of each event
+/// [`wake`], where nothing is done for the current domain after it: who goes on is decided with it.
+#[inline(always)] // in the way of each event and interrupt
 pub fn wake_at_last(woken: Option<Wake>) {
     let Some(Wake(key)) = woken else { return };
     let decided = percpu::with(|cpu| {
@@ -104,13 +104,6 @@ pub fn wake_at_last(woken: Option<Wake>) {
     if decided.is_none() {
         wake(woken);
     }
-}
-
-/// [`wake`] by an interrupt of the current domain, whose registers are in its frame. Answers the frame to go on with.
-#[inline(always)] // in the way of each interrupt
-pub fn wake_and_go_on(woken: Option<Wake>) -> *mut Frame {
-    wake_at_last(woken);
-    resume()
 }
 
 /// A vCPU's wait has ended, and the current domain's begins, whose registers are in its frame: the one goes on in the

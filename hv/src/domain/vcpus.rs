@@ -14,7 +14,7 @@ use hv_core::fallible::{self, OutOfMemory};
 use hv_core::ids::{DomId, Hpa, SLOTS, Slot};
 use spin::Mutex;
 use x86_64::registers::control::{Cr3, Cr3Flags};
-use x86_64::{PhysAddr, structures::paging::PhysFrame};
+use x86_64::{PhysAddr, VirtAddr, structures::paging::PhysFrame};
 
 /// The assembly in `traps::entry` knows where the first two are.
 #[repr(C, align(256))] // no domain's is in another's cache line
@@ -103,10 +103,11 @@ impl Place {
     #[inline(always)] // in the way of each switch
     pub fn load(&'static self, cpu: &mut PerCpu) -> *mut Frame {
         cpu.current = self.domain();
-        cpu.set_frame(self.frame.get());
-        // SAFETY: `root` is the domain's top-level table, in whose upper half the hypervisor has the mappings that it has
-        // everywhere.
+        cpu.frame = self.frame.get();
+        // SAFETY: an address is canonical; `root` is the domain's top-level table, in whose upper half the hypervisor has
+        // the mappings that it has everywhere.
         unsafe {
+            cpu.descriptors.set_ring0_stack(VirtAddr::new_unsafe(cpu.frame.wrapping_add(1).addr() as u64));
             let root = PhysAddr::new_unsafe(self.root.load(Ordering::Relaxed));
             Cr3::write(PhysFrame::from_start_address_unchecked(root), Cr3Flags::empty());
         }

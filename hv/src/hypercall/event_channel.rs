@@ -4,6 +4,7 @@ use super::{Call, DomId, Errno, Gpa, OK, Outcome, domain, result, system, user, 
 use crate::irq::{self, Gate};
 use crate::logging;
 use core::sync::atomic::Ordering;
+use hv_core::domain::Wake;
 use hv_core::events::{self, Binding, Channel};
 use hv_core::ids::{Pirq, Port};
 use hv_core::space::Progress;
@@ -15,30 +16,18 @@ const RESET_SLICE: u32 = 128;
 
 /// Serves an entry of a multicall.
 pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
-    if command != EVTCHNOP_SEND {
-        return others(command, structure);
-    }
-    result(user::read::<abi::EvtchnSend>(Gpa(structure)).map_err(Errno::from).and_then(|op| send(Port(op.port))))
+    if command == EVTCHNOP_SEND { send(structure, wake) } else { others(command, structure) }
 }
 
 /// Serves SYSCALL, after which nothing more is done for the caller. Sending is the path that matters; all else is apart.
 pub extern "C" fn serve_last(command: u64, structure: u64, _: u64, _: u64, _: u64) -> u64 {
-    if command != EVTCHNOP_SEND {
-        return others(command, structure);
-    }
-    let Ok(op) = user::read::<abi::EvtchnSend>(Gpa(structure)) else { return result(Err(Errno::EFAULT)) };
-    match events::send(&system().env(), domain::current(), Port(op.port)) {
-        Ok(woken) => {
-            domain::wake_at_last(woken);
-            0
-        }
-        Err(error) => result(Err(error)),
-    }
+    if command == EVTCHNOP_SEND { send(structure, domain::wake_at_last) } else { others(command, structure) }
 }
 
-/// Sends an event for the caller.
-pub fn send(port: Port) -> Result<(), Errno> {
-    events::send(&system().env(), domain::current(), port).map(wake)
+#[inline(always)]
+fn send(structure: u64, wake: impl FnOnce(Option<Wake>)) -> u64 {
+    let op = user::read::<abi::EvtchnSend>(Gpa(structure)).map_err(Errno::from);
+    result(op.and_then(|op| events::send(&system().env(), domain::current(), Port(op.port)).map(wake)))
 }
 
 #[inline(never)]

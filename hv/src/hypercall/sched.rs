@@ -6,7 +6,7 @@ use crate::{irq, traps::Frame};
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 use hv_core::domain::Death;
-use hv_core::ids::{Port, VcpuId};
+use hv_core::ids::{Pirq, Port, VcpuId};
 use hv_core::{events, sched::TimerKind, sched::VcpuKey};
 use xen_abi::{native::SCHEDOP_SEND_AND_BLOCK, sched as abi, xen::HYPERVISOR_SCHED_OP};
 use zerocopy::IntoBytes;
@@ -14,8 +14,8 @@ use zerocopy::IntoBytes;
 /// Ports of one poll at most.
 const POLL_PORTS_MAX: usize = 128;
 
-/// Serves SYSCALL with `send_and_block`: an event for a peer that mostly waits, and goes on in the caller's place. As
-/// [`serve_last`].
+/// Serves SYSCALL with `send_and_block`: an event for a peer that mostly waits, and goes on in the caller's place. Does not
+/// come back: what a function must preserve is in the caller's frame, so there is nothing to restore.
 pub extern "C" fn send_and_block(command: u64, port: u64) -> ! {
     if domain::ERRANDS.load(Ordering::Relaxed) == 0
         && let Some(woken) = events::hand_over(&system().env(), domain::current(), Port(port as u32))
@@ -25,22 +25,12 @@ pub extern "C" fn send_and_block(command: u64, port: u64) -> ! {
     crate::traps::entry::enter(serve_last(command, port))
 }
 
-/// Serves SYSCALL, whose caller's registers are in its frame, with a result of 0. Giving way and waiting for events are the
-/// paths that matter: somebody else goes on. Answers the frame to go on with.
+/// Serves SYSCALL, whose caller's registers are in its frame, with a result of 0. Answers the frame to go on with.
 pub extern "C" fn serve_last(command: u64, structure: u64) -> *mut Frame {
-    match command {
-        abi::SCHEDOP_YIELD => domain::yield_now(),
-        abi::SCHEDOP_BLOCK => match block() {
-            Ok(true) => {}
-            other => return domain::finish_call(result(other.map(drop))),
-        },
-        _ => return in_full(command, structure),
+    // A `block` that does not wait is made twice, and comes to the same.
+    if command == abi::SCHEDOP_BLOCK && block() == Ok(true) {
+        return domain::reschedule();
     }
-    domain::reschedule()
-}
-
-#[inline(never)]
-fn in_full(command: u64, structure: u64) -> *mut Frame {
     domain::finish_call(server(command, structure, 0, 0, 0))
 }
 
@@ -53,7 +43,7 @@ pub extern "C" fn server(command: u64, structure: u64, _: u64, _: u64, _: u64) -
         }
         abi::SCHEDOP_BLOCK => result(block().map(drop)),
         SCHEDOP_SEND_AND_BLOCK => {
-            let sent = super::event_channel::send(Port(structure as u32));
+            let sent = events::send(&system().env(), domain::current(), Port(structure as u32)).map(wake);
             result(sent.and_then(|()| block()).map(drop))
         }
         _ => others(command, structure),
@@ -115,8 +105,10 @@ fn rearm(caller: DomId) {
 
 #[inline(never)]
 fn rearm_those_of(caller: DomId) {
-    for pirq in irq::rearm(caller) {
-        wake(events::raise_pirq(&system().env(), caller, pirq));
+    let mut lost = irq::rearm(caller);
+    while lost != 0 {
+        wake(events::raise_pirq(&system().env(), caller, Pirq(lost.trailing_zeros())));
+        lost &= lost - 1;
     }
 }
 

@@ -14,10 +14,10 @@
 
 mod ioapic;
 
-use crate::iommu::{self, InterruptEntry};
 use crate::domain::{ERRANDS, REARM};
+use crate::iommu::{self, InterruptEntry};
 use crate::{acpi::Facts, pci, system::system};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::Ordering;
 use heapless::Vec;
 use hv_core::ids::{DomId, Label, Pirq};
 use hv_core::iommu::vtd::{Route, Trigger, plain_message, remappable_message};
@@ -68,13 +68,14 @@ struct Irq {
 
 struct Irqs {
     by_vector: [Option<Irq>; VECTORS],
+    /// Vectors whose gate is not open although they are bound: what [`rearm`] has to look at. (If any: [`REARM`].)
+    waiting: [u64; VECTORS.div_ceil(64)],
     lines: Lines,
     cpu: u8,
 }
 
-static IRQS: Mutex<Irqs> = Mutex::new(Irqs { by_vector: [const { None }; VECTORS], lines: Lines::NONE, cpu: 0 });
-/// Vectors whose gate is not open although they are bound: what [`rearm`] has to look at. (If any: [`REARM`].)
-static WAITING: [AtomicU64; VECTORS.div_ceil(64)] = [const { AtomicU64::new(0) }; VECTORS.div_ceil(64)];
+static IRQS: Mutex<Irqs> =
+    Mutex::new(Irqs { by_vector: [const { None }; VECTORS], waiting: [0; _], lines: Lines::NONE, cpu: 0 });
 
 /// Masks all lines and takes the IOMMU's fault interrupt. After `iommu::init`; `cpu` is the APIC id of the CPU that
 /// device interrupts go to.
@@ -98,8 +99,9 @@ pub fn handle(vector: u8) -> Option<(DomId, Pirq)> {
         return mask(irqs, index);
     }
     irq.gate = Gate::Fired;
-    set_waiting(index);
-    Some((irq.domain, irq.pirq))
+    let whom = (irq.domain, irq.pirq);
+    irqs.wait(index);
+    Some(whom)
 }
 
 /// An interrupt that must not come again until its domain comes back.
@@ -108,40 +110,35 @@ fn mask(mut irqs: MutexGuard<'_, Irqs>, index: usize) -> Option<(DomId, Pirq)> {
     let Irqs { by_vector, lines, .. } = &mut *irqs;
     let irq = by_vector.get_mut(index)?.as_mut()?;
     irq.set_gate(Gate::Masked, lines);
+    let whom = irq.bound.then_some((irq.domain, irq.pirq));
     if irq.bound && !irq.is_level() {
-        set_waiting(index);
+        irqs.wait(index);
     }
-    irq.bound.then_some((irq.domain, irq.pirq))
-}
-
-#[inline(always)]
-fn set_waiting(index: usize) {
-    WAITING[index / 64].fetch_or(1 << (index % 64), Ordering::Relaxed);
-    ERRANDS.fetch_or(REARM, Ordering::Relaxed);
+    whom
 }
 
 /// The domain has come back for more (it blocks or polls): sources that waited for that may fire again. Tells those
-/// that may have lost an interrupt meanwhile.
-pub fn rearm(domain: DomId) -> Vec<Pirq, PIRQS_MAX> {
-    let mut lost = Vec::new();
+/// that may have lost an interrupt meanwhile: bit `n` is pirq `n`.
+pub fn rearm(domain: DomId) -> u64 {
+    const { assert!(PIRQS_MAX == 64) }
+    let mut lost = 0;
     let mut irqs = IRQS.lock();
-    let Irqs { by_vector, lines, .. } = &mut *irqs;
-    for (word, group) in WAITING.iter().zip(by_vector.chunks_mut(64)) {
-        let mut bits = word.load(Ordering::Relaxed);
+    let Irqs { by_vector, waiting, lines, .. } = &mut *irqs;
+    for (word, group) in waiting.iter_mut().zip(by_vector.chunks_mut(64)) {
+        let mut bits = *word;
         while bits != 0 {
             let bit = bits.trailing_zeros();
             bits &= bits - 1;
             let irq = group.get_mut(bit as usize).and_then(Option::as_mut);
             if let Some(irq) = irq.filter(|irq| irq.domain == domain) {
-                word.fetch_and(!(1 << bit), Ordering::Relaxed);
+                *word &= !(1 << bit);
                 if irq.bound && irq.open(lines) {
-                    // There are no more pirqs than places.
-                    let _ = lost.push(irq.pirq);
+                    lost |= 1 << irq.pirq.0;
                 }
             }
         }
     }
-    if WAITING.iter().all(|word| word.load(Ordering::Relaxed) == 0) {
+    if irqs.waiting.iter().all(|word| *word == 0) {
         ERRANDS.fetch_and(!REARM, Ordering::Relaxed);
     }
     lost
@@ -209,6 +206,13 @@ pub fn map(domain: DomId, label: Label, request: &PhysdevMapPirq) -> Result<Pirq
 }
 
 impl Irqs {
+    /// Notes that a vector is to be looked at when its domain comes back.
+    #[inline(always)]
+    fn wait(&mut self, index: usize) {
+        self.waiting[index / 64] |= 1 << (index % 64);
+        ERRANDS.fetch_or(REARM, Ordering::Relaxed);
+    }
+
     fn find(&mut self, domain: DomId, pirq: Pirq) -> Result<(usize, &mut Irq, &Lines), Errno> {
         let Self { by_vector, lines, .. } = self;
         let irqs = by_vector.iter_mut().enumerate().filter_map(|(index, irq)| Some((index, irq.as_mut()?)));
@@ -269,7 +273,7 @@ impl Irqs {
     fn remove(&mut self, index: usize) {
         let Some(mut irq) = self.by_vector.get_mut(index).and_then(Option::take) else { return };
         irq.set_gate(Gate::Masked, &self.lines);
-        WAITING[index / 64].fetch_and(!(1 << (index % 64)), Ordering::Relaxed);
+        self.waiting[index / 64] &= !(1 << (index % 64));
         irq.entry.into_iter().for_each(iommu::free_interrupt);
     }
 }

@@ -25,11 +25,11 @@ pub fn fixup(rip: u64) -> Option<u64> {
     runs.iter().find(|[from, to]| (*from..*to).contains(&rip)).map(|[_, to]| *to)
 }
 
-/// The address of a run of bytes, at most a page, that belong to the domain's part of the address space; an error too if
-/// addresses are a guest's.
+/// Where a run of bytes, at most a page, of the domain's part of the address space is: its very address, or that behind a
+/// guest's. An error too if a guest's run crosses a page, and must be gone through page by page.
 #[inline(always)]
-fn within(at: Gpa) -> Result<u64, Fault> {
-    if at.0 < percpu::direct() { Ok(at.0) } else { Err(Fault) }
+fn within(at: Gpa, bytes: usize, access: Access) -> Result<u64, Fault> {
+    if at.0 < percpu::direct() { Ok(at.0) } else { guest::in_one_page(at, bytes, access) }
 }
 
 /// Instructions that reach the domain's memory, and their operands; `Err` on a page fault in them. Access to domain memory
@@ -91,7 +91,7 @@ pub fn read_into<T: FromBytes>(from: Gpa, place: &mut MaybeUninit<T>) -> Result<
     let ours = place.as_mut_ptr().cast();
     // SAFETY: `place` is ours; where the domain's bytes all arrived, any bytes are a `T`.
     unsafe {
-        match within(from) {
+        match within(from, size_of::<T>(), Access::Read) {
             Ok(from) => sized::<T>(from as *const u8, ours)?,
             Err(Fault) => from_guest(from, ours, size_of::<T>())?,
         }
@@ -105,7 +105,7 @@ pub fn write<T: IntoBytes + Immutable>(to: Gpa, value: &T) -> Result<(), Fault> 
     let ours = (&raw const *value).cast();
     // SAFETY: `value` is borrowed, has no padding, and the domain's side is its own.
     unsafe {
-        match within(to) {
+        match within(to, size_of::<T>(), Access::Write) {
             Ok(to) => sized::<T>(ours, to as *mut u8),
             Err(Fault) => to_guest(to, ours, size_of::<T>()),
         }
@@ -121,9 +121,6 @@ unsafe fn sized<T>(from: *const u8, to: *mut u8) -> Result<(), Fault> {
         match size_of::<T>() {
             4 => copy_words::<4>(from, to),
             16 => copy_words::<16>(from, to),
-            24 => copy_words::<24>(from, to),
-            32 => copy_words::<32>(from, to),
-            40 => copy_words::<40>(from, to),
             bytes => copy_bytes(from, to, bytes),
         }
     }
@@ -151,7 +148,7 @@ where
     T: FromBytes + IntoBytes + Immutable,
 {
     const { assert!(matches!(size_of::<T>(), 24 | 32 | 40) && matches!(size_of::<T>() / 8 - OUT, 1 | 2)) }
-    let at = within(at).ok()?;
+    let at = within(at, size_of::<T>(), Access::Write).ok()?;
     let mut words = [0_u64; 5];
     let [w0, w1, w2, w3, w4] = &mut words;
     // SAFETY: `within` was asked; a probe changes nothing, in one step; faults are fixed up. Words that the structure
@@ -207,7 +204,7 @@ where
     if bytes == 0 {
         return Ok(());
     }
-    let Ok(theirs) = within(at) else {
+    let Ok(theirs) = within(at, bytes, Access::Write) else {
         check_writable(at, bytes)?;
         // SAFETY: as below.
         unsafe {
@@ -250,7 +247,7 @@ unsafe fn copy_run<const PROBES: usize>(from: *const u8, to: *mut u8, bytes: usi
 pub fn read_bytes(from: Gpa, into: &mut [u8]) -> Result<(), Fault> {
     // SAFETY: `into` is borrowed exclusively.
     unsafe {
-        match within(from) {
+        match within(from, into.len(), Access::Read) {
             Ok(from) => copy_bytes(from as *const u8, into.as_mut_ptr(), into.len()),
             Err(Fault) => from_guest(from, into.as_mut_ptr(), into.len()),
         }
@@ -261,7 +258,7 @@ pub fn read_bytes(from: Gpa, into: &mut [u8]) -> Result<(), Fault> {
 pub fn write_bytes(to: Gpa, bytes: &[u8]) -> Result<(), Fault> {
     // SAFETY: `bytes` is borrowed.
     unsafe {
-        match within(to) {
+        match within(to, bytes.len(), Access::Write) {
             Ok(to) => copy_bytes(bytes.as_ptr(), to as *mut u8, bytes.len()),
             Err(Fault) => to_guest(to, bytes.as_ptr(), bytes.len()),
         }
@@ -271,7 +268,7 @@ pub fn write_bytes(to: Gpa, bytes: &[u8]) -> Result<(), Fault> {
 /// Checks that `bytes` bytes could be written, before anything is done whose result has to be told.
 #[inline(always)]
 pub fn check_writable(to: Gpa, bytes: usize) -> Result<(), Fault> {
-    let Ok(start) = within(to) else {
+    let Ok(start) = within(to, bytes, Access::Write) else {
         return guest::pieces(to, bytes.max(1), Access::Write, |theirs, _, _| touch(theirs));
     };
     let end = start + bytes.max(1) as u64 - 1;

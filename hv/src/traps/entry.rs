@@ -42,6 +42,7 @@ global_asm!(
         .irp register, r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi
         pop \register
         .endr
+        add rsp, 16
     .endm
 
     .pushsection .text.entry, "ax", @progbits
@@ -70,29 +71,18 @@ trap_stubs:
 
     .balign 16
 trap_entry:
-    test byte ptr [rsp + 24], 3
-    jz 1f
-    save_registers
-    swapgs
-    mov rdi, rsp
-    mov rsp, gs:[{stack_top}]
-    push 2
-    popfq
-    call {trap_from_domain}
-    jmp resume_domain
-1:  save_registers
-    cld
-    mov rdi, rsp
-    call {trap_from_hypervisor}
-    restore_registers
-    add rsp, 16
-    iretq
+    test byte ptr [rsp + 24], 3;        jz 1f
+    save_registers;                     swapgs
+    mov rdi, rsp;                       mov rsp, gs:[{stack_top}]
+    push 2;                             popfq
+    call {trap_from_domain};            jmp resume_domain
+1:  save_registers;                     cld
+    mov rdi, rsp;                       call {trap_from_hypervisor}
+    restore_registers;                  iretq
 
 fatal_entry:
-    save_registers
-    cld
-    mov rdi, rsp
-    call {trap_fatal}
+    save_registers;                     cld
+    mov rdi, rsp;                       call {trap_fatal}
     ud2
 
     .macro clear_arguments
@@ -104,8 +94,7 @@ fatal_entry:
     .macro save_preserved
         place = 0
         .irp register, r15, r14, r13, r12, rbp, rbx
-        mov [r9 + place], \register
-        place = place + 8
+        mov [r9 + place], \register;   place = place + 8
         .endr
         mov dword ptr [r9 + {vector}], {vector_syscall}
     .endm
@@ -113,47 +102,29 @@ fatal_entry:
     .balign 16
     .globl syscall_entry
 syscall_entry:
-    swapgs
-    mov r9, gs:[{frame}]
-    mov [r9 + {rip}], rcx
-    mov [r9 + {rflags}], r11
-    mov [r9 + {rsp}], rsp
-    mov rsp, gs:[{stack_top}]
+    swapgs;                             mov r9, gs:[{frame}]
+    mov [r9 + {rip}], rcx;              mov [r9 + {rflags}], r11
+    mov [r9 + {rsp}], rsp;              mov rsp, gs:[{stack_top}]
     inc qword ptr [r9 + {hypercalls}]
-    cmp rax, {servers_count}
-    jae 2f
-    mov rcx, r10
-    call [rax * 8 + {servers}]
+    cmp rax, {servers_count};           jae 2f
+    mov rcx, r10;                       call [rax * 8 + {servers}]
 1:  mov r9, gs:[{frame}]
-    cmp dword ptr gs:[{attention}], 0
-    jne 3f
+    cmp dword ptr gs:[{attention}], 0;  jne 3f
     mov rcx, [r9 + {rip}]
-    bt rcx, 47
-    jc 3f
-    mov r11, [r9 + {rflags}]
-    mov rsp, [r9 + {rsp}]
-    xor edi, edi
-    clear_arguments
-    swapgs
-    sysretq
-2:  mov rax, {no_such_call}
-    jmp 1b
-3:  save_preserved
-    mov [r9 + {rax}], rax
-    call {reschedule}
-    jmp resume_domain
+    bt rcx, 47;                         jc 3f
+    mov r11, [r9 + {rflags}];           mov rsp, [r9 + {rsp}]
+    xor edi, edi;                       clear_arguments
+    swapgs;                             sysretq
+2:  mov rax, {no_such_call};            jmp 1b
+3:  save_preserved;                     mov [r9 + {rax}], rax
+    call {reschedule};                  jmp resume_domain
 
     .balign 16
     .globl syscall_sched
 syscall_sched:
-    save_preserved
-    mov qword ptr [r9 + {rax}], 0
-    pop rax
-    cmp rdi, {send_and_block_number}
-    je 1f
-    call {sched}
-    jmp resume_domain
-1:  call {send_and_block}
+    save_preserved;                     mov qword ptr [r9 + {rax}], 0
+    cmp rdi, {send_and_block_number};   je {send_and_block}
+    pop rax;                            call {sched}
 
     .globl resume_domain
 resume_domain:
@@ -164,27 +135,19 @@ resume_domain:
     cmp dword ptr [rax + {vector}], {vector_syscall}
     jne 2f
     mov rcx, [rax + {rip}]
-    bt rcx, 47
-    jc 2f
-    mov r11, [rax + {rflags}]
-    mov rsp, [rax + {rsp}]
+    bt rcx, 47;                         jc 2f
+    mov r11, [rax + {rflags}];          mov rsp, [rax + {rsp}]
     place = 0
     .irp register, r15, r14, r13, r12, rbp, rbx
-        mov \register, [rax + place]
-        place = place + 8
+        mov \register, [rax + place];  place = place + 8
     .endr
     mov rax, [rax + {rax}]
-    swapgs
-    mov gs, edi
-    clear_arguments
-    sysretq
+    swapgs;                             mov gs, edi
+    clear_arguments;                    sysretq
 2:  cmp dword ptr [rax + {vector}], {vector_guest}
     je 4f
-    swapgs
-    mov gs, edi
-    mov rsp, rax
-    restore_registers
-    add rsp, 16
+    swapgs;                             mov gs, edi
+    mov rsp, rax;                       restore_registers
     iretq
 4:  mov rsp, gs:[{stack_top}]
     call {run_guest}

@@ -21,7 +21,10 @@ const PAGE_FAULT: u64 = 14;
 /// An exception or interrupt while a domain ran. Answers the frame to go on with.
 extern "C" fn trap_from_domain(frame: &mut Frame) -> *mut Frame {
     match frame.vector as u8 {
-        vector @ irq::FIRST_VECTOR..irq::END_VECTOR => domain::wake_and_go_on(device_interrupt(vector)),
+        vector @ irq::FIRST_VECTOR..irq::END_VECTOR => {
+            domain::wake_at_last(device_interrupt(vector));
+            domain::resume()
+        }
         _ => other_trap_from_domain(frame),
     }
 }

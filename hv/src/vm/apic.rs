@@ -53,20 +53,30 @@ pub enum Message {
 
 /// A set of 256 vectors.
 #[derive(Clone, Copy, Default)]
-struct Vectors([u32; 8]);
+struct Vectors {
+    words: [u32; 8],
+    /// Which words are not zero.
+    some: u8,
+}
 
 impl Vectors {
     fn set(&mut self, vector: u8) {
-        self.0[usize::from(vector >> 5)] |= 1 << (vector & 31);
+        self.words[usize::from(vector >> 5)] |= 1 << (vector & 31);
+        self.some |= 1 << (vector >> 5);
     }
 
     fn clear(&mut self, vector: u8) {
-        self.0[usize::from(vector >> 5)] &= !(1 << (vector & 31));
+        let word = &mut self.words[usize::from(vector >> 5)];
+        *word &= !(1 << (vector & 31));
+        if *word == 0 {
+            self.some &= !(1 << (vector >> 5));
+        }
     }
 
     fn highest(&self) -> Option<u8> {
-        let (word, bits) = self.0.iter().enumerate().rev().find(|(_, bits)| **bits != 0)?;
-        Some((word * 32) as u8 + (31 - bits.leading_zeros()) as u8)
+        let word = self.some.checked_ilog2()?;
+        let bit = self.words[word as usize % 8].checked_ilog2()?;
+        Some((word * 32 + bit) as u8)
     }
 }
 
@@ -99,6 +109,11 @@ impl Apic {
         }
     }
 
+    /// Whether interrupts wait, whatever their priority.
+    pub fn has_requests(&self) -> bool {
+        self.requested.some != 0
+    }
+
     /// The interrupt that the vCPU has to take next, if its priority lets it.
     pub fn pending(&self, task_priority: u8) -> Option<u8> {
         let vector = self.requested.highest()?;
@@ -129,8 +144,8 @@ impl Apic {
             PROCESSOR_PRIORITY => self.priority(task_priority).into(),
             LOGICAL_ID => self.logical_id(),
             SPURIOUS => self.spurious,
-            IN_SERVICE..TRIGGER_MODE => self.in_service.0[(msr - IN_SERVICE) as usize],
-            REQUESTED..ERROR => self.requested.0[(msr - REQUESTED) as usize],
+            IN_SERVICE..TRIGGER_MODE => self.in_service.words[(msr - IN_SERVICE) as usize],
+            REQUESTED..ERROR => self.requested.words[(msr - REQUESTED) as usize],
             TRIGGER_MODE..REQUESTED | ERROR | TIMER_CURRENT => 0,
             COMMAND => return Ok(self.command),
             LVT_TIMER..=LVT_ERROR => self.local[(msr - LVT_TIMER) as usize],

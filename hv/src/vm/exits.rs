@@ -1,9 +1,10 @@
 //! What becomes of an exit: answered here, or handed on as [`Next`].
 
-use super::hardware::{Event, Exit, Hardware, PortAccess};
+use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, Registers};
 use super::msr::Effect;
 use super::{Next, Vcpu, Vm, cpuid, extra};
 use hv_core::domain::Death;
+use hv_core::error::Errno;
 use hv_core::ids::{DomId, VcpuId};
 use xen_abi::pvh;
 use xen_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT};
@@ -19,13 +20,21 @@ impl Vm {
         match exit {
             Exit::Interrupt => Next::Interrupt,
             Exit::Window => Next::Again,
-            Exit::Hypercall => Next::Hypercall(vcpu.hardware.paging()),
+            Exit::Hypercall => {
+                let Registers { rax, rdi, rsi, rdx, r10, r8, .. } = vcpu.registers;
+                match vcpu.hardware.caller() {
+                    (Mode::Long, 0) => return Next::Hypercall(rax, [rdi, rsi, rdx, r10, r8]),
+                    (Mode::Long, _) => vcpu.registers.rax = Errno::EPERM.to_result() as u64,
+                    (Mode::Other, _) => vcpu.registers.rax = Errno::ENOSYS.to_result() as u64,
+                }
+                vcpu.go_on()
+            }
             Exit::Halt => {
                 vcpu.hardware.advance();
                 if vcpu.hardware.interrupts_on() { Next::Halt } else { Next::Stop }
             }
             Exit::Cpuid => {
-                let asker = cpuid::Asker { domain, vcpu: number, vcpus, xsave: vcpu.hardware.paging().xsave };
+                let asker = cpuid::Asker { domain, vcpu: number, vcpus, xsave: vcpu.hardware.has_xsave() };
                 let registers = &mut vcpu.registers;
                 let told = cpuid::answer(&asker, registers.rax as u32, registers.rcx as u32);
                 (registers.rax, registers.rbx) = (told.eax.into(), told.ebx.into());
@@ -56,7 +65,7 @@ impl Vm {
             Exit::SetXcr => {
                 let registers = &vcpu.registers;
                 let value = registers.rdx << 32 | registers.rax & u64::from(u32::MAX);
-                let ring = vcpu.hardware.paging().ring;
+                let ring = vcpu.hardware.caller().1;
                 if ring == 0 && extra::set_guest_xcr0(registers.rcx as u32, value) {
                     vcpu.go_on()
                 } else {
@@ -68,20 +77,12 @@ impl Vm {
             Exit::NotThere => vcpu.raise(UNDEFINED),
             Exit::NotAllowed => vcpu.raise(PROTECTION),
             Exit::WriteBack => vcpu.go_on(),
-            Exit::Shutdown => vcpu.end(SHUTDOWN_CRASH, "triple fault"),
+            Exit::Shutdown => vcpu.crash(format_args!("triple fault")),
             Exit::Page { gpa, error } => {
-                let (rip, what) = (vcpu.hardware.place().0, if error & 2 != 0 { "write to" } else { "read of" });
-                let why =
-                    format_args!("{what} guest-physical {gpa:#x}, where it has nothing, at rip {rip:#x} ({error:#x})");
-                Next::End(Death::new(SHUTDOWN_CRASH, why))
+                let what = if error & 2 != 0 { "write to" } else { "read of" };
+                vcpu.crash(format_args!("{what} guest-physical {gpa:#x}, where it has nothing, error {error:#x},"))
             }
-            Exit::Other(code) => {
-                let rip = vcpu.hardware.place().0;
-                Next::End(Death::new(
-                    SHUTDOWN_CRASH,
-                    format_args!("exit {code:#x}, which has no meaning, at rip {rip:#x}"),
-                ))
-            }
+            Exit::Other(code) => vcpu.crash(format_args!("exit {code:#x}, which has no meaning,")),
         }
     }
 }
@@ -97,24 +98,29 @@ impl Vcpu {
         Next::Again
     }
 
-    fn end(&mut self, reason: u32, why: &str) -> Next {
+    fn end(&mut self, reason: u32, why: core::fmt::Arguments) -> Next {
+        self.death = Death::new(reason, why);
+        Next::End
+    }
+
+    fn crash(&mut self, why: core::fmt::Arguments) -> Next {
         let (rip, rsp) = self.hardware.place();
-        Next::End(Death::new(reason, format_args!("{why} at rip {rip:#x}, rsp {rsp:#x}")))
+        self.end(SHUTDOWN_CRASH, format_args!("{why} at rip {rip:#x}, rsp {rsp:#x}"))
     }
 
     /// All ports but those of `pvh` read as ones and ignore writes; a timer that stands still is seen to be none at once.
     fn port(&mut self, access: &PortAccess) -> Next {
         if access.string {
-            return self.end(SHUTDOWN_CRASH, "string I/O, which is not emulated,");
+            return self.crash(format_args!("string I/O, which is not emulated,"));
         }
         let mask = u64::MAX >> (64 - 8 * u32::from(access.bytes.clamp(1, 4)));
         let value = self.registers.rax & mask;
         match (access.port, access.reads) {
             (pvh::SLEEP_CONTROL_PORT, false) if value as u8 & 0x3c == pvh::SLEEP_POWER_OFF => {
-                return Next::End(Death::new(SHUTDOWN_POWEROFF, format_args!("power off")));
+                return self.end(SHUTDOWN_POWEROFF, format_args!("power off"));
             }
             (pvh::RESET_PORT, false) if value as u8 & pvh::RESET_VALUE == pvh::RESET_VALUE => {
-                return Next::End(Death::new(SHUTDOWN_REBOOT, format_args!("restart")));
+                return self.end(SHUTDOWN_REBOOT, format_args!("restart"));
             }
             (_, false) => {}
             (port, true) => {

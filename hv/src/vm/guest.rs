@@ -4,8 +4,9 @@
 //! While a guest's hypercall is served, no address is a direct one (`PerCpu::direct`), and `mm::user` comes here.
 
 use crate::cpu::percpu::{self, NATIVE_DIRECT};
+use crate::domain::next_key;
 use crate::mm::user;
-use crate::vm::hardware::Paging;
+use crate::vm::hardware::{Hardware, Paging};
 use hv_core::ids::{Gpa, PAGE_BYTES};
 use hv_core::space::{Access, Fault};
 
@@ -17,16 +18,29 @@ const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Serves a guest's hypercall: addresses are the guest's meanwhile.
-pub fn serve<R>(paging: Paging, serve: impl FnOnce() -> R) -> R {
-    percpu::with(|cpu| (cpu.guest, cpu.direct) = (Some(paging), 0));
+pub fn serve<R>(serve: impl FnOnce() -> R) -> R {
+    percpu::with(|cpu| cpu.direct = 0);
     let result = serve();
-    percpu::with(|cpu| (cpu.guest, cpu.direct) = (None, NATIVE_DIRECT));
+    percpu::with(|cpu| cpu.direct = NATIVE_DIRECT);
     result
 }
 
 /// Whether a guest's hypercall is being served.
 pub fn is_served() -> bool {
-    percpu::with(|cpu| cpu.guest.is_some())
+    percpu::direct() == 0
+}
+
+/// The guest-physical address of a run of guest addresses that lies in one page.
+#[cold]
+pub fn in_one_page(start: Gpa, bytes: usize, access: Access) -> Result<u64, Fault> {
+    let fits = start.offset() + bytes as u64 <= PAGE_BYTES;
+    if fits { translate(paging()?, start.0, access) } else { Err(Fault) }
+}
+
+/// The paging of the guest whose hypercall is being served.
+fn paging() -> Result<Paging, Fault> {
+    let key = next_key().filter(|_| is_served()).ok_or(Fault)?;
+    super::with_vcpu(key, |vcpu| vcpu.hardware.paging()).ok_or(Fault)
 }
 
 /// Hands the pieces of a run of guest addresses to `piece`, as guest-physical address, place in the run, and length; none
@@ -37,7 +51,7 @@ pub fn pieces(
     access: Access,
     mut piece: impl FnMut(u64, usize, usize) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
-    let paging = percpu::with(|cpu| cpu.guest).ok_or(Fault)?;
+    let paging = paging()?;
     let mut done = 0;
     while done < bytes {
         let at = start.0.checked_add(done as u64).ok_or(Fault)?;

@@ -78,7 +78,7 @@ pub enum Start {
     },
 }
 
-/// How the guest's addresses are to be read.
+/// The kind of code that a guest runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// 64-bit code, page tables of four levels.
@@ -87,19 +87,13 @@ pub enum Mode {
     Other,
 }
 
-/// The guest's paging.
+/// How addresses are translated.
 #[derive(Clone, Copy)]
 pub struct Paging {
     /// CR3.
     pub root: u64,
-    /// The kind of code that runs.
-    pub mode: Mode,
-    /// Privilege level.
-    pub ring: u8,
     /// CR0.WP.
     pub write_protect: bool,
-    /// CR4.OSXSAVE.
-    pub xsave: bool,
 }
 
 /// A virtual CPU, as hardware runs it.
@@ -128,12 +122,18 @@ pub trait Hardware: Sized {
     fn interrupts_on(&self) -> bool;
     /// What the guest gets when its interrupt flag lets it: this vector, or (`window`) an exit.
     fn offer(&mut self, upcall: Option<u8>, window: bool);
+    /// Whether there is an [`Self::offer`] of something.
+    fn is_offering(&self) -> bool;
     /// CR8, as the APIC has it.
     fn task_priority(&self) -> u8;
     /// Sets it.
     fn set_task_priority(&mut self, priority: u8);
-    /// The guest's paging.
+    /// The code that runs: its kind and privilege level.
+    fn caller(&self) -> (Mode, u8);
+    /// The guest's paging, in [`Mode::Long`].
     fn paging(&self) -> Paging;
+    /// CR4.OSXSAVE.
+    fn has_xsave(&self) -> bool;
     /// The guest's EFER.
     fn efer(&self) -> u64;
     /// Sets it.

@@ -4,20 +4,15 @@ use super::{Vm, guest, with};
 use crate::domain;
 use crate::hypercall::{Call, Errno, OK, Outcome, SERVERS};
 use crate::system::system;
-use crate::vm::hardware::{Mode, Paging};
 use hv_core::ids::DomId;
 use hv_core::sched::VcpuKey;
 use xen_abi::native::SCHEDOP_SEND_AND_BLOCK;
 use xen_abi::{hvm as abi, sched, xen};
 
 /// Serves what RAX asks for. `None`: the call is to be made again.
-pub fn serve(key: VcpuKey, paging: Paging, number: u64, args: [u64; 5]) -> Option<u64> {
-    let outcome = match (paging.mode, paging.ring) {
-        (Mode::Other, _) => Err(Errno::ENOSYS),
-        (Mode::Long, 1..) => Err(Errno::EPERM),
-        (Mode::Long, 0) => Ok(guest::serve(paging, || dispatch(key, number, args))),
-    };
-    let result = outcome.unwrap_or_else(|error| error.to_result() as u64);
+pub fn serve(key: VcpuKey, number: u64, args: [u64; 5]) -> Option<u64> {
+    domain::count_hypercall(key.slot());
+    let result = guest::serve(|| dispatch(key, number, args));
     if domain::take_restart().is_some() { None } else { Some(result) }
 }
 

@@ -21,7 +21,7 @@ pub use hypercall::hvm_op;
 
 use crate::boot::report::{Finding, fact};
 use crate::cpu::percpu;
-use crate::domain::{count_hypercall, end_current, next_key, resume, vcpu_waits, wake};
+use crate::domain::{end_current, next_key, resume, vcpu_waits, wake};
 use crate::machine::Bare;
 use crate::mm::{frames, user};
 use crate::{system::system, time, traps::entry::enter};
@@ -30,7 +30,6 @@ use alloc::vec::Vec;
 use apic::{Apic, Message};
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use extra::Extra;
-pub use hardware::Paging;
 use hardware::{Hardware, Registers, Start};
 use hv_core::domain::{Death, Domain, VCPUS_MAX};
 use hv_core::frames::Purpose;
@@ -55,6 +54,8 @@ struct Vcpu {
     /// Where its `VcpuInfo` is.
     info: Hpa,
     nmi: bool,
+    /// Why the domain is to end.
+    death: Death,
     runstate: Option<Runstate>,
 }
 
@@ -71,14 +72,16 @@ pub struct Vm {
 enum Next {
     Again,
     Interrupt,
-    Hypercall(Paging),
+    /// Its number and arguments.
+    Hypercall(u64, [u64; 5]),
     /// HLT, until an interrupt comes.
     Halt,
     /// HLT with interrupts off: for good.
     Stop,
     Send(Message, u8),
     HypercallPage(u64),
-    End(Death),
+    /// [`Vcpu::death`] says why.
+    End,
 }
 
 static AVAILABLE: AtomicBool = AtomicBool::new(false);
@@ -134,6 +137,7 @@ pub fn create(domain: &mut Domain, vcpus: u32) -> Result<(), Errno> {
             apic: Apic::new(number),
             info: domain.events.shared.vcpu_info(number),
             nmi: false,
+            death: Death::default(),
             runstate: None,
         };
         vm.vcpus.push(vcpu).map_err(|_| Errno::EINVAL)?;
@@ -200,20 +204,24 @@ pub extern "C" fn run() -> ! {
     let domain = crate::domain::current();
     take_extra(key);
     let _none_registered = with_vcpu(key, |vcpu| vcpu.runstate.as_mut().map(Runstate::runs));
+    let mut result = None;
     loop {
-        let next = with(key.slot(), |vm| vm.step(domain, key.vcpu())).unwrap_or(Next::Interrupt);
+        let next = with(key.slot(), |vm| vm.step(domain, key.vcpu(), result.take())).unwrap_or(Next::Interrupt);
         match next {
             Next::Again => {}
             Next::Interrupt => let_interrupts_in(),
-            Next::Hypercall(paging) => hypercall(key, paging),
+            Next::Hypercall(number, args) => result = hypercall::serve(key, number, args),
             Next::Halt => wait(key),
             Next::Stop => stop(key, domain),
             Next::Send(message, targets) => send(domain, key.slot(), message, targets),
             Next::HypercallPage(at) => fill_hypercall_page(at),
-            Next::End(death) => end_current(death),
+            Next::End => end_current(with_vcpu(key, |vcpu| vcpu.death.clone()).unwrap_or_default()),
         }
         if percpu::with(|cpu| cpu.attention != 0) {
-            let _none_registered = with_vcpu(key, |vcpu| vcpu.runstate.as_mut().map(Runstate::stops));
+            let _gone = with_vcpu(key, |vcpu| {
+                vcpu.finish_call(result.take());
+                vcpu.runstate.as_mut().map(Runstate::stops)
+            });
             enter(resume());
         }
     }
@@ -221,9 +229,10 @@ pub extern "C" fn run() -> ! {
 
 impl Vm {
     /// Runs a vCPU to its next exit, and deals with that.
-    fn step(&mut self, domain: DomId, number: VcpuId) -> Next {
+    fn step(&mut self, domain: DomId, number: VcpuId, result: Option<u64>) -> Next {
         let callback = self.callback;
         let Some(vcpu) = self.vcpus.get_mut(usize::from(number.0)) else { return Next::Interrupt };
+        vcpu.finish_call(result);
         vcpu.prepare(callback);
         let exit = vcpu.hardware.run(&mut vcpu.registers);
         self.exit(domain, number, exit)
@@ -236,8 +245,20 @@ impl Vcpu {
         Bare.load_u64(self.info) & 0xff != 0
     }
 
+    /// Goes on behind a hypercall, with its result.
+    fn finish_call(&mut self, result: Option<u64>) {
+        if let Some(result) = result {
+            self.registers.rax = result;
+            self.hardware.advance();
+        }
+    }
+
     /// Hands over what waits for the vCPU: first an NMI, then interrupts of its APIC, then the upcall.
     fn prepare(&mut self, callback: Option<u8>) {
+        // Nothing, most of the time.
+        if !self.nmi && !self.apic.has_requests() && !self.hardware.is_offering() && !self.has_event() {
+            return;
+        }
         if self.nmi && !self.hardware.is_injecting() {
             self.nmi = false;
             self.hardware.inject_nmi();
@@ -274,22 +295,6 @@ fn let_interrupts_in() {
     x86_64::instructions::nop();
     x86_64::instructions::interrupts::disable();
     percpu::with(|cpu| cpu.idle = 0);
-}
-
-fn hypercall(key: VcpuKey, paging: Paging) {
-    let call = with_vcpu(key, |vcpu| {
-        let Registers { rax, rdi, rsi, rdx, r10, r8, .. } = vcpu.registers;
-        (rax, [rdi, rsi, rdx, r10, r8])
-    });
-    count_hypercall(key.slot());
-    if let Some((number, args)) = call
-        && let Some(result) = hypercall::serve(key, paging, number, args)
-    {
-        let _gone = with_vcpu(key, |vcpu| {
-            vcpu.registers.rax = result;
-            vcpu.hardware.advance();
-        });
-    }
 }
 
 /// A vCPU waits for an event or an interrupt, unless one is there.

@@ -12,12 +12,12 @@ use policy_domain::shell::{COMMANDS, Command, Grid, PROMPT, Subject, bytes_text,
 use runtime::hypercall::{event_channel, platform, version};
 use runtime::store::{Permission, Rights, Store};
 use runtime::time::{Instant, now};
-use runtime::{DomId, GrantRef, Port, console, info, print, println};
+use runtime::{DomId, Errno, GrantRef, Port, console, info, print, println};
 use xen_abi::event_channel as events;
 use xen_abi::grant_table::GTF_READONLY;
 use xen_abi::native::PAGE_SIZE;
 use xen_abi::platform as abi;
-use xen_abi::policy_table::FLAG_CONTROL;
+use xen_abi::policy_table::{FLAG_CONTROL, FLAG_STORE};
 
 use crate::system::{Revival, Status, System, Wish};
 
@@ -125,7 +125,11 @@ impl Shell {
         let written = store.write_display(&path, format_args!("{number} {name}")).and_then(|()| {
             let own = Permission::new(DomId::POLICY, Rights::None);
             store.set_permissions(&path, &[own, Permission::new(console, Rights::Read)])?;
-            if number == 1 { store.watch(&format!("{directory}/log-answer"), "log") } else { Ok(()) }
+            // A console domain that was started again has another directory.
+            match store.watch(&format!("{directory}/log-answer"), "log") {
+                Err(Errno::EEXIST) => Ok(()),
+                other => other,
+            }
         });
         written.map_err(|error| format!("the console domain cannot be asked: {error}"))?;
         self.log = Some((number, now() + LOG_LIMIT));
@@ -392,6 +396,9 @@ fn destroy(system: &mut System, name: &str, wish: Wish) -> Outcome {
 
 fn restart(system: &mut System, name: &str) -> Outcome {
     let label = find(system, name)?;
+    if system.entry(label).is_some_and(|domain| domain.flags.has(FLAG_STORE)) {
+        return Err("xenstore cannot be started again; `reboot` starts everything again".to_string());
+    }
     if system.alive(label).is_some() {
         return destroy(system, name, Wish::Again);
     }

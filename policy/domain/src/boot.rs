@@ -77,7 +77,7 @@ fn own_store_ring(system: &mut System) -> Option<u32> {
 }
 
 /// Connects this domain to the console, if there is going to be one. Until here its output goes to the hypervisor.
-fn own_console_ring(system: &mut System) {
+pub fn own_console_ring(system: &mut System) {
     let Some(server) = system.console() else { return };
     match attach(server, grant_own_console_ring) {
         Ok(port) => {

@@ -58,6 +58,16 @@ pub fn home_path(domain: DomId) -> String {
     format!("/local/domain/{domain}")
 }
 
+/// The node in a domain's home that names the console domain: its runtime follows it.
+pub fn console_backend_path(domain: DomId) -> String {
+    format!("{}/console/backend-id", home_path(domain))
+}
+
+/// The node in which a domain tells of the port that it has made for a console domain that was started again.
+pub fn console_port_path(domain: DomId) -> String {
+    format!("{}/data/console-port", home_path(domain))
+}
+
 /// The event channel ports of a new domain for its rings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ports {

@@ -18,6 +18,7 @@ use runtime::{DomId, console};
 use xen_abi::platform::{DomainInfo, STATE_DYING};
 
 use crate::admin::Shell;
+use crate::boot;
 use crate::system::{Member, Revival, Status, System, Wish};
 
 /// How long to wait for what is left of a domain that could not be built.
@@ -55,9 +56,9 @@ impl System {
             console::detach(); // what is said from now on goes to the hypervisor
         }
         let mut text = why;
-        match self.sentence(label) {
+        let died = now();
+        match self.sentence(label, died) {
             Verdict::Again(due) => {
-                let died = now();
                 text.push_str("; it is started again");
                 if due > died {
                     text.push_str(&format!(" in {} ms", due.since(died).as_millis()));
@@ -81,15 +82,15 @@ impl System {
     }
 
     /// What is to be done about a death: what the administrator has just asked for, else what the policy says.
-    fn sentence(&mut self, label: Label) -> Verdict {
+    fn sentence(&mut self, label: Label, died: Instant) -> Verdict {
         let Some(member) = self.member_mut(label) else { return Verdict::Down(None) };
         match core::mem::take(&mut member.wish) {
             Wish::Down => Verdict::Down(None),
             Wish::Again => {
                 member.record.forgive();
-                Verdict::Again(now())
+                Verdict::Again(died)
             }
-            Wish::None => member.record.died(now()),
+            Wish::None => member.record.died(died),
         }
     }
 
@@ -171,8 +172,15 @@ impl System {
         self.start(label);
         let started = now();
         let Some(id) = self.alive(label) else { return self.failed_again(label, revival) };
+        if self.console() == Some(id) {
+            boot::own_console_ring(self);
+        }
         self.wire(label);
         self.introduce(label);
+        if self.console() == Some(id) {
+            self.call_to_the_console(id);
+            shell.prompt();
+        }
         self.watch_links();
         if let Some(member) = self.member_mut(label) {
             member.record.restarts += 1;
@@ -193,7 +201,7 @@ impl System {
 
     /// It could not be built: that counts like a death.
     fn failed_again(&mut self, label: Label, revival: Revival) {
-        match self.sentence(label) {
+        match self.sentence(label, now()) {
             Verdict::Again(due) => self.plan(label, Revival { due, ..revival }),
             Verdict::Down(_) => {
                 self.give_up_waiting_for(label);

@@ -7,7 +7,6 @@ use core::time::Duration;
 use policy::table::Label;
 use policy_domain::nodes::home_path;
 use policy_domain::ready::{End, Ready};
-use policy_domain::shell::seconds_text;
 use runtime::errno::Result;
 use runtime::event::{self, Channel};
 use runtime::store::{self, Store, WatchEvent};
@@ -118,6 +117,12 @@ impl System {
         };
         let Ok(number) = number.parse::<u32>() else { return };
         let value: Result<u32> = Store::new().read_parsed(&event.path);
+        if what == "c" {
+            if let Ok(port) = value {
+                self.console_port_told(Label(number), port);
+            }
+            return;
+        }
         let end = if what == "f" { End::Front } else { End::Back };
         if matches!(what, "f" | "b") {
             self.turns.note(number as usize, end, value.unwrap_or(0), now());
@@ -141,7 +146,8 @@ impl System {
         }
         let awaited: Vec<usize> =
             self.ready.take().into_iter().flat_map(|ready| ready.links().collect::<Vec<_>>()).collect();
-        shell.interject(&format!("ready in {}", seconds_text(now().0)));
+        let microseconds = now().0 / 1000;
+        shell.interject(&format!("ready in {}.{:06} s", microseconds / 1_000_000, microseconds % 1_000_000));
         for number in awaited.into_iter().filter(|number| !self.turns.follows(*number)).collect::<Vec<_>>() {
             let result = self.for_both_states(number, |path, token| Store::new().unwatch(path, token));
             self.check_store(&format!("no longer watching link {number}"), result);

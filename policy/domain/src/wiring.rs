@@ -4,7 +4,7 @@ use alloc::format;
 use alloc::vec::Vec;
 
 use policy::table::{Label, Link, LinkKind};
-use policy_domain::nodes::{self, Ends, Node, home_path};
+use policy_domain::nodes::{self, Ends, Node, console_backend_path, console_port_path, home_path};
 use policy_domain::writing::{self, Step};
 use runtime::errno::{Errno, Result};
 use runtime::store::{Batch, Permission, Rights, Store};
@@ -49,9 +49,55 @@ impl System {
         let result = self.write_home(label);
         self.check_store(&format!("home of `{}`", self.name(label)), result);
         for number in 0..self.table.links.len() {
-            if self.table.links.get(number).is_some_and(|link| link.front == label || link.back == label) {
+            let concerns = |link: &Link| {
+                // A console that was started again has no port yet, except this domain's.
+                let console = link.kind == LinkKind::Console && link.front != Label::POLICY;
+                link.front == label || link.back == label && !console
+            };
+            if self.table.links.get(number).is_some_and(concerns) {
                 let result = self.write_link(number);
                 self.check_store(&format!("link {number}"), result);
+            }
+        }
+    }
+
+    /// Tells all domains of a console domain that was started again. Each grants it its ring and makes a port, of which it
+    /// tells in turn ([`System::console_port_told`]).
+    pub fn call_to_the_console(&mut self, console: DomId) {
+        let consoles = self.table.links.iter().filter(|link| link.kind == LinkKind::Console);
+        let fronts: Vec<Label> = consoles.map(|link| link.front).filter(|front| *front != Label::POLICY).collect();
+        for label in fronts {
+            // What it had died with the old one; and the same number again is another port.
+            if let Some(member) = self.member_mut(label) {
+                member.ports.console = None;
+            }
+            let Some(id) = self.alive(label).filter(|_| self.has_store()) else { continue };
+            let mut batch = Batch::new();
+            batch.remove(&console_port_path(id));
+            batch.write(&console_backend_path(id), console);
+            let readers = [Permission::new(DomId::POLICY, Rights::None), Permission::new(id, Rights::Read)];
+            batch.set_permissions(&console_backend_path(id), &readers);
+            let result = Store::new().run(&batch).and_then(|()| {
+                match Store::new().watch(&console_port_path(id), &format!("{}c", label.0)) {
+                    Err(Errno::EEXIST) => Ok(()),
+                    other => other,
+                }
+            });
+            self.check_store(&format!("telling `{}` of the console", self.name(label)), result);
+        }
+    }
+
+    /// A domain tells of its port for the console.
+    pub fn console_port_told(&mut self, label: Label, port: u32) {
+        let Some(member) = self.member_mut(label) else { return };
+        if member.ports.console.replace(port) == Some(port) {
+            return;
+        }
+        for number in 0..self.table.links.len() {
+            let link = self.table.links.get(number);
+            if link.is_some_and(|link| link.kind == LinkKind::Console && link.front == label) {
+                let result = self.write_link(number);
+                self.check_store(&format!("console of `{}`", self.name(label)), result);
             }
         }
     }

@@ -57,6 +57,16 @@ pub const FIGURES: &[Figure] = figures! {
     "block_read_4k_depth_16_each": 26_579, -, -, at most 4_000;
     "block_read_64k_depth_16_each": 62_441, -, -, at most 10_000;
     "udp_out_1400_each": 19_800, -, -, at most 5_000;
+    "pvh_null_hypercall": 727, -, -, at most 150;
+    "pvh_event_send_self": 5_085, -, -, at most 600;
+    "pvh_event_ping_pong": 22_110, -, -, at most 3_000;
+    "pvh_grant_map_unmap_1": 25_193, -, -, at most 2_500;
+    "pvh_grant_copy_4096": 11_997, -, -, at most 1_500;
+    "domain_create_4m": -, -, -, at most 700_000;
+    "domain_destroy_4m": -, -, -, at most 170_000;
+    "domain_create_64m": -, -, -, at most 11_000_000;
+    "domain_destroy_64m": -, -, -, at most 1_500_000;
+    "boot_to_ready": -, -, -, at most 40_000_000;
     "boot_to_policy_domain": 441_000_000, -, -, at most 40_000_000;
     "hypervisor_memory_bytes": 24_117_248, -, -, at most 4_194_304;
 };

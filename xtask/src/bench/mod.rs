@@ -31,8 +31,11 @@ pub struct Options {
     /// Put this many idle domains into each system.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=100))]
     idle: u16,
-    /// Only systems whose name contains this: primitives, interrupts, disk, nic. Or `restart`: how long a client waits when
-    /// its driver domain dies, and for what.
+    /// Instead, show how the primitives' figures grow with the number of domains.
+    #[arg(long)]
+    growth: bool,
+    /// Only systems whose name contains this: primitives, lifecycle, interrupts, guests, disk, nic. Or `restart`: how long a
+    /// client waits when its driver domain dies, and for what.
     filter: Option<String>,
 }
 
@@ -64,6 +67,9 @@ pub fn bench(options: &Options) -> Result<()> {
     if options.filter.as_deref() == Some("restart") {
         return restart::restart(&machine::build()?);
     }
+    if options.growth {
+        return growth();
+    }
     let old = options.compare.as_deref().map(read).transpose()?;
     let results = machine::measure(options.filter.as_deref().unwrap_or(""), options.idle)?;
     print(&results);
@@ -73,6 +79,28 @@ pub fn bench(options: &Options) -> Result<()> {
     if let Some(file) = &options.json {
         write(file, &results)?;
         say("Wrote", &file.display().to_string());
+    }
+    Ok(())
+}
+
+/// Domains of the smallest system that measures primitives: three services and the two that are measured.
+const DOMAINS_LEAST: u16 = 5;
+
+/// Measures the primitives among ever more domains, the others idle, and prints the medians side by side.
+fn growth() -> Result<()> {
+    const DOMAINS: [u16; 4] = [DOMAINS_LEAST, 8, 32, 64];
+    let columns = DOMAINS.map(|domains| machine::measure("primitives", domains - DOMAINS_LEAST));
+    let mut table = Vec::new();
+    for column in columns {
+        table.push(column?);
+    }
+    print!("{:<34}", "median, with so many domains");
+    DOMAINS.iter().for_each(|domains| print!(" {domains:>11}"));
+    println!();
+    for name in table.first().into_iter().flat_map(BTreeMap::keys) {
+        print!("{name:<34}");
+        table.iter().for_each(|column| print!(" {:>11}", number(column.get(name).map(|measured| measured.median))));
+        println!();
     }
     Ok(())
 }

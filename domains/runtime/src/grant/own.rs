@@ -141,7 +141,8 @@ fn sweep() {
     });
 }
 
-/// Grants this domain's own console ring page to the console domain. For the policy domain, which nobody builds.
+/// Grants this domain's own console ring page to the console domain: for the policy domain, which nobody builds, and for
+/// everybody when the console domain was started again.
 pub fn grant_own_console_ring(peer: DomId) -> Result<(), GrantError> {
     table::open_reserved(GrantRef(GRANT_REF_CONSOLE), CONSOLE_RING / PAGE_SIZE, peer)
 }

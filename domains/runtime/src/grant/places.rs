@@ -131,9 +131,9 @@ impl Places {
     /// An empty place for so many pages; `None`: all such are taken.
     pub fn take(&mut self, pages: usize) -> Option<Place> {
         let fitting = self.sizes.iter_mut().zip(0..).filter(|(size, _)| pages <= usize::from(size.pages_each));
-        fitting.into_iter().find_map(|(size, index)| {
-            Some(Place { size: index, number: size.free.pop()?, pages: 0, first: 0 })
-        })
+        fitting
+            .into_iter()
+            .find_map(|(size, index)| Some(Place { size: index, number: size.free.pop()?, pages: 0, first: 0 }))
     }
 
     /// How many [`Places::take`] would find, of whatever number of pages.

@@ -28,7 +28,7 @@ struct Place {
 }
 
 /// A place while it is locked; one domain or none.
-pub(crate) type LockedPlace<'a> = TicketMutexGuard<'a, Vec<Domain>>;
+type LockedPlace<'a> = TicketMutexGuard<'a, Vec<Domain>>;
 
 /// What the next domains are called.
 struct Names {

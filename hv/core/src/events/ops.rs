@@ -5,7 +5,7 @@
 
 use super::{Binding, Channel, DomId, Errno, NR_VIRQS, PIRQS_MAX, Port, VcpuId, is_global_virq};
 use crate::authority::table::{FLAG_CONTROL, FLAG_LOG};
-use crate::domain::{Domain, DomainTable, Env, LockedPlace, Pair, Wake};
+use crate::domain::{Domain, DomainTable, Env, Pair, Wake};
 use crate::{ids::Pirq, machine::Machine, space::Progress};
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_DEBUG, VIRQ_DOM_EXC, VIRQ_TIMER};
 
@@ -177,10 +177,13 @@ pub fn close_slice<M: Machine>(
 pub fn send<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<Option<Wake>, Errno> {
     let mut place = env.domains.lock(caller)?;
     let domain = DomainTable::named(&mut place, caller)?;
-    let Binding::Interdomain { remote, port: far } = domain.events.binding(port)? else {
-        return send_alone(place, port, env.machine);
+    let (remote, far) = match domain.events.binding(port)? {
+        Binding::Interdomain { remote, port: far } => (remote, Port(u32::from(far))),
+        Binding::Ipi => (caller, port),
+        // Nobody is called that.
+        Binding::Unbound { .. } => (DomId::SELF, port),
+        _ => return Err(Errno::EINVAL),
     };
-    let far = Port(u32::from(far));
     domain.account.events_sent = domain.account.events_sent.wrapping_add(1);
     if remote == caller {
         return Ok(domain.deliver(far, env.machine));
@@ -192,19 +195,6 @@ pub fn send<M: Machine>(env: &Env<'_, M>, caller: DomId, port: Port) -> Result<O
         Ok(domain) if domain.events.leads_to(far, caller, port) => Ok(domain.deliver(far, env.machine)),
         _ => Ok(None),
     }
-}
-
-/// Sends by a port that has no other end.
-#[cold]
-#[inline(never)]
-fn send_alone<M: Machine>(mut place: LockedPlace<'_>, port: Port, machine: &M) -> Result<Option<Wake>, Errno> {
-    let domain = place.first_mut().ok_or(Errno::ESRCH)?;
-    let binding = domain.events.binding(port)?;
-    if !matches!(binding, Binding::Ipi | Binding::Unbound { .. }) {
-        return Err(Errno::EINVAL);
-    }
-    domain.account.events_sent = domain.account.events_sent.wrapping_add(1);
-    Ok(if binding == Binding::Ipi { domain.deliver(port, machine) } else { None })
 }
 
 /// Raises a virtual interrupt for a domain, if it bound it. For the hypervisor itself.

@@ -87,50 +87,113 @@ fn a_send_makes_the_other_end_pending_and_wakes_it() {
 }
 
 #[test]
-fn a_send_that_waits_does_both_or_neither() {
+fn a_send_to_one_that_waits_hands_over() {
     let it = two();
     let (near, far) = it.connect();
     let env = it.world.env();
     it.acknowledge(it.a);
     assert!(it.block(it.b));
-    let sent = send_and_block(&env, it.a, near).unwrap();
-    assert_eq!((sent.wake, sent.waits), (Some(Wake(VcpuKey::new(it.b.slot(), VcpuId(0)))), true));
+    assert_eq!(hand_over(&env, it.a, near), Some(Wake(VcpuKey::new(it.b.slot(), VcpuId(0)))));
     assert!(it.pending(it.b, far));
     assert_eq!((it.wait(it.a), it.wait(it.b)), (Wait::Blocked, Wait::No));
-    // The answer, while the other waits: it is told, and whoever was told of an event meanwhile does not wait.
-    let sent = send_and_block(&env, it.b, far).unwrap();
-    assert_eq!((sent.wake, sent.waits), (Some(Wake(VcpuKey::new(it.a.slot(), VcpuId(0)))), false));
-    assert_eq!((it.wait(it.a), it.wait(it.b)), (Wait::No, Wait::No));
+    // The answer: whoever was told of an event, and has not looked, does not wait.
+    assert_eq!(hand_over(&env, it.b, far), None);
+    it.acknowledge(it.b);
+    assert_eq!(hand_over(&env, it.b, far), Some(Wake(VcpuKey::new(it.a.slot(), VcpuId(0)))));
+    assert_eq!((it.wait(it.a), it.wait(it.b)), (Wait::No, Wait::Blocked));
     it.world.end();
 }
 
+/// All that an event can change.
+fn state(it: &Two, ports: (Port, Port)) -> impl PartialEq + core::fmt::Debug {
+    let words = [it.a, it.b].map(|dom| {
+        it.world.domains.with(dom, |domain| {
+            let page = domain.events.shared.frame();
+            let word = |offset| it.world.machine.load_u64(page.at(offset));
+            (word(0), word(8), word(2048), domain.account.events_sent, domain.vcpu(VcpuId(0)).unwrap().wait)
+        })
+    });
+    (words, it.pending(it.a, ports.0), it.pending(it.b, ports.1))
+}
+
 #[test]
-fn a_send_that_is_refused_does_not_wait() {
+fn handing_over_is_to_send_and_to_block_or_nothing() {
+    let polling = |it: &Two, port| {
+        it.world.domains.with(it.b, |domain| domain.poll(VcpuId(0), &[port], &it.world.machine)).unwrap().unwrap()
+    };
+    let pend = |it: &Two, dom: DomId, port: Port| {
+        let _signal = it.world.domains.with(dom, |domain| {
+            let machine = &it.world.machine;
+            domain.events.shared.set_pending(port, VcpuId(0), machine)
+        });
+    };
+    // What the peer and the caller are up to, and whether that is for the short way.
+    type Case<'a> = (&'a str, bool, &'a dyn Fn(&Two, (Port, Port)));
+    let cases: [Case<'_>; 8] = [
+        ("the peer waits", true, &|it, _| assert!(it.block(it.b))),
+        ("the peer runs", false, &|_, _| ()),
+        ("the peer polls the port", false, &|it, (_, far)| assert!(polling(it, far))),
+        ("the port is masked", false, &|it, (_, far)| {
+            it.set_mask(it.b, far);
+            assert!(it.block(it.b));
+        }),
+        ("the port is pending", false, &|it, (_, far)| {
+            it.set_mask(it.b, far);
+            pend(it, it.b, far);
+            assert!(it.block(it.b));
+        }),
+        ("the caller was told of an event", false, &|it, (near, _)| {
+            assert!(it.block(it.b));
+            pend(it, it.a, near);
+        }),
+        ("the peer has closed", false, &|it, (_, far)| {
+            assert!(it.block(it.b));
+            let _closed = close(&it.world.env(), it.b, far).unwrap();
+        }),
+        ("the peer is gone", false, &|it, _| {
+            let env = it.world.env();
+            crate::domain::begin_destroy(&env, it.b, crate::domain::Death::default()).unwrap();
+            while crate::domain::destroy_slice(&env, it.b, |_| ()) == Ok(Progress::More) {}
+        }),
+    ];
+    for (name, short, prepare) in cases {
+        let [one, other] = [two(), two()].map(|it| {
+            let ports = it.connect();
+            it.acknowledge(it.a);
+            it.acknowledge(it.b);
+            prepare(&it, ports);
+            (it, ports)
+        });
+        let near = one.1.0;
+        let before = (!name.contains("gone")).then(|| state(&one.0, one.1));
+        let handed = hand_over(&one.0.world.env(), one.0.a, near);
+        assert_eq!(handed.is_some(), short, "{name}");
+        if short {
+            let sent = send(&other.0.world.env(), other.0.a, near).unwrap();
+            assert_eq!((sent, other.0.block(other.0.a)), (handed, true), "{name}");
+            assert!(state(&one.0, one.1) == state(&other.0, other.1), "{name}");
+        } else if let Some(before) = before {
+            assert!(state(&one.0, one.1) == before, "{name}: something was done");
+        }
+    }
+}
+
+#[test]
+fn a_port_that_cannot_send_hands_over_to_nobody() {
     let it = two();
-    let (near, far) = it.connect();
+    let (near, _) = it.connect();
     let env = it.world.env();
     it.acknowledge(it.a);
-    let virq = bind_virq(&env, it.a, VIRQ_TIMER, 0).unwrap();
-    for port in [Port(0), Port(PORTS), Port(u32::MAX), Port(near.0 + 5), virq] {
-        assert_eq!(send_and_block(&env, it.a, port).err(), Some(Errno::EINVAL), "{port:?}");
+    assert!(it.block(it.b));
+    let (virq, ipi) = (bind_virq(&env, it.a, VIRQ_TIMER, 0).unwrap(), bind_ipi(&env, it.a, 0).unwrap());
+    let to_itself = alloc_unbound(&env, it.a, DomId::SELF, it.a).unwrap();
+    let (itself, _) = bind_interdomain(&env, it.a, it.a, to_itself).unwrap();
+    it.acknowledge(it.a);
+    for port in [Port(0), Port(PORTS), Port(u32::MAX), Port(near.0 + 9), virq, ipi, itself, to_itself] {
+        assert_eq!(hand_over(&env, it.a, port), None, "{port:?}");
         assert_eq!(it.wait(it.a), Wait::No);
     }
-    // The other end has closed: the event goes nowhere, and the wait is the caller's own affair.
-    let _closed = close(&env, it.b, far);
-    let sent = send_and_block(&env, it.a, near).unwrap();
-    assert_eq!((sent.wake, sent.waits, it.wait(it.a)), (None, true, Wait::Blocked));
-    it.world.end();
-}
-
-#[test]
-fn one_that_sends_to_itself_does_not_wait() {
-    let it = two();
-    let env = it.world.env();
-    let ipi = bind_ipi(&env, it.a, 0).unwrap();
-    it.acknowledge(it.a);
-    let sent = send_and_block(&env, it.a, ipi).unwrap();
-    assert_eq!((sent.wake, sent.waits, it.wait(it.a)), (None, false, Wait::No));
-    assert!(it.pending(it.a, ipi));
+    assert_eq!(it.wait(it.b), Wait::Blocked);
     it.world.end();
 }
 

@@ -77,8 +77,8 @@ pub struct RunQueue {
     parked: IndexedHeap<VCPU_KEYS>,
     /// The vCPU that was picked last; it may be asleep by now, and is charged for all time until the next pick.
     current: Option<VcpuKey>,
-    /// How many of the vCPUs have a cap: without any, nothing is ever parked, and budgets are of no interest.
-    capped: usize,
+    /// Whether any vCPU has or had a cap: else nothing is ever parked, and budgets are of no interest.
+    caps: bool,
     /// When the current vCPU was picked.
     picked: u64,
     /// Since when it has run without being charged.
@@ -99,7 +99,7 @@ impl RunQueue {
             queued: IndexedHeap::new(),
             parked: IndexedHeap::new(),
             current: None,
-            capped: 0,
+            caps: false,
             picked: 0,
             since: 0,
             floor: 0,
@@ -123,18 +123,14 @@ impl RunQueue {
     /// Makes a vCPU known, asleep. `weight` 1 to 65535; `cap_percent` of the CPU, 0 for none.
     pub fn add(&mut self, key: VcpuKey, weight: u32, cap_percent: u32) {
         let rate = (UNIT_WEIGHT << RATE_BITS).div_ceil(u64::from(weight.max(1)));
-        let mut new =
-            Entity { state: State::Asleep, cap: cap_percent.min(100) as u16, rate, virtual_time: self.floor, ..Entity::default() };
+        let cap = cap_percent.min(100) as u16;
+        let mut new = Entity { state: State::Asleep, cap, rate, virtual_time: self.floor, ..Entity::default() };
         new.credit = new.in_virtual(self.slice);
         new.margin = new.in_virtual(self.margin);
-        let _was_absent = self.replace(key, new);
-    }
-
-    fn replace(&mut self, key: VcpuKey, new: Entity) -> Entity {
-        let Some(entity) = self.entities.get_mut(key.index()) else { return new };
-        let (old, now_capped) = (core::mem::replace(entity, new), usize::from(new.cap != 0));
-        self.capped = self.capped.wrapping_add(now_capped).wrapping_sub(usize::from(old.cap != 0));
-        old
+        self.caps |= cap_percent != 0;
+        if let Some(entity) = self.entities.get_mut(key.index()) {
+            *entity = new;
+        }
     }
 
     /// Forgets a vCPU, in whatever state; answers how long it ran, all told.
@@ -144,7 +140,7 @@ impl RunQueue {
             self.charge(now);
             self.current = None;
         }
-        self.replace(key, Entity::default()).ran
+        self.entities.get_mut(key.index()).map_or(0, |entity| core::mem::take(entity).ran)
     }
 
     /// Whether the vCPU that was picked last can go on.
@@ -210,15 +206,10 @@ impl RunQueue {
 
     /// A vCPU waits or is paused: it is not runnable any more. If it is the current one, [`Self::pick`] follows.
     pub fn sleep(&mut self, key: VcpuKey) {
-        let Some(entity) = self.entities.get_mut(key.index()) else { return };
-        let state = entity.state;
-        if state != State::Absent {
+        if let Some(entity) = self.entities.get_mut(key.index()).filter(|entity| entity.state != State::Absent) {
             entity.state = State::Asleep;
-        }
-        match state {
-            State::Queued => self.queued.remove(key.index()),
-            State::Parked => self.parked.remove(key.index()),
-            State::Absent | State::Asleep | State::Running => {}
+            self.queued.remove(key.index());
+            self.parked.remove(key.index());
         }
     }
 
@@ -240,6 +231,9 @@ impl RunQueue {
 
     /// Books the time since the last charge to the current vCPU.
     pub fn charge(&mut self, now: u64) {
+        if now == self.since {
+            return;
+        }
         let since = self.since;
         let Some(entity) = self.book(now) else { return };
         let virtual_time = entity.virtual_time;
@@ -307,25 +301,24 @@ impl RunQueue {
 
     /// Queues the current vCPU, or parks it, if it is runnable.
     fn line_up(&mut self, now: u64) {
-        let Some(current) = self.current else { return };
-        let Some(entity) = self.current_entity().filter(|entity| entity.state == State::Running) else { return };
-        entity.state = State::Queued;
-        let (cap, virtual_time) = (entity.cap, entity.virtual_time);
-        if cap == 0 || !self.is_parked(current, now) {
-            self.queued.insert(current.index(), virtual_time);
+        if let Some(current) = self.current
+            && let Some(entity) = self.current_entity().filter(|entity| entity.state == State::Running)
+        {
+            entity.state = State::Queued;
+            let (cap, virtual_time) = (entity.cap, entity.virtual_time);
+            if cap == 0 || !self.is_parked(current, now) {
+                self.queued.insert(current.index(), virtual_time);
+            }
         }
     }
 
     /// When [`Self::pick`] is due at the latest, as things are now; `u64::MAX`: never, by this queue. A wake may bring
     /// it forward: a vCPU that runs alone has no end of slice.
     pub fn until(&self) -> u64 {
-        let slice = if self.queued.is_empty() { u64::MAX } else { self.picked.wrapping_add(self.slice) };
-        if self.capped == 0 {
-            return slice;
-        }
         let unpark = self.parked.peek().map_or(u64::MAX, |(_, until)| until);
         let Some(entity) = self.current.and_then(|current| self.entities.get(current.index())) else { return unpark };
         let budget = if entity.cap == 0 { u64::MAX } else { self.since.saturating_add(entity.budget) };
+        let slice = if self.queued.is_empty() { u64::MAX } else { self.picked.wrapping_add(self.slice) };
         slice.min(budget).min(unpark)
     }
 }

@@ -216,7 +216,130 @@ fn timers_of_both_kinds_are_apart() {
     assert_eq!(timers.expire(10), None);
 }
 
+#[test]
+fn a_pair_that_hands_over_gives_way_to_a_third_by_the_timer() {
+    let mut queue = new_queue();
+    for slot in 0..3 {
+        queue.add(key(slot), 256, 0);
+    }
+    let _preempt = (queue.wake(key(0), 0), queue.wake(key(2), 0));
+    let (mut now, mut alarm, mut current) = (0, u64::MAX, queue.pick(0).unwrap());
+    let (mut third_since, mut longest) = (0, 0);
+    while now < 1_000_000_000 {
+        alarm = alarm.min(queue.until());
+        let before = current;
+        if current == key(2) {
+            // It spins: only the timer ends its turn.
+            now = alarm;
+        } else {
+            now += 20_000;
+        }
+        if now >= alarm {
+            alarm = u64::MAX;
+            current = queue.pick(now).unwrap();
+        } else {
+            let peer = if current == key(0) { key(1) } else { key(0) };
+            current = queue.hand_over(peer, now).unwrap_or_else(|| {
+                let _preempt = queue.wake(peer, now);
+                queue.current_sleeps();
+                queue.pick(now).unwrap()
+            });
+        }
+        if before == key(2) {
+            third_since = now;
+        }
+        longest = longest.max(now - third_since);
+    }
+    queue.charge(now);
+    assert!(longest <= 2 * SLICE_NS, "it waited {longest} ns");
+    assert!(queue.ran(key(2)) >= now / 3, "{} of {now}", queue.ran(key(2)));
+}
+
+#[test]
+fn a_pair_alone_hands_over_without_more_ado_and_pays_for_it() {
+    let mut queue = new_queue();
+    for slot in 0..3 {
+        queue.add(key(slot), 256, 0);
+    }
+    let _preempt = queue.wake(key(0), 0);
+    let mut current = queue.pick(0).unwrap();
+    let mut in_full = 0;
+    for round in 1..=10_000 {
+        let (peer, now) = (if current == key(0) { key(1) } else { key(0) }, round * 5_000);
+        current = queue.hand_over(peer, now).unwrap_or_else(|| {
+            in_full += 1;
+            let _preempt = queue.wake(peer, now);
+            queue.current_sleeps();
+            queue.pick(now).unwrap()
+        });
+        assert_eq!(current, peer);
+    }
+    // What is little is booked once in a while.
+    assert!((100..=150).contains(&in_full), "{in_full}");
+    assert_eq!((queue.ran(key(0)), queue.ran(key(1))), (25_000_000, 25_000_000));
+    // Whoever slept meanwhile is ahead by its credit, no more, and what it runs is little again.
+    let now = 50_000_001;
+    assert!(queue.wake(key(2), now));
+    assert_eq!(queue.pick(now), Some(key(2)));
+    assert_eq!(queue.pick(now + SLICE_NS + 400_000), Some(current));
+}
+
 proptest! {
+    #[test]
+    fn two_are_decided_about_like_many(
+        steps in prop::collection::vec((0u8..5, 0u8..4, 1u64..2_000_000), 1..400),
+        weights in prop::collection::vec(1u32..2000, 4),
+    ) {
+        // One queue takes the short way where there is one, the other never.
+        let (mut short, mut long) = (new_queue(), new_queue());
+        for (slot, weight) in weights.iter().enumerate() {
+            short.add(key(slot as u8), *weight, 0);
+            long.add(key(slot as u8), *weight, 0);
+        }
+        let (mut now, mut alarm, mut taken) = (0, u64::MAX, 0);
+        for (action, slot, pause) in steps {
+            now += pause;
+            if now >= alarm {
+                alarm = u64::MAX;
+                prop_assert_eq!(short.pick(now), long.pick(now));
+            }
+            match (action, short.is_running()) {
+                (0, true) => {
+                    short.current_sleeps();
+                    long.current_sleeps();
+                    let picked = short.pick_of_two(now, alarm);
+                    taken += u32::from(picked.is_some());
+                    prop_assert_eq!(picked.or_else(|| short.pick(now)), long.pick(now));
+                }
+                (1, true) => {
+                    short.yield_now();
+                    long.yield_now();
+                    let picked = short.pick_of_two(now, alarm);
+                    taken += u32::from(picked.is_some());
+                    prop_assert_eq!(picked.or_else(|| short.pick(now)), long.pick(now));
+                }
+                _ => {
+                    let woken = short.wake_and_pick(key(slot), now, alarm);
+                    taken += u32::from(woken.is_some());
+                    if woken.is_none() && short.wake(key(slot), now) {
+                        short.pick(now);
+                    }
+                    if long.wake(key(slot), now) {
+                        long.pick(now);
+                    }
+                }
+            }
+            prop_assert_eq!(short.current(), long.current());
+            prop_assert!(short.until() >= alarm || taken == 0 || short.until() == long.until());
+            alarm = alarm.min(short.until());
+        }
+        short.charge(now);
+        long.charge(now);
+        for slot in 0..4 {
+            prop_assert_eq!(short.ran(key(slot)), long.ran(key(slot)));
+        }
+    }
+
     #[test]
     fn handing_over_takes_nothing_from_others(rounds in prop::collection::vec(1u64..400_000, 2000), weight in 1u32..2000) {
         // Two hand over to each other all the time, a third never rests.
@@ -231,7 +354,7 @@ proptest! {
             match current.filter(|current| *current != key(2)) {
                 Some(current_key) => {
                     let peer = if current_key == key(0) { key(1) } else { key(0) };
-                    if queue.hand_over(peer, now) {
+                    if queue.hand_over(peer, now).is_some() {
                         current = Some(peer);
                     } else {
                         let _preempt = queue.wake(peer, now);

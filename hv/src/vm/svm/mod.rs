@@ -85,8 +85,11 @@ fn image_address<T>(place: &'static T) -> u64 {
 /// A virtual CPU on hardware of this kind.
 pub struct Svm {
     frame: Mfn,
-    key: u16,
+    /// One more than its key.
+    name: u16,
+    asid: u16,
     stale: bool,
+    offering: bool,
     next_rip: bool,
     flush: u8,
 }
@@ -164,7 +167,8 @@ impl Hardware for Svm {
         let own = features.as_ref().is_some_and(raw_cpuid::SvmFeatures::has_flush_by_asid);
         let next_rip = features.as_ref().is_some_and(raw_cpuid::SvmFeatures::has_nrip);
         let flush = if own { vmcb::FLUSH_OWN } else { vmcb::FLUSH_ALL };
-        let mut vcpu = Self { frame, key, stale: true, next_rip, flush };
+        let asid = 1 + key % (ASIDS_HERE.load(Ordering::Relaxed) - 1);
+        let mut vcpu = Self { frame, name: key + 1, asid, stale: true, offering: false, next_rip, flush };
         let block = vcpu.block_mut();
         block.exceptions = intercept::EXCEPTIONS;
         block.intercepts = [intercept::FIRST, intercept::SECOND];
@@ -202,8 +206,10 @@ impl Hardware for Svm {
     }
 
     fn run(&mut self, registers: &mut Registers) -> Exit {
-        let asid = 1 + self.key % (ASIDS_HERE.load(Ordering::Relaxed) - 1);
-        let mine = ASID_USERS[usize::from(asid) % ASIDS].swap(self.key + 1, Ordering::Relaxed) == self.key + 1;
+        let (asid, name) = (self.asid, self.name);
+        let user = &ASID_USERS[usize::from(asid) % ASIDS];
+        let mine = user.load(Ordering::Relaxed) == name;
+        user.store(name, Ordering::Relaxed);
         let flush = if mine && !core::mem::take(&mut self.stale) { 0 } else { self.flush };
         let pa = self.frame.base().0;
         let block = self.block_mut();
@@ -260,12 +266,17 @@ impl Hardware for Svm {
     }
 
     fn offer(&mut self, upcall: Option<u8>, window: bool) {
-        let block = self.block_mut();
+        self.offering = upcall.is_some() || window;
         let vector = u64::from(upcall.unwrap_or(0));
-        let waiting = if upcall.is_some() || window { vmcb::V_IRQ | vmcb::V_IGN_TPR } else { 0 };
+        let waiting = if self.offering { vmcb::V_IRQ | vmcb::V_IGN_TPR } else { 0 };
+        let block = self.block_mut();
         let kept = block.interrupt & (vmcb::V_INTR_MASKING | 0xff);
         block.interrupt = kept | waiting | vector << vmcb::V_VECTOR_SHIFT;
         block.intercepts[0] = intercept::FIRST | if window { intercept::WINDOW } else { 0 };
+    }
+
+    fn is_offering(&self) -> bool {
+        self.offering
     }
 
     fn task_priority(&self) -> u8 {
@@ -277,14 +288,21 @@ impl Hardware for Svm {
         block.interrupt = block.interrupt & !0xff | u64::from(priority >> 4);
     }
 
-    fn paging(&self) -> Paging {
+    fn caller(&self) -> (Mode, u8) {
         let block = self.block();
         let long = block.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0 && block.cs.attributes & 0x200 != 0;
         let four_levels = block.cr4 & Cr4Flags::L5_PAGING.bits() == 0;
         let mode = if long && four_levels { Mode::Long } else { Mode::Other };
-        let protects = block.cr0 & Cr0Flags::WRITE_PROTECT.bits() != 0;
-        let tops = block.cr4 & Cr4Flags::OSXSAVE.bits() != 0;
-        Paging { root: block.cr3, mode, ring: block.cpl, write_protect: protects, xsave: tops }
+        (mode, block.cpl)
+    }
+
+    fn paging(&self) -> Paging {
+        let block = self.block();
+        Paging { root: block.cr3, write_protect: block.cr0 & Cr0Flags::WRITE_PROTECT.bits() != 0 }
+    }
+
+    fn has_xsave(&self) -> bool {
+        self.block().cr4 & Cr4Flags::OSXSAVE.bits() != 0
     }
 
     fn efer(&self) -> u64 {

@@ -11,7 +11,7 @@ use super::diagnostics::{At, Sink, Span};
 use super::parse::did_you_mean;
 use super::spec::{self, Role, Spec};
 use super::units::mac_text;
-use crate::restart::{RESTART_SETTING, WATCHDOG_SETTING};
+use crate::restart::{RESTART_SETTING, Restart, WATCHDOG_SETTING};
 use crate::table::{self, Flags, Label, Link, LinkKind, Table};
 
 /// Makes the table, as far as that is possible; what is wrong goes to `sink`.
@@ -20,6 +20,7 @@ pub fn resolve(spec: &Spec, sink: &Sink) -> Table {
     resolver.limits();
     resolver.roles();
     resolver.supervision();
+    resolver.xenstore_stays_down();
     resolver.hardware();
     resolver.exports();
     let links = resolver.links();
@@ -116,6 +117,18 @@ impl<'a> Resolver<'a> {
                 self.sink.error(span.clone(), format!("`{key}` of the policy domain, over which nobody watches")).help(
                     "remove it: what the others do goes on without the policy domain, and nothing starts it again",
                 );
+            }
+        }
+    }
+
+    /// Its clients could not be told of its successor: who they are told by is xenstore.
+    fn xenstore_stays_down(&self) {
+        let xenstore = |domain: &&spec::Domain| domain.role.as_ref().is_some_and(|role| role.value == Role::Xenstore);
+        for domain in self.spec.domains.iter().filter(xenstore) {
+            if let Some(restart) = domain.restart.as_ref().filter(|restart| restart.value != Restart::Never) {
+                self.sink
+                    .error(restart.span.clone(), "xenstore cannot be started again yet")
+                    .help("remove it: what is connected when xenstore dies goes on, and nothing is connected any more");
             }
         }
     }

@@ -402,7 +402,9 @@ fn errors_of_supervision() {
     ];
     golden("supervision", &[BASE, &domains.concat()].concat());
     let policy = "role = \"policy\"\nrestart = \"always\"\nwatchdog = \"1s\"";
-    golden("supervision_of_the_supervisor", &BASE.replace("role = \"policy\"", policy));
+    let text = BASE.replace("role = \"policy\"", policy);
+    let xenstore = "role = \"xenstore\"\nrestart = { max = 1, within = \"1s\" }";
+    golden("supervision_of_the_supervisor", &text.replace("role = \"xenstore\"", xenstore));
 }
 
 #[test]

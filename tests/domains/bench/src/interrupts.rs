@@ -42,6 +42,7 @@ fn acknowledge() {
 /// Measures.
 pub fn all() -> Result<Vec<Report>, String> {
     let peer = link::accept()?;
+    link::settle();
     let page = Mapping::page_of(peer.domain, peer.references[0], Access::ReadWrite).map_err(|e| e.to_string())?;
     let page = page.page(0);
     let pirq = physdev::map_line(LINE).map_err(|error| error.to_string())?;

@@ -54,6 +54,14 @@ fn soon() -> Option<Instant> {
     Some(now() + Duration::from_secs(60))
 }
 
+/// Waits until all others have started and wait. Nothing else runs then, so this is no time to speak of.
+pub fn settle() {
+    let start = now() + Duration::from_secs(10);
+    while now() < start {
+        event::wait(Some(start)).for_each(drop);
+    }
+}
+
 /// The peer's end.
 pub struct Offer {
     /// The pages.

@@ -6,7 +6,11 @@
 #[cfg(target_os = "none")]
 extern crate alloc;
 #[cfg(target_os = "none")]
+mod guest;
+#[cfg(target_os = "none")]
 mod interrupts;
+#[cfg(target_os = "none")]
+mod lifecycle;
 #[cfg(target_os = "none")]
 mod link;
 #[cfg(target_os = "none")]
@@ -25,7 +29,7 @@ mod usage;
 #[cfg(target_os = "none")]
 mod domain {
     use crate::samples::Report;
-    use crate::{interrupts, paths, peer, primitives, restart};
+    use crate::{guest, interrupts, lifecycle, paths, peer, primitives, restart};
     use runtime::{event, info, println};
 
     runtime::entry!(main);
@@ -34,11 +38,13 @@ mod domain {
         let what = info::argument("do").unwrap_or("rest");
         let outcome = match what {
             "primitives" => primitives::all(),
+            "lifecycle" => lifecycle::all(),
             "interrupts" => interrupts::all(),
             "disk" => paths::disk(),
             "nic" => paths::nic(),
             "restart" => restart::read(),
             "peer" => peer::serve(),
+            "serve-guest" => guest::serve(),
             "rest" => rest(),
             other => Err(alloc::format!("nothing is called {other}")),
         };

@@ -4,12 +4,10 @@ use crate::link::{self, Mode, Peer};
 use crate::samples::{Report, measure};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::time::Duration;
 use runtime::event::{self, Channel};
 use runtime::grant::Mapping;
 use runtime::hypercall::{event_channel, grant_table, platform, sched, version};
 use runtime::pages::{PAGE, Pages};
-use runtime::time::now;
 use runtime::{Access, DomId};
 use xen_abi::grant_table as gt;
 use xen_abi::native::{GRANT_WINDOW_END, PAGE_SIZE};
@@ -25,11 +23,7 @@ const BATCH: usize = 16;
 /// Measures them all.
 pub fn all() -> Result<Vec<Report>, String> {
     let peer = link::accept()?;
-    // Until all others have started and wait. Nothing else runs then, so this is no time to speak of.
-    let start = now() + Duration::from_secs(10);
-    while now() < start {
-        event::wait(Some(start)).for_each(drop);
-    }
+    link::settle();
     event::mask_all_but(&[peer.channel.port()]);
     let mut reports = Vec::from([null_hypercall(), event_to_self()?]);
     {

@@ -35,7 +35,8 @@ impl Random {
 const SCRATCH: u64 = 16 << 20;
 const SCRATCH_WORDS: usize = (1 << 20) / 8;
 
-fn number(command_line: &str, key: &str) -> Option<u64> {
+/// The number behind `key=` on the command line.
+pub fn number(command_line: &str, key: &str) -> Option<u64> {
     command_line
         .split(' ')
         .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))

@@ -23,9 +23,9 @@ pub type Failure = &'static str;
 
 /// The shared info page: the first words are vCPU 0's, and pending bits and masks come behind the 32 places for vCPUs.
 #[repr(C, align(4096))]
-struct Shared([AtomicU64; 512]);
+pub struct Shared(pub [AtomicU64; 512]);
 
-static SHARED: Shared = Shared([const { AtomicU64::new(0) }; 512]);
+pub static SHARED: Shared = Shared([const { AtomicU64::new(0) }; 512]);
 const SELECTOR: usize = 1;
 const PENDING: usize = 32 * 8;
 
@@ -54,12 +54,12 @@ pub fn run(what: &str, command_line: &str) -> Result<(), Failure> {
             unsafe { core::ptr::with_exposed_provenance::<u64>(0x3fff_f000).read_volatile() };
             Err("it went on")
         }
-        "bench" => bench(),
+        "bench" => crate::bench::run(command_line),
         _ => Err("nothing is called so"),
     }
 }
 
-fn check(condition: bool, otherwise: Failure) -> Result<(), Failure> {
+pub fn check(condition: bool, otherwise: Failure) -> Result<(), Failure> {
     if condition { Ok(()) } else { Err(otherwise) }
 }
 
@@ -89,7 +89,7 @@ fn hello() -> Result<(), Failure> {
 }
 
 /// Maps shared info and asks for upcalls.
-fn connect() -> Result<(), Failure> {
+pub fn connect() -> Result<(), Failure> {
     let gpfn = (&raw const SHARED).addr() as u64 >> 12;
     let mut op = XenAddToPhysmap { domid: DOMID_SELF, space: XENMAPSPACE_SHARED_INFO, gpfn, ..Default::default() };
     check(with(HYPERVISOR_MEMORY_OP, XENMEM_ADD_TO_PHYSMAP, &mut op) == 0, "shared info cannot be mapped")?;
@@ -102,9 +102,10 @@ fn connect() -> Result<(), Failure> {
 pub fn upcall() {
     // SAFETY: the flag is the first byte of the first word; all accesses to it are atomic.
     unsafe { AtomicU8::from_ptr(SHARED.0[0].as_ptr().cast()) }.store(0, Ordering::SeqCst);
-    let words = SHARED.0[SELECTOR].swap(0, Ordering::SeqCst);
-    for word in (0..64).filter(|word| words & 1 << word != 0) {
-        SHARED.0[PENDING + word].store(0, Ordering::SeqCst);
+    let mut words = SHARED.0[SELECTOR].swap(0, Ordering::SeqCst);
+    while words != 0 {
+        SHARED.0[PENDING + words.trailing_zeros() as usize].store(0, Ordering::SeqCst);
+        words &= words - 1;
     }
 }
 
@@ -132,27 +133,4 @@ fn events() -> Result<(), Failure> {
     cpu::write_msr(0x83f, 0x41);
     cpu::let_interrupts_in();
     check(cpu::INTERRUPTS.load(Ordering::Relaxed) == 1, "the APIC does not deliver")
-}
-
-/// Costs in executed instructions, by the time stamp counter.
-fn bench() -> Result<(), Failure> {
-    connect()?;
-    let mut bind = EvtchnBindIpi::default();
-    check(with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_IPI, &mut bind) == 0, "no port to oneself")?;
-    measure("pvh_cpuid", || _ = __cpuid(0));
-    measure("pvh_null", || _ = call(HYPERVISOR_XEN_VERSION, [version::XENVER_VERSION, 0, 0, 0, 0]));
-    let mut send = EvtchnSend { port: bind.port };
-    measure("pvh_event_self", || {
-        with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_SEND, &mut send);
-        cpu::let_interrupts_in();
-    });
-    Ok(())
-}
-
-fn measure(name: &str, mut act: impl FnMut()) {
-    const RUNS: u64 = 1000;
-    (0..RUNS).for_each(|_| act());
-    let start = cpu::time();
-    (0..RUNS).for_each(|_| act());
-    println!("GUEST-COST {name} {}", (cpu::time() - start) / RUNS);
 }

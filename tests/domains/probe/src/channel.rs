@@ -25,14 +25,17 @@ fn soon() -> Option<Instant> {
 }
 
 /// What a front end offers.
-struct Offer {
+pub struct Offer {
     device: Frontend,
-    writable: GrantedPages,
+    /// With [`WORD`] at its start.
+    pub writable: GrantedPages,
     read_only: GrantedPages,
-    channel: Channel,
+    /// To the back end.
+    pub channel: Channel,
 }
 
-fn offer() -> Result<Offer, Errno> {
+/// Offers pages and a channel, and waits until they are taken.
+pub fn offer() -> Result<Offer, Errno> {
     let mut device = Frontend::open(KIND, 0)?;
     device.wait_for_backend(soon())?;
     let peer = device.backend();
@@ -75,16 +78,21 @@ pub fn front() {
 }
 
 /// What a back end got.
-struct Peer {
-    domain: DomId,
-    writable: GrantRef,
+pub struct Peer {
+    /// Who offered it.
+    pub domain: DomId,
+    /// A page to write.
+    pub writable: GrantRef,
     read_only: GrantRef,
     revoked: GrantRef,
-    channel: Channel,
-    _bus: BackendBus,
+    /// To the front end.
+    pub channel: Channel,
+    /// What holds the connection.
+    pub _bus: BackendBus,
 }
 
-fn accept() -> Result<Peer, Errno> {
+/// Takes what a front end offers.
+pub fn accept() -> Result<Peer, Errno> {
     let mut bus = BackendBus::new(KIND)?;
     loop {
         let watched = store::wait_event(soon()).ok_or(Errno::ETIME)?;

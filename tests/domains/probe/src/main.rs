@@ -17,13 +17,15 @@ mod fuzz;
 #[cfg(target_os = "none")]
 mod msix;
 #[cfg(target_os = "none")]
+mod pair;
+#[cfg(target_os = "none")]
 mod raw;
 #[cfg(target_os = "none")]
 mod refusals;
 
 #[cfg(target_os = "none")]
 mod domain {
-    use crate::{channel, device, faults, fuzz, msix, refusals};
+    use crate::{channel, device, faults, fuzz, msix, pair, refusals};
     use runtime::{event, info, println, verdict};
 
     runtime::entry!(main);
@@ -36,12 +38,20 @@ mod domain {
         match what {
             "rest" => rest(),
             "refusals" => refusals::all(),
+            "observer" => refusals::observer(),
             "channel-front" => channel::front(),
             "channel-back" => channel::back(),
             "die-while-mapped" => channel::die_while_mapped(),
             "keep-mapped" => channel::keep_mapped(),
             "storm" => channel::storm(),
             "calm" => channel::calm(),
+            "pair-front" => pair::front(),
+            "pair-back" => pair::back(),
+            "pair-for-ever" => pair::for_ever(),
+            "third" => pair::third(),
+            // The PC's clock, and its timers' gate.
+            "ports-clock" => pair::ports(0x71, 0x61, 500, "clock-port-reached"),
+            "ports-gate" => pair::ports(0x61, 0x71, 5_000, "gate-port-reached"),
             "device" => device::all(),
             "unconfined" => device::unconfined(),
             "msix-table" => msix::touch_table(),

@@ -3,6 +3,7 @@
 
 use crate::raw::hypercall;
 use runtime::hypercall::event_channel;
+use runtime::info::own_domid;
 use runtime::verdict::equal;
 use runtime::{DomId, Errno, Port};
 use xen_abi::event_channel as ev;
@@ -220,7 +221,7 @@ fn platform_calls() {
     let structure = [0_u64; 32];
     let call =
         |command: u64, bytes: u64| hypercall(platform::HYPERCALL, [command, structure.as_ptr() as u64, bytes, 0, 0]);
-    let commands: [(&str, u64, usize); 12] = [
+    let commands: [(&str, u64, usize); 15] = [
         ("c1-create", platform::CREATE_DOMAIN, size_of::<platform::CreateDomain>()),
         ("c1-populate", platform::POPULATE, size_of::<platform::Populate>()),
         ("c1-copy-in", platform::COPY_IN, size_of::<platform::CopyIn>()),
@@ -231,6 +232,9 @@ fn platform_calls() {
         ("c1-pause", platform::PAUSE, size_of::<platform::DomainTarget>()),
         ("c1-destroy", platform::DESTROY, size_of::<platform::DomainTarget>()),
         ("c1-domain-info", platform::DOMAIN_INFO, size_of::<platform::DomainInfo>()),
+        ("c1-machine-info", platform::MACHINE_INFO, size_of::<platform::MachineInfo>()),
+        ("c1-device-info", platform::DEVICE_INFO, size_of::<platform::DeviceInfo>()),
+        ("c1-grant-info", platform::GRANT_INFO, size_of::<platform::GrantInfo>()),
         ("c1-power", platform::POWER, size_of::<platform::Power>()),
         ("c1-read-log", platform::READ_LOG, size_of::<platform::ReadLog>()),
     ];
@@ -240,6 +244,24 @@ fn platform_calls() {
     let config = call(platform::CONFIG_READ, size_of::<platform::ConfigAccess>() as u64);
     runtime::verdict!("p10-config-of-no-device", config < 0, "answered {config}");
     runtime::verdict!("unknown-platform-command", call(999, 0) < 0);
+}
+
+/// The policy's `observe`: facts of the machine and of all domains, and nothing else.
+pub fn observer() {
+    let domains = runtime::hypercall::platform::domains().filter(|info| info.domid != u32::from(own_domid())).count();
+    runtime::verdict!("observer-sees-others", domains >= 3, "{domains}");
+    let machine = runtime::hypercall::platform::machine_info();
+    runtime::verdict!("observer-sees-the-machine", machine.is_ok_and(|machine| machine.frames_total > 0));
+    for (name, command, bytes) in [
+        ("observer-grant-info", platform::GRANT_INFO, size_of::<platform::GrantInfo>()),
+        ("observer-device-info", platform::DEVICE_INFO, size_of::<platform::DeviceInfo>()),
+        ("observer-pause", platform::PAUSE, size_of::<platform::DomainTarget>()),
+        ("observer-read-log", platform::READ_LOG, size_of::<platform::ReadLog>()),
+    ] {
+        let structure = [0_u64; 32];
+        let answer = hypercall(platform::HYPERCALL, [command, structure.as_ptr() as u64, bytes as u64, 0, 0]);
+        equal(name, answer, error(errno::EPERM));
+    }
 }
 
 fn timers() {

@@ -86,9 +86,14 @@ pub fn wait_gone(id: DomId) {
     }
 }
 
-/// Frames that the hypervisor could give to a domain.
+/// Frames that no domain has: those that the hypervisor could give to one, and its own, which its heap grows by as needed.
 pub fn frames_free() -> u64 {
-    platform::machine_info().map_or(0, |machine| machine.frames_free)
+    platform::machine_info().map_or(0, |machine| machine.frames_free + machine.frames_hypervisor)
+}
+
+/// Frames that the hypervisor has for itself.
+pub fn frames_hypervisor() -> u64 {
+    platform::machine_info().map_or(0, |machine| machine.frames_hypervisor)
 }
 
 /// Pages that a domain has.

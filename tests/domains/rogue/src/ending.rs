@@ -1,7 +1,7 @@
 //! What domains had comes back to the last frame, however they end and however often.
 
 use crate::child::{DIES, FRIEND, LARGE, SLEEPS, SPINS, STRANGER, VICTIM};
-use crate::child::{complete, empty, finish, frames_free, gfn};
+use crate::child::{complete, empty, finish, frames_free, frames_hypervisor, gfn};
 use core::time::Duration;
 use runtime::hypercall::{event_channel, platform};
 use runtime::time::sleep;
@@ -22,6 +22,7 @@ pub fn all() {
     verdict!("frames-are-taken", frames_free() + 900 < before);
     finish(id);
     equal("frames-of-a-domain-being-built", frames_free(), before);
+    let mut own = 0;
     for cycle in 0..CYCLES {
         let code = [SLEEPS, SPINS, DIES][(cycle % 3) as usize];
         let (victim, friend) = (full(VICTIM, code), full(FRIEND, SLEEPS));
@@ -35,7 +36,11 @@ pub fn all() {
         }
         let after = frames_free();
         verdict!("frames-after-a-life", after == before, "{after} instead of {before} after {cycle} cycles");
+        if cycle == 0 {
+            own = frames_hypervisor();
+        }
     }
+    equal("the-hypervisor-needs-no-more-for-the-last-than-for-the-first", frames_hypervisor(), own);
     frames_are_zero();
     for label in [VICTIM, FRIEND, STRANGER, LARGE] {
         finish(empty(label));

@@ -13,7 +13,7 @@ impl RunQueue {
         let current = self.current?;
         let goes_on = self.current_entity()?.state == State::Running;
         let late = goes_on && alarm > now.wrapping_add(self.slice);
-        if late || self.capped != 0 || self.floor >= REBASE_AT {
+        if late || self.caps || self.floor >= REBASE_AT {
             return None;
         }
         self.picked = now;
@@ -37,7 +37,7 @@ impl RunQueue {
     /// [`Self::pick_of_two`].
     #[inline(always)] // in the way of each interrupt and event
     pub fn wake_and_pick(&mut self, key: VcpuKey, now: u64, alarm: u64) -> Option<VcpuKey> {
-        let simple = self.queued.is_empty() && self.capped == 0 && self.floor < REBASE_AT;
+        let simple = self.queued.is_empty() && !self.caps && self.floor < REBASE_AT;
         let late = alarm > self.picked.wrapping_add(self.slice);
         if !simple || late || self.entities.get(key.index())?.state != State::Asleep {
             return None;
@@ -46,16 +46,16 @@ impl RunQueue {
         if self.current_entity()?.state != State::Running {
             return None;
         }
-        let floor = self.floor;
         let running = self.book(now)?;
         let (virtual_time, margin) = (running.virtual_time, running.margin);
+        let floor = self.floor.max(virtual_time);
+        self.floor = floor;
         let woken = self.entities.get_mut(key.index())?;
         if woken.owes != 0 {
             woken.book(0);
         }
         let first = woken.virtual_time.max(floor.saturating_sub(woken.credit));
         woken.virtual_time = first;
-        self.floor = floor.max(first.min(virtual_time));
         if first.saturating_add(margin) >= virtual_time {
             woken.state = State::Queued;
             self.queued.replace_only(Some((key.index(), first)));
@@ -76,7 +76,7 @@ impl RunQueue {
         let (since, floor, margin) = (self.since, self.floor, self.margin);
         let next = self.entities.get(key.index())?;
         let behind = next.virtual_time.wrapping_add(next.credit) < floor;
-        if !self.queued.is_empty() || self.capped != 0 || next.state != State::Asleep || behind {
+        if !self.queued.is_empty() || self.caps || next.state != State::Asleep || behind {
             return None;
         }
         let current = self.current_entity()?;
