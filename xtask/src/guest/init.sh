@@ -11,8 +11,19 @@ mount -t devpts devpts /dev/pts
 # The net domain passes what comes from the interface's one IPv4 address, and nothing else.
 echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6
 
+# Parameters of a module on the kernel's command line, as modprobe finds them: `xen_blkfront.max_ring_page_order=2`.
+parameters() {
+    local word
+    for word in $(cat /proc/cmdline); do
+        case $word in
+            "$1".*=*) echo "${word#*.}" ;;
+        esac
+    done
+}
+
 while read -r module; do
-    insmod "/modules/$module" || echo "init: $module cannot be loaded"
+    # shellcheck disable=SC2046 # a word a parameter
+    insmod "/modules/$module" $(parameters "${module%.ko}") || echo "init: $module cannot be loaded"
 done < /modules/order
 
 # `ip=ADDRESS:SERVER:GATEWAY:NETMASK:HOST:INTERFACE:...`, as the kernel documents it. A front end's interface appears a

@@ -50,21 +50,28 @@ fn first() -> Result<Frontend, String> {
     Frontend::open("vbd", index).map_err(words)
 }
 
-/// Waits until the back end has closed, and closes too.
+/// Closes when the back end does, and waits until it has closed.
 fn closed(connection: Connection) -> Result<Frontend, String> {
     let Connection { mut device, ring, channel } = connection;
-    let deadline = now() + PATIENCE;
-    while device.backend_state() != State::Closed {
-        if now() > deadline {
-            return Err(format!("the back end is {:?}, not closed", device.backend_state()));
-        }
-        drop(store::wait_event(Some(now() + core::time::Duration::from_millis(100))));
-    }
+    wait_for(&device, &[State::Closing, State::Closed])?;
     device.close().map_err(words)?;
+    wait_for(&device, &[State::Closed])?;
     drop(channel);
     // Closed means that nothing of ours is mapped any more.
     ring.revoke().map_err(|_| String::from("the ring is still mapped by a closed back end")).map(drop)?;
     Ok(device)
+}
+
+/// Waits until the back end is in one of these states.
+fn wait_for(device: &Frontend, states: &[State]) -> Outcome {
+    let deadline = now() + PATIENCE;
+    while !states.contains(&device.backend_state()) {
+        if now() > deadline {
+            return Err(format!("the back end is {:?}, not one of {states:?}", device.backend_state()));
+        }
+        drop(store::wait_event(Some(now() + core::time::Duration::from_millis(100))));
+    }
+    Ok(())
 }
 
 /// One request through an ordinary front end over the connection's ring.

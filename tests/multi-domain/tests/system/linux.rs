@@ -255,3 +255,25 @@ fn two_linuxes_talk_to_each_other_and_to_web() -> Result<()> {
     }
     system.shutdown()
 }
+
+#[test]
+fn front_ends_may_have_large_rings_and_leave_and_come_back() -> Result<()> {
+    let disk = Disk::new("again")?;
+    let wishes = "console=hvc0 xen_blkfront.max_ring_page_order=2 xen_blkfront.max_indirect_segments=256 ip=";
+    let mut system = boot(&policy(&[("console=hvc0 ip=", wishes)])?, &disk.0)?;
+    let mut guest = system.guest("linux", BOOT)?;
+    assert_eq!(guest.run("cat /sys/module/xen_blkfront/parameters/max_ring_page_order", seconds(30))?, "2");
+    guest.run("dd if=/dev/urandom of=/tmp/data bs=64k count=64 2>/dev/null", seconds(60))?;
+    guest.run("dd if=/tmp/data of=/dev/xvda bs=1M oflag=direct 2>/dev/null", seconds(120))?;
+    guest.run("echo 3 > /proc/sys/vm/drop_caches; head -c 4194304 /dev/xvda | cmp - /tmp/data", seconds(120))?;
+    // The driver waits for the back end to be closing, and then for it to be closed, and so would this command.
+    for _ in 0..3 {
+        let again = "cd /sys/bus/xen/drivers/vif && echo vif-0 > unbind && echo vif-0 > bind; cd";
+        guest.run(again, seconds(60))?;
+        guest.run("until ifconfig eth0 10.0.2.16 2>/dev/null; do usleep 100000; done", seconds(60))?;
+        guest.run("ping -c 3 -W 10 10.0.2.2", seconds(60))?;
+    }
+    assert_eq!(complaints(&mut guest)?, "");
+    power_off(&mut system, "linux")?;
+    system.shutdown()
+}
