@@ -138,19 +138,26 @@ impl Opening {
 
 /// The next steps to a connection.
 fn connect(steps: &mut Steps<Link>) -> Result<Result<(Frontend, Link), Waiting>, NicError> {
-    steps.step(Link::new, |link, publish| {
-        publish(
-            State::Connected,
-            &[
-                ("tx-ring-ref", &link.tx_ring_reference),
-                ("rx-ring-ref", &link.rx_ring_reference),
-                ("event-channel", &link.channel.port()),
-                ("request-rx-copy", &1),
-                ("feature-rx-notify", &1),
-                ("feature-no-csum-offload", &1),
-            ],
-        )
-    })
+    loop {
+        let connected = steps.step(Link::new, |link, publish| {
+            publish(
+                State::Connected,
+                &[
+                    ("tx-ring-ref", &link.tx_ring_reference),
+                    ("rx-ring-ref", &link.rx_ring_reference),
+                    ("event-channel", &link.channel.port()),
+                    ("request-rx-copy", &1),
+                    ("feature-rx-notify", &1),
+                    ("feature-no-csum-offload", &1),
+                ],
+            )
+        })?;
+        match connected {
+            // It died at once; what told of that may have been taken by the wait for it.
+            Ok((device, _)) if device.peer() != Peer::There => *steps = Steps::again("vif", device),
+            connected => return Ok(connected),
+        }
+    }
 }
 
 impl Link {

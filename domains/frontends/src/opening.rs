@@ -99,7 +99,12 @@ impl<R> Steps<R> {
                     }
                     Peer::There | Peer::Lost => {
                         if device.wait_for_backend(Some(now())).is_err() {
+                            // The wait takes all events about the device, those of another back end too.
+                            let other = matches!(device.peer(), Peer::Replaced | Peer::GivenUp);
                             self.stage = Stage::Found(device);
+                            if other {
+                                continue;
+                            }
                             return Ok(Err(Waiting::Backend));
                         }
                         let rings = make(&device)?;
