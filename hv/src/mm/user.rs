@@ -148,7 +148,10 @@ where
     T: FromBytes + IntoBytes + Immutable,
 {
     const { assert!(matches!(size_of::<T>(), 24 | 32 | 40) && matches!(size_of::<T>() / 8 - OUT, 1 | 2)) }
-    let at = within(at, size_of::<T>(), Access::Write).ok()?;
+    if at.0 >= percpu::direct() {
+        return None;
+    }
+    let at = at.0;
     let mut words = [0_u64; 5];
     let [w0, w1, w2, w3, w4] = &mut words;
     // SAFETY: `within` was asked; a probe changes nothing, in one step; faults are fixed up. Words that the structure

@@ -25,6 +25,14 @@ pub fn serve<R>(serve: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Serves a part of a guest's hypercall whose addresses are guest-physical.
+pub fn serve_direct<R>(serve: impl FnOnce() -> R) -> R {
+    percpu::with(|cpu| cpu.direct = NATIVE_DIRECT);
+    let result = serve();
+    percpu::with(|cpu| cpu.direct = 0);
+    result
+}
+
 /// Whether a guest's hypercall is being served.
 pub fn is_served() -> bool {
     percpu::direct() == 0

@@ -4,8 +4,9 @@ use super::{Vm, guest, with};
 use crate::domain;
 use crate::hypercall::{Call, Errno, OK, Outcome, SERVERS};
 use crate::system::system;
-use hv_core::ids::DomId;
-use hv_core::sched::VcpuKey;
+use hv_core::ids::{DomId, Gpa};
+use hv_core::{sched::VcpuKey, space::Access, space::Fault};
+use xen_abi::grant_table::{GNTTABOP_COPY, GNTTABOP_MAP_GRANT_REF, GNTTABOP_UNMAP_GRANT_REF, GnttabCopy};
 use xen_abi::native::SCHEDOP_SEND_AND_BLOCK;
 use xen_abi::{hvm as abi, sched, xen};
 
@@ -22,6 +23,16 @@ fn dispatch(key: VcpuKey, number: u64, args: [u64; 5]) -> u64 {
         (xen::HYPERVISOR_SCHED_OP, sched::SCHEDOP_BLOCK) => {
             super::wait(key);
             0
+        }
+        (xen::HYPERVISOR_GRANT_TABLE_OP, GNTTABOP_MAP_GRANT_REF | GNTTABOP_UNMAP_GRANT_REF | GNTTABOP_COPY)
+            if rdx == 1 =>
+        {
+            // One structure names nothing else in memory: it is served where it is, as a native domain's.
+            let bytes = size_of::<GnttabCopy>();
+            match guest::in_one_page(Gpa(rsi), bytes, Access::Write) {
+                Ok(at) => guest::serve_direct(|| SERVERS[xen::HYPERVISOR_GRANT_TABLE_OP as usize](rdi, at, 1, 0, 0)),
+                Err(Fault) => SERVERS[xen::HYPERVISOR_GRANT_TABLE_OP as usize](rdi, rsi, 1, 0, 0),
+            }
         }
         // Guests have no use for these.
         (xen::HYPERVISOR_MULTICALL, _) | (xen::HYPERVISOR_SCHED_OP, SCHEDOP_SEND_AND_BLOCK) => {
