@@ -273,6 +273,7 @@ impl Disk {
     /// Asks for whole pages, from `sector` on, into or from pages `range` of `buffer`, which must come from
     /// [`Disk::buffer`] and live until the completion; at most [`Facts::pages_max`] of them. Seen by the back end after
     /// [`Disk::kick`].
+    #[inline]
     pub fn submit(
         &mut self,
         direction: Direction,
@@ -363,6 +364,7 @@ impl Disk {
     /// Takes the next finished request. `None`: there is none, and [`Disk::port`] will tell of the next. A back end that
     /// breaks the protocol is left and connected to again; an error means that this came to nothing, and is final: close
     /// the disk.
+    #[inline]
     pub fn next_completion(&mut self) -> Result<Option<Completion>, DiskError> {
         match self.next_answer() {
             Ok(completion) => Ok(completion),
@@ -370,6 +372,7 @@ impl Disk {
         }
     }
 
+    #[inline]
     fn next_answer(&mut self) -> Result<Option<Completion>, BlkFrontError> {
         loop {
             if let Some(completion) = self.link.front.next_completion()? {
