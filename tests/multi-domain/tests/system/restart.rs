@@ -94,10 +94,12 @@ fn expect_inventory(system: &mut System, before: (u64, usize)) -> Result<()> {
 /// being built.
 fn kill_until_verdict(system: &mut System, name: &str, verdict: &str) -> Result<u32> {
     let (mut random, mut killed) = (Random::new(seed()), 0);
-    let end = Instant::now() + Duration::from_secs(60 + 5 * u64::from(kills()));
+    let end = Instant::now() + Duration::from_secs(60 + u64::from(kills()));
     while killed < kills() || system.verdicts().iter().all(|known| known.name != verdict) {
         if Instant::now() > end {
-            return Err(error(&format!("the client is not content after {killed} kills:\n{}", tail(system))));
+            std::thread::sleep(Duration::from_secs(2));
+            let links = system.shell("links", seconds(30))?;
+            return Err(error(&format!("the client is not content after {killed} kills:\n{links}\n{}", tail(system))));
         }
         let position = system.position();
         system.shell(&format!("restart {name}"), seconds(30))?;
