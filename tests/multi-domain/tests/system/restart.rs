@@ -107,6 +107,11 @@ fn kill_until_verdict(system: &mut System, name: &str, verdict: &str) -> Result<
         if killed % 2 == 0 {
             system.wait_from(position, "runs again", seconds(30))?;
         }
+        let at_work = system.verdicts().is_empty();
+        if killed % 4 == 0 && at_work && system.wait_from(position, "client| replacement", seconds(60)).is_err() {
+            let links = system.shell("links", seconds(30))?;
+            return Err(error(&format!("the client hangs after {killed} kills:\n{links}\n{}", tail(system))));
+        }
         std::thread::sleep(Duration::from_millis(random.below(100)));
     }
     Ok(killed)
