@@ -137,7 +137,8 @@ impl Opening {
 /// The next steps to a connection.
 fn connect(steps: &mut Steps<Link>) -> Result<Result<(Frontend, Link, Facts), Waiting>, DiskError> {
     loop {
-        let connected = steps.step(Link::new, |link, publish| {
+        let is_gone = |error: &DiskError| *error == DiskError::System(Errno::ESRCH);
+        let connected = steps.step(Link::new, is_gone, |link, publish| {
             publish(
                 State::Initialised,
                 &[

@@ -139,7 +139,8 @@ impl Opening {
 /// The next steps to a connection.
 fn connect(steps: &mut Steps<Link>) -> Result<Result<(Frontend, Link), Waiting>, NicError> {
     loop {
-        let connected = steps.step(Link::new, |link, publish| {
+        let is_gone = |error: &NicError| *error == NicError::System(Errno::ESRCH);
+        let connected = steps.step(Link::new, is_gone, |link, publish| {
             publish(
                 State::Connected,
                 &[

@@ -64,12 +64,14 @@ impl<R> Steps<R> {
         }
     }
 
-    /// Goes on as far as possible without waiting. `make` allocates the rings for a back end; `publish` gives their
+    /// Goes on as far as possible without waiting. `make` allocates the rings for a back end, and `is_gone` tells whether
+    /// it failed because there is no such domain any more; `publish` gives their
     /// details and the state that says that they are there. A back end that dies meanwhile is no error: its successor
     /// is waited for.
     pub fn step<E: From<Errno>>(
         &mut self,
         make: impl Fn(&Frontend) -> Result<R, E>,
+        is_gone: impl Fn(&E) -> bool,
         publish: impl Fn(&R, &mut dyn FnMut(State, &[(&str, &dyn Display)]) -> Result<(), Errno>) -> Result<(), Errno>,
     ) -> Result<Result<(Frontend, R), Waiting>, E> {
         loop {
@@ -107,7 +109,14 @@ impl<R> Steps<R> {
                             }
                             return Ok(Err(Waiting::Backend));
                         }
-                        let rings = make(&device)?;
+                        let rings = match make(&device) {
+                            // It has just died, and xenstore will tell.
+                            Err(error) if is_gone(&error) => {
+                                self.stage = Stage::Found(device);
+                                return Ok(Err(Waiting::Backend));
+                            }
+                            made => made?,
+                        };
                         publish(&rings, &mut |state, details| device.publish(state, details))?;
                         self.stage = Stage::Published(device, rings);
                     }

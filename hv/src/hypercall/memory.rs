@@ -15,8 +15,8 @@ pub fn serve(call: &Call) -> Outcome {
             env.domains.with(call.caller, |domain| domain::remove_page(&env, domain, Gfn(op.gpfn)))?
         }),
         abi::XENMEM_DECREASE_RESERVATION | abi::XENMEM_POPULATE_PHYSMAP if guest::is_served() => reservation(call),
-        abi::XENMEM_CURRENT_RESERVATION => account(call, |account| account.pages),
-        abi::XENMEM_MAXIMUM_RESERVATION => account(call, |account| account.pages_max),
+        abi::XENMEM_CURRENT_RESERVATION if guest::is_served() => account(call, |account| account.pages),
+        abi::XENMEM_MAXIMUM_RESERVATION if guest::is_served() => account(call, |account| account.pages_max),
         _ => Err(Errno::ENOSYS),
     }
 }

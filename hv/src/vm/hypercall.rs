@@ -47,6 +47,7 @@ fn dispatch(key: VcpuKey, number: u64, args: [u64; 5]) -> u64 {
 /// `hvm_op` (Xen public `hvm_op.h`).
 pub fn hvm_op(call: &Call) -> Outcome {
     match call.command() {
+        _ if !guest::is_served() && call.caller != DomId::POLICY => Err(Errno::ENOSYS),
         abi::HVMOP_SET_PARAM => call.input(|op: abi::XenHvmParam| set_param(call.caller, &op)),
         abi::HVMOP_GET_PARAM => call.in_out(|op: &mut abi::XenHvmParam| {
             call.must_be_own(op.domid)?;

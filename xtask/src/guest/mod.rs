@@ -14,6 +14,7 @@ use debian::Package;
 use policy::{Guest, Policy};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// What begins the name of a Debian package in `kernel` and `initrd`.
 const DEBIAN: &str = "debian:";
@@ -22,6 +23,9 @@ const BUSYBOX: &str = "busybox-static";
 
 /// Kernels and initrds of all virtual machines of a policy, each once. Files are found from `folder`.
 pub fn members(policy: &Policy, folder: &Path) -> Result<Vec<Member>> {
+    // Tests run side by side, and the first fetches and unpacks what all use.
+    static FETCHING: Mutex<()> = Mutex::new(());
+    let _fetching = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut members: Vec<Member> = vec![];
     let words = policy.guests().flat_map(|guest| [Some(guest.kernel), guest.initrd]).flatten();
     let packages: Vec<&str> = words.filter_map(|word| word.strip_prefix(DEBIAN)).collect();

@@ -190,9 +190,16 @@ impl Drop for Frontend {
     }
 }
 
-/// Id and directory of the back end of the device at `path`.
+/// Id and directory of the back end of the device at `path`: both of the same one, whoever replaces it meanwhile.
 fn backend_of(store: &Store, path: &str) -> Result<(DomId, String)> {
-    let backend = store.read_parsed(&format!("{path}/backend-id"))?;
-    let backend_path = store.read_text(&format!("{path}/backend"))?;
-    Ok((DomId::from_u32(backend).ok_or(Errno::EINVAL)?, backend_path))
+    let directory = || store.read_text(&format!("{path}/backend"));
+    let mut backend_path = directory()?;
+    loop {
+        let backend = store.read_parsed(&format!("{path}/backend-id"))?;
+        let again = directory()?;
+        if again == backend_path {
+            return Ok((DomId::from_u32(backend).ok_or(Errno::EINVAL)?, backend_path));
+        }
+        backend_path = again;
+    }
 }

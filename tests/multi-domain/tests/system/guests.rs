@@ -20,21 +20,18 @@ fn boot(task: &str, vcpus: u32) -> Result<System> {
 fn run(task: &str) -> Result<System> {
     let mut system = boot(task, 1)?;
     let name = task.split(' ').next().unwrap_or_default();
-    let line = system.wait_for(" GUEST-", seconds(60))?;
-    assert!(line.contains(&format!("GUEST-OK {name}")) || line.contains("GUEST round"), "{line}");
     system.wait_for(&format!("GUEST-OK {name}"), seconds(300))?;
     system.wait_for("(guest) ended", seconds(20))?;
     system.wait_ready()?;
     Ok(system)
 }
 
-/// How a guest ends, in words.
-fn end(task: &str) -> Result<String> {
+/// Runs a task that ends the guest, with these words in the log.
+fn ends(task: &str, words: &str) -> Result<()> {
     let mut system = boot(task, 1)?;
-    let line = system.wait_for("(guest) died: ", seconds(60))?;
+    system.wait_for(&format!("(guest) died: {words}"), seconds(60))?;
     system.wait_ready()?;
-    system.shutdown()?;
-    Ok(line)
+    system.shutdown()
 }
 
 #[test]
@@ -49,16 +46,12 @@ fn events_timers_and_apic_interrupts_reach_a_guest() -> Result<()> {
 
 #[test]
 fn a_triple_fault_ends_the_guest_and_says_so() -> Result<()> {
-    let line = end("triple-fault")?;
-    assert!(line.contains("triple fault at rip 0x1"), "{line}");
-    Ok(())
+    ends("triple-fault", "triple fault at rip 0x1")
 }
 
 #[test]
 fn memory_that_is_not_there_ends_the_guest_and_says_where() -> Result<()> {
-    let line = end("nowhere")?;
-    assert!(line.contains("read of guest-physical 0x3ffff000"), "{line}");
-    Ok(())
+    ends("nowhere", "read of guest-physical 0x3ffff000, where it has nothing")
 }
 
 #[test]
@@ -75,7 +68,7 @@ fn nonsense_of_a_guest_hurts_nobody_else_and_loses_nothing() -> Result<()> {
     let all = settled_free_frames(&mut quiet)?;
     quiet.shutdown()?;
     for seed in 1..=3 {
-        let mut system = boot(&format!("silly seed={seed} count=200000"), 1)?;
+        let mut system = boot(&format!("silly seed={seed} count=350000"), 1)?;
         system.wait_for("(guest) GUEST round 0", seconds(60))?;
         system.wait_for("GUEST-OK silly", seconds(400))?;
         system.wait_for("(guest) ended", seconds(20))?;
