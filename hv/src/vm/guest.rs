@@ -3,12 +3,9 @@
 //!
 //! While a guest's hypercall is served, no address is a direct one (`PerCpu::direct`), and `mm::user` comes here.
 
-use crate::cpu::percpu::{self, NATIVE_DIRECT};
-use crate::domain::next_key;
-use crate::mm::user;
 use crate::vm::hardware::{Hardware, State};
-use hv_core::ids::{Gpa, PAGE_BYTES};
-use hv_core::space::{Access, Fault};
+use crate::{cpu::percpu, cpu::percpu::NATIVE_DIRECT, domain::next_key, mm::user};
+use hv_core::{ids::Gpa, ids::PAGE_BYTES, space::Access, space::Fault};
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;

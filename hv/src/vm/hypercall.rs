@@ -1,13 +1,10 @@
 //! Hypercalls of guests: the same servers as for native domains, with the guest's addresses; and `hvm_op`.
 
 use super::{Vm, guest, with};
-use crate::domain;
 use crate::hypercall::{Call, Errno, OK, Outcome, SERVERS};
-use crate::system::system;
-use hv_core::ids::DomId;
-use hv_core::sched::VcpuKey;
-use xen_abi::native::SCHEDOP_SEND_AND_BLOCK;
-use xen_abi::{hvm as abi, sched, xen};
+use crate::{domain, system::system};
+use hv_core::{ids::DomId, sched::VcpuKey};
+use xen_abi::{hvm as abi, native::SCHEDOP_SEND_AND_BLOCK, sched, xen};
 
 /// Serves what RAX asks for. `None`: the call is to be made again.
 pub fn serve(key: VcpuKey, number: u64, args: [u64; 5]) -> Option<u64> {
