@@ -9,13 +9,11 @@
 use crate::boot::report::{Finding, fact, fail};
 use crate::mm::layout::{self, EARLY_LIMIT};
 use acpi::madt::{InterruptSourceOverrideEntry, IoApicEntry, Madt, MadtEntry};
-use acpi::mcfg::{Mcfg, McfgEntry};
-use acpi::sdt::{SdtHeader, Signature};
 use acpi::{AcpiError, AcpiHandler, AcpiTable, AcpiTables, PhysicalMapping, address::AddressSpace, fadt::Fadt};
+use acpi::{mcfg::Mcfg, mcfg::McfgEntry, sdt::SdtHeader, sdt::Signature};
 use core::ptr::NonNull;
 use heapless::Vec;
-use hv_core::acpi::{entries_are_sound, soft_off_types};
-use hv_core::iommu::dmar::Dmar;
+use hv_core::{acpi::entries_are_sound, acpi::soft_off_types, iommu::dmar::Dmar};
 use spin::Once;
 use x86_64::PhysAddr;
 

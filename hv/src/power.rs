@@ -1,7 +1,6 @@
 //! The ways to end: power off, restart, leave QEMU, stop.
 
-use crate::acpi::{self, SoftOff};
-use crate::start::boot_info;
+use crate::{acpi, acpi::SoftOff, start::boot_info};
 use x86_64::instructions::port::Port;
 
 /// QEMU's `isa-debug-exit` device.

@@ -2,11 +2,8 @@
 
 use crate::boot::info::{BootInfo, Region};
 use crate::boot::report::{Finding, fact, fail};
-use crate::machine::Bare;
-use crate::mm::{self, Plan};
-use hv_core::bundle::{Bundle, File};
-use hv_core::domain::{DomainTable, Env};
-use hv_core::{authority::SealedPolicy, ids::Hpa};
+use crate::{machine::Bare, mm, mm::Plan};
+use hv_core::{authority::SealedPolicy, bundle::Bundle, bundle::File, domain::DomainTable, domain::Env, ids::Hpa};
 use spin::Once;
 use x86_64::PhysAddr;
 

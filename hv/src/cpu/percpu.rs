@@ -3,11 +3,9 @@
 //! Some fields are known to the assembly in `traps::entry`; keep both in step.
 
 use super::descriptors::Descriptors;
-use crate::mm::{MapError, map_stack};
-use crate::traps::Frame;
+use crate::{mm::MapError, mm::map_stack, traps::Frame};
 use alloc::boxed::Box;
-use hv_core::ids::DomId;
-use hv_core::sched::{RunQueue, Timers};
+use hv_core::{ids::DomId, sched::RunQueue, sched::Timers};
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::{GsBase, KernelGsBase};
 

@@ -17,9 +17,8 @@ pub use vcpus::HYPERCALLS;
 
 use crate::{cpu::percpu, system::system};
 use core::sync::atomic::Ordering;
-use hv_core::events;
 use hv_core::ids::{DomId, Slot, VcpuId};
-use hv_core::sched::VcpuKey;
+use hv_core::{events, sched::VcpuKey};
 
 /// The domain whose trap is being handled; [`percpu::NOBODY`] if it has ended meanwhile.
 pub fn current() -> DomId {

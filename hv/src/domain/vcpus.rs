@@ -6,12 +6,10 @@
 use crate::cpu::descriptors::{NO_PORTS, PortBitmap};
 use crate::{cpu::percpu::PerCpu, traps::Frame};
 use alloc::vec::Vec;
-use core::cell::UnsafeCell;
-use core::mem::offset_of;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
-use hv_core::authority::table::Range;
-use hv_core::fallible::{self, OutOfMemory};
+use core::{cell::UnsafeCell, mem::offset_of};
 use hv_core::ids::{DomId, Hpa, SLOTS, Slot};
+use hv_core::{authority::table::Range, fallible, fallible::OutOfMemory};
 use spin::Mutex;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::{PhysAddr, VirtAddr, structures::paging::PhysFrame};

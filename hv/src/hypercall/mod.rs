@@ -16,11 +16,9 @@ pub mod sched;
 mod vcpu;
 mod version;
 
-use crate::domain::{self, wake};
-use crate::{mm::user, system::system};
+use crate::{domain, domain::wake, mm::user, system::system};
 pub use hv_core::error::Errno;
-use hv_core::grant::Continuation;
-use hv_core::ids::{DomId, Gpa};
+use hv_core::{grant::Continuation, ids::DomId, ids::Gpa};
 use xen_abi::xen as abi;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 

@@ -1,10 +1,8 @@
 //! `vcpu_op` (Xen public `vcpu.h`): timers, and where the vCPU's part of shared info is.
 
 use super::{Call, Errno, Gpa, OK, Outcome, domain, system, user};
-use crate::time::{self, Instant};
-use crate::vm;
-use hv_core::ids::{Gfn, VcpuId};
-use hv_core::sched::{TimerKind, singleshot};
+use crate::{time, time::Instant, vm};
+use hv_core::{ids::Gfn, ids::VcpuId, sched::TimerKind, sched::singleshot};
 use xen_abi::vcpu as abi;
 
 pub fn serve(call: &Call) -> Outcome {

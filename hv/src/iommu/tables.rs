@@ -2,8 +2,7 @@
 
 use crate::{mm, system::system};
 use core::sync::atomic::{Ordering, fence};
-use hv_core::ids::{Mfn, PAGE_BYTES};
-use hv_core::{frames::Purpose, machine::MachineMemory};
+use hv_core::{frames::Purpose, ids::Mfn, ids::PAGE_BYTES, machine::MachineMemory};
 
 /// A page of the hypervisor's that an IOMMU reads or writes. Never freed.
 #[derive(Clone, Copy, Debug)]

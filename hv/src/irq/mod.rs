@@ -14,9 +14,7 @@
 
 mod ioapic;
 
-use crate::domain::{ERRANDS, REARM};
-use crate::iommu::{self, InterruptEntry};
-use crate::{acpi::Facts, pci, system::system};
+use crate::{acpi::Facts, domain::ERRANDS, domain::REARM, iommu, iommu::InterruptEntry, pci, system::system};
 use core::sync::atomic::Ordering;
 use heapless::Vec;
 use hv_core::ids::{DomId, Label, Pirq};

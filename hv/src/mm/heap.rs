@@ -2,8 +2,7 @@
 //! them, never more than [`set_limit`] allows: so what it takes is what is used, and domains, whose share in it the policy's
 //! quotas bound anyway, cannot make it grow without end. When there is no more, an allocation fails, and who asked is told.
 
-use super::layout::{HEAP_BASE, PAGE};
-use super::map_heap_page;
+use super::{layout::HEAP_BASE, layout::PAGE, map_heap_page};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{NonNull, null_mut, with_exposed_provenance_mut};
 use linked_list_allocator::Heap;

@@ -6,8 +6,7 @@
 
 use super::layout::{self, DEVICE_BASE, LARGE_PAGE, PAGE, direct, page_down, page_up};
 use super::{Plan, frames};
-use crate::boot::{info::Region, report::fail};
-use crate::machine::Bare;
+use crate::{boot::info::Region, boot::report::fail, machine::Bare};
 use hv_core::{frames::Purpose, ids::Hpa, space::MapError};
 use spin::{Mutex, MutexGuard, Once};
 use x86_64::registers::control::{Cr3, Cr3Flags};

@@ -6,8 +6,7 @@
 
 use crate::{cpu::percpu, vm::guest};
 use core::{arch::asm, mem::MaybeUninit};
-use hv_core::ids::{Gpa, PAGE_BYTES};
-use hv_core::space::{Access, Fault};
+use hv_core::{ids::Gpa, ids::PAGE_BYTES, space::Access, space::Fault};
 use xen_abi::native::ADDRESS_LIMIT;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 

@@ -1,6 +1,6 @@
 //! What domains see of PCI: the policy domain the list of functions, a driver domain its own devices.
 
-use super::{BARS, Bdf, DomId, Function, Ordering, Owner, SILENCED, State, denied, find, functions};
+use super::{BARS, Bdf, DomId, Function, Member, Ordering, Owner, SILENCED, State, denied, find, functions};
 use hv_core::pci::config::{Field, judge_write};
 use hv_core::{error::Errno, pci::bar::overlap};
 use xen_abi::platform::{
@@ -11,24 +11,17 @@ use xen_abi::platform::{
 /// Facts of function number `info.index` of the machine. For the policy domain.
 pub fn info(info: &mut DeviceInfo) -> Result<(), Errno> {
     let function = functions().get(info.index as usize).ok_or(Errno::ENOENT)?;
-    let state = function.state.lock();
+    let Member { bdf: Bdf(bdf), vendor, device, class, .. } = function.found;
+    let State { owner, faults, .. } = *function.state.lock();
+    let owner = match owner {
+        Owner::Domain(domain) => domain.0.into(),
+        Owner::Quarantine | Owner::Broken => OWNER_QUARANTINE,
+        Owner::Hypervisor => OWNER_HYPERVISOR,
+    };
     let (label, selector) =
         function.driver.get().map_or((LABEL_NONE, u32::MAX), |(label, selector)| (label.0.into(), *selector));
-    *info = DeviceInfo {
-        index: info.index,
-        bdf: function.found.bdf.0.into(),
-        vendor: function.found.vendor,
-        device: function.found.device,
-        class: function.found.class,
-        owner: match state.owner {
-            Owner::Domain(domain) => domain.0.into(),
-            Owner::Quarantine | Owner::Broken => OWNER_QUARANTINE,
-            Owner::Hypervisor => OWNER_HYPERVISOR,
-        },
-        label,
-        selector,
-        faults: state.faults,
-    };
+    let (index, bdf) = (info.index, bdf.into());
+    *info = DeviceInfo { index, bdf, vendor, device, class, owner, label, selector, faults };
     Ok(())
 }
 
@@ -43,16 +36,10 @@ pub fn describe(domain: DomId, info: &mut DeviceDescribe) -> Result<(), Errno> {
         let flags = BAR_MEMORY | if holds_msix { BAR_HAS_MSIX } else { 0 };
         *out = Bar { gpa, bytes: bar.bytes, flags, reserved: 0 };
     }
-    *info = DeviceDescribe {
-        index: info.index,
-        bdf: function.found.bdf.0.into(),
-        vendor: function.found.vendor,
-        device: function.found.device,
-        class: function.found.class,
-        msix_vectors: function.messages.count().into(),
-        selector: function.driver.get().map_or(u32::MAX, |(_, selector)| *selector),
-        bars,
-    };
+    let Member { bdf: Bdf(bdf), vendor, device, class, .. } = function.found;
+    let (index, bdf, msix_vectors) = (info.index, bdf.into(), function.messages.count().into());
+    let selector = function.driver.get().map_or(u32::MAX, |(_, selector)| *selector);
+    *info = DeviceDescribe { index, bdf, vendor, device, class, msix_vectors, selector, bars };
     Ok(())
 }
 

@@ -5,9 +5,8 @@
 
 use super::{Bdf, Command, DomId, Faults, Label, Ordering, fmt, iommu, system};
 use super::{Function, Owner, SILENCED, State, find, functions, messages, reset};
-use hv_core::ids::{Gfn, Mfn};
 use hv_core::space::{Page, PageKind, Rights};
-use hv_core::{domain::Domain, error::Errno};
+use hv_core::{domain::Domain, error::Errno, ids::Gfn, ids::Mfn};
 
 /// Frames for page tables that showing the registers of a label's devices takes at most.
 pub fn tables_of(label: Label) -> u32 {

@@ -3,10 +3,9 @@
 //! All buses that configuration space shows are scanned in order. Nothing is followed, so a bridge that claims to lead in
 //! a circle leads nowhere.
 
-use super::ecam::{self, Config, Ecam};
 use super::messages::{ENTRY_BYTES, MSI_ENABLE, MSIX_ENABLE};
 use super::{BARS, Bars, Bdf, Command, Facts, Faults, Finding, Function, Member, Messages, MsiX, Node, PageRange};
-use super::{Instant, Mutex, Once, Owner, Registers, Reset, State, Vec, fact, iommu};
+use super::{Instant, Mutex, Once, Owner, Registers, Reset, State, Vec, ecam, ecam::Config, ecam::Ecam, fact, iommu};
 use crate::start;
 use hv_core::ids::Hpa;
 use hv_core::pci::bar::{decode, inside, overlaps, share_a_page, touching};

@@ -29,10 +29,9 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use ecam::{Config, Ecam};
 use hv_core::authority::{SealedPolicy, Unresolved};
-use hv_core::ids::{DomId, Label};
 use hv_core::pci::bar::{BARS, Bar, Bars, PageRange};
 use hv_core::pci::group::{Member, Node};
-use hv_core::{iommu::vtd::Fault, pci::Bdf, pci::config::Command, pci::faults::Faults};
+use hv_core::{ids::DomId, ids::Label, iommu::vtd::Fault, pci::Bdf, pci::config::Command, pci::faults::Faults};
 use spin::{Mutex, Once};
 
 /// MSI-X as found at boot.

@@ -2,8 +2,7 @@
 //! domains are told of it never changes: when system time was 0.
 
 use core::mem::offset_of;
-use hv_core::ids::Mfn;
-use hv_core::machine::MachineMemory;
+use hv_core::{ids::Mfn, machine::MachineMemory};
 use x86_64::instructions::port::Port;
 use xen_abi::xen::SharedInfo;
 use zerocopy::IntoBytes;

@@ -3,8 +3,7 @@
 //! Interrupts between vCPUs, priorities and INIT/SIPI are all there is. The timer and the performance, thermal and error
 //! entries keep what is written and never fire: Xen guests have their events and timers from the hypervisor.
 
-use hv_core::domain::VCPUS_MAX;
-use hv_core::ids::VcpuId;
+use hv_core::{domain::VCPUS_MAX, ids::VcpuId};
 
 /// First and last MSR.
 pub const MSRS: core::ops::RangeInclusive<u32> = 0x800..=0x8ff;

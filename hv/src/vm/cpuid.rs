@@ -55,24 +55,20 @@ const NOTHING: CpuidResult = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 };
 
 /// Answers CPUID.
 pub fn answer(asker: &Asker, leaf: u32, subleaf: u32) -> CpuidResult {
-    let host = || __cpuid_count(leaf, subleaf);
+    let host @ CpuidResult { ebx, ecx, edx, .. } = __cpuid_count(leaf, subleaf);
     match leaf {
-        0 => CpuidResult { eax: host().eax.min(0xd), ..host() },
-        1 => features(asker, host()),
+        0 => CpuidResult { eax: host.eax.min(0xd), ..host },
+        1 => features(asker, host),
         7 if subleaf == 0 => {
-            let CpuidResult { ebx, ecx, edx, .. } = host();
             CpuidResult { eax: 0, ebx: ebx & LEAF_7_EBX, ecx: ecx & LEAF_7_ECX, edx: edx & LEAF_7_EDX }
         }
         6 => CpuidResult { eax: 1 << 2, ..NOTHING }, // timers run in every state
         0xb => topology(asker, subleaf),
-        0xd => extended_state(subleaf, host()),
+        0xd => extended_state(subleaf, host),
         abi::XEN_CPUID_FIRST_LEAF..=XEN_LAST => xen(asker, leaf),
-        0x8000_0000 => CpuidResult { eax: host().eax.min(0x8000_0008), ..host() },
-        0x8000_0001 => {
-            let CpuidResult { eax, ebx, ecx, edx } = host();
-            CpuidResult { eax, ebx, ecx: ecx & EXTENDED_ECX, edx: edx & EXTENDED_EDX }
-        }
-        0x8000_0002..=0x8000_0006 => host(),
+        0x8000_0000 => CpuidResult { eax: host.eax.min(0x8000_0008), ..host },
+        0x8000_0001 => CpuidResult { ecx: ecx & EXTENDED_ECX, edx: edx & EXTENDED_EDX, ..host },
+        0x8000_0002..=0x8000_0006 => host,
         // The hypervisor's own clock relies on it, whatever the CPU says.
         0x8000_0007 => CpuidResult { edx: INVARIANT_TSC, ..NOTHING },
         0x8000_0008 => CpuidResult { eax: ADDRESS_BITS, ecx: asker.vcpus - 1, ..NOTHING },

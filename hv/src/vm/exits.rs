@@ -1,11 +1,8 @@
 //! What becomes of an exit: answered here, or handed on as [`Next`].
 
 use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, Registers, State};
-use super::msr::Effect;
 use super::{Next, Vcpu, Vm, cpuid, extra};
-use hv_core::domain::Death;
-use hv_core::error::Errno;
-use hv_core::ids::{DomId, VcpuId};
+use hv_core::{domain::Death, error::Errno, ids::DomId, ids::VcpuId};
 use xen_abi::pvh;
 use xen_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_POWEROFF, SHUTDOWN_REBOOT};
 
@@ -52,13 +49,9 @@ impl Vm {
             Exit::WriteMsr => {
                 let value = vcpu.registers.rdx << 32 | vcpu.registers.rax & u64::from(u32::MAX);
                 match vcpu.write_msr(number, vcpu.registers.rcx as u32, value) {
-                    Some(effect) => {
+                    Some(next) => {
                         vcpu.hardware.advance();
-                        match effect {
-                            Effect::None => Next::Again,
-                            Effect::Send(message, targets) => Next::Send(message, targets),
-                            Effect::HypercallPage(at) => Next::HypercallPage(at),
-                        }
+                        next
                     }
                     None => vcpu.raise(PROTECTION),
                 }

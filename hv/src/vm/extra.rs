@@ -7,6 +7,8 @@ use crate::machine::at;
 use core::arch::asm;
 use hv_core::ids::{Mfn, PAGE_BYTES};
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr4, Cr4Flags};
+use x86_64::registers::debug::{DebugAddressRegister, Dr0, Dr1, Dr2, Dr3};
+use x86_64::registers::xcontrol::XCr0;
 
 /// Components that guests may use: x87, SSE, AVX, AVX-512.
 pub const COMPONENTS: u64 = 0xe7;
@@ -44,25 +46,11 @@ impl Extra {
         let all = components().unwrap_or(3);
         // SAFETY: the area is a page, as large as all components need (`components`); XCR0 takes what CPUID names.
         with_xsave(|| unsafe {
-            self.xcr0 = get_xcr0();
-            set_xcr0(all);
+            self.xcr0 = XCr0::read_raw();
+            XCr0::write_raw(all);
             asm!("xsave64 [{}]", in(reg) at::<u8>(self.area.base()), in("rax") u64::MAX, in("rdx") u64::MAX);
         });
-        let [a, b, c, d] = &mut self.debug;
-        // SAFETY: reading debug registers changes nothing.
-        unsafe {
-            asm!(
-                "mov {}, dr0",
-                "mov {}, dr1",
-                "mov {}, dr2",
-                "mov {}, dr3",
-                out(reg) * a,
-                out(reg) * b,
-                out(reg) * c,
-                out(reg) * d,
-                options(nomem, nostack)
-            );
-        }
+        self.debug = [Dr0::read(), Dr1::read(), Dr2::read(), Dr3::read()];
     }
 
     /// Puts it into the CPU.
@@ -71,16 +59,15 @@ impl Extra {
         // SAFETY: the area was made by `new` or `save`, and no guest can write it; `xcr0` was in the CPU, or is its reset
         // value.
         with_xsave(|| unsafe {
-            set_xcr0(all);
+            XCr0::write_raw(all);
             asm!("xrstor64 [{}]", in(reg) at::<u8>(self.area.base()), in("rax") u64::MAX, in("rdx") u64::MAX);
-            set_xcr0(self.xcr0);
+            XCr0::write_raw(self.xcr0);
         });
-        let [a, b, c, d] = self.debug;
-        // SAFETY: DR7, which is off whenever the hypervisor runs, is what would give these addresses a meaning.
-        unsafe {
-            asm!("mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}", in(reg) a, in(reg) b, in(reg) c, in(reg) d,
-                options(nomem, nostack));
-        }
+        // DR7, which is off whenever the hypervisor runs, is what would give these addresses a meaning.
+        Dr0::write(self.debug[0]);
+        Dr1::write(self.debug[1]);
+        Dr2::write(self.debug[2]);
+        Dr3::write(self.debug[3]);
     }
 }
 
@@ -93,7 +80,7 @@ pub fn set_guest_xcr0(register: u32, value: u64) -> bool {
         return false;
     }
     // SAFETY: checked above, as the CPU would.
-    with_xsave(|| unsafe { set_xcr0(value) });
+    with_xsave(|| unsafe { XCr0::write_raw(value) });
     true
 }
 
@@ -107,23 +94,5 @@ fn with_xsave(act: impl FnOnce()) {
         act();
         Cr4::write_raw(cr4);
         Cr0::write_raw(cr0);
-    }
-}
-
-/// # Safety
-/// CR4.OSXSAVE is set.
-unsafe fn get_xcr0() -> u64 {
-    let (low, high): (u32, u32);
-    // SAFETY: the caller's promise.
-    unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack)) };
-    u64::from(high) << 32 | u64::from(low)
-}
-
-/// # Safety
-/// CR4.OSXSAVE is set, and the CPU takes the value.
-unsafe fn set_xcr0(value: u64) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        asm!("xsetbv", in("ecx") 0, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nomem, nostack));
     }
 }

@@ -3,12 +3,9 @@
 //!
 //! While a guest's hypercall is served, no address is a direct one (`PerCpu::direct`), and `mm::user` comes here.
 
-use crate::cpu::percpu::{self, NATIVE_DIRECT};
-use crate::domain::next_key;
-use crate::mm::user;
 use crate::vm::hardware::{Hardware, State};
-use hv_core::ids::{Gpa, PAGE_BYTES};
-use hv_core::space::{Access, Fault};
+use crate::{cpu::percpu, cpu::percpu::NATIVE_DIRECT, domain::next_key, mm::user};
+use hv_core::{ids::Gpa, ids::PAGE_BYTES, space::Access, space::Fault};
 
 const PRESENT: u64 = 1;
 const WRITABLE: u64 = 1 << 1;
@@ -19,17 +16,18 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
 /// Serves a guest's hypercall: addresses are the guest's meanwhile.
 pub fn serve<R>(serve: impl FnOnce() -> R) -> R {
-    percpu::with(|cpu| cpu.direct = 0);
-    let result = serve();
-    percpu::with(|cpu| cpu.direct = NATIVE_DIRECT);
-    result
+    between(0, serve, NATIVE_DIRECT)
 }
 
 /// Serves a part of a guest's hypercall whose addresses are guest-physical.
 pub fn serve_direct<R>(serve: impl FnOnce() -> R) -> R {
-    percpu::with(|cpu| cpu.direct = NATIVE_DIRECT);
+    between(NATIVE_DIRECT, serve, 0)
+}
+
+fn between<R>(before: u64, serve: impl FnOnce() -> R, after: u64) -> R {
+    percpu::with(|cpu| cpu.direct = before);
     let result = serve();
-    percpu::with(|cpu| cpu.direct = 0);
+    percpu::with(|cpu| cpu.direct = after);
     result
 }
 

@@ -1,14 +1,12 @@
 //! Hypercalls of guests: the same servers as for native domains, with the guest's addresses; and `hvm_op`.
 
 use super::{Vm, guest, with};
-use crate::domain;
-use crate::hypercall::{Call, Errno, OK, Outcome, SERVERS};
-use crate::system::system;
+use crate::hypercall::{Call, Errno, Outcome, SERVERS};
+use crate::{domain, system::system};
 use hv_core::ids::{DomId, Gpa};
 use hv_core::{sched::VcpuKey, space::Access, space::Fault};
 use xen_abi::grant_table::{GNTTABOP_COPY, GNTTABOP_MAP_GRANT_REF, GNTTABOP_UNMAP_GRANT_REF, GnttabCopy};
-use xen_abi::native::SCHEDOP_SEND_AND_BLOCK;
-use xen_abi::{hvm as abi, sched, xen};
+use xen_abi::{hvm as abi, native::SCHEDOP_SEND_AND_BLOCK, sched, xen};
 
 /// Serves what RAX asks for. `None`: the call is to be made again.
 pub fn serve(key: VcpuKey, number: u64, args: [u64; 5]) -> Option<u64> {
@@ -28,10 +26,10 @@ fn dispatch(key: VcpuKey, number: u64, args: [u64; 5]) -> u64 {
             if rdx == 1 =>
         {
             // One structure names nothing else in memory: it is served where it is, as a native domain's.
-            let bytes = size_of::<GnttabCopy>();
-            match guest::in_one_page(Gpa(rsi), bytes, Access::Write) {
-                Ok(at) => guest::serve_direct(|| SERVERS[xen::HYPERVISOR_GRANT_TABLE_OP as usize](rdi, at, 1, 0, 0)),
-                Err(Fault) => SERVERS[xen::HYPERVISOR_GRANT_TABLE_OP as usize](rdi, rsi, 1, 0, 0),
+            let serve = SERVERS[xen::HYPERVISOR_GRANT_TABLE_OP as usize];
+            match guest::in_one_page(Gpa(rsi), size_of::<GnttabCopy>(), Access::Write) {
+                Ok(at) => guest::serve_direct(|| serve(rdi, at, 1, 0, 0)),
+                Err(Fault) => serve(rdi, rsi, 1, 0, 0),
             }
         }
         // Guests have no use for these.
@@ -55,8 +53,6 @@ pub fn hvm_op(call: &Call) -> Outcome {
             op.value = value.ok_or(Errno::EINVAL)?;
             Ok(())
         }),
-        // Guests flush their own translations.
-        abi::HVMOP_FLUSH_TLBS if call.args[1] == 0 => OK,
         _ => Err(Errno::ENOSYS),
     }
 }

@@ -21,8 +21,7 @@ pub use hypercall::hvm_op;
 
 use crate::boot::report::{Finding, fact};
 use crate::domain::{end_current, next_key, resume, vcpu_waits, wake};
-use crate::mm::{frames, user};
-use crate::{cpu::percpu, machine::Bare, system::system, time, traps::entry::enter};
+use crate::{cpu::percpu, machine::Bare, mm::frames, mm::user, system::system, time, traps::entry::enter};
 use alloc::{boxed::Box, vec::Vec};
 use apic::{Apic, Message};
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -325,13 +324,12 @@ fn send(domain: DomId, slot: Slot, message: Message, targets: u8) {
         let known = with_vcpu(key, |vcpu| match message {
             Message::Fixed(vector) => vcpu.apic.request(vector),
             Message::Nmi => vcpu.nmi = true,
-            Message::Init => {}
             Message::Startup(page) if is_down => {
                 vcpu.hardware.start(Start::Real { page });
                 vcpu.registers = Registers::default();
                 vcpu.apic = Apic::new(number);
             }
-            Message::Startup(_) => {}
+            Message::Init | Message::Startup(_) => {}
         });
         if known.is_none() {
             continue;

@@ -1,7 +1,6 @@
 //! Model-specific registers that are not switched with the vCPU. What is not here is not there: #GP.
 
-use super::hardware::Hardware;
-use super::{Vcpu, apic, cpuid};
+use super::{Next, Vcpu, apic, cpuid, hardware::Hardware};
 use hv_core::ids::VcpuId;
 use x86_64::registers::control::EferFlags;
 
@@ -18,16 +17,6 @@ const AMD_QUIET: [u32; 4] = [0xc001_0010, 0xc001_0015, 0xc001_001f, 0xc001_0055]
 const DECODE: u32 = 0xc001_1029;
 const DECODE_VALUE: u64 = 1 << 1;
 
-/// What a write means for others than the vCPU.
-pub enum Effect {
-    /// Nothing.
-    None,
-    /// A message to these vCPUs, by bits.
-    Send(apic::Message, u8),
-    /// The hypercall page is to be written at this address.
-    HypercallPage(u64),
-}
-
 impl Vcpu {
     /// RDMSR. `None`: #GP.
     pub(super) fn read_msr(&self, number: VcpuId, msr: u32) -> Option<u64> {
@@ -43,22 +32,22 @@ impl Vcpu {
         }
     }
 
-    /// WRMSR. `None`: #GP.
-    pub(super) fn write_msr(&mut self, number: VcpuId, msr: u32, value: u64) -> Option<Effect> {
+    /// WRMSR; what is to be done then, for others than the vCPU too. `None`: #GP.
+    pub(super) fn write_msr(&mut self, number: VcpuId, msr: u32, value: u64) -> Option<Next> {
         match msr {
             EFER => self.write_efer(value)?,
             TIME | MICROCODE | DECODE => {}
             APIC_BASE if Some(value) == self.read_msr(number, APIC_BASE) => {}
-            cpuid::XEN_HYPERCALL_MSR => return Some(Effect::HypercallPage(value & !0xfff)),
+            cpuid::XEN_HYPERCALL_MSR => return Some(Next::HypercallPage(value & !0xfff)),
             msr if AMD_QUIET.contains(&msr) => {}
             msr if apic::Apic::is_task_priority(msr) && value <= 0xff => self.hardware.set_task_priority(value as u8),
             msr if apic::MSRS.contains(&msr) => {
                 let sent = self.apic.write(msr, value).ok()?;
-                return Some(sent.map_or(Effect::None, |(message, targets)| Effect::Send(message, targets)));
+                return Some(sent.map_or(Next::Again, |(message, targets)| Next::Send(message, targets)));
             }
             _ => return None,
         }
-        Some(Effect::None)
+        Some(Next::Again)
     }
 
     fn write_efer(&mut self, value: u64) -> Option<()> {

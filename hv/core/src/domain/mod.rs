@@ -17,11 +17,10 @@ pub use memory::{add_grant_frame, add_shared_info, populate, remove_page};
 pub use table::{DomainTable, Pair};
 pub use vcpu::{Vcpu, Wait, Wake};
 
-use crate::events::{EventChannels, Signal};
 use crate::ids::{DomId, Gfn, Label, PAGE_BYTES, Port, Slot, VcpuId};
-use crate::machine::{Machine, MachineMemory};
 use crate::space::{Access, AddressSpace};
 use crate::{authority::SealedPolicy, error::Errno, frames::FrameTable, grant::GrantTable};
+use crate::{events::EventChannels, events::Signal, machine::Machine, machine::MachineMemory};
 use xen_abi::platform::{STATE_BUILDING, STATE_DYING, STATE_PAUSED, STATE_RUNNING};
 
 /// vCPUs a domain can have.

@@ -5,10 +5,8 @@
 //! too. Slot 0 is the policy domain's alone.
 
 use alloc::vec::Vec;
-use core::cmp::Ordering;
-use core::hint::cold_path;
-use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Acquire, Release};
+use core::{cmp::Ordering, hint::cold_path, sync::atomic::AtomicU32};
 
 use heapless::Deque;
 use spin::mutex::{TicketMutex, TicketMutexGuard};

@@ -19,9 +19,7 @@ pub use entry::State;
 use entry::{Entry, NEXT_MAX};
 use free_list::FreeList;
 
-use crate::ids::{Mfn, Slot};
-use crate::space::{Flushed, PageKind};
-use crate::{fallible, machine::MachineMemory};
+use crate::{fallible, ids::Mfn, ids::Slot, machine::MachineMemory, space::Flushed, space::PageKind};
 
 /// Why a frame could not be pinned or released.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

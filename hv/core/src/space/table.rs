@@ -2,10 +2,8 @@
 
 use super::format::{present, target};
 use super::{Access, GFN_LIMIT, MapError, Page, format::TableFormat};
-use crate::domain::Env;
-use crate::frames::{FrameTable, Purpose};
 use crate::ids::{Gfn, Hpa, Mfn, PAGE_SHIFT, Slot};
-use crate::machine::{Machine, MachineMemory};
+use crate::{domain::Env, frames::FrameTable, frames::Purpose, machine::Machine, machine::MachineMemory};
 use xen_abi::native::{GRANT_WINDOW, GRANT_WINDOW_END};
 
 /// log2 of the entries of a table.

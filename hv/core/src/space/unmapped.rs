@@ -4,8 +4,7 @@
 //! frame back only for a [`Flushed`]. Neither can be made, copied or silently dropped by anyone else.
 
 use super::Page;
-use crate::ids::{DomId, Gfn};
-use crate::machine::{FlushScope, Machine};
+use crate::{ids::DomId, ids::Gfn, machine::FlushScope, machine::Machine};
 
 /// A page whose entries are gone and whose translations may still be cached.
 #[derive(Debug)]

@@ -1,9 +1,8 @@
 //! Building domains, for the policy domain: only what the sealed table describes, and only until a domain is unpaused.
 
 use super::{DomId, Errno, Gpa, abi, domain, domid, pci, system};
-use hv_core::grant::{self, Access};
 use hv_core::ids::{Gfn, GrantRef, Label};
-use hv_core::{domain::Death, pci::Bdf, space::Rights};
+use hv_core::{domain::Death, grant, grant::Access, pci::Bdf, space::Rights};
 use xen_abi::sched::SHUTDOWN_POWEROFF;
 
 /// Pages that one call populates at most.

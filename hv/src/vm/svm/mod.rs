@@ -9,11 +9,9 @@ mod vmcb;
 pub use switch::Registers;
 
 use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, Start, State};
-use crate::machine::{Bare, at};
-use crate::mm::{frames, layout::KERNEL_BASE};
+use crate::{machine::Bare, machine::at, mm::frames, mm::layout::KERNEL_BASE};
 use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use hv_core::frames::Purpose;
-use hv_core::ids::{Mfn, PAGE_BYTES};
+use hv_core::{frames::Purpose, ids::Mfn, ids::PAGE_BYTES};
 use raw_cpuid::CpuId;
 use vmcb::{Segment, Vmcb, intercept};
 use x86_64::registers::control::{Cr0Flags, Cr4Flags, Efer, EferFlags};
