@@ -109,10 +109,9 @@ pub fn create(domain: &mut Domain, vcpus: u32) -> Result<(), Errno> {
         return Err(Errno::ENOSYS);
     }
     let (slot, root) = (domain.slot(), domain.space.cpu_root());
-    let params = [0; HVM_NR_PARAMS as usize];
     let mut place = Vec::new();
     fallible::reserve(&mut place, 1)?;
-    place.push(Box::new(Vm { vcpus: heapless::Vec::new(), params, callback: None }));
+    place.push(Box::new(Vm { vcpus: heapless::Vec::new(), params: [0; HVM_NR_PARAMS as usize], callback: None }));
     let mut machine = MACHINES[usize::from(slot.0) % SLOTS].lock();
     *machine = place;
     let Some(vm) = machine.first_mut() else { return Err(Errno::ENOMEM) };
@@ -155,8 +154,7 @@ pub fn release(slot: Slot) {
             give_back(vcpu.extra.frame(), slot);
         }
     }
-    let owner = owner();
-    if owner.is_some_and(|key| key.slot() == slot) {
+    if owner().is_some_and(|key| key.slot() == slot) {
         EXTRA_OWNER.store(0, Ordering::Relaxed);
     }
 }
