@@ -85,6 +85,12 @@ fn byte(at: u64) -> u8 {
     ((at >> 3).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (8 * (at & 7))) as u8
 }
 
+/// Where in the stream bytes belong, if anywhere in the first GiB.
+fn whence(bytes: &[u8]) -> String {
+    let belongs = |at: &u64| (*at..).zip(bytes.iter().take(64)).all(|(at, value)| *value == byte(at));
+    (0..1 << 30).find(belongs).map_or_else(|| "nowhere in the stream".to_string(), |at| format!("the stream's at {at}"))
+}
+
 /// Serves one connection after the other, for ever.
 pub fn sink() -> Outcome {
     let nic = nic::open()?;
@@ -132,13 +138,16 @@ pub fn sink() -> Outcome {
 /// Takes what came, checks it, and answers when there is no more to come.
 fn take(socket: &mut tcp::Socket<'_>, received: &mut u64) -> Outcome {
     while socket.can_recv() {
-        let good = socket.recv(|bytes| {
+        let wrong = socket.recv(|bytes| {
             let good = (*received..).zip(bytes.iter()).all(|(at, value)| *value == byte(at));
+            let wrong = (!good).then(|| format!("{:02x?}, {}", bytes.get(..16), whence(bytes)));
             *received += bytes.len() as u64;
-            (bytes.len(), good)
+            (bytes.len(), wrong)
         });
-        if good != Ok(true) {
-            return Err(format!("wrong bytes before byte {received}"));
+        match wrong {
+            Ok(None) => {}
+            Ok(Some(what)) => return Err(format!("wrong bytes before byte {received}: {what}")),
+            Err(error) => return Err(format!("{error:?}")),
         }
     }
     if socket.state() == tcp::State::CloseWait {

@@ -67,7 +67,9 @@ fn client(what: &str, more: &str) -> String {
 fn inventory(system: &mut System) -> Result<(u64, usize)> {
     let domains = system.shell("domains", seconds(30))?;
     let frames = domains.lines().find_map(|line| line.split_once(" frames free")?.0.trim().parse().ok());
-    let ports = system.shell("events", seconds(30))?.lines().count();
+    // Other lines may come between.
+    let is_port = |line: &&str| line.split_whitespace().nth(1).is_some_and(|word| word.parse::<u32>().is_ok());
+    let ports = system.shell("events", seconds(30))?.lines().filter(is_port).count();
     Ok((frames.ok_or_else(|| error("no frames in the list of domains"))?, ports))
 }
 
@@ -110,7 +112,9 @@ fn kill_until_verdict(system: &mut System, name: &str, verdict: &str) -> Result<
         if killed % 4 == 0 && !goes_on(system, position) {
             return Err(error(&hangs(system, killed)?));
         }
-        std::thread::sleep(Duration::from_millis(random.below(100)));
+        // On a slow machine a client needs longer to have seen enough.
+        let pause = random.below(100) + 50 * u64::from(killed.saturating_sub(kills())).min(20);
+        std::thread::sleep(Duration::from_millis(pause));
     }
     Ok(killed)
 }
