@@ -21,6 +21,7 @@ use alloc::rc::{Rc, Weak};
 use alloc::vec::Vec;
 use core::fmt;
 use core::ops::Range;
+use core::sync::atomic::Ordering;
 
 use runtime::event::{self, Channel};
 use runtime::grant::{GrantError, GrantedPages};
@@ -328,8 +329,8 @@ impl Disk {
         let granted = self.segment_pages.get(page).ok_or(BlkFrontError::Busy)?;
         let memory = granted.memory();
         for (index, segment) in segments.enumerate() {
-            let encoded = segment.encoded();
-            memory.write(index * encoded.len(), &encoded);
+            // One store each: the page is the back end's to read once the request is published, and not before.
+            memory.u64_at(index * 8).store(u64::from_le_bytes(segment.encoded()), Ordering::Relaxed);
         }
         let request = self.link.front.indirect(direction, sector, count as u16, &[granted.reference(0).0])?;
         self.free_segment_pages.pop();

@@ -138,6 +138,7 @@ pub fn sink() -> Outcome {
 /// Takes what came, checks it, and answers when there is no more to come.
 fn take(socket: &mut tcp::Socket<'_>, received: &mut u64) -> Outcome {
     while socket.can_recv() {
+        let before = *received;
         let wrong = socket.recv(|bytes| {
             let good = (*received..).zip(bytes.iter()).all(|(at, value)| *value == byte(at));
             let wrong = (!good).then(|| format!("{:02x?}, {}", bytes.get(..16), whence(bytes)));
@@ -145,6 +146,7 @@ fn take(socket: &mut tcp::Socket<'_>, received: &mut u64) -> Outcome {
             (bytes.len(), wrong)
         });
         match wrong {
+            Ok(None) if before == 0 => println!("receiving"),
             Ok(None) => {}
             Ok(Some(what)) => return Err(format!("wrong bytes before byte {received}: {what}")),
             Err(error) => return Err(format!("{error:?}")),
