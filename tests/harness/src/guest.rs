@@ -2,16 +2,17 @@
 
 use crate::{System, seconds};
 use anyhow::{Context, Result, bail};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// The console's escape key.
 const ESCAPE: &str = "\x1d";
-/// What the loop below prints behind each command's output, before its exit status.
+/// What the loop below prints behind each command's output, before its number and exit status.
 const END: &str = "[status ";
-/// Typed once: from then on nothing is echoed, the kernel keeps its messages out of the answers, and each line is run and
-/// followed by its status. Its own text does not have
-/// [`END`] in one piece, as the shell still echoes it.
-const LOOP: &str = "stty -echo; dmesg -n 1; echo \"[st\"\"atus 0]\"; while read -r c; do eval \"$c\"; echo \"[st\"\"atus $?]\"; done\r";
+/// Typed once: from then on nothing is echoed, the kernel keeps its messages out of the answers, and each line, a number and
+/// a command, is run and followed by its number and status, so that no answer is taken for another's. Its own text does not have [`END`] in one piece, as the shell still
+/// echoes it.
+const LOOP: &str = "stty -echo; dmesg -n 1; echo \"[st\"\"atus 0 0]\"; while read -r n c; do eval \"$c\"; echo \"[st\"\"atus $n $?]\"; done\r";
 
 /// The shell of a virtual machine, as the demo's initramfs starts it.
 pub struct Guest<'a> {
@@ -37,7 +38,7 @@ impl System {
         let number = self.console_number(domain)?;
         let mut guest = Guest { system: self, number, domain: domain.to_owned() };
         guest.focus()?;
-        guest.answer(LOOP, seconds(60)).context("its shell does not answer")?;
+        guest.answer(0, LOOP, seconds(60)).context("its shell does not answer")?;
         Ok(guest)
     }
 
@@ -79,12 +80,15 @@ impl Guest<'_> {
 
     /// Runs a command, which may fail.
     pub fn attempt(&mut self, command: &str, limit: Duration) -> Result<Output> {
-        self.answer(&format!("{command}\r"), limit).with_context(|| format!("`{command}` in {}", self.domain))
+        static ASKED: AtomicU32 = AtomicU32::new(0);
+        let number = ASKED.fetch_add(1, Ordering::Relaxed) + 1;
+        self.answer(number, &format!("{number} {command}\r"), limit)
+            .with_context(|| format!("`{command}` in {}", self.domain))
     }
 
     /// Types a command that does not come back, such as `poweroff -f`.
     pub fn type_line(&mut self, command: &str) -> Result<()> {
-        self.system.type_text(&format!("{command}\r"))
+        self.system.type_text(&format!("x {command}\r"))
     }
 
     /// The system that it runs in.
@@ -99,20 +103,22 @@ impl Guest<'_> {
         self.system.wait_from(position, &said, seconds(20)).map(drop)
     }
 
-    fn answer(&mut self, typed: &str, limit: Duration) -> Result<Output> {
+    fn answer(&mut self, number: u32, typed: &str, limit: Duration) -> Result<Output> {
         let position = self.system.position();
         self.system.type_text(typed)?;
-        self.system.wait_answer(position, limit, answer)
+        self.system.wait_answer(position, limit, |text| answer(text, number))
     }
 }
 
 /// The answer in what the console showed since a command was typed, once it is complete. Other domains' lines, which
 /// have their names before them, are none of it.
-fn answer(text: &str) -> Option<Output> {
-    let at = text.find(END)?;
-    let (status, _) = text[at + END.len()..].split_once(']')?;
+fn answer(text: &str, number: u32) -> Option<Output> {
+    let end = format!("{END}{number} ");
+    let at = text.find(&end)?;
+    let (status, _) = text[at + end.len()..].split_once(']')?;
     let status = status.parse().ok()?;
-    let lines = crate::console::lines(&text[..at]).into_iter().filter(|line| line.domain.is_empty());
+    let lines = crate::console::lines(&text[..at]).into_iter();
+    let lines = lines.filter(|line| line.domain.is_empty() && !line.text.starts_with(END));
     let lines: Vec<String> = lines.map(|line| line.text).collect();
     Some(Output { status, text: lines.join("\n").trim().to_owned() })
 }
@@ -123,13 +129,14 @@ mod tests {
 
     #[test]
     fn an_answer_is_what_stands_before_its_status_without_others_lines() {
-        assert_eq!(answer("one\nnet| vif 7/0: connected\ntwo\n[stat"), None);
-        let output = answer("one\nnet| vif 7/0: connected\ntwo\n[status 3]\n").unwrap();
+        assert_eq!(answer("one\nnet| vif 7/0: connected\ntwo\n[stat", 5), None);
+        assert_eq!(answer("[status 4 0]\none\n", 5), None);
+        let output = answer("[status 4 0]\none\nnet| vif 7/0: connected\ntwo\n[status 5 3]\n", 5).unwrap();
         assert_eq!((output.status, output.text.as_str()), (3, "one\ntwo"));
     }
 
     #[test]
     fn the_typed_loop_is_not_its_own_answer() {
-        assert_eq!(answer(LOOP), None);
+        assert_eq!(answer(LOOP, 0), None);
     }
 }
