@@ -153,8 +153,8 @@ where
     let at = at.0;
     let mut words = [0_u64; 5];
     let [w0, w1, w2, w3, w4] = &mut words;
-    // SAFETY: `within` was asked; a probe changes nothing, in one step; faults are fixed up. Words that the structure
-    // does not have are not used.
+    // SAFETY: the address is one of the loaded address space, as in `within`; a probe changes nothing, in one step; faults
+    // are fixed up. Words that the structure does not have are not used.
     unsafe {
         may_fault!(
             ".set at_byte, {out} * 8",

@@ -22,7 +22,7 @@ pub use hypercall::hvm_op;
 use crate::boot::report::{Finding, fact};
 use crate::domain::{end_current, next_key, resume, vcpu_waits, wake};
 use crate::{cpu::percpu, machine::Bare, mm::frames, mm::user, system::system, time, traps::entry::enter};
-use alloc::{boxed::Box, vec::Vec};
+use alloc::vec::Vec;
 use apic::{Apic, Message};
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use extra::Extra;
@@ -80,7 +80,7 @@ enum Next {
 static AVAILABLE: AtomicBool = AtomicBool::new(false);
 /// Whether there has been a machine at all.
 static ANY: AtomicBool = AtomicBool::new(false);
-static MACHINES: [Mutex<Vec<Box<Vm>>>; SLOTS] = [const { Mutex::new(Vec::new()) }; SLOTS];
+static MACHINES: [Mutex<Vec<Vm>>; SLOTS] = [const { Mutex::new(Vec::new()) }; SLOTS];
 /// Whose FPU and debug registers are in this CPU; one more than the vCPU's key.
 static EXTRA_OWNER: AtomicU16 = AtomicU16::new(0);
 
@@ -111,7 +111,7 @@ pub fn create(domain: &mut Domain, vcpus: u32) -> Result<(), Errno> {
     let (slot, root) = (domain.slot(), domain.space.cpu_root());
     let mut place = Vec::new();
     fallible::reserve(&mut place, 1)?;
-    place.push(Box::new(Vm { vcpus: heapless::Vec::new(), params: [0; HVM_NR_PARAMS as usize], callback: None }));
+    place.push(Vm { vcpus: heapless::Vec::new(), params: [0; HVM_NR_PARAMS as usize], callback: None });
     let mut machine = MACHINES[usize::from(slot.0) % SLOTS].lock();
     *machine = place;
     let Some(vm) = machine.first_mut() else { return Err(Errno::ENOMEM) };
