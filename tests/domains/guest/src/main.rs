@@ -10,7 +10,11 @@ mod cpu;
 #[cfg(target_os = "none")]
 mod hypercall;
 #[cfg(target_os = "none")]
+mod rings;
+#[cfg(target_os = "none")]
 mod silly;
+#[cfg(target_os = "none")]
+mod store;
 #[cfg(target_os = "none")]
 mod tasks;
 

@@ -8,10 +8,11 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use xen_abi::xen::{HYPERVISOR_CONSOLE_IO, HYPERVISOR_GRANT_TABLE_OP, HYPERVISOR_SCHED_OP};
 
 /// SplitMix64.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    /// Any number.
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

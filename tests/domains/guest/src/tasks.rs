@@ -35,6 +35,7 @@ pub fn run(what: &str, command_line: &str) -> Result<(), Failure> {
         "hello" => hello(),
         "events" => events(),
         "silly" => silly::run(command_line),
+        "rings" => crate::rings::run(command_line),
         "halt" => {
             // With interrupts off: for good.
             // SAFETY: nothing comes after it.

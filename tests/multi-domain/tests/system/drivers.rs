@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use xtask::target;
 
-const BLOCK: &str = r#"
+pub const BLOCK: &str = r#"
 [device.disk]
 vendor = 0x1af4
 device = 0x1042
@@ -20,7 +20,7 @@ disk = "disk"
 partition = "whole"
 "#;
 
-const NET: &str = r#"
+pub const NET: &str = r#"
 [device.nic]
 vendor = 0x1af4
 device = 0x1041
@@ -41,18 +41,18 @@ fn disk_client(what: &str, read_only: bool) -> String {
 }
 
 /// A client of the net domain that does `what`, its addresses made from `number`.
-fn nic_client(what: &str, number: u8) -> String {
+pub fn nic_client(what: &str, number: u8) -> String {
     let nics =
         format!("nics = [{{ from = \"net\", mac = \"52:54:00:00:01:{number:02x}\", ip = \"10.0.2.{number}\" }}]");
     client(what, &nics)
 }
 
-fn client(what: &str, more: &str) -> String {
+pub fn client(what: &str, more: &str) -> String {
     format!("[domain.{what}]\nimage = \"client\"\nmemory = \"8M\"\narguments = \"do={what}\"\n{more}\n")
 }
 
 /// A disk of zeros of its own for a test.
-fn disk(name: &str) -> Result<PathBuf> {
+pub fn disk(name: &str) -> Result<PathBuf> {
     let path = target().join(format!("drivers-{name}-{}.img", std::process::id()));
     fs::write(&path, vec![0; DISK_BYTES])?;
     Ok(path)
@@ -103,7 +103,7 @@ fn a_partition_is_exported_and_nothing_around_it() -> Result<()> {
 }
 
 /// Gives an image a partition table with two partitions; tells the first sector of the second one, of 4 MiB.
-fn partitioned(image: &Path) -> Result<usize> {
+pub fn partitioned(image: &Path) -> Result<usize> {
     let mut bytes = fs::read(image)?;
     let blocks = (DISK_BYTES / 512) as u64;
     let mut array = vec![0; 128 * size_of::<GptPartitionEntry>()];

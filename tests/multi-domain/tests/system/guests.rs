@@ -1,19 +1,25 @@
 //! Virtual machines: a kernel made for tests, which does what guests must not, and Linux as Debian ships it.
 
+use crate::drivers::{self, BLOCK, NET, nic_client};
 use crate::misbehaviour::settled_free_frames;
 use bulkhead_test::{Boot, Result, System, seconds};
+use std::fs;
 use xtask::images;
 
-/// A system with one virtual machine, which runs the kernel for tests.
-fn boot(task: &str, vcpus: u32) -> Result<System> {
+/// The tables of a system's own domains, and of one virtual machine, which runs the kernel for tests.
+fn with_guest(task: &str, more: &str) -> Result<String> {
     let kernel = images::build(&["guest"])?.join("guest");
-    let policy = format!(
+    Ok(format!(
         "[domain.policy]\nrole = \"policy\"\nmemory = \"8M\"\n[domain.xenstore]\nrole = \"xenstore\"\nmemory = \"8M\"\n\
          [domain.console]\nrole = \"console\"\nmemory = \"8M\"\nio-ports = [\"0x3f8-0x3ff\"]\nirqs = [4]\n\
-         [domain.guest]\nkind = \"pvh\"\nkernel = \"{}\"\nmemory = \"64M\"\nvcpus = {vcpus}\ncmdline = \"do={task}\"\n",
+         [domain.guest]\nkind = \"pvh\"\nkernel = \"{}\"\nmemory = \"64M\"\ncmdline = \"do={task}\"\n{more}\n",
         kernel.display()
-    );
-    Boot::policy(&policy).start()
+    ))
+}
+
+/// A system with one virtual machine.
+fn boot(task: &str, vcpus: u32) -> Result<System> {
+    Boot::policy(&with_guest(task, &format!("vcpus = {vcpus}"))?).start()
 }
 
 /// Runs a task of the kernel for tests to its good end.
@@ -81,6 +87,74 @@ fn nonsense_of_a_guest_hurts_nobody_else_and_loses_nothing() -> Result<()> {
         // The hypervisor's own heap may have grown by a few.
         assert!(free + 4 >= all, "{free} frames are free; {all} after a guest that did nothing");
         system.shutdown()?;
+    }
+    Ok(())
+}
+
+/// Waits for a hostile front end's end; meanwhile and afterwards `honest` is served as ever. Frames that are free then.
+fn survive(system: &mut System, honest: &str, connections: u32) -> Result<usize> {
+    system.wait_for("GUEST connected", seconds(120))?;
+    system.wait_for("GUEST-OK rings", seconds(300))?;
+    system.wait_for("(guest) ended", seconds(20))?;
+    system.expect_verdict(honest, seconds(120))?;
+    let text = system.text();
+    let count = text.lines().find_map(|line| line.split_once("GUEST ")?.1.strip_suffix(" connections")?.parse().ok());
+    assert!(count.is_some_and(|count: u32| count >= connections), "{count:?} connections, {connections} expected");
+    assert_eq!(text.lines().filter(|line| line.contains("died")).count(), 0, "somebody else has died:\n{text}");
+    system.shell(&format!("restart {honest}"), seconds(20))?;
+    let verdicts = |system: &System| system.verdicts().iter().filter(|verdict| verdict.passed).count();
+    let end = std::time::Instant::now() + seconds(120);
+    while verdicts(system) < 2 {
+        assert!(std::time::Instant::now() < end, "{honest} is not served any more:\n{}", system.text());
+        system.shell("domains", seconds(30))?;
+    }
+    settled_free_frames(system)
+}
+
+#[test]
+fn a_hostile_front_end_of_a_disk_hurts_nobody_else() -> Result<()> {
+    let mut quiet = None;
+    let block = BLOCK.split("[domain.block.export").next().unwrap_or_default();
+    let exports = ["one", "two"].map(|name| {
+        let number = if name == "one" { 1 } else { 2 };
+        format!("[domain.block.export.{name}]\ndisk = \"disk\"\npartition = {number}\n")
+    });
+    let honest = "[domain.disk-read]\nimage = \"client\"\nmemory = \"8M\"\narguments = \"do=disk-read\"\n\
+                  disks = [{ from = \"block\", export = \"one\", device = \"xvda\", read-only = true }]\n";
+    for (seed, count) in [(1, 10), (2, 60_000), (3, 60_000), (4, 60_000)] {
+        let image = drivers::disk(&format!("rings-{seed}"))?;
+        let first = drivers::partitioned(&image)? * 512;
+        let before = fs::read(&image)?;
+        let task = format!("rings device=vbd seed={seed} count={count}");
+        let disk = "disks = [{ from = \"block\", export = \"two\", device = \"xvda\", read-only = false }]\n";
+        let policy = with_guest(&task, disk)? + block + &exports.concat() + honest;
+        let mut system = Boot::policy(&policy).image("client").disk(&image, true).start()?;
+        let free = survive(&mut system, "disk-read", if count > 10 { 3 } else { 1 })?;
+        system.shutdown()?;
+        let after = fs::read(&image)?;
+        fs::remove_file(&image)?;
+        let around = |bytes: &[u8]| [bytes[..first].to_vec(), bytes[first + (4 << 20)..].to_vec()];
+        assert!(around(&before) == around(&after), "something outside the partition was written");
+        assert!(count == 10 || before != after, "nothing was written at all");
+        let quiet = *quiet.get_or_insert(free);
+        // The hypervisor's own heap may have grown by a few.
+        assert!(free + 4 >= quiet, "{free} frames are free; {quiet} after a guest that did next to nothing");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_hostile_front_end_of_a_network_hurts_nobody_else() -> Result<()> {
+    let mut quiet = None;
+    for (seed, count) in [(1, 10), (2, 60_000), (3, 60_000)] {
+        let task = format!("rings device=vif seed={seed} count={count}");
+        let nic = "nics = [{ from = \"net\", mac = \"52:54:00:00:01:21\", ip = \"10.0.2.33\" }]\n";
+        let policy = with_guest(&task, nic)? + NET + &nic_client("nic-fragments", 15);
+        let mut system = Boot::policy(&policy).image("client").network()?.start()?;
+        let free = survive(&mut system, "nic-fragments", if count > 10 { 3 } else { 1 })?;
+        system.shutdown()?;
+        let quiet = *quiet.get_or_insert(free);
+        assert!(free + 4 >= quiet, "{free} frames are free; {quiet} after a guest that did next to nothing");
     }
     Ok(())
 }
