@@ -1,6 +1,6 @@
 //! What becomes of an exit: answered here, or handed on as [`Next`].
 
-use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, Registers, State};
+use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, State};
 use super::{Next, Vcpu, Vm, cpuid, extra};
 use hv_core::{domain::Death, error::Errno, ids::DomId, ids::VcpuId};
 use xen_abi::pvh;
@@ -10,21 +10,17 @@ const UNDEFINED: Event = Event { vector: 6, error: None };
 const PROTECTION: Event = Event { vector: 13, error: Some(0) };
 
 impl Vm {
-    /// Deals with an exit of a vCPU.
-    pub(super) fn exit(&mut self, domain: DomId, number: VcpuId, exit: Exit) -> Next {
+    /// Deals with an exit of a vCPU that is not a kernel's hypercall.
+    #[inline(never)]
+    pub(super) fn exit(&mut self, domain: DomId, number: VcpuId) -> Next {
         let vcpus = self.vcpus.len() as u32;
         let Some(vcpu) = self.vcpus.get_mut(usize::from(number.0)) else { return Next::Again };
-        match exit {
+        match vcpu.hardware.exit() {
             Exit::Interrupt => Next::Interrupt,
             Exit::Window => Next::Again,
             Exit::Hypercall => {
-                let Registers { rax, rdi, rsi, rdx, r10, r8, .. } = vcpu.registers;
-                let State { mode, ring, .. } = vcpu.hardware.state();
-                match (mode, ring) {
-                    (Mode::Long, 0) => return Next::Hypercall(rax, [rdi, rsi, rdx, r10, r8]),
-                    (Mode::Long, _) => vcpu.registers.rax = Errno::EPERM.to_result() as u64,
-                    (Mode::Other, _) => vcpu.registers.rax = Errno::ENOSYS.to_result() as u64,
-                }
+                let long = vcpu.hardware.state().mode == Mode::Long;
+                vcpu.registers.rax = if long { Errno::EPERM } else { Errno::ENOSYS }.to_result() as u64;
                 vcpu.go_on()
             }
             Exit::Halt => {

@@ -1,7 +1,7 @@
 //! A guest's addresses in its hypercalls: walked through its own page tables (AMD APM volume 2, 5.3), each table read by the
 //! domain's own page table, so that a guest reaches what it could reach itself, and nothing else.
 //!
-//! While a guest's hypercall is served, no address is a direct one (`PerCpu::direct`), and `mm::user` comes here.
+//! While a guest is current, no address is a direct one (`PerCpu::direct`), and `mm::user` comes here.
 
 use crate::vm::hardware::{Hardware, State};
 use crate::{cpu::percpu, cpu::percpu::NATIVE_DIRECT, domain::next_key, mm::user};
@@ -14,24 +14,15 @@ const DIRTY: u64 = 1 << 6;
 const LARGE: u64 = 1 << 7;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 
-/// Serves a guest's hypercall: addresses are the guest's meanwhile.
-pub fn serve<R>(serve: impl FnOnce() -> R) -> R {
-    between(0, serve, NATIVE_DIRECT)
-}
-
 /// Serves a part of a guest's hypercall whose addresses are guest-physical.
 pub fn serve_direct<R>(serve: impl FnOnce() -> R) -> R {
-    between(NATIVE_DIRECT, serve, 0)
-}
-
-fn between<R>(before: u64, serve: impl FnOnce() -> R, after: u64) -> R {
-    percpu::with(|cpu| cpu.direct = before);
+    percpu::with(|cpu| cpu.direct = NATIVE_DIRECT);
     let result = serve();
-    percpu::with(|cpu| cpu.direct = after);
+    percpu::with(|cpu| cpu.direct = 0);
     result
 }
 
-/// Whether a guest's hypercall is being served.
+/// Whether a guest's hypercall is being served, as long as any is.
 pub fn is_served() -> bool {
     percpu::direct() == 0
 }

@@ -115,8 +115,16 @@ pub trait Hardware: Sized {
     fn new(frame: Mfn, nested_root: Mfn, key: u16) -> Self;
     /// Sets all registers that [`Registers`] does not have.
     fn start(&mut self, start: Start);
+    /// It comes to this CPU, where others may have run.
+    fn arrive(&mut self);
     /// Runs until the next exit.
-    fn run(&mut self, registers: &mut Registers) -> Exit;
+    fn run(&mut self, registers: &mut Registers);
+    /// Whether the exit is a hypercall of 64-bit code in ring 0: what has to be known first.
+    fn kernel_calls(&self) -> bool;
+    /// Goes on behind such a hypercall: [`Self::advance`] for it alone.
+    fn call_served(&mut self);
+    /// Why it stopped.
+    fn exit(&self) -> Exit;
     /// Goes on behind the instruction of the last exit.
     fn advance(&mut self);
     /// Raises an exception at the next entry.

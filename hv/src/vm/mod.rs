@@ -20,8 +20,11 @@ mod svm;
 pub use hypercall::hvm_op;
 
 use crate::boot::report::{Finding, fact};
-use crate::domain::{end_current, next_key, resume, vcpu_waits, wake};
-use crate::{cpu::percpu, machine::Bare, mm::frames, mm::user, system::system, time, traps::entry::enter};
+use crate::domain::{end_current, next_key, resume, take_restart, vcpu_waits, wake};
+use crate::{
+    cpu::percpu, cpu::percpu::NATIVE_DIRECT, machine::Bare, mm::frames, mm::user, system::system, time,
+    traps::entry::enter,
+};
 use alloc::vec::Vec;
 use apic::{Apic, Message};
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -61,12 +64,17 @@ pub struct Vm {
     callback: Option<u8>,
 }
 
+/// What a vCPU stopped for.
+enum Stop {
+    /// A hypercall: its number and arguments.
+    Call(u64, [u64; 5]),
+    Other(Next),
+}
+
 /// What is to be done after an exit, with nothing locked.
 enum Next {
     Again,
     Interrupt,
-    /// Its number and arguments.
-    Hypercall(u64, [u64; 5]),
     /// HLT, until an interrupt comes.
     Halt,
     /// HLT with interrupts off: for good.
@@ -194,39 +202,60 @@ pub extern "C" fn run() -> ! {
     let Some(key) = next_key() else { enter(resume()) };
     let domain = crate::domain::current();
     take_extra(key);
-    let _none_registered = with_vcpu(key, |vcpu| vcpu.runstate.as_mut().map(Runstate::runs));
+    let _gone = with_vcpu(key, |vcpu| {
+        vcpu.hardware.arrive();
+        vcpu.runstate.as_mut().map(Runstate::runs)
+    });
+    percpu::with(|cpu| cpu.direct = 0);
     let mut result = None;
     loop {
-        let next = with(key.slot(), |vm| vm.step(domain, key.vcpu(), result.take())).unwrap_or(Next::Interrupt);
-        match next {
-            Next::Again => {}
-            Next::Interrupt => let_interrupts_in(),
-            Next::Hypercall(number, args) => result = hypercall::serve(key, number, args),
-            Next::Halt => wait(key),
-            Next::Stop => stop(key, domain),
-            Next::Send(message, targets) => send(domain, key.slot(), message, targets),
-            Next::HypercallPage(at) => fill_hypercall_page(at),
-            Next::End => end_current(with_vcpu(key, |vcpu| vcpu.death.clone()).unwrap_or_default()),
+        match with(key.slot(), |vm| vm.step(domain, key.vcpu(), result.take())) {
+            Some(Stop::Call(number, args)) => result = Some(hypercall::serve(key.slot(), number, args)),
+            Some(Stop::Other(next)) => act(key, domain, next),
+            None => let_interrupts_in(),
         }
         if percpu::with(|cpu| cpu.attention != 0) {
-            let _gone = with_vcpu(key, |vcpu| {
-                vcpu.finish_call(result.take());
-                vcpu.runstate.as_mut().map(Runstate::stops)
-            });
-            enter(resume());
+            break;
         }
+    }
+    percpu::with(|cpu| cpu.direct = NATIVE_DIRECT);
+    // A call that is to be made again has no result.
+    let result = result.filter(|_| take_restart().is_none());
+    let _gone = with_vcpu(key, |vcpu| {
+        vcpu.finish_call(result);
+        vcpu.runstate.as_mut().map(Runstate::stops)
+    });
+    enter(resume());
+}
+
+/// Does what is to be done after an exit that is not a hypercall.
+#[inline(never)]
+fn act(key: VcpuKey, domain: DomId, next: Next) {
+    match next {
+        Next::Again => {}
+        Next::Interrupt => let_interrupts_in(),
+        Next::Halt => wait(key),
+        Next::Stop => stop(key, domain),
+        Next::Send(message, targets) => send(domain, key.slot(), message, targets),
+        Next::HypercallPage(at) => fill_hypercall_page(at),
+        Next::End => end_current(with_vcpu(key, |vcpu| vcpu.death.clone()).unwrap_or_default()),
     }
 }
 
 impl Vm {
     /// Runs a vCPU to its next exit, and deals with that.
-    fn step(&mut self, domain: DomId, number: VcpuId, result: Option<u64>) -> Next {
+    #[inline(always)] // in the way of each exit
+    fn step(&mut self, domain: DomId, number: VcpuId, result: Option<u64>) -> Stop {
         let callback = self.callback;
-        let Some(vcpu) = self.vcpus.get_mut(usize::from(number.0)) else { return Next::Interrupt };
+        let Some(vcpu) = self.vcpus.get_mut(usize::from(number.0)) else { return Stop::Other(Next::Interrupt) };
         vcpu.finish_call(result);
         vcpu.prepare(callback);
-        let exit = vcpu.hardware.run(&mut vcpu.registers);
-        self.exit(domain, number, exit)
+        vcpu.hardware.run(&mut vcpu.registers);
+        if vcpu.hardware.kernel_calls() {
+            let Registers { rax, rdi, rsi, rdx, r10, r8, .. } = vcpu.registers;
+            return Stop::Call(rax, [rdi, rsi, rdx, r10, r8]);
+        }
+        Stop::Other(self.exit(domain, number))
     }
 }
 
@@ -240,16 +269,21 @@ impl Vcpu {
     fn finish_call(&mut self, result: Option<u64>) {
         if let Some(result) = result {
             self.registers.rax = result;
-            self.hardware.advance();
+            self.hardware.call_served();
         }
     }
 
-    /// Hands over what waits for the vCPU: first an NMI, then interrupts of its APIC, then the upcall.
+    /// Hands over what waits for the vCPU, if anything does.
+    #[inline(always)] // in the way of each exit
     fn prepare(&mut self, callback: Option<u8>) {
-        // Nothing, most of the time.
-        if !self.nmi && !self.apic.has_requests() && !self.hardware.is_offering() && !self.has_event() {
-            return;
+        if self.nmi || self.apic.has_requests() || self.hardware.is_offering() || self.has_event() {
+            self.deliver(callback);
         }
+    }
+
+    /// First an NMI, then interrupts of its APIC, then the upcall.
+    #[inline(never)]
+    fn deliver(&mut self, callback: Option<u8>) {
         if self.nmi && !self.hardware.is_injecting() {
             self.nmi = false;
             self.hardware.inject_nmi();

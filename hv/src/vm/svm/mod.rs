@@ -10,7 +10,7 @@ pub use switch::Registers;
 
 use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, Start, State};
 use crate::{machine::Bare, machine::at, mm::frames, mm::layout::KERNEL_BASE};
-use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU16, Ordering};
 use hv_core::{frames::Purpose, ids::Mfn, ids::PAGE_BYTES};
 use raw_cpuid::CpuId;
 use vmcb::{Segment, Vmcb, intercept};
@@ -26,6 +26,9 @@ const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 const CODE_64: u16 = 0x200;
 const RFLAGS_ONE: u64 = 2;
 const RFLAGS_IF: u64 = 1 << 9;
+/// VMMCALL's exit code and length (0F 01 D9).
+const EXIT_VMMCALL: u64 = 0x81;
+const VMMCALL_BYTES: u64 = 3;
 
 /// Address space identifiers that are used at most, and as many as every CPU has at least, but 0, which is the host's.
 const ASIDS: usize = 64;
@@ -65,8 +68,6 @@ static MSR_MAP: Pages<0x2000> = {
     Pages(map)
 };
 
-/// This CPU's own state for VMLOAD, and the area that VMRUN uses.
-static HOST: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 /// Which vCPU ran last with an address space identifier on this CPU: another one's translations must not be found.
 static ASID_USERS: [AtomicU16; ASIDS] = [const { AtomicU16::new(0) }; ASIDS];
 static ASIDS_HERE: AtomicU16 = AtomicU16::new(0);
@@ -88,7 +89,6 @@ pub struct Svm {
     /// One more than its key.
     name: u16,
     asid: u16,
-    stale: bool,
     offering: bool,
     next_rip: bool,
     flush: u8,
@@ -111,34 +111,11 @@ impl Svm {
         self.block_mut().inject = event | vmcb::EVENT_VALID;
     }
 
-    /// The exit in the terms of all hardware.
-    fn exit(&self) -> Exit {
+    /// Whether it runs 64-bit code with page tables of four levels.
+    fn is_long(&self) -> bool {
         let block = self.block();
-        let [first, second] = block.exit_info;
-        match block.exit_code {
-            0x41 => Exit::Exception(Event { vector: 1, error: None }),
-            0x51 => Exit::Exception(Event { vector: 17, error: Some(first as u32) }),
-            0x52 => panic!("machine check"),
-            0x60 | 0x61 | 0x63 => Exit::Interrupt,
-            0x64 => Exit::Window,
-            0x72 => Exit::Cpuid,
-            0x76 | 0x89 => Exit::WriteBack,
-            0x78 => Exit::Halt,
-            0x7b => Exit::Port(PortAccess {
-                port: (first >> 16) as u16,
-                bytes: (first >> 4 & 7) as u8,
-                reads: first & 1 != 0,
-                string: first & 4 != 0,
-            }),
-            0x7c if first & 1 == 0 => Exit::ReadMsr,
-            0x7c => Exit::WriteMsr,
-            0x7f => Exit::Shutdown,
-            0x81 => Exit::Hypercall,
-            0x6f | 0x7a | 0x80..=0x88 | 0x8a..=0x8c | 0x8e => Exit::NotThere,
-            0x8d => Exit::SetXcr,
-            0x400 => Exit::Page { gpa: second, error: first },
-            code => Exit::Other(code),
-        }
+        let active = block.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0;
+        active && block.cs.attributes & CODE_64 != 0 && block.cr4 & Cr4Flags::L5_PAGING.bits() == 0
     }
 }
 
@@ -154,7 +131,7 @@ impl Hardware for Svm {
             Efer::update(|efer| efer.insert(EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE));
             Msr::new(VM_HSAVE_PA).write(area.base().0);
             core::arch::asm!("vmsave rax", in("rax") state.base().0, options(nostack, preserves_flags));
-            HOST[0].store(state.base().0, Ordering::Relaxed);
+            switch::HOST.store(state.base().0, Ordering::Relaxed);
         }
         let asids = features().map_or(0, |svm| svm.supported_asids());
         ASIDS_HERE.store(asids.min(ASIDS as u32) as u16, Ordering::Relaxed);
@@ -167,8 +144,9 @@ impl Hardware for Svm {
         let next_rip = features.as_ref().is_some_and(raw_cpuid::SvmFeatures::has_nrip);
         let flush = if own { vmcb::FLUSH_OWN } else { vmcb::FLUSH_ALL };
         let asid = 1 + key % (ASIDS_HERE.load(Ordering::Relaxed) - 1);
-        let mut vcpu = Self { frame, name: key + 1, asid, stale: true, offering: false, next_rip, flush };
+        let mut vcpu = Self { frame, name: key + 1, asid, offering: false, next_rip, flush };
         let block = vcpu.block_mut();
+        (block.asid, block.tlb_control) = (asid.into(), flush);
         block.exceptions = intercept::EXCEPTIONS;
         block.intercepts = [intercept::FIRST, intercept::SECOND];
         block.io_map = image_address(&IO_MAP);
@@ -201,28 +179,72 @@ impl Hardware for Svm {
         (block.cr2, block.cr3, block.cr4, block.efer) = (0, 0, 0, EFER_SVME);
         (block.dr6, block.dr7, block.pat, block.cpl) = (0xffff_0ff0, 0x400, PAT_RESET, 0);
         (block.inject, block.exit_interrupt, block.shadow) = (0, 0, 0);
-        self.stale = true;
+        self.flush();
     }
 
-    fn run(&mut self, registers: &mut Registers) -> Exit {
-        let (asid, name) = (self.asid, self.name);
-        let user = &ASID_USERS[usize::from(asid) % ASIDS];
-        let mine = user.load(Ordering::Relaxed) == name;
-        user.store(name, Ordering::Relaxed);
-        let flush = if mine && !core::mem::take(&mut self.stale) { 0 } else { self.flush };
-        let pa = self.frame.base().0;
-        let block = self.block_mut();
-        (block.asid, block.tlb_control, block.rax, block.clean) = (asid.into(), flush, registers.rax, 0);
+    fn arrive(&mut self) {
+        let user = &ASID_USERS[usize::from(self.asid) % ASIDS];
+        if user.swap(self.name, Ordering::Relaxed) != self.name {
+            self.flush();
+        }
+    }
+
+    #[inline(always)] // in the way of each exit
+    fn run(&mut self, registers: &mut Registers) {
+        self.block_mut().rax = registers.rax;
         // SAFETY: `init` was successful, or there would be no `Svm`; the block confines the guest: the intercepts and maps of
         // `new`, and a nested table that shows the guest its domain's memory only (what else is in it has no user right,
         // which every access of a guest needs).
-        unsafe { switch::run(pa, registers, HOST[0].load(Ordering::Relaxed)) };
+        unsafe { switch::run(self.frame.base().0, registers) };
         let block = self.block_mut();
         registers.rax = block.rax;
+        block.tlb_control = 0;
         // What was being delivered when the exit came is to be delivered again.
         let unfinished = block.exit_interrupt;
         block.inject = if unfinished & vmcb::EVENT_VALID != 0 { unfinished } else { 0 };
-        self.exit()
+    }
+
+    #[inline(always)] // in the way of each hypercall
+    fn kernel_calls(&self) -> bool {
+        let block = self.block();
+        block.exit_code == EXIT_VMMCALL && block.cpl == 0 && self.is_long()
+    }
+
+    fn exit(&self) -> Exit {
+        let block = self.block();
+        let [first, second] = block.exit_info;
+        match block.exit_code {
+            0x41 => Exit::Exception(Event { vector: 1, error: None }),
+            0x51 => Exit::Exception(Event { vector: 17, error: Some(first as u32) }),
+            0x52 => panic!("machine check"),
+            0x60 | 0x61 | 0x63 => Exit::Interrupt,
+            0x64 => Exit::Window,
+            0x72 => Exit::Cpuid,
+            0x76 | 0x89 => Exit::WriteBack,
+            0x78 => Exit::Halt,
+            0x7b => Exit::Port(PortAccess {
+                port: (first >> 16) as u16,
+                bytes: (first >> 4 & 7) as u8,
+                reads: first & 1 != 0,
+                string: first & 4 != 0,
+            }),
+            0x7c if first & 1 == 0 => Exit::ReadMsr,
+            0x7c => Exit::WriteMsr,
+            0x7f => Exit::Shutdown,
+            EXIT_VMMCALL => Exit::Hypercall,
+            0x6f | 0x7a | 0x80..=0x88 | 0x8a..=0x8c | 0x8e => Exit::NotThere,
+            0x8d => Exit::SetXcr,
+            0x400 => Exit::Page { gpa: second, error: first },
+            code => Exit::Other(code),
+        }
+    }
+
+    #[inline(always)] // in the way of each hypercall
+    fn call_served(&mut self) {
+        let saved = self.next_rip;
+        let block = self.block_mut();
+        block.rip = if saved { block.next_rip } else { block.rip.wrapping_add(VMMCALL_BYTES) };
+        block.shadow = 0;
     }
 
     fn advance(&mut self) {
@@ -232,7 +254,7 @@ impl Hardware for Svm {
             0x7b => block.exit_info[1],
             _ if saved => block.next_rip,
             0x78 => block.rip.wrapping_add(1),
-            0x81 | 0x8d => block.rip.wrapping_add(3),
+            EXIT_VMMCALL | 0x8d => block.rip.wrapping_add(VMMCALL_BYTES),
             _ => block.rip.wrapping_add(2),
         };
         block.shadow = 0;
@@ -286,12 +308,11 @@ impl Hardware for Svm {
     fn state(&self) -> State {
         let block = self.block();
         let (cr0, cr4) = (Cr0Flags::from_bits_truncate(block.cr0), Cr4Flags::from_bits_truncate(block.cr4));
-        let long = block.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0 && block.cs.attributes & CODE_64 != 0;
         State {
             rip: block.rip,
             rsp: block.rsp,
             ring: block.cpl,
-            mode: if long && !cr4.contains(Cr4Flags::L5_PAGING) { Mode::Long } else { Mode::Other },
+            mode: if self.is_long() { Mode::Long } else { Mode::Other },
             interrupts: block.rflags & RFLAGS_IF != 0,
             paging: cr0.contains(Cr0Flags::PAGING),
             root: block.cr3,
@@ -306,11 +327,11 @@ impl Hardware for Svm {
 
     fn set_efer(&mut self, efer: u64) {
         self.block_mut().efer = efer | EFER_SVME;
-        self.stale = true;
+        self.flush();
     }
 
     fn flush(&mut self) {
-        self.stale = true;
+        self.block_mut().tlb_control = self.flush;
     }
 
     fn frame(&self) -> Mfn {
