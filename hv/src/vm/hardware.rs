@@ -139,7 +139,7 @@ pub trait Hardware: Sized {
     fn is_open(&self) -> bool;
     /// What the guest gets when its interrupt flag lets it: this vector, or (`window`) an exit.
     fn offer(&mut self, upcall: Option<u8>, window: bool);
-    /// Whether there is an [`Self::offer`] of something.
+    /// Whether there is an [`Self::offer`] of something that the guest has not taken.
     fn is_offering(&self) -> bool;
     /// CR8, as the APIC has it.
     fn task_priority(&self) -> u8;

@@ -1,6 +1,6 @@
 //! Hypercalls of guests: the same servers as for native domains, with the guest's addresses; and `hvm_op`.
 
-use super::{Vm, guest, with};
+use super::{Vm, guest, hardware::Hardware, with};
 use crate::hypercall::{self, Call, Errno, NUMBERS, Outcome, Server};
 use crate::{domain, domain::next_key, system::system};
 use hv_core::ids::{DomId, Gpa, Slot};
@@ -22,7 +22,10 @@ static SERVERS: [Server; NUMBERS] = {
 #[inline(always)] // in the way of each hypercall
 pub fn serve(slot: Slot, number: u64, [rdi, rsi, rdx, r10, r8]: [u64; 5]) -> u64 {
     domain::count_hypercall(slot);
-    SERVERS.get(number as usize).unwrap_or(&(hypercall::none as Server))(rdi, rsi, rdx, r10, r8)
+    match SERVERS.get(number as usize) {
+        Some(serve) => serve(rdi, rsi, rdx, r10, r8),
+        None => Errno::ENOSYS.to_result() as u64,
+    }
 }
 
 extern "C" fn sched_op(command: u64, structure: u64, rdx: u64, r10: u64, r8: u64) -> u64 {
@@ -78,7 +81,11 @@ fn set_param(caller: DomId, op: &abi::XenHvmParam) -> Result<(), Errno> {
             if callback.is_some_and(|vector| vector < 16) {
                 return Err(Errno::EINVAL);
             }
-            of(target, |vm| vm.callback = callback)
+            of(target, |vm| {
+                vm.callback = callback;
+                // What is offered has the vector of before.
+                vm.vcpus.iter_mut().for_each(|vcpu| vcpu.hardware.offer(None, false));
+            })
         }
         abi::HVM_PARAM_STORE_PFN
         | abi::HVM_PARAM_STORE_EVTCHN

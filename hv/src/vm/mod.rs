@@ -246,7 +246,7 @@ impl Vm {
     /// Runs a vCPU to its next exit, and deals with that.
     #[inline(always)] // in the way of each exit
     fn step(&mut self, domain: DomId, number: VcpuId, result: Option<u64>) -> Stop {
-        let callback = self.callback;
+        let callback = &self.callback;
         let Some(vcpu) = self.vcpus.get_mut(usize::from(number.0)) else { return Stop::Other(Next::Interrupt) };
         vcpu.finish_call(result);
         vcpu.prepare(callback);
@@ -275,9 +275,10 @@ impl Vcpu {
 
     /// Hands over what waits for the vCPU, if anything does.
     #[inline(always)] // in the way of each exit
-    fn prepare(&mut self, callback: Option<u8>) {
-        if self.nmi || self.apic.has_requests() || self.hardware.is_offering() || self.has_event() {
-            self.deliver(callback);
+    fn prepare(&mut self, callback: &Option<u8>) {
+        // An upcall that has been offered stays so until it is taken.
+        if self.nmi || self.apic.has_requests() || self.hardware.is_offering() != self.has_event() {
+            self.deliver(*callback);
         }
     }
 

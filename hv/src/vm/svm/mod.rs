@@ -11,7 +11,7 @@ pub use switch::Registers;
 use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, Start, State};
 use crate::{machine::Bare, machine::at, mm::frames, mm::layout::KERNEL_BASE};
 use core::sync::atomic::{AtomicU16, Ordering};
-use hv_core::{frames::Purpose, ids::Mfn, ids::PAGE_BYTES};
+use hv_core::{frames::Purpose, ids::Hpa, ids::Mfn, ids::PAGE_BYTES};
 use raw_cpuid::CpuId;
 use vmcb::{Segment, Vmcb, intercept};
 use x86_64::registers::control::{Cr0Flags, Cr4Flags, Efer, EferFlags};
@@ -85,11 +85,11 @@ fn image_address<T>(place: &'static T) -> u64 {
 
 /// A virtual CPU on hardware of this kind.
 pub struct Svm {
-    frame: Mfn,
+    /// Where its control block is.
+    place: Hpa,
     /// One more than its key.
     name: u16,
     asid: u16,
-    offering: bool,
     next_rip: bool,
     flush: u8,
 }
@@ -99,12 +99,12 @@ impl Svm {
     fn block(&self) -> &Vmcb {
         // SAFETY: `new` was given the frame for this alone; a control block is integers only, and the CPU changes it in
         // `run` alone, which has it exclusively.
-        unsafe { &*at(self.frame.base()) }
+        unsafe { &*at(self.place) }
     }
 
     fn block_mut(&mut self) -> &mut Vmcb {
         // SAFETY: as above, and `self` is borrowed exclusively.
-        unsafe { &mut *at(self.frame.base()) }
+        unsafe { &mut *at(self.place) }
     }
 
     fn set_event(&mut self, event: u64) {
@@ -144,7 +144,7 @@ impl Hardware for Svm {
         let next_rip = features.as_ref().is_some_and(raw_cpuid::SvmFeatures::has_nrip);
         let flush = if own { vmcb::FLUSH_OWN } else { vmcb::FLUSH_ALL };
         let asid = 1 + key % (ASIDS_HERE.load(Ordering::Relaxed) - 1);
-        let mut vcpu = Self { frame, name: key + 1, asid, offering: false, next_rip, flush };
+        let mut vcpu = Self { place: frame.base(), name: key + 1, asid, next_rip, flush };
         let block = vcpu.block_mut();
         (block.asid, block.tlb_control) = (asid.into(), flush);
         block.exceptions = intercept::EXCEPTIONS;
@@ -179,6 +179,7 @@ impl Hardware for Svm {
         (block.cr2, block.cr3, block.cr4, block.efer) = (0, 0, 0, EFER_SVME);
         (block.dr6, block.dr7, block.pat, block.cpl) = (0xffff_0ff0, 0x400, PAT_RESET, 0);
         (block.inject, block.exit_interrupt, block.shadow) = (0, 0, 0);
+        self.offer(None, false);
         self.flush();
     }
 
@@ -195,13 +196,14 @@ impl Hardware for Svm {
         // SAFETY: `init` was successful, or there would be no `Svm`; the block confines the guest: the intercepts and maps of
         // `new`, and a nested table that shows the guest its domain's memory only (what else is in it has no user right,
         // which every access of a guest needs).
-        unsafe { switch::run(self.frame.base().0, registers) };
+        unsafe { switch::run(self.place.0, registers) };
         let block = self.block_mut();
         registers.rax = block.rax;
         block.tlb_control = 0;
-        // What was being delivered when the exit came is to be delivered again.
-        let unfinished = block.exit_interrupt;
-        block.inject = if unfinished & vmcb::EVENT_VALID != 0 { unfinished } else { 0 };
+        // What was being delivered when the exit came is to be delivered again. (What was delivered, the exit takes away.)
+        if block.exit_interrupt & vmcb::EVENT_VALID != 0 {
+            block.inject = block.exit_interrupt;
+        }
     }
 
     #[inline(always)] // in the way of each hypercall
@@ -283,9 +285,8 @@ impl Hardware for Svm {
     }
 
     fn offer(&mut self, upcall: Option<u8>, window: bool) {
-        self.offering = upcall.is_some() || window;
         let vector = u64::from(upcall.unwrap_or(0));
-        let waiting = if self.offering { vmcb::V_IRQ | vmcb::V_IGN_TPR } else { 0 };
+        let waiting = if upcall.is_some() || window { vmcb::V_IRQ | vmcb::V_IGN_TPR } else { 0 };
         let block = self.block_mut();
         let kept = block.interrupt & (vmcb::V_INTR_MASKING | 0xff);
         block.interrupt = kept | waiting | vector << vmcb::V_VECTOR_SHIFT;
@@ -293,7 +294,7 @@ impl Hardware for Svm {
     }
 
     fn is_offering(&self) -> bool {
-        self.offering
+        self.block().interrupt & vmcb::V_IRQ != 0
     }
 
     fn task_priority(&self) -> u8 {
@@ -335,7 +336,7 @@ impl Hardware for Svm {
     }
 
     fn frame(&self) -> Mfn {
-        self.frame
+        self.place.mfn()
     }
 }
 
