@@ -1,6 +1,6 @@
 //! What becomes of an exit: answered here, or handed on as [`Next`].
 
-use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, State};
+use super::hardware::{Event, Exit, Hardware, PortAccess, State};
 use super::{Next, Vcpu, Vm, cpuid, extra};
 use hv_core::{domain::Death, error::Errno, ids::DomId, ids::VcpuId};
 use xen_abi::pvh;
@@ -19,8 +19,8 @@ impl Vm {
             Exit::Interrupt => Next::Interrupt,
             Exit::Window => Next::Again,
             Exit::Hypercall => {
-                let long = vcpu.hardware.state().mode == Mode::Long;
-                vcpu.registers.rax = if long { Errno::EPERM } else { Errno::ENOSYS }.to_result() as u64;
+                let error = if vcpu.hardware.state().long { Errno::EPERM } else { Errno::ENOSYS };
+                vcpu.registers.rax = error.to_result() as u64;
                 vcpu.go_on()
             }
             Exit::Halt => {

@@ -62,29 +62,6 @@ pub enum Exit {
     Other(u64),
 }
 
-/// How a vCPU starts.
-pub enum Start {
-    /// 32-bit protected mode without paging, flat segments.
-    Flat32 {
-        /// First instruction.
-        rip: u64,
-    },
-    /// Real mode, at the beginning of a page below 1 MiB.
-    Real {
-        /// Number of the page.
-        page: u8,
-    },
-}
-
-/// The kind of code that a guest runs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// 64-bit code, page tables of four levels.
-    Long,
-    /// Anything else.
-    Other,
-}
-
 /// What there is to know of a vCPU.
 pub struct State {
     /// Instruction pointer.
@@ -93,8 +70,8 @@ pub struct State {
     pub rsp: u64,
     /// Privilege level.
     pub ring: u8,
-    /// The code that runs.
-    pub mode: Mode,
+    /// It runs 64-bit code, with page tables of four levels.
+    pub long: bool,
     /// The interrupt flag.
     pub interrupts: bool,
     /// CR0.PG.
@@ -113,8 +90,10 @@ pub trait Hardware: Sized {
     fn init() -> bool;
     /// A vCPU in a zeroed frame of its own. `key` is a number that no other vCPU has.
     fn new(frame: Mfn, nested_root: Mfn, key: u16) -> Self;
-    /// Sets all registers that [`Registers`] does not have.
-    fn start(&mut self, start: Start);
+    /// Starts it in 32-bit protected mode without paging, with flat segments: all registers that [`Registers`] does not have.
+    fn start_flat(&mut self, rip: u64);
+    /// Starts it in real mode, at the beginning of a page below 1 MiB, by its number.
+    fn start_real(&mut self, page: u8);
     /// It comes to this CPU, where others may have run.
     fn arrive(&mut self);
     /// Runs until the next exit.

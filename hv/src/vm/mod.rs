@@ -29,7 +29,7 @@ use alloc::vec::Vec;
 use apic::{Apic, Message};
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use extra::Extra;
-use hardware::{Hardware, Registers, Start};
+use hardware::{Hardware, Registers};
 use hv_core::domain::{Death, Domain, VCPUS_MAX};
 use hv_core::ids::{DomId, Gpa, Hpa, Mfn, SLOTS, Slot, VcpuId};
 use hv_core::{error::Errno, fallible, frames::Purpose, machine::MachineMemory, sched::VcpuKey, space::Access};
@@ -64,17 +64,12 @@ pub struct Vm {
     callback: Option<u8>,
 }
 
-/// What a vCPU stopped for.
-enum Stop {
-    /// A hypercall: its number and arguments.
-    Call(u64, [u64; 5]),
-    Other(Next),
-}
-
 /// What is to be done after an exit, with nothing locked.
 enum Next {
     Again,
     Interrupt,
+    /// Its number and arguments.
+    Hypercall(u64, [u64; 5]),
     /// HLT, until an interrupt comes.
     Halt,
     /// HLT with interrupts off: for good.
@@ -174,7 +169,7 @@ fn owner() -> Option<VcpuKey> {
 /// Sets where the first vCPU starts, and its EBX.
 pub fn set_entry(slot: Slot, rip: u64, start_info: u64) {
     let _no_machine_no_entry = with_vcpu(VcpuKey::new(slot, VcpuId(0)), |vcpu| {
-        vcpu.hardware.start(Start::Flat32 { rip });
+        vcpu.hardware.start_flat(rip);
         vcpu.registers = Registers { rbx: start_info, ..Registers::default() };
     });
 }
@@ -210,9 +205,9 @@ pub extern "C" fn run() -> ! {
     let mut result = None;
     loop {
         match with(key.slot(), |vm| vm.step(domain, key.vcpu(), result.take())) {
-            Some(Stop::Call(number, args)) => result = Some(hypercall::serve(key.slot(), number, args)),
-            Some(Stop::Other(next)) => act(key, domain, next),
-            None => let_interrupts_in(),
+            Some(Next::Hypercall(number, args)) => result = Some(hypercall::serve(key.slot(), number, args)),
+            Some(Next::Again) => {}
+            other => act(key, domain, other.unwrap_or(Next::Interrupt)),
         }
         if percpu::with(|cpu| cpu.attention != 0) {
             break;
@@ -228,11 +223,11 @@ pub extern "C" fn run() -> ! {
     enter(resume());
 }
 
-/// Does what is to be done after an exit that is not a hypercall.
+/// Does what else is to be done after an exit.
 #[inline(never)]
 fn act(key: VcpuKey, domain: DomId, next: Next) {
     match next {
-        Next::Again => {}
+        Next::Again | Next::Hypercall(..) => {}
         Next::Interrupt => let_interrupts_in(),
         Next::Halt => wait(key),
         Next::Stop => stop(key, domain),
@@ -245,17 +240,17 @@ fn act(key: VcpuKey, domain: DomId, next: Next) {
 impl Vm {
     /// Runs a vCPU to its next exit, and deals with that.
     #[inline(always)] // in the way of each exit
-    fn step(&mut self, domain: DomId, number: VcpuId, result: Option<u64>) -> Stop {
+    fn step(&mut self, domain: DomId, number: VcpuId, result: Option<u64>) -> Next {
         let callback = &self.callback;
-        let Some(vcpu) = self.vcpus.get_mut(usize::from(number.0)) else { return Stop::Other(Next::Interrupt) };
+        let Some(vcpu) = self.vcpus.get_mut(usize::from(number.0)) else { return Next::Interrupt };
         vcpu.finish_call(result);
         vcpu.prepare(callback);
         vcpu.hardware.run(&mut vcpu.registers);
         if vcpu.hardware.kernel_calls() {
             let Registers { rax, rdi, rsi, rdx, r10, r8, .. } = vcpu.registers;
-            return Stop::Call(rax, [rdi, rsi, rdx, r10, r8]);
+            return Next::Hypercall(rax, [rdi, rsi, rdx, r10, r8]);
         }
-        Stop::Other(self.exit(domain, number))
+        self.exit(domain, number)
     }
 }
 
@@ -358,7 +353,7 @@ fn send(domain: DomId, slot: Slot, message: Message, targets: u8) {
             Message::Fixed(vector) => vcpu.apic.request(vector),
             Message::Nmi => vcpu.nmi = true,
             Message::Startup(page) if is_down => {
-                vcpu.hardware.start(Start::Real { page });
+                vcpu.hardware.start_real(page);
                 vcpu.registers = Registers::default();
                 vcpu.apic = Apic::new(number);
             }

@@ -8,7 +8,7 @@ mod vmcb;
 
 pub use switch::Registers;
 
-use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, Start, State};
+use super::hardware::{Event, Exit, Hardware, PortAccess, State};
 use crate::{machine::Bare, machine::at, mm::frames, mm::layout::KERNEL_BASE};
 use core::sync::atomic::{AtomicU16, Ordering};
 use hv_core::{frames::Purpose, ids::Hpa, ids::Mfn, ids::PAGE_BYTES};
@@ -41,30 +41,20 @@ static IO_MAP: Pages<0x3000> = Pages([0xff; 0x3000]);
 
 /// Every model-specific register is intercepted, but those that the control block or VMLOAD and VMSAVE switch.
 static MSR_MAP: Pages<0x2000> = {
-    const SWITCHED: [usize; 12] = [
-        0x174,
-        0x175,
-        0x176,
-        0x277, // SYSENTER's, page attributes
-        0xc000_0081,
-        0xc000_0082,
-        0xc000_0083,
-        0xc000_0084, // SYSCALL's
-        0xc000_0100,
-        0xc000_0101,
-        0xc000_0102, // FS, GS, the kernel's GS
-        0x10,        // time, which reads on; writes are undone by the offset that stays
-    ];
+    // Two bits a register, for reads and writes, in a part of 0x2000 registers: from 0 and from 0xc0000000.
+    const HIGH: usize = 0x2000;
     let mut map = [0xff; 0x2000];
-    let mut index = 0;
-    while index < SWITCHED.len() {
-        // Two bits a register, in a part of 0x2000 registers: from 0 and from 0xc0000000.
-        let register = SWITCHED[index];
-        let bit = (register & 0x1fff) * 2 + if register >= 0xc000_0000 { 0x800 * 8 } else { 0 };
-        let mask = if register == 0x10 { 1 } else { 3 };
-        map[bit / 8] &= !(mask << (bit % 8));
-        index += 1;
-    }
+    // Time, which reads on; writes are undone by the offset that stays.
+    map[0x10 / 4] &= !1;
+    // SYSENTER's.
+    map[0x174 / 4] &= !0b0011_1111;
+    // Page attributes.
+    map[0x277 / 4] &= !0b1100_0000;
+    // SYSCALL's, from 0xc0000081.
+    map[(HIGH + 0x80) / 4] &= !0b1111_1100;
+    map[(HIGH + 0x84) / 4] &= !0b0000_0011;
+    // FS, GS, the kernel's GS.
+    map[(HIGH + 0x100) / 4] &= !0b0011_1111;
     Pages(map)
 };
 
@@ -105,6 +95,21 @@ impl Svm {
     fn block_mut(&mut self) -> &mut Vmcb {
         // SAFETY: as above, and `self` is borrowed exclusively.
         unsafe { &mut *at(self.place) }
+    }
+
+    /// As after INIT, with these segments.
+    fn reset(&mut self, code: Segment, data: Segment) {
+        let block = self.block_mut();
+        let system = |attributes| Segment::new(0, attributes, 0xffff);
+        block.cs = code;
+        [block.ds, block.es, block.ss, block.fs, block.gs] = [data; 5];
+        (block.gdtr, block.idtr, block.ldtr, block.tr) = (system(0), system(0), system(0x82), system(0x8b));
+        (block.cr0, block.rip, block.rsp, block.rflags) = (0x6000_0010, 0, 0, RFLAGS_ONE);
+        (block.cr2, block.cr3, block.cr4, block.efer) = (0, 0, 0, EFER_SVME);
+        (block.dr6, block.dr7, block.pat, block.cpl) = (0xffff_0ff0, 0x400, PAT_RESET, 0);
+        (block.inject, block.exit_interrupt, block.shadow) = (0, 0, 0);
+        self.offer(None, false);
+        self.flush();
     }
 
     fn set_event(&mut self, event: u64) {
@@ -157,30 +162,14 @@ impl Hardware for Svm {
         vcpu
     }
 
-    fn start(&mut self, start: Start) {
+    fn start_flat(&mut self, rip: u64) {
+        self.reset(Segment { base: 0, ..Segment::new(8, 0xc9b, u32::MAX) }, Segment::new(0, 0xc93, u32::MAX));
         let block = self.block_mut();
-        let data = |attributes, limit| Segment::new(0, attributes, limit);
-        let (code, rest) = match start {
-            Start::Flat32 { .. } => (Segment { base: 0, ..Segment::new(8, 0xc9b, u32::MAX) }, data(0xc93, u32::MAX)),
-            Start::Real { page } => {
-                let code = Segment::new(u16::from(page) << 8, 0x9b, 0xffff);
-                (code, data(0x93, 0xffff))
-            }
-        };
-        block.cs = code;
-        [block.ds, block.es, block.ss, block.fs, block.gs] = [rest; 5];
-        [block.gdtr, block.idtr] = [data(0, 0xffff); 2];
-        (block.ldtr, block.tr) = (data(0x82, 0xffff), data(0x8b, 0xffff));
-        let (cr0, rip) = match start {
-            Start::Flat32 { rip } => (0x11, rip),
-            Start::Real { .. } => (0x6000_0010, 0),
-        };
-        (block.cr0, block.rip, block.rsp, block.rflags) = (cr0, rip, 0, RFLAGS_ONE);
-        (block.cr2, block.cr3, block.cr4, block.efer) = (0, 0, 0, EFER_SVME);
-        (block.dr6, block.dr7, block.pat, block.cpl) = (0xffff_0ff0, 0x400, PAT_RESET, 0);
-        (block.inject, block.exit_interrupt, block.shadow) = (0, 0, 0);
-        self.offer(None, false);
-        self.flush();
+        (block.cr0, block.rip) = (0x11, rip);
+    }
+
+    fn start_real(&mut self, page: u8) {
+        self.reset(Segment::new(u16::from(page) << 8, 0x9b, 0xffff), Segment::new(0, 0x93, 0xffff));
     }
 
     fn arrive(&mut self) {
@@ -313,7 +302,7 @@ impl Hardware for Svm {
             rip: block.rip,
             rsp: block.rsp,
             ring: block.cpl,
-            mode: if self.is_long() { Mode::Long } else { Mode::Other },
+            long: self.is_long(),
             interrupts: block.rflags & RFLAGS_IF != 0,
             paging: cr0.contains(Cr0Flags::PAGING),
             root: block.cr3,
