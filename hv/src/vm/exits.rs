@@ -11,7 +11,6 @@ const PROTECTION: Event = Event { vector: 13, error: Some(0) };
 
 impl Vm {
     /// Deals with an exit of a vCPU that is not a kernel's hypercall.
-    #[inline(never)]
     pub(super) fn exit(&mut self, domain: DomId, number: VcpuId) -> Next {
         let vcpus = self.vcpus.len() as u32;
         let Some(vcpu) = self.vcpus.get_mut(usize::from(number.0)) else { return Next::Again };

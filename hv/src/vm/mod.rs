@@ -33,7 +33,7 @@ use hardware::{Hardware, Registers};
 use hv_core::domain::{Death, Domain, VCPUS_MAX};
 use hv_core::ids::{DomId, Gpa, Hpa, Mfn, SLOTS, Slot, VcpuId};
 use hv_core::{error::Errno, fallible, frames::Purpose, machine::MachineMemory, sched::VcpuKey, space::Access};
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 use svm::Svm;
 use xen_abi::{hvm::HVM_NR_PARAMS, sched::SHUTDOWN_POWEROFF, vcpu as vcpu_abi};
 use zerocopy::IntoBytes;
@@ -68,8 +68,6 @@ pub struct Vm {
 enum Next {
     Again,
     Interrupt,
-    /// Its number and arguments.
-    Hypercall(u64, [u64; 5]),
     /// HLT, until an interrupt comes.
     Halt,
     /// HLT with interrupts off: for good.
@@ -204,10 +202,13 @@ pub extern "C" fn run() -> ! {
     percpu::with(|cpu| cpu.direct = 0);
     let mut result = None;
     loop {
-        match with(key.slot(), |vm| vm.step(domain, key.vcpu(), result.take())) {
-            Some(Next::Hypercall(number, args)) => result = Some(hypercall::serve(key.slot(), number, args)),
-            Some(Next::Again) => {}
-            other => act(key, domain, other.unwrap_or(Next::Interrupt)),
+        let mut machine = MACHINES[usize::from(key.slot().0) % SLOTS].lock();
+        match machine.first_mut().and_then(|vm| vm.step(key.vcpu(), result.take())) {
+            Some((number, args)) => {
+                drop(machine);
+                result = Some(hypercall::serve(key.slot(), number, args));
+            }
+            None => deal_with_exit(key, domain, machine),
         }
         if percpu::with(|cpu| cpu.attention != 0) {
             break;
@@ -223,11 +224,13 @@ pub extern "C" fn run() -> ! {
     enter(resume());
 }
 
-/// Does what else is to be done after an exit.
+/// Does what is to be done after an exit that is not a kernel's hypercall.
 #[inline(never)]
-fn act(key: VcpuKey, domain: DomId, next: Next) {
+fn deal_with_exit(key: VcpuKey, domain: DomId, mut machine: MutexGuard<'_, Vec<Vm>>) {
+    let next = machine.first_mut().map_or(Next::Interrupt, |vm| vm.exit(domain, key.vcpu()));
+    drop(machine);
     match next {
-        Next::Again | Next::Hypercall(..) => {}
+        Next::Again => {}
         Next::Interrupt => let_interrupts_in(),
         Next::Halt => wait(key),
         Next::Stop => stop(key, domain),
@@ -238,19 +241,15 @@ fn act(key: VcpuKey, domain: DomId, next: Next) {
 }
 
 impl Vm {
-    /// Runs a vCPU to its next exit, and deals with that.
+    /// Runs a vCPU to its next exit. If that is a kernel's hypercall, answers its number and arguments.
     #[inline(always)] // in the way of each exit
-    fn step(&mut self, domain: DomId, number: VcpuId, result: Option<u64>) -> Next {
-        let callback = &self.callback;
-        let Some(vcpu) = self.vcpus.get_mut(usize::from(number.0)) else { return Next::Interrupt };
+    fn step(&mut self, number: VcpuId, result: Option<u64>) -> Option<(u64, [u64; 5])> {
+        let vcpu = self.vcpus.get_mut(usize::from(number.0))?;
         vcpu.finish_call(result);
-        vcpu.prepare(callback);
+        vcpu.prepare(&self.callback);
         vcpu.hardware.run(&mut vcpu.registers);
-        if vcpu.hardware.kernel_calls() {
-            let Registers { rax, rdi, rsi, rdx, r10, r8, .. } = vcpu.registers;
-            return Next::Hypercall(rax, [rdi, rsi, rdx, r10, r8]);
-        }
-        self.exit(domain, number)
+        let Registers { rax, rdi, rsi, rdx, r10, r8, .. } = vcpu.registers;
+        vcpu.hardware.kernel_calls().then_some((rax, [rdi, rsi, rdx, r10, r8]))
     }
 }
 
