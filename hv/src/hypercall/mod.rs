@@ -60,8 +60,7 @@ impl Call {
 
     /// Serves a command that only reads its structure.
     pub fn input<T: Structure>(&self, act: impl FnOnce(T) -> Result<(), Errno>) -> Outcome {
-        act(user::read(self.structure())?)?;
-        OK
+        act(user::read(self.structure())?).and(OK)
     }
 
     /// Serves a command whose structure has outputs. It is written back even if the command fails, since some tell in

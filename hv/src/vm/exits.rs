@@ -87,15 +87,9 @@ impl Vcpu {
     }
 
     #[cold]
-    fn end(&mut self, reason: u32, why: core::fmt::Arguments) -> Next {
-        self.death = Death::new(reason, why);
-        Next::End
-    }
-
-    #[cold]
     fn crash(&mut self, why: core::fmt::Arguments) -> Next {
         let State { rip, rsp, .. } = self.hardware.state();
-        self.end(SHUTDOWN_CRASH, format_args!("{why} at rip {rip:#x}, rsp {rsp:#x}"))
+        Next::End(Death::new(SHUTDOWN_CRASH, format_args!("{why} at rip {rip:#x}, rsp {rsp:#x}")))
     }
 
     /// All ports but those of `pvh` read as ones and ignore writes; a timer that stands still is seen to be none at once.
@@ -107,10 +101,10 @@ impl Vcpu {
         let value = self.registers.rax & mask;
         match (access.port, access.reads) {
             (pvh::SLEEP_CONTROL_PORT, false) if value as u8 & 0x3c == pvh::SLEEP_POWER_OFF => {
-                return self.end(SHUTDOWN_POWEROFF, format_args!("power off"));
+                return Next::End(Death::new(SHUTDOWN_POWEROFF, format_args!("power off")));
             }
             (pvh::RESET_PORT, false) if value as u8 & pvh::RESET_VALUE == pvh::RESET_VALUE => {
-                return self.end(SHUTDOWN_REBOOT, format_args!("restart"));
+                return Next::End(Death::new(SHUTDOWN_REBOOT, format_args!("restart")));
             }
             (_, false) => {}
             (port, true) => {

@@ -20,7 +20,7 @@ mod svm;
 pub use hypercall::hvm_op;
 
 use crate::boot::report::{Finding, fact};
-use crate::domain::{end_current, next_key, resume, take_restart, vcpu_waits, wake};
+use crate::domain::{end_current, let_interrupts_in, next_key, resume, take_restart, vcpu_waits, wake};
 use crate::{
     cpu::percpu, cpu::percpu::NATIVE_DIRECT, machine::Bare, mm::frames, mm::user, system::system, time,
     traps::entry::enter,
@@ -35,6 +35,7 @@ use hv_core::ids::{DomId, Gpa, Hpa, Mfn, SLOTS, Slot, VcpuId};
 use hv_core::{error::Errno, fallible, frames::Purpose, machine::MachineMemory, sched::VcpuKey, space::Access};
 use spin::{Mutex, MutexGuard};
 use svm::Svm;
+use x86_64::instructions::interrupts;
 use xen_abi::{hvm::HVM_NR_PARAMS, sched::SHUTDOWN_POWEROFF, vcpu as vcpu_abi};
 use zerocopy::IntoBytes;
 
@@ -50,8 +51,6 @@ struct Vcpu {
     /// Where its `VcpuInfo` is.
     info: Hpa,
     nmi: bool,
-    /// Why the domain is to end.
-    death: Death,
     runstate: Option<Runstate>,
 }
 
@@ -74,8 +73,7 @@ enum Next {
     Stop,
     Send(Message, u8),
     HypercallPage(u64),
-    /// [`Vcpu::death`] says why.
-    End,
+    End(Death),
 }
 
 static AVAILABLE: AtomicBool = AtomicBool::new(false);
@@ -130,7 +128,6 @@ pub fn create(domain: &mut Domain, vcpus: u32) -> Result<(), Errno> {
             apic: Apic::new(number),
             info: domain.events.shared.vcpu_info(number),
             nmi: false,
-            death: Death::default(),
             runstate: None,
         };
         vm.vcpus.push(vcpu).map_err(|_| Errno::EINVAL)?;
@@ -231,12 +228,15 @@ fn deal_with_exit(key: VcpuKey, domain: DomId, mut machine: MutexGuard<'_, Vec<V
     drop(machine);
     match next {
         Next::Again => {}
-        Next::Interrupt => let_interrupts_in(),
+        Next::Interrupt => let_interrupts_in(|| {
+            interrupts::enable();
+            x86_64::instructions::nop();
+        }),
         Next::Halt => wait(key),
         Next::Stop => stop(key, domain),
         Next::Send(message, targets) => send(domain, key.slot(), message, targets),
         Next::HypercallPage(at) => fill_hypercall_page(at),
-        Next::End => end_current(with_vcpu(key, |vcpu| vcpu.death.clone()).unwrap_or_default()),
+        Next::End(death) => end_current(death),
     }
 }
 
@@ -306,15 +306,6 @@ fn take_extra(key: VcpuKey) {
     }
     let _gone = with_vcpu(key, |vcpu| vcpu.extra.load());
     EXTRA_OWNER.store(key.number() + 1, Ordering::Relaxed);
-}
-
-/// Takes the interrupts that made a guest exit.
-fn let_interrupts_in() {
-    percpu::with(|cpu| cpu.idle = 1);
-    x86_64::instructions::interrupts::enable();
-    x86_64::instructions::nop();
-    x86_64::instructions::interrupts::disable();
-    percpu::with(|cpu| cpu.idle = 0);
 }
 
 /// A vCPU waits for an event or an interrupt, unless one is there.
