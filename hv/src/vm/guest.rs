@@ -3,7 +3,7 @@
 //!
 //! While a guest is current, no address is a direct one (`PerCpu::direct`), and `mm::user` comes here.
 
-use crate::vm::hardware::{Hardware, State};
+use crate::vm::hardware::{Hardware, Tables};
 use crate::{cpu::percpu, cpu::percpu::NATIVE_DIRECT, domain::next_key, mm::user};
 use hv_core::{ids::Gpa, ids::PAGE_BYTES, space::Access, space::Fault};
 
@@ -31,13 +31,13 @@ pub fn is_served() -> bool {
 #[cold]
 pub fn in_one_page(start: Gpa, bytes: usize, access: Access) -> Result<u64, Fault> {
     let fits = start.offset() + bytes as u64 <= PAGE_BYTES;
-    if fits { translate(&state()?, start.0, access) } else { Err(Fault) }
+    if fits { translate(&tables()?, start.0, access) } else { Err(Fault) }
 }
 
-/// The vCPU whose hypercall is being served.
-fn state() -> Result<State, Fault> {
+/// Those of the vCPU whose hypercall is being served.
+fn tables() -> Result<Tables, Fault> {
     let key = next_key().filter(|_| is_served()).ok_or(Fault)?;
-    super::with_vcpu(key, |vcpu| vcpu.hardware.state()).ok_or(Fault)
+    super::with_vcpu(key, |vcpu| vcpu.hardware.tables()).ok_or(Fault)
 }
 
 /// Hands the pieces of a run of guest addresses to `piece`, as guest-physical address, place in the run, and length; none
@@ -48,19 +48,19 @@ pub fn pieces(
     access: Access,
     mut piece: impl FnMut(u64, usize, usize) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
-    let state = state()?;
+    let tables = tables()?;
     let mut done = 0;
     while done < bytes {
         let at = start.0.checked_add(done as u64).ok_or(Fault)?;
         let length = (bytes - done).min((PAGE_BYTES - at % PAGE_BYTES) as usize);
-        piece(translate(&state, at, access)?, done, length)?;
+        piece(translate(&tables, at, access)?, done, length)?;
         done += length;
     }
     Ok(())
 }
 
 /// The guest-physical address behind a guest-virtual one, by the rights of the guest's kernel.
-fn translate(guest: &State, at: u64, access: Access) -> Result<u64, Fault> {
+fn translate(guest: &Tables, at: u64, access: Access) -> Result<u64, Fault> {
     if (at as i64) << 16 >> 16 != at as i64 {
         return Err(Fault);
     }

@@ -76,12 +76,16 @@ pub struct State {
     pub interrupts: bool,
     /// CR0.PG.
     pub paging: bool,
+    /// CR4.OSXSAVE.
+    pub xsave: bool,
+}
+
+/// A guest's page tables.
+pub struct Tables {
     /// CR3.
     pub root: u64,
     /// CR0.WP.
     pub write_protect: bool,
-    /// CR4.OSXSAVE.
-    pub xsave: bool,
 }
 
 /// A virtual CPU, as hardware runs it.
@@ -96,10 +100,9 @@ pub trait Hardware: Sized {
     fn start_real(&mut self, page: u8);
     /// It comes to this CPU, where others may have run.
     fn arrive(&mut self);
-    /// Runs until the next exit.
-    fn run(&mut self, registers: &mut Registers);
-    /// Whether the exit is a hypercall of 64-bit code in ring 0: what has to be known first.
-    fn kernel_calls(&self) -> bool;
+    /// Runs until the next exit. `true`: that is a hypercall of 64-bit code in ring 0, which has to be known first.
+    #[must_use]
+    fn run(&mut self, registers: &mut Registers) -> bool;
     /// Goes on behind such a hypercall: [`Self::advance`] for it alone.
     fn call_served(&mut self);
     /// Why it stopped.
@@ -126,6 +129,8 @@ pub trait Hardware: Sized {
     fn set_task_priority(&mut self, priority: u8);
     /// What there is to know of it.
     fn state(&self) -> State;
+    /// Where its page tables are.
+    fn tables(&self) -> Tables;
     /// The guest's EFER.
     fn efer(&self) -> u64;
     /// Sets it.

@@ -247,9 +247,9 @@ impl Vm {
         let vcpu = self.vcpus.get_mut(usize::from(number.0))?;
         vcpu.finish_call(result);
         vcpu.prepare(&self.callback);
-        vcpu.hardware.run(&mut vcpu.registers);
+        let calls = vcpu.hardware.run(&mut vcpu.registers);
         let Registers { rax, rdi, rsi, rdx, r10, r8, .. } = vcpu.registers;
-        vcpu.hardware.kernel_calls().then_some((rax, [rdi, rsi, rdx, r10, r8]))
+        calls.then_some((rax, [rdi, rsi, rdx, r10, r8]))
     }
 }
 

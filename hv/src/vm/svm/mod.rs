@@ -8,10 +8,10 @@ mod vmcb;
 
 pub use switch::Registers;
 
-use super::hardware::{Event, Exit, Hardware, PortAccess, State};
-use crate::{machine::Bare, machine::at, mm::frames, mm::layout::KERNEL_BASE};
+use super::hardware::{Event, Exit, Hardware, PortAccess, State, Tables};
+use crate::{cpu::PAT_RESET, machine::Bare, machine::at, mm::frames, mm::layout::KERNEL_BASE};
 use core::sync::atomic::{AtomicU16, Ordering};
-use hv_core::{frames::Purpose, ids::Hpa, ids::Mfn, ids::PAGE_BYTES};
+use hv_core::{frames::Purpose, ids::Hpa, ids::Mfn};
 use raw_cpuid::CpuId;
 use vmcb::{Segment, Vmcb, intercept};
 use x86_64::registers::control::{Cr0Flags, Cr4Flags, Efer, EferFlags};
@@ -21,7 +21,6 @@ const VM_CR: u32 = 0xc001_0114;
 const VM_CR_DISABLED: u64 = 1 << 4;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
 const EFER_SVME: u64 = 1 << 12;
-const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 /// In a code segment's attributes: 64-bit code.
 const CODE_64: u16 = 0x200;
 const RFLAGS_ONE: u64 = 2;
@@ -115,12 +114,13 @@ impl Svm {
     fn set_event(&mut self, event: u64) {
         self.block_mut().inject = event | vmcb::EVENT_VALID;
     }
+}
 
-    /// Whether it runs 64-bit code with page tables of four levels.
+impl Vmcb {
+    /// Whether the guest runs 64-bit code with page tables of four levels.
     fn is_long(&self) -> bool {
-        let block = self.block();
-        let active = block.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0;
-        active && block.cs.attributes & CODE_64 != 0 && block.cr4 & Cr4Flags::L5_PAGING.bits() == 0
+        let active = self.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0;
+        active && self.cs.attributes & CODE_64 != 0 && self.cr4 & Cr4Flags::L5_PAGING.bits() == 0
     }
 }
 
@@ -180,25 +180,24 @@ impl Hardware for Svm {
     }
 
     #[inline(always)] // in the way of each exit
-    fn run(&mut self, registers: &mut Registers) {
-        self.block_mut().rax = registers.rax;
-        // SAFETY: `init` was successful, or there would be no `Svm`; the block confines the guest: the intercepts and maps of
-        // `new`, and a nested table that shows the guest its domain's memory only (what else is in it has no user right,
-        // which every access of a guest needs).
-        unsafe { switch::run(self.place.0, registers) };
-        let block = self.block_mut();
+    fn run(&mut self, registers: &mut Registers) -> bool {
+        let place = self.place;
+        // SAFETY: as in `block_mut`. `init` was successful, or there would be no `Svm`; the block confines the guest: the
+        // intercepts and maps of `new`, and a nested table that shows the guest its domain's memory only (what else is in it
+        // has no user right, which every access of a guest needs).
+        let block: &mut Vmcb = unsafe {
+            let block = at::<Vmcb>(place);
+            (*block).rax = registers.rax;
+            switch::run(place.0, registers);
+            &mut *block
+        };
         registers.rax = block.rax;
         block.tlb_control = 0;
         // What was being delivered when the exit came is to be delivered again. (What was delivered, the exit takes away.)
         if block.exit_interrupt & vmcb::EVENT_VALID != 0 {
             block.inject = block.exit_interrupt;
         }
-    }
-
-    #[inline(always)] // in the way of each hypercall
-    fn kernel_calls(&self) -> bool {
-        let block = self.block();
-        block.exit_code == EXIT_VMMCALL && block.cpl == 0 && self.is_long()
+        block.exit_code == EXIT_VMMCALL && block.cpl == 0 && block.is_long()
     }
 
     fn exit(&self) -> Exit {
@@ -241,13 +240,7 @@ impl Hardware for Svm {
     fn advance(&mut self) {
         let saved = self.next_rip;
         let block = self.block_mut();
-        block.rip = match block.exit_code {
-            0x7b => block.exit_info[1],
-            _ if saved => block.next_rip,
-            0x78 => block.rip.wrapping_add(1),
-            EXIT_VMMCALL | 0x8d => block.rip.wrapping_add(VMMCALL_BYTES),
-            _ => block.rip.wrapping_add(2),
-        };
+        block.rip = if saved { block.next_rip } else { behind(block) };
         block.shadow = 0;
     }
 
@@ -302,13 +295,16 @@ impl Hardware for Svm {
             rip: block.rip,
             rsp: block.rsp,
             ring: block.cpl,
-            long: self.is_long(),
+            long: block.is_long(),
             interrupts: block.rflags & RFLAGS_IF != 0,
             paging: cr0.contains(Cr0Flags::PAGING),
-            root: block.cr3,
-            write_protect: cr0.contains(Cr0Flags::WRITE_PROTECT),
             xsave: cr4.contains(Cr4Flags::OSXSAVE),
         }
+    }
+
+    fn tables(&self) -> Tables {
+        let block = self.block();
+        Tables { root: block.cr3, write_protect: block.cr0 & Cr0Flags::WRITE_PROTECT.bits() != 0 }
     }
 
     fn efer(&self) -> u64 {
@@ -329,4 +325,14 @@ impl Hardware for Svm {
     }
 }
 
-const _: () = assert!(size_of::<Vmcb>() as u64 == PAGE_BYTES);
+/// Where an exit's instruction ends, on a CPU that does not say. (A function, so that `cargo xtask bench` can count it.)
+#[inline(never)]
+fn behind(block: &Vmcb) -> u64 {
+    let bytes = match block.exit_code {
+        0x7b => return block.exit_info[1],
+        0x78 => 1,
+        EXIT_VMMCALL | 0x8d => VMMCALL_BYTES,
+        _ => 2,
+    };
+    block.rip.wrapping_add(bytes)
+}
