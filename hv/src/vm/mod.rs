@@ -20,11 +20,9 @@ mod svm;
 pub use hypercall::hvm_op;
 
 use crate::boot::report::{Finding, fact};
+use crate::cpu::percpu::{self, NATIVE_DIRECT};
 use crate::domain::{end_current, let_interrupts_in, next_key, resume, take_restart, vcpu_waits, wake};
-use crate::{
-    cpu::percpu, cpu::percpu::NATIVE_DIRECT, machine::Bare, mm::frames, mm::user, system::system, time,
-    traps::entry::enter,
-};
+use crate::{machine::Bare, mm::frames, mm::user, system::system, time, traps::entry::enter};
 use alloc::vec::Vec;
 use apic::{Apic, Message};
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
