@@ -39,8 +39,6 @@ ids! {
     Gpa(u64);
     /// A machine (host-physical) byte address.
     Hpa(u64);
-    /// An interrupt vector of the local APIC.
-    Vector(u8);
     /// A physical interrupt as one domain knows it.
     Pirq(u32);
     /// Index of a virtual CPU in its domain.

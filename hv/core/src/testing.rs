@@ -15,8 +15,8 @@ use crate::frames::{FrameTable, State};
 use crate::grant::{self, Status};
 use crate::ids::{DomId, Gfn, Gpa, Handle, Hpa, Label, Mfn, PAGE_BYTES};
 use crate::machine::{FlushScope, Machine, MachineMemory};
-use crate::space::guest::Use;
-use crate::space::{AddressSpace, Fault, Progress, Rights, VtdFormat};
+use crate::space::guest::is_memory;
+use crate::space::{AddressSpace, Fault, Page, Progress, Rights, VtdFormat};
 
 /// Memory, and what the translation caches may still hold.
 pub struct TestMachine {
@@ -377,7 +377,7 @@ pub mod injection {
 impl AddressSpace {
     /// Reads as the guest would.
     pub fn copy_in(&mut self, from: Gpa, into: &mut [u8], memory: &impl MachineMemory) -> Result<(), Fault> {
-        self.pieces(from, into.len(), Use::Read, memory, |hpa, range| {
+        self.pieces(from, into.len(), is_memory, memory, |hpa, range| {
             memory.read(hpa, into.get_mut(range).ok_or(Fault)?);
             Ok(())
         })
@@ -385,7 +385,8 @@ impl AddressSpace {
 
     /// Writes as the guest would.
     pub fn copy_out(&mut self, to: Gpa, bytes: &[u8], memory: &impl MachineMemory) -> Result<(), Fault> {
-        self.pieces(to, bytes.len(), Use::Write, memory, |hpa, range| {
+        let writable = |page: &Page| is_memory(page) && page.rights.writable();
+        self.pieces(to, bytes.len(), writable, memory, |hpa, range| {
             memory.write(hpa, bytes.get(range).ok_or(Fault)?);
             Ok(())
         })

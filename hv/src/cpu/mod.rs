@@ -12,9 +12,9 @@ use x86_64::registers::debug::{Dr7, Dr7Value};
 use x86_64::registers::model_specific::{LStar, Msr, SFMask, Star};
 use x86_64::{VirtAddr, registers::rflags::RFlags};
 
-/// Page attribute table: entries as after reset (AMD APM volume 2, section 7.8).
 const IA32_PAT: u32 = 0x277;
-const PAT_RESET: u64 = 0x0007_0406_0007_0406;
+/// Page attribute table: entries as after reset (AMD APM volume 2, section 7.8).
+pub const PAT_RESET: u64 = 0x0007_0406_0007_0406;
 /// SYSENTER's code segment; 0 makes the instruction fault.
 const IA32_SYSENTER_CS: u32 = 0x174;
 /// Compatibility-mode SYSCALL target. Ring 3 has no such segment, so this is never reached.

@@ -12,7 +12,7 @@ use x86_64::registers::model_specific::{GsBase, KernelGsBase};
 /// Pages of a CPU's stack.
 const STACK_PAGES: u64 = 16;
 
-/// [`PerCpu::direct`] while no guest's hypercall is served: addresses end below the window for device registers, so that no
+/// [`PerCpu::direct`] while no guest is current: addresses end below the window for device registers, so that no
 /// register is ever read or written for a domain. No structure has more than a page.
 pub const NATIVE_DIRECT: u64 = xen_abi::native::MMIO_WINDOW - 4095;
 
@@ -45,7 +45,7 @@ pub struct PerCpu {
     pub alarm: u64,
     /// Deadlines of the vCPUs of this CPU.
     pub timers: Timers,
-    /// Addresses in hypercalls below this one are those of the loaded address space; 0 while a guest's hypercall is served.
+    /// Addresses in hypercalls below this one are those of the loaded address space; 0 while a guest is current.
     pub direct: u64,
     /// Somebody holds a reference to this; kept in debug builds only.
     borrowed: bool,

@@ -10,9 +10,9 @@ pub use ending::{end, end_current};
 pub use native::{create, pause, rights, set_entry, unpause, with_building};
 pub use policy::start;
 pub use schedule::{
-    CHORES, ERRANDS, REARM, current_waits, finish_call, hand_over, reschedule, restart, resume, set_deadline,
+    CHORES, ERRANDS, REARM, current_waits, finish_call, hand_over, let_interrupts_in, reschedule, restart, resume,
 };
-pub use schedule::{take_restart, timer, usage, vcpu_waits, waits, wake, wake_at_last, yield_now};
+pub use schedule::{set_deadline, take_restart, timer, usage, vcpu_waits, waits, wake, wake_at_last, yield_now};
 pub use vcpus::HYPERCALLS;
 
 use crate::{cpu::percpu, system::system};

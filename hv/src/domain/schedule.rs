@@ -12,6 +12,7 @@ use crate::{logging, mm, traps::Frame};
 use core::sync::atomic::{AtomicU8, Ordering};
 use hv_core::sched::{TimerKind, VcpuKey};
 use hv_core::{authority::table::FLAG_LOG, domain::VCPUS_MAX, domain::Wake, ids::Slot};
+use x86_64::instructions::interrupts;
 use xen_abi::xen::{VIRQ_CON_RING, VIRQ_TIMER};
 
 /// Between two slices of returning what the dead had, while somebody runs.
@@ -267,16 +268,19 @@ fn expire_deadlines() {
     }
 }
 
-/// Waits for an interrupt. The only place where interrupts are let in.
-fn idle() {
+/// Lets interrupts in, which nothing else here does: `when` enables them for as long as it takes.
+pub fn let_interrupts_in(when: fn()) {
     percpu::with(|cpu| cpu.idle = 1);
+    when();
+    interrupts::disable();
+    percpu::with(|cpu| cpu.idle = 0);
+}
+
+/// Waits for an interrupt.
+fn idle() {
     let since = tsc();
-    x86_64::instructions::interrupts::enable_and_hlt();
-    x86_64::instructions::interrupts::disable();
-    percpu::with(|cpu| {
-        cpu.idle = 0;
-        cpu.idle_ticks += tsc() - since;
-    });
+    let_interrupts_in(interrupts::enable_and_hlt);
+    percpu::with(|cpu| cpu.idle_ticks += tsc() - since);
 }
 
 /// A domain is no longer schedulable; its page tables are not loaded any more. The scheduler looks at once.

@@ -60,8 +60,7 @@ impl Call {
 
     /// Serves a command that only reads its structure.
     pub fn input<T: Structure>(&self, act: impl FnOnce(T) -> Result<(), Errno>) -> Outcome {
-        act(user::read(self.structure())?)?;
-        OK
+        act(user::read(self.structure())?).and(OK)
     }
 
     /// Serves a command whose structure has outputs. It is written back even if the command fails, since some tell in
@@ -135,9 +134,6 @@ pub static ENTRIES: [Server; NUMBERS] = {
 
 /// The server of each hypercall, as multicalls and guests call it.
 pub static SERVERS: [Server; NUMBERS] = {
-    extern "C" fn none(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
-        Errno::ENOSYS.to_result() as u64
-    }
     let mut servers: [Server; NUMBERS] = [none; NUMBERS];
     servers[abi::HYPERVISOR_EVENT_CHANNEL_OP as usize] = event_channel::server;
     servers[abi::HYPERVISOR_GRANT_TABLE_OP as usize] = grant_table::server;
@@ -152,6 +148,11 @@ pub static SERVERS: [Server; NUMBERS] = {
     servers[abi::HYPERVISOR_MULTICALL as usize] = server!(abi::HYPERVISOR_MULTICALL, multicall::serve);
     servers
 };
+
+/// Serves a call that there is not.
+pub extern "C" fn none(_: u64, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    Errno::ENOSYS.to_result() as u64
+}
 
 /// Serves a call, and turns what it comes to into what the domain finds in RAX.
 fn answer(number: u64, args: [u64; 5], serve: impl FnOnce(&Call) -> Outcome) -> u64 {

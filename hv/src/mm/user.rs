@@ -248,23 +248,13 @@ unsafe fn copy_run<const PROBES: usize>(from: *const u8, to: *mut u8, bytes: usi
 /// Copies bytes in. On a fault, `into` may be half filled and must not be used.
 pub fn read_bytes(from: Gpa, into: &mut [u8]) -> Result<(), Fault> {
     // SAFETY: `into` is borrowed exclusively.
-    unsafe {
-        match within(from, into.len(), Access::Read) {
-            Ok(from) => copy_bytes(from as *const u8, into.as_mut_ptr(), into.len()),
-            Err(Fault) => by_pages(from, into.as_mut_ptr(), into.len(), Access::Read),
-        }
-    }
+    unsafe { by_pages(from, into.as_mut_ptr(), into.len(), Access::Read) }
 }
 
 /// Copies bytes out. On a fault some may have been written: where the domain could write itself.
 pub fn write_bytes(to: Gpa, bytes: &[u8]) -> Result<(), Fault> {
     // SAFETY: `bytes` is borrowed.
-    unsafe {
-        match within(to, bytes.len(), Access::Write) {
-            Ok(to) => copy_bytes(bytes.as_ptr(), to as *mut u8, bytes.len()),
-            Err(Fault) => by_pages(to, bytes.as_ptr().cast_mut(), bytes.len(), Access::Write),
-        }
-    }
+    unsafe { by_pages(to, bytes.as_ptr().cast_mut(), bytes.len(), Access::Write) }
 }
 
 /// Checks that `bytes` bytes could be written, before anything is done whose result has to be told.
@@ -296,13 +286,13 @@ fn touch(at: u64) -> Result<(), Fault> {
     }
 }
 
-/// Copies from or to a guest's address, page by page.
+/// Copies from or to a domain's address; a guest's, page by page.
 ///
 /// # Safety
-/// `ours` is the caller's; not written if `access` is a write of the guest's memory.
+/// `ours` is the caller's; not written if `access` is a write of the domain's memory.
 #[cold]
 unsafe fn by_pages(at: Gpa, ours: *mut u8, bytes: usize, access: Access) -> Result<(), Fault> {
-    guest::pieces(at, bytes, access, |theirs, start, length| {
+    let piece = |theirs: u64, start: usize, length: usize| {
         // SAFETY: the caller's promise; pieces lie within the run; `theirs` is in the domain's part of the address space.
         unsafe {
             match access {
@@ -310,7 +300,11 @@ unsafe fn by_pages(at: Gpa, ours: *mut u8, bytes: usize, access: Access) -> Resu
                 Access::Write => copy_bytes(ours.add(start), theirs as *mut u8, length),
             }
         }
-    })
+    };
+    match within(at, bytes, access) {
+        Ok(theirs) => piece(theirs, 0, bytes),
+        Err(Fault) => guest::pieces(at, bytes, access, piece),
+    }
 }
 
 /// Reads a word of the loaded address space.

@@ -10,7 +10,8 @@ pub const MSRS: core::ops::RangeInclusive<u32> = 0x800..=0x8ff;
 
 const ID: u32 = 0x802;
 const VERSION: u32 = 0x803;
-const TASK_PRIORITY: u32 = 0x808;
+/// The task priority's MSR.
+pub const TASK_PRIORITY: u32 = 0x808;
 const PROCESSOR_PRIORITY: u32 = 0x80a;
 const END_OF_INTERRUPT: u32 = 0x80b;
 const LOGICAL_ID: u32 = 0x80d;
@@ -176,11 +177,6 @@ impl Apic {
             _ => return Err(Refused),
         }
         Ok(None)
-    }
-
-    /// Whether a register is the task priority.
-    pub const fn is_task_priority(msr: u32) -> bool {
-        msr == TASK_PRIORITY
     }
 
     fn send(&self, low: u32, destination: u32) -> Option<(Message, u8)> {

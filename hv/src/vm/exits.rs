@@ -1,6 +1,6 @@
 //! What becomes of an exit: answered here, or handed on as [`Next`].
 
-use super::hardware::{Event, Exit, Hardware, Mode, PortAccess, Registers, State};
+use super::hardware::{Event, Exit, Hardware, PortAccess, State};
 use super::{Next, Vcpu, Vm, cpuid, extra};
 use hv_core::{domain::Death, error::Errno, ids::DomId, ids::VcpuId};
 use xen_abi::pvh;
@@ -10,21 +10,16 @@ const UNDEFINED: Event = Event { vector: 6, error: None };
 const PROTECTION: Event = Event { vector: 13, error: Some(0) };
 
 impl Vm {
-    /// Deals with an exit of a vCPU.
-    pub(super) fn exit(&mut self, domain: DomId, number: VcpuId, exit: Exit) -> Next {
+    /// Deals with an exit of a vCPU that is not a kernel's hypercall.
+    pub(super) fn exit(&mut self, domain: DomId, number: VcpuId) -> Next {
         let vcpus = self.vcpus.len() as u32;
         let Some(vcpu) = self.vcpus.get_mut(usize::from(number.0)) else { return Next::Again };
-        match exit {
+        match vcpu.hardware.exit() {
             Exit::Interrupt => Next::Interrupt,
             Exit::Window => Next::Again,
             Exit::Hypercall => {
-                let Registers { rax, rdi, rsi, rdx, r10, r8, .. } = vcpu.registers;
-                let State { mode, ring, .. } = vcpu.hardware.state();
-                match (mode, ring) {
-                    (Mode::Long, 0) => return Next::Hypercall(rax, [rdi, rsi, rdx, r10, r8]),
-                    (Mode::Long, _) => vcpu.registers.rax = Errno::EPERM.to_result() as u64,
-                    (Mode::Other, _) => vcpu.registers.rax = Errno::ENOSYS.to_result() as u64,
-                }
+                let error = if vcpu.hardware.state().long { Errno::EPERM } else { Errno::ENOSYS };
+                vcpu.registers.rax = error.to_result() as u64;
                 vcpu.go_on()
             }
             Exit::Halt => {
@@ -92,15 +87,9 @@ impl Vcpu {
     }
 
     #[cold]
-    fn end(&mut self, reason: u32, why: core::fmt::Arguments) -> Next {
-        self.death = Death::new(reason, why);
-        Next::End
-    }
-
-    #[cold]
     fn crash(&mut self, why: core::fmt::Arguments) -> Next {
         let State { rip, rsp, .. } = self.hardware.state();
-        self.end(SHUTDOWN_CRASH, format_args!("{why} at rip {rip:#x}, rsp {rsp:#x}"))
+        Next::End(Death::new(SHUTDOWN_CRASH, format_args!("{why} at rip {rip:#x}, rsp {rsp:#x}")))
     }
 
     /// All ports but those of `pvh` read as ones and ignore writes; a timer that stands still is seen to be none at once.
@@ -112,10 +101,10 @@ impl Vcpu {
         let value = self.registers.rax & mask;
         match (access.port, access.reads) {
             (pvh::SLEEP_CONTROL_PORT, false) if value as u8 & 0x3c == pvh::SLEEP_POWER_OFF => {
-                return self.end(SHUTDOWN_POWEROFF, format_args!("power off"));
+                return Next::End(Death::new(SHUTDOWN_POWEROFF, format_args!("power off")));
             }
             (pvh::RESET_PORT, false) if value as u8 & pvh::RESET_VALUE == pvh::RESET_VALUE => {
-                return self.end(SHUTDOWN_REBOOT, format_args!("restart"));
+                return Next::End(Death::new(SHUTDOWN_REBOOT, format_args!("restart")));
             }
             (_, false) => {}
             (port, true) => {

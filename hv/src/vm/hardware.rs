@@ -62,29 +62,6 @@ pub enum Exit {
     Other(u64),
 }
 
-/// How a vCPU starts.
-pub enum Start {
-    /// 32-bit protected mode without paging, flat segments.
-    Flat32 {
-        /// First instruction.
-        rip: u64,
-    },
-    /// Real mode, at the beginning of a page below 1 MiB.
-    Real {
-        /// Number of the page.
-        page: u8,
-    },
-}
-
-/// The kind of code that a guest runs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// 64-bit code, page tables of four levels.
-    Long,
-    /// Anything else.
-    Other,
-}
-
 /// What there is to know of a vCPU.
 pub struct State {
     /// Instruction pointer.
@@ -93,18 +70,22 @@ pub struct State {
     pub rsp: u64,
     /// Privilege level.
     pub ring: u8,
-    /// The code that runs.
-    pub mode: Mode,
+    /// It runs 64-bit code, with page tables of four levels.
+    pub long: bool,
     /// The interrupt flag.
     pub interrupts: bool,
     /// CR0.PG.
     pub paging: bool,
+    /// CR4.OSXSAVE.
+    pub xsave: bool,
+}
+
+/// A guest's page tables.
+pub struct Tables {
     /// CR3.
     pub root: u64,
     /// CR0.WP.
     pub write_protect: bool,
-    /// CR4.OSXSAVE.
-    pub xsave: bool,
 }
 
 /// A virtual CPU, as hardware runs it.
@@ -113,10 +94,19 @@ pub trait Hardware: Sized {
     fn init() -> bool;
     /// A vCPU in a zeroed frame of its own. `key` is a number that no other vCPU has.
     fn new(frame: Mfn, nested_root: Mfn, key: u16) -> Self;
-    /// Sets all registers that [`Registers`] does not have.
-    fn start(&mut self, start: Start);
-    /// Runs until the next exit.
-    fn run(&mut self, registers: &mut Registers) -> Exit;
+    /// Starts it in 32-bit protected mode without paging, with flat segments: all registers that [`Registers`] does not have.
+    fn start_flat(&mut self, rip: u64);
+    /// Starts it in real mode, at the beginning of a page below 1 MiB, by its number.
+    fn start_real(&mut self, page: u8);
+    /// It comes to this CPU, where others may have run.
+    fn arrive(&mut self);
+    /// Runs until the next exit. `true`: that is a hypercall of 64-bit code in ring 0, which has to be known first.
+    #[must_use]
+    fn run(&mut self, registers: &mut Registers) -> bool;
+    /// Goes on behind such a hypercall: [`Self::advance`] for it alone.
+    fn call_served(&mut self);
+    /// Why it stopped.
+    fn exit(&self) -> Exit;
     /// Goes on behind the instruction of the last exit.
     fn advance(&mut self);
     /// Raises an exception at the next entry.
@@ -131,7 +121,7 @@ pub trait Hardware: Sized {
     fn is_open(&self) -> bool;
     /// What the guest gets when its interrupt flag lets it: this vector, or (`window`) an exit.
     fn offer(&mut self, upcall: Option<u8>, window: bool);
-    /// Whether there is an [`Self::offer`] of something.
+    /// Whether there is an [`Self::offer`] of something that the guest has not taken.
     fn is_offering(&self) -> bool;
     /// CR8, as the APIC has it.
     fn task_priority(&self) -> u8;
@@ -139,6 +129,8 @@ pub trait Hardware: Sized {
     fn set_task_priority(&mut self, priority: u8);
     /// What there is to know of it.
     fn state(&self) -> State;
+    /// Where its page tables are.
+    fn tables(&self) -> Tables;
     /// The guest's EFER.
     fn efer(&self) -> u64;
     /// Sets it.

@@ -1,45 +1,56 @@
 //! Hypercalls of guests: the same servers as for native domains, with the guest's addresses; and `hvm_op`.
 
-use super::{Vm, guest, with};
-use crate::hypercall::{Call, Errno, Outcome, SERVERS};
-use crate::{domain, system::system};
-use hv_core::ids::{DomId, Gpa};
-use hv_core::{sched::VcpuKey, space::Access, space::Fault};
+use super::{Vm, guest, hardware::Hardware, with};
+use crate::hypercall::{self, Call, Errno, NUMBERS, Outcome, Server};
+use crate::{domain, domain::next_key, system::system};
+use hv_core::ids::{DomId, Gpa, Slot};
+use hv_core::space::Access;
 use xen_abi::grant_table::{GNTTABOP_COPY, GNTTABOP_MAP_GRANT_REF, GNTTABOP_UNMAP_GRANT_REF, GnttabCopy};
 use xen_abi::{hvm as abi, native::SCHEDOP_SEND_AND_BLOCK, sched, xen};
 
-/// Serves what RAX asks for. `None`: the call is to be made again.
-pub fn serve(key: VcpuKey, number: u64, args: [u64; 5]) -> Option<u64> {
-    domain::count_hypercall(key.slot());
-    let result = guest::serve(|| dispatch(key, number, args));
-    if domain::take_restart().is_some() { None } else { Some(result) }
+/// The servers of guests' hypercalls.
+static SERVERS: [Server; NUMBERS] = {
+    let mut servers = hypercall::SERVERS;
+    servers[xen::HYPERVISOR_SCHED_OP as usize] = sched_op;
+    servers[xen::HYPERVISOR_GRANT_TABLE_OP as usize] = grant_table_op;
+    // Guests have no use for it.
+    servers[xen::HYPERVISOR_MULTICALL as usize] = hypercall::none;
+    servers
+};
+
+/// Serves what RAX asks for.
+#[inline(always)] // in the way of each hypercall
+pub fn serve(slot: Slot, number: u64, [rdi, rsi, rdx, r10, r8]: [u64; 5]) -> u64 {
+    domain::count_hypercall(slot);
+    match SERVERS.get(number as usize) {
+        Some(serve) => serve(rdi, rsi, rdx, r10, r8),
+        None => Errno::ENOSYS.to_result() as u64,
+    }
 }
 
-fn dispatch(key: VcpuKey, number: u64, args: [u64; 5]) -> u64 {
-    let [rdi, rsi, rdx, r10, r8] = args;
-    match (number, rdi) {
-        (xen::HYPERVISOR_SCHED_OP, sched::SCHEDOP_BLOCK) => {
-            super::wait(key);
+extern "C" fn sched_op(command: u64, structure: u64, rdx: u64, r10: u64, r8: u64) -> u64 {
+    match command {
+        sched::SCHEDOP_BLOCK => {
+            next_key().map(super::wait);
             0
         }
-        (xen::HYPERVISOR_GRANT_TABLE_OP, GNTTABOP_MAP_GRANT_REF | GNTTABOP_UNMAP_GRANT_REF | GNTTABOP_COPY)
-            if rdx == 1 =>
-        {
-            // One structure names nothing else in memory: it is served where it is, as a native domain's.
-            let serve = SERVERS[xen::HYPERVISOR_GRANT_TABLE_OP as usize];
-            match guest::in_one_page(Gpa(rsi), size_of::<GnttabCopy>(), Access::Write) {
-                Ok(at) => guest::serve_direct(|| serve(rdi, at, 1, 0, 0)),
-                Err(Fault) => serve(rdi, rsi, 1, 0, 0),
-            }
-        }
-        // Guests have no use for these.
-        (xen::HYPERVISOR_MULTICALL, _) | (xen::HYPERVISOR_SCHED_OP, SCHEDOP_SEND_AND_BLOCK) => {
-            Errno::ENOSYS.to_result() as u64
-        }
-        _ => {
-            SERVERS.get(number as usize).map_or(Errno::ENOSYS.to_result() as u64, |serve| serve(rdi, rsi, rdx, r10, r8))
-        }
+        // Guests have no use for it.
+        SCHEDOP_SEND_AND_BLOCK => Errno::ENOSYS.to_result() as u64,
+        _ => hypercall::sched::server(command, structure, rdx, r10, r8),
     }
+}
+
+/// One structure names nothing else in memory: it is served where it is, as a native domain's.
+extern "C" fn grant_table_op(command: u64, array: u64, count: u64, r10: u64, r8: u64) -> u64 {
+    let serve = hypercall::SERVERS[xen::HYPERVISOR_GRANT_TABLE_OP as usize];
+    let may_be_near = matches!(command, GNTTABOP_MAP_GRANT_REF | GNTTABOP_UNMAP_GRANT_REF | GNTTABOP_COPY);
+    if may_be_near
+        && count == 1
+        && let Ok(at) = guest::in_one_page(Gpa(array), size_of::<GnttabCopy>(), Access::Write)
+    {
+        return guest::serve_direct(|| serve(command, at, 1, r10, r8));
+    }
+    serve(command, array, count, r10, r8)
 }
 
 /// `hvm_op` (Xen public `hvm_op.h`).
@@ -70,7 +81,11 @@ fn set_param(caller: DomId, op: &abi::XenHvmParam) -> Result<(), Errno> {
             if callback.is_some_and(|vector| vector < 16) {
                 return Err(Errno::EINVAL);
             }
-            of(target, |vm| vm.callback = callback)
+            of(target, |vm| {
+                vm.callback = callback;
+                // What is offered has the vector of before.
+                vm.vcpus.iter_mut().for_each(|vcpu| vcpu.hardware.offer(None, false));
+            })
         }
         abi::HVM_PARAM_STORE_PFN
         | abi::HVM_PARAM_STORE_EVTCHN

@@ -20,18 +20,20 @@ mod svm;
 pub use hypercall::hvm_op;
 
 use crate::boot::report::{Finding, fact};
-use crate::domain::{end_current, next_key, resume, vcpu_waits, wake};
-use crate::{cpu::percpu, machine::Bare, mm::frames, mm::user, system::system, time, traps::entry::enter};
+use crate::cpu::percpu::{self, NATIVE_DIRECT};
+use crate::domain::{end_current, let_interrupts_in, next_key, resume, take_restart, vcpu_waits, wake};
+use crate::{machine::Bare, mm::frames, mm::user, system::system, time, traps::entry::enter};
 use alloc::vec::Vec;
 use apic::{Apic, Message};
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use extra::Extra;
-use hardware::{Hardware, Registers, Start};
+use hardware::{Hardware, Registers};
 use hv_core::domain::{Death, Domain, VCPUS_MAX};
 use hv_core::ids::{DomId, Gpa, Hpa, Mfn, SLOTS, Slot, VcpuId};
 use hv_core::{error::Errno, fallible, frames::Purpose, machine::MachineMemory, sched::VcpuKey, space::Access};
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 use svm::Svm;
+use x86_64::instructions::interrupts;
 use xen_abi::{hvm::HVM_NR_PARAMS, sched::SHUTDOWN_POWEROFF, vcpu as vcpu_abi};
 use zerocopy::IntoBytes;
 
@@ -47,8 +49,6 @@ struct Vcpu {
     /// Where its `VcpuInfo` is.
     info: Hpa,
     nmi: bool,
-    /// Why the domain is to end.
-    death: Death,
     runstate: Option<Runstate>,
 }
 
@@ -65,16 +65,13 @@ pub struct Vm {
 enum Next {
     Again,
     Interrupt,
-    /// Its number and arguments.
-    Hypercall(u64, [u64; 5]),
     /// HLT, until an interrupt comes.
     Halt,
     /// HLT with interrupts off: for good.
     Stop,
     Send(Message, u8),
     HypercallPage(u64),
-    /// [`Vcpu::death`] says why.
-    End,
+    End(Death),
 }
 
 static AVAILABLE: AtomicBool = AtomicBool::new(false);
@@ -129,7 +126,6 @@ pub fn create(domain: &mut Domain, vcpus: u32) -> Result<(), Errno> {
             apic: Apic::new(number),
             info: domain.events.shared.vcpu_info(number),
             nmi: false,
-            death: Death::default(),
             runstate: None,
         };
         vm.vcpus.push(vcpu).map_err(|_| Errno::EINVAL)?;
@@ -166,7 +162,7 @@ fn owner() -> Option<VcpuKey> {
 /// Sets where the first vCPU starts, and its EBX.
 pub fn set_entry(slot: Slot, rip: u64, start_info: u64) {
     let _no_machine_no_entry = with_vcpu(VcpuKey::new(slot, VcpuId(0)), |vcpu| {
-        vcpu.hardware.start(Start::Flat32 { rip });
+        vcpu.hardware.start_flat(rip);
         vcpu.registers = Registers { rbx: start_info, ..Registers::default() };
     });
 }
@@ -194,39 +190,64 @@ pub extern "C" fn run() -> ! {
     let Some(key) = next_key() else { enter(resume()) };
     let domain = crate::domain::current();
     take_extra(key);
-    let _none_registered = with_vcpu(key, |vcpu| vcpu.runstate.as_mut().map(Runstate::runs));
+    let _gone = with_vcpu(key, |vcpu| {
+        vcpu.hardware.arrive();
+        vcpu.runstate.as_mut().map(Runstate::runs)
+    });
+    percpu::with(|cpu| cpu.direct = 0);
     let mut result = None;
     loop {
-        let next = with(key.slot(), |vm| vm.step(domain, key.vcpu(), result.take())).unwrap_or(Next::Interrupt);
-        match next {
-            Next::Again => {}
-            Next::Interrupt => let_interrupts_in(),
-            Next::Hypercall(number, args) => result = hypercall::serve(key, number, args),
-            Next::Halt => wait(key),
-            Next::Stop => stop(key, domain),
-            Next::Send(message, targets) => send(domain, key.slot(), message, targets),
-            Next::HypercallPage(at) => fill_hypercall_page(at),
-            Next::End => end_current(with_vcpu(key, |vcpu| vcpu.death.clone()).unwrap_or_default()),
+        let mut machine = MACHINES[usize::from(key.slot().0) % SLOTS].lock();
+        match machine.first_mut().and_then(|vm| vm.step(key.vcpu(), result.take())) {
+            Some((number, args)) => {
+                drop(machine);
+                result = Some(hypercall::serve(key.slot(), number, args));
+            }
+            None => deal_with_exit(key, domain, machine),
         }
         if percpu::with(|cpu| cpu.attention != 0) {
-            let _gone = with_vcpu(key, |vcpu| {
-                vcpu.finish_call(result.take());
-                vcpu.runstate.as_mut().map(Runstate::stops)
-            });
-            enter(resume());
+            break;
         }
+    }
+    percpu::with(|cpu| cpu.direct = NATIVE_DIRECT);
+    // A call that is to be made again has no result.
+    let result = result.filter(|_| take_restart().is_none());
+    let _gone = with_vcpu(key, |vcpu| {
+        vcpu.finish_call(result);
+        vcpu.runstate.as_mut().map(Runstate::stops)
+    });
+    enter(resume());
+}
+
+/// Does what is to be done after an exit that is not a kernel's hypercall.
+#[inline(never)]
+fn deal_with_exit(key: VcpuKey, domain: DomId, mut machine: MutexGuard<'_, Vec<Vm>>) {
+    let next = machine.first_mut().map_or(Next::Interrupt, |vm| vm.exit(domain, key.vcpu()));
+    drop(machine);
+    match next {
+        Next::Again => {}
+        Next::Interrupt => let_interrupts_in(|| {
+            interrupts::enable();
+            x86_64::instructions::nop();
+        }),
+        Next::Halt => wait(key),
+        Next::Stop => stop(key, domain),
+        Next::Send(message, targets) => send(domain, key.slot(), message, targets),
+        Next::HypercallPage(at) => fill_hypercall_page(at),
+        Next::End(death) => end_current(death),
     }
 }
 
 impl Vm {
-    /// Runs a vCPU to its next exit, and deals with that.
-    fn step(&mut self, domain: DomId, number: VcpuId, result: Option<u64>) -> Next {
-        let callback = self.callback;
-        let Some(vcpu) = self.vcpus.get_mut(usize::from(number.0)) else { return Next::Interrupt };
+    /// Runs a vCPU to its next exit. If that is a kernel's hypercall, answers its number and arguments.
+    #[inline(always)] // in the way of each exit
+    fn step(&mut self, number: VcpuId, result: Option<u64>) -> Option<(u64, [u64; 5])> {
+        let vcpu = self.vcpus.get_mut(usize::from(number.0))?;
         vcpu.finish_call(result);
-        vcpu.prepare(callback);
-        let exit = vcpu.hardware.run(&mut vcpu.registers);
-        self.exit(domain, number, exit)
+        vcpu.prepare(&self.callback);
+        let calls = vcpu.hardware.run(&mut vcpu.registers);
+        let Registers { rax, rdi, rsi, rdx, r10, r8, .. } = vcpu.registers;
+        calls.then_some((rax, [rdi, rsi, rdx, r10, r8]))
     }
 }
 
@@ -240,16 +261,22 @@ impl Vcpu {
     fn finish_call(&mut self, result: Option<u64>) {
         if let Some(result) = result {
             self.registers.rax = result;
-            self.hardware.advance();
+            self.hardware.call_served();
         }
     }
 
-    /// Hands over what waits for the vCPU: first an NMI, then interrupts of its APIC, then the upcall.
-    fn prepare(&mut self, callback: Option<u8>) {
-        // Nothing, most of the time.
-        if !self.nmi && !self.apic.has_requests() && !self.hardware.is_offering() && !self.has_event() {
-            return;
+    /// Hands over what waits for the vCPU, if anything does.
+    #[inline(always)] // in the way of each exit
+    fn prepare(&mut self, callback: &Option<u8>) {
+        // An upcall that has been offered stays so until it is taken.
+        if self.nmi || self.apic.has_requests() || self.hardware.is_offering() != self.has_event() {
+            self.deliver(*callback);
         }
+    }
+
+    /// First an NMI, then interrupts of its APIC, then the upcall.
+    #[inline(never)]
+    fn deliver(&mut self, callback: Option<u8>) {
         if self.nmi && !self.hardware.is_injecting() {
             self.nmi = false;
             self.hardware.inject_nmi();
@@ -277,15 +304,6 @@ fn take_extra(key: VcpuKey) {
     }
     let _gone = with_vcpu(key, |vcpu| vcpu.extra.load());
     EXTRA_OWNER.store(key.number() + 1, Ordering::Relaxed);
-}
-
-/// Takes the interrupts that made a guest exit.
-fn let_interrupts_in() {
-    percpu::with(|cpu| cpu.idle = 1);
-    x86_64::instructions::interrupts::enable();
-    x86_64::instructions::nop();
-    x86_64::instructions::interrupts::disable();
-    percpu::with(|cpu| cpu.idle = 0);
 }
 
 /// A vCPU waits for an event or an interrupt, unless one is there.
@@ -323,7 +341,7 @@ fn send(domain: DomId, slot: Slot, message: Message, targets: u8) {
             Message::Fixed(vector) => vcpu.apic.request(vector),
             Message::Nmi => vcpu.nmi = true,
             Message::Startup(page) if is_down => {
-                vcpu.hardware.start(Start::Real { page });
+                vcpu.hardware.start_real(page);
                 vcpu.registers = Registers::default();
                 vcpu.apic = Apic::new(number);
             }

@@ -40,7 +40,7 @@ impl Vcpu {
             APIC_BASE if Some(value) == self.read_msr(number, APIC_BASE) => {}
             cpuid::XEN_HYPERCALL_MSR => return Some(Next::HypercallPage(value & !0xfff)),
             msr if AMD_QUIET.contains(&msr) => {}
-            msr if apic::Apic::is_task_priority(msr) && value <= 0xff => self.hardware.set_task_priority(value as u8),
+            apic::TASK_PRIORITY if value <= 0xff => self.hardware.set_task_priority(value as u8),
             msr if apic::MSRS.contains(&msr) => {
                 let sent = self.apic.write(msr, value).ok()?;
                 return Some(sent.map_or(Next::Again, |(message, targets)| Next::Send(message, targets)));

@@ -62,6 +62,7 @@ pub const FIGURES: &[Figure] = figures! {
     "pvh_event_ping_pong": 22_110, -, -, at most 3_000;
     "pvh_grant_map_unmap_1": 25_193, -, -, at most 2_500;
     "pvh_grant_copy_4096": 11_997, -, -, at most 1_500;
+    "pvh_exit_length": 5_102, -, -, at most -;
     "domain_create_4m": -, -, -, at most 700_000;
     "domain_destroy_4m": -, -, -, at most 170_000;
     "domain_create_64m": -, -, -, at most 11_000_000;

@@ -49,6 +49,13 @@ struct Measured {
     n: u64,
 }
 
+impl Measured {
+    /// What was counted once.
+    fn of(count: f64) -> Self {
+        Self { min: count, median: count, p99: count, mean: count, n: 1 }
+    }
+}
+
 /// A JSON line.
 #[derive(serde::Serialize, serde::Deserialize)]
 struct Record {

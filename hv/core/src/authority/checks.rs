@@ -1,6 +1,6 @@
 //! What a policy table must satisfy beyond its layout.
 
-use super::table::{self, Domain, Run, Text};
+use super::table::{self, Domain, Run};
 use super::{PolicyError, SealedPolicy, parse::first_of};
 use crate::domain::VCPUS_MAX;
 
@@ -39,8 +39,8 @@ fn check_domain(policy: &SealedPolicy, index: usize, domain: &Domain) -> Result<
         && domain.grant_frames_max <= 64
         && domain.grant_maps_max <= GRANT_MAPS_MAX;
     let texts = [domain.image, domain.arguments, domain.config, domain.initrd];
-    let runs_fit = run_fits(policy, domain.io_ports) && run_fits(policy, domain.irq_lines);
-    let refers = runs_fit && texts.iter().all(|&text| text_fits(policy, text));
+    let runs_fit = [domain.io_ports, domain.irq_lines].iter().all(|&run| policy.run_at(run).is_some());
+    let refers = runs_fit && texts.iter().all(|&text| policy.text_at(text).is_some());
     let services = domain.flags & (table::FLAG_LOG | table::FLAG_STORE | table::FLAG_CONSOLE);
     let is_control = domain.flags & table::FLAG_CONTROL != 0;
     let control_is_native = !is_control || domain.kind == table::KIND_NATIVE;
@@ -59,16 +59,6 @@ fn well_formed_name(name: &[u8; 32]) -> bool {
     let of_name = |byte: &&u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || **byte == b'-';
     let mut padding = name.iter().skip_while(of_name);
     matches!(name, [b'a'..=b'z', .., 0]) && padding.all(|&byte| byte == 0)
-}
-
-fn run_fits(policy: &SealedPolicy, run: Run) -> bool {
-    run.first.checked_add(run.count).is_some_and(|end| end as usize <= policy.ranges.len())
-}
-
-fn text_fits(policy: &SealedPolicy, text: Text) -> bool {
-    let start = text.offset as usize;
-    let bytes = policy.text.get(start..start.saturating_add(text.bytes as usize));
-    bytes.is_some_and(|bytes| core::str::from_utf8(bytes).is_ok())
 }
 
 /// No port or line is two domains' or one of `taken`, and all are below `size`.
@@ -96,11 +86,11 @@ fn device_is_sound(policy: &SealedPolicy, device: &table::Device) -> bool {
     let fits = |field: u32| field == table::ANY || field <= 0xffff;
     let selects = device.vendor != table::ANY || device.class_mask != 0 || device.bdf != table::ANY;
     let sound = fits(device.vendor) && fits(device.device) && fits(device.bdf);
-    drives && selects && sound && device.reserved == 0 && text_fits(policy, device.name)
+    drives && selects && sound && device.reserved == 0 && policy.text_at(device.name).is_some()
 }
 
 fn link_is_sound(policy: &SealedPolicy, link: &table::Link) -> bool {
     let labels = policy.domains.len() as u32;
     let labels_exist = link.front < labels && link.back < labels && link.front != link.back;
-    labels_exist && link.kind <= table::LINK_CHANNEL && text_fits(policy, link.parameters)
+    labels_exist && link.kind <= table::LINK_CHANNEL && policy.text_at(link.parameters).is_some()
 }

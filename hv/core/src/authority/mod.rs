@@ -57,9 +57,12 @@ impl SealedPolicy {
 
     /// A text; empty when it is none.
     pub fn text(&self, text: table::Text) -> &str {
+        self.text_at(text).unwrap_or_default()
+    }
+
+    fn text_at(&self, text: table::Text) -> Option<&str> {
         let start = text.offset as usize;
-        let bytes = self.text.get(start..start.saturating_add(text.bytes as usize)).unwrap_or_default();
-        core::str::from_utf8(bytes).unwrap_or_default()
+        core::str::from_utf8(self.text.get(start..start.saturating_add(text.bytes as usize))?).ok()
     }
 
     /// A label's name; empty for a label that is none.
@@ -112,8 +115,12 @@ impl SealedPolicy {
     }
 
     fn run(&self, run: table::Run) -> &[table::Range] {
+        self.run_at(run).unwrap_or_default()
+    }
+
+    fn run_at(&self, run: table::Run) -> Option<&[table::Range]> {
         let start = run.first as usize;
-        self.ranges.get(start..start.saturating_add(run.count as usize)).unwrap_or_default()
+        self.ranges.get(start..start.saturating_add(run.count as usize))
     }
 }
 

@@ -128,11 +128,6 @@ impl Domain {
         self.slot
     }
 
-    /// A number that no other domain has or had.
-    pub fn serial(&self) -> u32 {
-        self.serial
-    }
-
     /// Its entry in the policy.
     pub fn label(&self) -> Label {
         self.label

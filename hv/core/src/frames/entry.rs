@@ -49,26 +49,9 @@ impl Entry {
         Self((State::Free as u32) << STATE_SHIFT | (next & NEXT_MAX))
     }
 
-    pub const fn state(self) -> State {
-        match self.0 >> STATE_SHIFT {
-            1 => State::Free,
-            2 => State::Private,
-            3 => State::Shared,
-            4 => State::Table,
-            5 => State::Hypervisor,
-            6 => State::Leaving,
-            7 => State::Limbo,
-            _ => State::Reserved,
-        }
-    }
-
-    /// The same as comparing [`Self::state`], without decoding the others.
+    /// Whether it is in this state.
     pub const fn is(self, state: State) -> bool {
         self.0 >> STATE_SHIFT == state as u32
-    }
-
-    pub const fn slot(self) -> Slot {
-        Slot((self.0 >> SLOT_SHIFT) as u8)
     }
 
     /// Whether it is a domain's own memory and has not all the pins that it can. One comparison: state, owner and pins

@@ -29,7 +29,7 @@ impl FreeList {
         let frame = head.first;
         let word = entries.get(frame as usize)?;
         let entry = Entry(word.load(Ordering::Relaxed));
-        if entry.state() != State::Free {
+        if !entry.is(State::Free) {
             return None;
         }
         head.first = entry.next();
@@ -44,7 +44,7 @@ impl FreeList {
             return;
         };
         let mut head = self.0.lock();
-        if Entry(word.load(Ordering::Relaxed)).state() != State::Limbo {
+        if !Entry(word.load(Ordering::Relaxed)).is(State::Limbo) {
             return;
         }
         word.store(Entry::free(head.first).0, Ordering::Release);

@@ -170,9 +170,9 @@ impl FrameTable {
     /// Only private and leaving frames have pins; a free one's entry is a link.
     #[cold]
     fn unpin_exactly(&self, mfn: Mfn) -> Result<(), FrameError> {
-        let unpinned = self.change_or_free(mfn, |entry| match (entry.state(), entry.pins()) {
-            (State::Leaving, 1) => Some(Entry::LIMBO),
-            (State::Private | State::Leaving, 1..) => Some(Entry(entry.0.wrapping_sub(1))),
+        let unpinned = self.change_or_free(mfn, |entry| match entry.pins() {
+            1 if entry.is(State::Leaving) => Some(Entry::LIMBO),
+            1.. if entry.is(State::Leaving) || entry.is(State::Private) => Some(Entry(entry.0.wrapping_sub(1))),
             _ => None,
         });
         unpinned.map_err(|_| FrameError::NotPinned)
@@ -188,10 +188,10 @@ impl FrameTable {
         if page.kind != PageKind::Private {
             return Err(FrameError::NotOwned);
         }
-        self.change_or_free(page.mfn, |entry| match (entry.state(), entry.slot() == owner, entry.pins()) {
-            (State::Private, true, 0) => Some(Entry::LIMBO),
-            (State::Private, true, pins) => Some(Entry::new(State::Leaving, owner, pins)),
-            _ => None,
+        self.change_or_free(page.mfn, |entry| match entry.pins() {
+            _ if !entry.is_private_to(owner) => None,
+            0 => Some(Entry::LIMBO),
+            pins => Some(Entry::new(State::Leaving, owner, pins)),
         })
     }
 

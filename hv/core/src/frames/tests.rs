@@ -7,6 +7,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::testing::{TestMachine, frame_table};
 
+impl Entry {
+    fn state(self) -> State {
+        use State::*;
+        let others = [Free, Private, Shared, Table, Hypervisor, Leaving, Limbo];
+        others.into_iter().find(|state| self.is(*state)).unwrap_or(Reserved)
+    }
+}
+
 impl FrameTable {
     fn get(&self, mfn: Mfn) -> Option<Entry> {
         let entry = self.entries.get(usize::try_from(mfn.0).ok()?)?;

@@ -19,7 +19,7 @@ mod unmap;
 
 pub use crate::space::Access;
 pub use copy::{copy, copy_near};
-pub use info::{Info, info};
+pub use info::info;
 pub use map::{map, map_near};
 pub use status::Status;
 pub use table::{GrantTable, query_size, seed, set_version, setup_table};

@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use super::{AddressSpace, PageKind};
+use super::{AddressSpace, Page, PageKind};
 use crate::ids::{Gpa, Hpa, PAGE_BYTES};
 use crate::machine::MachineMemory;
 
@@ -17,47 +17,34 @@ impl From<Fault> for crate::error::Errno {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Use {
-    Read,
-    #[cfg(test)]
-    Write,
-    /// A builder filling a page that the domain will only read or run.
-    Build,
+/// What a builder may fill: pages that the domain will only read or run, too.
+fn is_private(page: &Page) -> bool {
+    page.kind == PageKind::Private
+}
+
+/// What a builder may copy from.
+pub(crate) fn is_memory(page: &Page) -> bool {
+    page.kind != PageKind::Device
 }
 
 impl AddressSpace {
-    /// The machine address of a guest byte and how many bytes of its page follow, if the access is allowed.
-    fn span(&mut self, gpa: Gpa, access: Use, memory: &impl MachineMemory) -> Result<(Hpa, usize), Fault> {
-        let page = self.translate(gpa.gfn(), memory).ok_or(Fault)?;
-        let allowed = match access {
-            Use::Read => page.kind != PageKind::Device,
-            #[cfg(test)]
-            Use::Write => page.kind != PageKind::Device && page.rights.writable(),
-            Use::Build => page.kind == PageKind::Private,
-        };
-        if !allowed {
-            return Err(Fault);
-        }
-        let room = PAGE_BYTES.wrapping_sub(gpa.offset()) as usize;
-        Ok((page.mfn.at(gpa.offset()), room))
-    }
-
-    /// Hands the run of bytes in each page to `piece`, as its machine address and its place among `bytes`, in order.
+    /// Hands the run of bytes in each page to `piece`, as its machine address and its place among `bytes`, in order. All pages
+    /// must be `allowed`.
     pub(crate) fn pieces(
         &mut self,
         start: Gpa,
         bytes: usize,
-        access: Use,
+        allowed: fn(&Page) -> bool,
         memory: &impl MachineMemory,
         mut piece: impl FnMut(Hpa, Range<usize>) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let mut done = 0;
         while done < bytes {
             let gpa = Gpa(start.0.checked_add(done as u64).ok_or(Fault)?);
-            let (hpa, room) = self.span(gpa, access, memory)?;
+            let page = self.translate(gpa.gfn(), memory).filter(allowed).ok_or(Fault)?;
+            let room = PAGE_BYTES.wrapping_sub(gpa.offset()) as usize;
             let end = bytes.min(done.saturating_add(room));
-            piece(hpa, done..end)?;
+            piece(page.mfn.at(gpa.offset()), done..end)?;
             done = end;
         }
         Ok(())
@@ -68,7 +55,7 @@ impl AddressSpace {
     /// # Errors
     /// [`Fault`]: not populated.
     pub fn fill(&mut self, to: Gpa, bytes: &[u8], memory: &impl MachineMemory) -> Result<(), Fault> {
-        self.pieces(to, bytes.len(), Use::Build, memory, |hpa, range| {
+        self.pieces(to, bytes.len(), is_private, memory, |hpa, range| {
             memory.write(hpa, bytes.get(range).ok_or(Fault)?);
             Ok(())
         })
@@ -87,9 +74,9 @@ impl AddressSpace {
         memory: &impl MachineMemory,
     ) -> Result<(), Fault> {
         let bytes = usize::try_from(bytes).map_err(|_| Fault)?;
-        self.pieces(to, bytes, Use::Build, memory, |into, whole| {
+        self.pieces(to, bytes, is_private, memory, |into, whole| {
             let from = Gpa(from.0.checked_add(whole.start as u64).ok_or(Fault)?);
-            source.pieces(from, whole.len(), Use::Read, memory, |out_of, part| {
+            source.pieces(from, whole.len(), is_memory, memory, |out_of, part| {
                 memory.copy(out_of, Hpa(into.0.wrapping_add(part.start as u64)), part.len());
                 Ok(())
             })

@@ -137,13 +137,8 @@ impl AddressSpace {
     ) -> Result<Self, MapError> {
         let mut budget = TableBudget::new(slot, tables_max);
         let cpu = RadixTable::new(env, NativeFormat, &mut budget)?;
-        let iommu = match iommu.map(|format| RadixTable::new(env, format, &mut budget)).transpose() {
-            Ok(iommu) => iommu,
-            Err(error) => {
-                budget.free(cpu.root, env.frames);
-                return Err(error);
-            }
-        };
+        let iommu = iommu.map(|format| RadixTable::new(env, format, &mut budget)).transpose();
+        let iommu = iommu.inspect_err(|_| budget.free(cpu.root, env.frames))?;
         Ok(Self { domain, cpu, iommu, budget })
     }
 

@@ -35,13 +35,7 @@ fn describe(id: DomId, domain: &mut Domain, info: &mut abi::DomainInfo) {
 
 pub fn grant(op: &mut abi::GrantInfo) -> Result<(), Errno> {
     let info = |domain: &mut Domain| hv_core::grant::info(domain, GrantRef(op.gref), &system().machine);
-    let found = system().domains.with(domid(op.domid)?, info)?.ok_or(Errno::ENOENT)?;
-    op.gref = found.gref.0;
-    op.gfn = found.gfn.0;
-    op.peer = u32::from(found.peer.0);
-    op.flags = u32::from(found.flags);
-    op.mappings = found.mappings;
-    op.reserved = 0;
+    *op = system().domains.with(domid(op.domid)?, info)?.ok_or(Errno::ENOENT)?;
     Ok(())
 }
 

@@ -1,13 +1,13 @@
 //! The world switch: the guest's registers in, VMRUN, the guest's registers out.
 //!
 //! VMRUN and its exit switch what the control block has (and RAX); VMLOAD and VMSAVE the hidden segment state, SYSCALL's
-//! and SYSENTER's registers; this code the other general registers. FPU and debug registers stay in the CPU, see `extra`.
+//! and SYSENTER's registers; this code the other general registers. The flags are among what the exit brings back. FPU and debug registers stay in the CPU, see `extra`.
 //!
 //! Interrupts of the machine are let through to the guest's exits only: the global interrupt flag is clear from before the
 //! interrupt flag is set until after it is cleared again.
 
 use core::arch::naked_asm;
-use core::mem::offset_of;
+use core::{mem::offset_of, sync::atomic::AtomicU64};
 
 /// General registers but RSP.
 #[repr(C)]
@@ -31,16 +31,18 @@ pub struct Registers {
     pub r15: u64,
 }
 
-/// Runs a guest until its next exit. `guest` and `host` are physical addresses of control blocks: the guest's, and one that
-/// VMSAVE has filled with this CPU's own state. RAX is in the guest's.
+/// The physical address of a control block that VMSAVE has filled with this CPU's own state.
+pub static HOST: AtomicU64 = AtomicU64::new(0);
+
+/// Runs a guest until its next exit. `guest` is the physical address of its control block, where its RAX is.
 ///
 /// # Safety
-/// The blocks are as said; SVM is on; the guest's block confines it (intercepts, nested table).
+/// SVM is on; [`HOST`] is as said; the guest's block confines it (intercepts, nested table).
 #[unsafe(naked)]
-pub unsafe extern "sysv64" fn run(guest: u64, registers: *mut Registers, host: u64) {
+pub unsafe extern "sysv64" fn run(guest: u64, registers: *mut Registers) {
     naked_asm!(
         r#"
-        .irp register, rbx, rbp, r12, r13, r14, r15, rdx, rsi
+        .irp register, rbx, rbp, r12, r13, r14, r15, rsi
             push \register
         .endr
         mov rax, rdi;           place = {rbx}
@@ -54,13 +56,12 @@ pub unsafe extern "sysv64" fn run(guest: u64, registers: *mut Registers, host: u
         mov rsi, [rsi + {rsi}]
         clgi;                   sti
         vmload rax;             vmrun rax;      vmsave rax
-        mov rax, [rsp];         place = {rbx}
+        pop rax;                place = {rbx}
         .irp register, rbx, rcx, rdx, rsi, rdi, rbp, r8, r9, r10, r11, r12, r13, r14, r15
             mov [rax + place], \register;  place = place + 8
         .endr
-        mov rax, [rsp + 8];     vmload rax
-        cli;                    stgi;           cld
-        add rsp, 16
+        mov rax, [rip + {host}];                vmload rax
+        cli;                    stgi
         .irp register, r15, r14, r13, r12, rbp, rbx
             pop \register
         .endr
@@ -69,5 +70,6 @@ pub unsafe extern "sysv64" fn run(guest: u64, registers: *mut Registers, host: u
         rbx = const offset_of!(Registers, rbx),
         rsi = const offset_of!(Registers, rsi),
         rdi = const offset_of!(Registers, rdi),
+        host = sym HOST,
     )
 }

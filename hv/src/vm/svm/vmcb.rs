@@ -123,9 +123,7 @@ const _: () = {
     use core::mem::offset_of as at;
     assert!(size_of::<Vmcb>() == 4096 && at!(Vmcb, io_map) == 0x40 && at!(Vmcb, asid) == 0x58);
     assert!(at!(Vmcb, interrupt) == 0x60 && at!(Vmcb, exit_code) == 0x70 && at!(Vmcb, nested) == 0x90);
-    assert!(
-        at!(Vmcb, inject) == 0xa8 && at!(Vmcb, next_rip) == 0xc8 && at!(Vmcb, es) == 0x400 && at!(Vmcb, cpl) == 0x4cb
-    );
+    assert!(at!(Vmcb, inject) == 0xa8 && at!(Vmcb, next_rip) == 0xc8 && at!(Vmcb, es) == 0x400);
     assert!(at!(Vmcb, cr4) == 0x548 && at!(Vmcb, rip) == 0x578 && at!(Vmcb, rsp) == 0x5d8 && at!(Vmcb, rax) == 0x5f8);
-    assert!(at!(Vmcb, cr2) == 0x640 && at!(Vmcb, pat) == 0x668);
+    assert!(at!(Vmcb, cpl) == 0x4cb && at!(Vmcb, cr2) == 0x640 && at!(Vmcb, pat) == 0x668);
 };

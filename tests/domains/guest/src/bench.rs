@@ -35,16 +35,17 @@ const TIMER_NANOSECONDS: u64 = 200_000;
 /// Measures all.
 pub fn run(command_line: &str) -> Result<(), Failure> {
     connect()?;
+    let bench = Bench { forever: command_line.split(' ').find_map(|word| word.strip_prefix("forever=")) };
     let peer = number(command_line, "peer").ok_or("no peer=")? as u16;
-    measure("pvh_cpuid_exit", || _ = __cpuid(0));
-    measure("pvh_null_hypercall", || _ = call(HYPERVISOR_XEN_VERSION, [XENVER_VERSION, 0, 0, 0, 0]));
+    bench.measure("pvh_cpuid_exit", || _ = __cpuid(0));
+    bench.measure("pvh_null_hypercall", || _ = call(HYPERVISOR_XEN_VERSION, [XENVER_VERSION, 0, 0, 0, 0]));
 
     // Ports are given out in order, and the peer expects this one to be the first.
     let mut unbound = EvtchnAllocUnbound { dom: DOMID_SELF, remote_dom: peer, ..Default::default() };
     check(with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_ALLOC_UNBOUND, &mut unbound) == 0, "no port for the peer")?;
     let mut bind = EvtchnBindIpi::default();
     check(with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_IPI, &mut bind) == 0, "no port to oneself")?;
-    measure("pvh_event_send_self", || {
+    bench.measure("pvh_event_send_self", || {
         with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_SEND, &mut EvtchnSend { port: bind.port });
         cpu::let_interrupts_in();
     });
@@ -55,20 +56,20 @@ pub fn run(command_line: &str) -> Result<(), Failure> {
         check(with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_STATUS, &mut status) == 0, "its port has no status")?;
     }
     cpu::let_interrupts_in();
-    measure("pvh_event_ping_pong", || {
+    bench.measure("pvh_event_ping_pong", || {
         let before = UPCALLS.load(Ordering::Relaxed);
         with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_SEND, &mut EvtchnSend { port: unbound.port });
         while UPCALLS.load(Ordering::Relaxed) == before {
             cpu::wait();
         }
     });
-    grants(peer)?;
+    grants(&bench, peer)?;
     timer()?;
     println!("BENCH-END");
     Ok(())
 }
 
-fn grants(peer: u16) -> Result<(), Failure> {
+fn grants(bench: &Bench<'_>, peer: u16) -> Result<(), Failure> {
     let map = |reference| {
         let (host_addr, flags) = (WINDOW, GNTMAP_HOST_MAP);
         let mut op = GnttabMapGrantRef { host_addr, flags, gref: reference, dom: peer, ..Default::default() };
@@ -83,14 +84,14 @@ fn grants(peer: u16) -> Result<(), Failure> {
     let found = REFERENCES.into_iter().find(|reference| map(*reference).is_some_and(unmap));
     let reference = found.ok_or("no page of the peer can be mapped")?;
     let mut failed = false;
-    measure("pvh_grant_map_unmap_1", || failed |= !map(reference).is_some_and(unmap));
+    bench.measure("pvh_grant_map_unmap_1", || failed |= !map(reference).is_some_and(unmap));
     check(!failed, "mapping failed")?;
 
     #[repr(C, align(4096))]
     struct Page([AtomicU64; 512]);
     static PAGE: Page = Page([const { AtomicU64::new(0) }; 512]);
     for (name, bytes) in [("pvh_grant_copy_4096", 4096), ("pvh_grant_copy_64", 64)] {
-        measure(name, || {
+        bench.measure(name, || {
             let mut op = GnttabCopy { len: bytes, flags: GNTCOPY_SOURCE_GREF, ..Default::default() };
             (op.source.target, op.source.domid) = (reference.into(), peer);
             (op.dest.target, op.dest.domid) = ((&raw const PAGE).addr() as u64 >> 12, DOMID_SELF);
@@ -157,13 +158,34 @@ impl Samples {
     }
 }
 
-fn measure(name: &str, mut act: impl FnMut()) {
-    (0..8).for_each(|_| act());
-    let mut samples = Samples::new();
-    for _ in 0..SAMPLES {
-        let start = time();
-        act();
-        samples.add(time() - start);
+/// What a trace is cut into pieces by.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn bench_mark() {
+    core::hint::black_box(());
+}
+
+struct Bench<'a> {
+    /// The metric that is to be done over and over, for a trace.
+    forever: Option<&'a str>,
+}
+
+impl Bench<'_> {
+    fn measure(&self, name: &str, mut act: impl FnMut()) {
+        (0..8).for_each(|_| act());
+        if self.forever == Some(name) {
+            println!("BENCH-FOREVER {name} 1");
+            loop {
+                bench_mark();
+                act();
+            }
+        }
+        let mut samples = Samples::new();
+        for _ in 0..SAMPLES {
+            let start = time();
+            act();
+            samples.add(time() - start);
+        }
+        samples.report(name);
     }
-    samples.report(name);
 }

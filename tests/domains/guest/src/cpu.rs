@@ -5,8 +5,12 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The vector of event upcalls.
 pub const UPCALL: u8 = 0x30;
+/// Another vector that they can come by.
+pub const OTHER_UPCALL: u8 = 0x31;
 /// Upcalls so far.
 pub static UPCALLS: AtomicU64 = AtomicU64::new(0);
+/// The vector of the last one.
+pub static LAST_UPCALL: AtomicU64 = AtomicU64::new(0);
 /// Interrupts of other vectors so far.
 pub static INTERRUPTS: AtomicU64 = AtomicU64::new(0);
 /// Whether an exception is expected, and goes on behind an instruction of two bytes.
@@ -49,7 +53,8 @@ struct Trap {
 #[unsafe(no_mangle)]
 extern "C" fn guest_trapped(trap: &mut Trap) {
     match trap.vector {
-        vector if vector == u64::from(UPCALL) => {
+        vector if [UPCALL, OTHER_UPCALL].map(u64::from).contains(&vector) => {
+            LAST_UPCALL.store(vector, Ordering::Relaxed);
             UPCALLS.fetch_add(1, Ordering::Relaxed);
             crate::tasks::upcall();
         }

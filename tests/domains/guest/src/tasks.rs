@@ -1,6 +1,6 @@
 //! What the kernel can be told to do.
 
-use crate::cpu::{self, UPCALL, UPCALLS};
+use crate::cpu::{self, LAST_UPCALL, OTHER_UPCALL, UPCALL, UPCALLS};
 use crate::hypercall::{call, with};
 use crate::{println, silly};
 use core::arch::x86_64::__cpuid;
@@ -94,7 +94,11 @@ pub fn connect() -> Result<(), Failure> {
     let gpfn = (&raw const SHARED).addr() as u64 >> 12;
     let mut op = XenAddToPhysmap { domid: DOMID_SELF, space: XENMAPSPACE_SHARED_INFO, gpfn, ..Default::default() };
     check(with(HYPERVISOR_MEMORY_OP, XENMEM_ADD_TO_PHYSMAP, &mut op) == 0, "shared info cannot be mapped")?;
-    let value = HVM_PARAM_CALLBACK_TYPE_VECTOR << 56 | u64::from(UPCALL);
+    ask_for_upcalls(UPCALL)
+}
+
+fn ask_for_upcalls(vector: u8) -> Result<(), Failure> {
+    let value = HVM_PARAM_CALLBACK_TYPE_VECTOR << 56 | u64::from(vector);
     let mut op = XenHvmParam { domid: DOMID_SELF, index: HVM_PARAM_CALLBACK_IRQ, value, ..Default::default() };
     check(with(HYPERVISOR_HVM_OP, HVMOP_SET_PARAM, &mut op) == 0, "no upcalls")
 }
@@ -120,13 +124,29 @@ fn events() -> Result<(), Failure> {
     check(UPCALLS.load(Ordering::Relaxed) == before, "an upcall although interrupts are off")?;
     cpu::let_interrupts_in();
     check(UPCALLS.load(Ordering::Relaxed) == before + 1, "no upcall, or several")?;
+    // One that waits already comes by the vector that was asked for last.
+    for vector in [OTHER_UPCALL, UPCALL] {
+        let before = UPCALLS.load(Ordering::Relaxed);
+        check(with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_SEND, &mut send) == 0, "it cannot be sent to again")?;
+        ask_for_upcalls(vector)?;
+        cpu::let_interrupts_in();
+        check(UPCALLS.load(Ordering::Relaxed) == before + 1, "no upcall with the new vector, or several")?;
+        check(LAST_UPCALL.load(Ordering::Relaxed) == vector.into(), "an upcall with the old vector")?;
+    }
+    // An event that the kernel has seen and forgotten by itself interrupts nobody.
+    let before = UPCALLS.load(Ordering::Relaxed);
+    check(with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_SEND, &mut send) == 0, "it cannot be sent to at last")?;
+    upcall();
+    check(call(HYPERVISOR_XEN_VERSION, [version::XENVER_VERSION, 0, 0, 0, 0]) > 0, "xen_version")?;
+    cpu::let_interrupts_in();
+    check(UPCALLS.load(Ordering::Relaxed) == before, "an upcall for nothing")?;
     // A timer ends HLT.
     let mut bind = event_channel::EvtchnBindVirq { virq: VIRQ_TIMER, ..Default::default() };
     check(with(HYPERVISOR_EVENT_CHANNEL_OP, event_channel::EVTCHNOP_BIND_VIRQ, &mut bind) == 0, "no timer")?;
     let mut timer = VcpuSetSingleshotTimer { timeout_abs_ns: 1, ..Default::default() };
     let at = (&raw mut timer).addr() as u64;
     check(call(HYPERVISOR_VCPU_OP, [VCPUOP_SET_SINGLESHOT_TIMER, 0, at, 0, 0]) == 0, "the timer cannot be set")?;
-    while UPCALLS.load(Ordering::Relaxed) == before + 1 {
+    while UPCALLS.load(Ordering::Relaxed) == before {
         cpu::wait();
     }
     // The APIC: an interrupt to oneself.
