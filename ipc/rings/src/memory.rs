@@ -24,6 +24,11 @@ pub trait SharedMemory {
     fn write(&self, offset: usize, from: &[u8]);
     /// A full barrier: no earlier store passes a later load.
     fn fence(&self);
+    /// No earlier store is made after a later one, as this processor sees it: whoever goes on in this memory when we have died
+    /// between two instructions finds the one without the other, and never the other without the one.
+    fn keep_order(&self) {
+        core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+    }
 }
 
 impl<M: SharedMemory + ?Sized> SharedMemory for &M {

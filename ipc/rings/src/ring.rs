@@ -5,6 +5,14 @@
 //! it has written to the page before; of the peer it reads one producer index and one event index. A producer index
 //! that cannot be is a [`RingError::Overrun`]: the ring is dead from then on, as nothing in it means anything any more.
 //!
+//! **A back end may die at any instruction, and its successor goes on in the same ring** ([`BackRing::adopt`]): it takes every
+//! request that has no answer again. For that, all requests that have none must be in the entries from `rsp_prod` on at any
+//! moment, so answers are given in the order of the requests, and an answer that is being written when the back end dies
+//! must be known: before it overwrites entries the back end notes how far it is going to, in the part of the header that is
+//! its own, and shows the answers right after ([`BackRing::begin`], [`BackRing::show`]). Where the request itself is needed
+//! again, what the answer overwrites is noted there too ([`BackRing::answer`]). The front end can write all of this. What it
+//! gets by that is its own requests, done otherwise.
+//!
 //! Sleeping without losing an event: consume until nothing is left, call `final_check`, and sleep only if it returns
 //! `false`.
 
@@ -19,6 +27,10 @@ const REQ_PROD: usize = 0;
 const REQ_EVENT: usize = 4;
 const RSP_PROD: usize = 8;
 const RSP_EVENT: usize = 12;
+/// The back end's own (`pvt`): one past the last entry that it is writing an answer to, or `rsp_prod`.
+const ANSWERING: usize = 16;
+/// The back end's own (in the padding): what an answer overwrites.
+const KEPT: usize = 24;
 
 /// What travels over a ring: plain bytes of fixed size.
 pub trait Protocol {
@@ -218,6 +230,33 @@ pub struct BackRing<P: Protocol, M> {
 impl<P: Protocol, M: SharedMemory> BackRing<P, M> {
     /// Attaches to a ring that the front end has initialised, behind the last response in it.
     pub fn attach(memory: M) -> Result<Self, RingError> {
+        let ring = Self::behind_the_last_response(memory)?;
+        ring.memory.store_u32(ANSWERING, ring.rsp_prod_private);
+        Ok(ring)
+    }
+
+    /// Attaches to a ring in the place of a back end that has died, for a protocol whose answers are given by
+    /// [`BackRing::answer`]: all requests without an answer are there to be taken, as they were.
+    pub fn adopt(memory: M) -> Result<Self, RingError> {
+        let (ring, begun) = Self::adopt_begun(memory)?;
+        if begun > 0 {
+            let mut kept = P::Response::new_zeroed();
+            ring.memory.read(KEPT, kept.as_mut_bytes());
+            ring.memory.write(entry_offset::<P>(ring.rsp_prod_private, ring.entries), kept.as_bytes());
+        }
+        Ok(ring)
+    }
+
+    /// The same for one whose answers are begun and shown. Tells how many of the requests, from the first on, may have been
+    /// overwritten in the bytes that an answer has.
+    pub fn adopt_begun(memory: M) -> Result<(Self, u32), RingError> {
+        let mut ring = Self::behind_the_last_response(memory)?;
+        let waiting = ring.unconsumed()?;
+        let begun = ring.memory.load_u32(ANSWERING).wrapping_sub(ring.rsp_prod_private);
+        Ok((ring, if begun <= waiting { begun } else { 0 }))
+    }
+
+    fn behind_the_last_response(memory: M) -> Result<Self, RingError> {
         let entries = entries_of::<P>(&memory)?;
         let start = memory.load_u32(RSP_PROD);
         ahead(memory.load_u32(REQ_PROD), start, entries)?;
@@ -242,6 +281,18 @@ impl<P: Protocol, M: SharedMemory> BackRing<P, M> {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.req_cons.wrapping_sub(self.rsp_prod_private)
+    }
+
+    /// The index of the request that is taken next.
+    #[must_use]
+    pub fn next_index(&self) -> u32 {
+        self.req_cons
+    }
+
+    /// The index of the request that is answered next.
+    #[must_use]
+    pub fn answer_index(&self) -> u32 {
+        self.rsp_prod_private
     }
 
     /// Requests that wait.
@@ -273,6 +324,32 @@ impl<P: Protocol, M: SharedMemory> BackRing<P, M> {
         }
         self.memory.write(entry_offset::<P>(self.rsp_prod_private, self.entries), response.as_bytes());
         self.rsp_prod_private = self.rsp_prod_private.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Notes that the next `count` responses are about to be pushed.
+    #[inline]
+    pub fn begin(&mut self, count: u32) {
+        self.memory.store_u32(ANSWERING, self.rsp_prod_private.wrapping_add(count));
+        self.memory.keep_order();
+    }
+
+    /// Shows all pushed responses to a peer that looks; [`BackRing::publish`] says whether to wake it.
+    #[inline]
+    pub fn show(&mut self) {
+        self.memory.store_u32(RSP_PROD, self.rsp_prod_private);
+    }
+
+    /// Writes a response into the next entry and shows it, in such a way that the request can be restored until it is shown.
+    #[inline]
+    pub fn answer(&mut self, response: &P::Response) -> Result<(), RingError> {
+        const { assert!(KEPT + size_of::<P::Response>() <= SRING_ENTRIES_OFFSET) };
+        let mut kept = P::Response::new_zeroed();
+        self.memory.read(entry_offset::<P>(self.rsp_prod_private, self.entries), kept.as_mut_bytes());
+        self.memory.write(KEPT, kept.as_bytes());
+        self.begin(1);
+        self.push(response)?;
+        self.show();
         Ok(())
     }
 
