@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use policy::table::{Domain, Label, Table};
 use policy_domain::bundle::Bundle;
 use policy_domain::nodes::Ports;
+use policy_domain::program::Program;
 use policy_domain::ready::Ready;
 use policy_domain::supervision::{Record, Watchdog};
 use policy_domain::turns::Turns;
@@ -44,6 +45,8 @@ pub struct Member {
     pub ports: Ports,
     /// What has become of it.
     pub status: Status,
+    /// What it runs.
+    pub program: Program,
     /// How often it has died.
     pub record: Record,
     /// What the administrator wants to become of it when it ends.
@@ -116,6 +119,7 @@ impl System {
             wired: false,
             ports: Ports::default(),
             status: Status::Absent,
+            program: Program::default(),
             record: Record::new(domain),
             wish: Wish::None,
             revival: None,

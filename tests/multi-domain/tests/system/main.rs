@@ -11,5 +11,6 @@ mod linux;
 mod misbehaviour;
 mod policies;
 mod primitives;
+mod replace;
 mod restart;
 mod rogue;

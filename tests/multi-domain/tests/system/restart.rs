@@ -22,7 +22,7 @@ fn seed() -> u64 {
     std::env::var("BULKHEAD_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
-const BLOCK: &str = r#"
+pub const BLOCK: &str = r#"
 [device.disk]
 vendor = 0x1af4
 device = 0x1042
@@ -33,7 +33,7 @@ devices = ["disk"]
 restart = "always"
 "#;
 
-const EXPORT: &str = r#"
+pub const EXPORT: &str = r#"
 [domain.block.export.all]
 disk = "disk"
 partition = "whole"
@@ -55,12 +55,12 @@ impl Random {
     }
 }
 
-fn client(what: &str, more: &str) -> String {
+pub fn client(what: &str, more: &str) -> String {
     format!("[domain.client]\nimage = \"client\"\nmemory = \"8M\"\narguments = \"do={what} seed={}\"\n{more}\n", seed())
 }
 
 /// What must be as it was when all is over: free frames, and each domain's ports in use.
-fn inventory(system: &mut System) -> Result<(u64, usize)> {
+pub fn inventory(system: &mut System) -> Result<(u64, usize)> {
     let domains = system.shell("domains", seconds(30))?;
     let frames = domains.lines().find_map(|line| line.split_once(" frames free")?.0.trim().parse().ok());
     // Other lines may come between.
@@ -71,7 +71,7 @@ fn inventory(system: &mut System) -> Result<(u64, usize)> {
 
 /// No fewer free frames than before, and as many ports. Before, requests were in flight, whose mappings take a page table
 /// or two; and the last restart may not be over yet.
-fn expect_inventory(system: &mut System, before: (u64, usize)) -> Result<()> {
+pub fn expect_inventory(system: &mut System, before: (u64, usize)) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         let now = inventory(system)?;
@@ -108,7 +108,7 @@ fn kill_until_verdict(system: &mut System, name: &str, verdict: &str) -> Result<
 }
 
 /// The client says that it gets on.
-fn goes_on(system: &mut System) -> Result<()> {
+pub fn goes_on(system: &mut System) -> Result<()> {
     let position = system.position();
     system.wait_from(position, "client| progress", seconds(60)).map(drop)
 }
@@ -142,7 +142,7 @@ fn word(block: u64, version: u64, index: u64) -> u64 {
 }
 
 /// The image holds of each block the version that the client wrote last, and nothing else.
-fn check_image(image: &PathBuf, log: &[String]) -> Result<()> {
+pub fn check_image(image: &PathBuf, log: &[String]) -> Result<()> {
     let bytes = fs::read(image)?;
     let mut checked = 0;
     for line in log.iter().filter_map(|line| line.strip_prefix("versions ")) {
