@@ -332,12 +332,24 @@ impl<P: Protocol, M: SharedMemory> BackRing<P, M> {
     /// Writes a response into the next entry and shows it, in such a way that the request can be restored until it is shown.
     #[inline]
     pub fn answer(&mut self, response: &P::Response) -> Result<(), RingError> {
+        const { assert!(size_of::<P::Response>() % 8 == 0 && P::ENTRY_BYTES % 8 == 0) };
         const { assert!(KEPT + size_of::<P::Response>() <= SRING_ENTRIES_OFFSET) };
-        let mut kept = P::Response::new_zeroed();
-        self.memory.read(entry_offset::<P>(self.rsp_prod_private, self.entries), kept.as_mut_bytes());
-        self.memory.write(KEPT, kept.as_bytes());
-        self.push(response)?;
-        self.memory.store_u32(RSP_PROD, self.rsp_prod_private);
+        if self.in_flight() == 0 {
+            return Err(RingError::NothingToAnswer);
+        }
+        let (words, _) = response.as_bytes().as_chunks();
+        let at = entry_offset::<P>(self.rsp_prod_private, self.entries);
+        for offset in (0..words.len()).map(|index| 8 * index) {
+            self.memory.store_u64(KEPT + offset, self.memory.load_u64(at + offset));
+        }
+        let next = self.rsp_prod_private.wrapping_add(1);
+        self.memory.store_u32(ANSWERING, next);
+        self.memory.keep_order();
+        for (index, word) in words.iter().enumerate() {
+            self.memory.store_u64(at + 8 * index, u64::from_le_bytes(*word));
+        }
+        self.rsp_prod_private = next;
+        self.memory.store_u32(RSP_PROD, next);
         Ok(())
     }
 
