@@ -8,10 +8,9 @@
 //! **A back end may die at any instruction, and its successor goes on in the same ring** ([`BackRing::adopt`]): it takes every
 //! request that has no answer again. For that, all requests that have none must be in the entries from `rsp_prod` on at any
 //! moment, so answers are given in the order of the requests, and an answer that is being written when the back end dies
-//! must be known: before it overwrites entries the back end notes how far it is going to, in the part of the header that is
-//! its own, and shows the answers right after ([`BackRing::begin`], [`BackRing::show`]). Where the request itself is needed
-//! again, what the answer overwrites is noted there too ([`BackRing::answer`]). The front end can write all of this. What it
-//! gets by that is its own requests, done otherwise.
+//! must be known: before it overwrites an entry the back end notes that it is going to, in the part of the header that is
+//! its own. Where the request itself is needed again, what the answer overwrites is noted there too ([`BackRing::answer`]).
+//! The front end can write all of this. What it gets by that is its own requests, done otherwise.
 //!
 //! Sleeping without losing an event: consume until nothing is left, call `final_check`, and sleep only if it returns
 //! `false`.
@@ -27,7 +26,7 @@ const REQ_PROD: usize = 0;
 const REQ_EVENT: usize = 4;
 const RSP_PROD: usize = 8;
 const RSP_EVENT: usize = 12;
-/// The back end's own (`pvt`): one past the last entry that it is writing an answer to, or `rsp_prod`.
+/// The back end's own (`pvt`): one past the last entry that it has begun to write an answer to.
 const ANSWERING: usize = 16;
 /// The back end's own (in the padding): what an answer overwrites.
 const KEPT: usize = 24;
@@ -247,8 +246,8 @@ impl<P: Protocol, M: SharedMemory> BackRing<P, M> {
         Ok(ring)
     }
 
-    /// The same for one whose answers are begun and shown. Tells how many of the requests, from the first on, may have been
-    /// overwritten in the bytes that an answer has.
+    /// The same for a protocol whose answers are pushed and then published. Tells how many of the requests, from the first on,
+    /// may have been overwritten in the bytes that an answer has.
     pub fn adopt_begun(memory: M) -> Result<(Self, u32), RingError> {
         let mut ring = Self::behind_the_last_response(memory)?;
         let waiting = ring.unconsumed()?;
@@ -322,34 +321,35 @@ impl<P: Protocol, M: SharedMemory> BackRing<P, M> {
         if self.in_flight() == 0 {
             return Err(RingError::NothingToAnswer);
         }
-        self.memory.write(entry_offset::<P>(self.rsp_prod_private, self.entries), response.as_bytes());
-        self.rsp_prod_private = self.rsp_prod_private.wrapping_add(1);
-        Ok(())
-    }
-
-    /// Notes that the next `count` responses are about to be pushed.
-    #[inline]
-    pub fn begin(&mut self, count: u32) {
-        self.memory.store_u32(ANSWERING, self.rsp_prod_private.wrapping_add(count));
+        let next = self.rsp_prod_private.wrapping_add(1);
+        self.memory.store_u32(ANSWERING, next);
         self.memory.keep_order();
-    }
-
-    /// Shows all pushed responses to a peer that looks; [`BackRing::publish`] says whether to wake it.
-    #[inline]
-    pub fn show(&mut self) {
-        self.memory.store_u32(RSP_PROD, self.rsp_prod_private);
+        self.memory.write(entry_offset::<P>(self.rsp_prod_private, self.entries), response.as_bytes());
+        self.rsp_prod_private = next;
+        Ok(())
     }
 
     /// Writes a response into the next entry and shows it, in such a way that the request can be restored until it is shown.
     #[inline]
     pub fn answer(&mut self, response: &P::Response) -> Result<(), RingError> {
+        const { assert!(size_of::<P::Response>() % 8 == 0 && P::ENTRY_BYTES % 8 == 0) };
         const { assert!(KEPT + size_of::<P::Response>() <= SRING_ENTRIES_OFFSET) };
-        let mut kept = P::Response::new_zeroed();
-        self.memory.read(entry_offset::<P>(self.rsp_prod_private, self.entries), kept.as_mut_bytes());
-        self.memory.write(KEPT, kept.as_bytes());
-        self.begin(1);
-        self.push(response)?;
-        self.show();
+        if self.in_flight() == 0 {
+            return Err(RingError::NothingToAnswer);
+        }
+        let (words, _) = response.as_bytes().as_chunks();
+        let at = entry_offset::<P>(self.rsp_prod_private, self.entries);
+        for offset in (0..words.len()).map(|index| 8 * index) {
+            self.memory.store_u64(KEPT + offset, self.memory.load_u64(at + offset));
+        }
+        let next = self.rsp_prod_private.wrapping_add(1);
+        self.memory.store_u32(ANSWERING, next);
+        self.memory.keep_order();
+        for (index, word) in words.iter().enumerate() {
+            self.memory.store_u64(at + 8 * index, u64::from_le_bytes(*word));
+        }
+        self.rsp_prod_private = next;
+        self.memory.store_u32(RSP_PROD, next);
         Ok(())
     }
 

@@ -203,7 +203,7 @@ fn kill_net(system: &mut System) -> Result<()> {
         let position = system.position();
         system.shell("restart net", seconds(30))?;
         if killed % 3 != 2 {
-            system.wait_from(position, ": connected as", seconds(30))?;
+            system.wait_from(position, "net| vif", seconds(30))?;
             std::thread::sleep(Duration::from_millis(200));
         }
         std::thread::sleep(Duration::from_millis(random.below(300)));
