@@ -4,6 +4,7 @@ mod bad_input;
 mod demo;
 mod dma;
 mod drivers;
+mod faults;
 mod fuzz;
 mod guests;
 mod interrupts;

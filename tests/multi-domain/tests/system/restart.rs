@@ -130,7 +130,7 @@ fn hangs(system: &mut System, killed: u32) -> Result<String> {
     Ok(format!("the client hangs after {killed} kills:\n{facts}\n{}", tail(system)))
 }
 
-fn tail(system: &System) -> String {
+pub fn tail(system: &System) -> String {
     let text = system.text();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(60)..].join("\n")
@@ -184,7 +184,7 @@ fn a_block_domain_is_killed_again_and_again_and_its_client_loses_nothing() -> Re
     Ok(())
 }
 
-const NET: &str = r#"
+pub const NET: &str = r#"
 [device.nic]
 vendor = 0x1af4
 device = 0x1041
@@ -212,7 +212,7 @@ fn kill_net(system: &mut System) -> Result<()> {
 }
 
 /// What a transfer came to, with what the machine had to say if it failed.
-fn finished<T>(transfer: std::thread::JoinHandle<Result<T>>, system: &System) -> Result<T> {
+pub fn finished<T>(transfer: std::thread::JoinHandle<Result<T>>, system: &System) -> Result<T> {
     let result = transfer.join().map_err(|_| error("the transfer panicked"))?;
     result.map_err(|why| error(&format!("{why:#}; verdicts: {:?}:\n{}", system.verdicts(), tail(system))))
 }
@@ -222,7 +222,7 @@ fn byte(at: u64) -> u8 {
 }
 
 /// Sends a megabyte at a time for as long as `more` says so, and expects to hear that all came as it was sent.
-fn upload(http: Http, more: &AtomicBool) -> Result<u64> {
+pub fn upload(http: Http, more: &AtomicBool) -> Result<u64> {
     let mut stream = http.connect()?;
     let (mut sent, mut piece) = (0, vec![0; 1 << 20]);
     while more.load(Ordering::Relaxed) {
@@ -294,14 +294,14 @@ fn a_net_domain_is_killed_again_and_again_and_downloads_arrive_whole() -> Result
 /// Seeds of each fault; `BULKHEAD_SEEDS` says otherwise.
 const SEEDS: u64 = 1;
 
-fn seeds() -> std::ops::Range<u64> {
+pub fn seeds() -> std::ops::Range<u64> {
     let count = std::env::var("BULKHEAD_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(SEEDS);
     seed()..seed() + count
 }
 
 /// What a fault has come to.
 #[derive(Debug)]
-enum Outcome {
+pub enum Outcome {
     /// The domain died of it, or was ended for it, and another took its place.
     Replaced,
     /// Nothing came of it.
@@ -309,7 +309,7 @@ enum Outcome {
 }
 
 /// Puts a fault into a driver domain that is at work, and sees what comes of it within `limit`. The others must be well.
-fn inject(system: &mut System, name: &str, fault: Fault, seed: u64, limit: Duration) -> Result<Outcome> {
+pub fn inject(system: &mut System, name: &str, fault: Fault, seed: u64, limit: Duration) -> Result<Outcome> {
     let position = system.position();
     let what = system.injector(seed)?.inject(name, fault, seconds(60))?;
     let outcome = match system.wait_from(position, &format!("domain `{name}` ended"), limit) {
@@ -333,11 +333,15 @@ fn inject(system: &mut System, name: &str, fault: Fault, seed: u64, limit: Durat
 
 /// A disk and a client that reads and writes without an end.
 fn busy_disk(name: &str) -> Result<(System, PathBuf)> {
+    busy_disk_under(&format!("{BASE}{BLOCK}watchdog = \"500ms\"\n{EXPORT}"), name)
+}
+
+/// The same under a policy of everything but the client.
+pub fn busy_disk_under(policy: &str, name: &str) -> Result<(System, PathBuf)> {
     let image = target().join(format!("restart-{name}-{}.img", std::process::id()));
     fs::write(&image, vec![0; 8 << 20])?;
     let disks = "disks = [{ from = \"block\", export = \"all\", device = \"xvda\" }]";
-    let client = client("disk-survive", disks);
-    let policy = format!("{BASE}{BLOCK}watchdog = \"500ms\"\n{EXPORT}{client}");
+    let policy = format!("{policy}{}", client("disk-survive", disks));
     let mut system = Boot::policy(&policy).image("client").disk(&image, true).injectable().start()?;
     system.wait_ready()?;
     Ok((system, image))
