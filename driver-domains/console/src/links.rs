@@ -56,10 +56,20 @@ impl Links {
         }
         self.refused.retain(|domain| announced.contains(domain));
         for domain in announced {
-            if !self.serving.contains_key(&domain) && !self.refused.contains(&domain) {
-                self.begin(domain, mux);
-            }
+            self.look_at(domain, mux);
         }
+    }
+
+    /// Something about a domain has changed, or may have.
+    pub fn look_at(&mut self, domain: DomId, mux: &mut Mux) {
+        let known = self.serving.contains_key(&domain) || self.refused.contains(&domain);
+        // What is announced as if nobody had looked yet is another domain's ring, though its id is that of the last.
+        if known && state(domain) != State::Initialising {
+            return;
+        }
+        self.end(domain, mux);
+        self.refused.retain(|refused| *refused != domain);
+        self.begin(domain, mux);
     }
 
     fn begin(&mut self, domain: DomId, mux: &mut Mux) {
@@ -160,6 +170,10 @@ impl Link {
         }
         Ok(())
     }
+}
+
+fn state(domain: DomId) -> State {
+    State::parse(&Store::new().read(&format!("{DIRECTORY}/{domain}/0/state")).unwrap_or_default())
 }
 
 fn read(domain: DomId) -> Option<Announced> {

@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use policy::reach;
-use policy::table::{Device, Label, Link, LinkKind, Table, setting};
+use policy::table::{Device, Kind, Label, Link, LinkKind, Table, setting};
 use policy_domain::nodes::{home_path, state};
+use policy_domain::program::Program;
 use policy_domain::shell::{COMMANDS, Command, Grid, PROMPT, Subject, bytes_text, parse, seconds_text};
 use runtime::hypercall::{event_channel, platform, version};
 use runtime::store::{Permission, Rights, Store};
@@ -101,6 +102,7 @@ impl Shell {
             Command::Log(name) => self.show_log(system, &name),
             Command::Destroy(name) => destroy(system, &name, Wish::Down),
             Command::Restart(name) => restart(system, &name),
+            Command::Replace(name, image) => replace(system, &name, &image),
             Command::Version => about(system),
             Command::Shutdown => power(abi::POWER_OFF),
             Command::Reboot => power(abi::POWER_RESTART),
@@ -214,6 +216,9 @@ fn domains(system: &System) -> Outcome {
             Status::Failed(why) => reasons.push(format!("{} was not started: {why}", domain.name)),
             Status::Absent | Status::Building | Status::Running => {}
         }
+        if member.program.image(domain) != domain.image {
+            reasons.push(format!("{} runs image `{}`", domain.name, member.program.image(domain)));
+        }
         if member.record.restarts != 0 {
             reasons.push(format!("{} was started again {} times", domain.name, member.record.restarts));
         }
@@ -275,7 +280,8 @@ fn link_state(system: &System, link: &Link) -> String {
     if !system.has_store() {
         return "unknown without xenstore".to_string();
     }
-    let Some(ends) = system.ends(link) else {
+    let both_run = system.alive(link.front).is_some() && system.alive(link.back).is_some();
+    let Some(ends) = system.ends(link).filter(|_| both_run) else {
         return "an end does not run".to_string();
     };
     let read = |path: &str| Store::new().read_parsed::<u32>(&format!("{path}/state")).unwrap_or(0);
@@ -383,7 +389,7 @@ fn destroy(system: &mut System, name: &str, wish: Wish) -> Outcome {
         // One that is to be started again does not run either.
         let waited = system.member_mut(label).and_then(|member| member.revival.take());
         waited.ok_or_else(|| format!("`{name}` does not run"))?;
-        let told = system.give_up_links(label);
+        let told = if system.has_store() { system.unwire(label) } else { Ok(()) };
         system.check_store(&format!("links of `{name}`"), told);
         return Ok(());
     };
@@ -405,6 +411,25 @@ fn restart(system: &mut System, name: &str) -> Outcome {
     if let Some(member) = system.member_mut(label) {
         member.record.forgive();
         member.revival = Some(Revival { due: now(), died: now(), gone: None });
+    }
+    Ok(())
+}
+
+/// Runs another image in a domain's place. What is wrong with it by its looks leaves the domain as it is.
+fn replace(system: &mut System, name: &str, image: &str) -> Outcome {
+    let label = find(system, name)?;
+    let entry = system.entry(label).ok_or("it is not in the policy")?;
+    if entry.flags.has(FLAG_CONTROL) {
+        return Err("the policy domain cannot replace itself".to_string());
+    }
+    if entry.kind == Kind::Pvh {
+        return Err(format!("`{name}` is a virtual machine, and keeps its kernel"));
+    }
+    Program::may_be(entry, image)?;
+    system.image(entry, image).map_err(|why| format!("`{name}` stays as it is: {why}"))?;
+    restart(system, name)?;
+    if let Some(member) = system.member_mut(label) {
+        member.program.replace(image);
     }
     Ok(())
 }

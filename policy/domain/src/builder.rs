@@ -6,8 +6,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use image::Image;
-use policy::table::{Kind, Label};
-use policy_domain::layout;
+use policy::table::{Domain, Kind, Label};
+use policy_domain::layout::{self, Layout};
 use policy_domain::nodes::{Ports, RingPages};
 use policy_domain::supervision::Watchdog;
 use runtime::hypercall::{event_channel, platform};
@@ -43,12 +43,17 @@ impl System {
         }
     }
 
-    /// Makes an empty domain for a label.
+    /// Makes an empty domain for a label. Whoever had it before is gone, and its id is the new one's: what others granted
+    /// to it, and the ports that wait for it, are for the role that the policy gives the label.
     pub fn create(&mut self, label: Label) {
-        match platform::create_domain(label.0) {
+        let created = match self.member(label).and_then(|member| member.last) {
+            Some(predecessor) => platform::create_successor(label.0, predecessor),
+            None => platform::create_domain(label.0),
+        };
+        match created {
             Ok(id) => {
                 if let Some(member) = self.member_mut(label) {
-                    member.id = Some(id);
+                    (member.id, member.last) = (Some(id), Some(id));
                     member.status = Status::Building;
                 }
             }
@@ -75,9 +80,8 @@ impl System {
         if entry.kind == Kind::Pvh {
             return self.fill_guest(entry, id);
         }
-        let image =
-            Image::parse(self.file(&entry.image)?).map_err(|error| format!("its image `{}`: {error}", entry.image))?;
-        let layout = layout::plan(&image, entry.memory_pages).map_err(|error| error.to_string())?;
+        let name = self.member(label).map_or(entry.image.as_str(), |member| member.program.image(entry));
+        let (image, layout) = self.image(entry, name)?;
         for region in &layout.regions {
             platform::populate(id, region.gfn, region.pages, region.rights.bits()).map_err(step("its memory"))?;
         }
@@ -91,6 +95,13 @@ impl System {
         platform::copy_in(id, START_INFO, start.as_bytes()).map_err(step("its start info"))?;
         platform::set_entry(id, image.entry, STACK_TOP, START_INFO).map_err(step("its entry point"))?;
         Ok(ports)
+    }
+
+    /// A program of the bundle, and how it would lie in a domain's memory.
+    pub fn image(&self, entry: &Domain, name: &str) -> Result<(Image<'static>, Layout), Reason> {
+        let image = Image::parse(self.file(name)?).map_err(|error| format!("its image `{name}`: {error}"))?;
+        let layout = layout::plan(&image, entry.memory_pages).map_err(|error| error.to_string())?;
+        Ok((image, layout))
     }
 
     /// A file of the bundle.
@@ -162,6 +173,7 @@ impl System {
             Ok(()) => {
                 if let Some(member) = self.member_mut(label) {
                     member.status = Status::Running;
+                    member.program.started(now());
                     member.watchdog = member.record.watchdog.map(|bound| Watchdog::new(bound, now()));
                 }
             }

@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod guest;
 pub mod layout;
 pub mod nodes;
+pub mod program;
 pub mod ready;
 pub mod shell;
 pub mod supervision;

@@ -58,16 +58,6 @@ pub fn home_path(domain: DomId) -> String {
     format!("/local/domain/{domain}")
 }
 
-/// The node in a domain's home that names the console domain: its runtime follows it.
-pub fn console_backend_path(domain: DomId) -> String {
-    format!("{}/console/backend-id", home_path(domain))
-}
-
-/// The node in which a domain tells of the port that it has made for a console domain that was started again.
-pub fn console_port_path(domain: DomId) -> String {
-    format!("{}/data/console-port", home_path(domain))
-}
-
 /// The event channel ports of a new domain for its rings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ports {
@@ -140,6 +130,17 @@ pub fn home(domain: &Domain, id: DomId, ports: Ports) -> Vec<Node> {
     nodes.push(Node { path: format!("{home}/control/shutdown"), value: String::new(), owner: id, readers: Vec::new() });
     nodes.extend(writer.nodes);
     nodes
+}
+
+/// What a predecessor may have written that its successor must not find: what is in its `data`, and what stands in its home
+/// beside what belongs there. Facts are not its to change, nor is what it has of links.
+pub fn leavings(home: &str, nodes: &[Node], below: &[String], data: &[String]) -> Vec<String> {
+    let belongs = |name: &String| {
+        let path = format!("{home}/{name}");
+        nodes.iter().any(|node| node.path == path || node.path.starts_with(&format!("{path}/")))
+    };
+    let strange = below.iter().filter(|name| !belongs(name)).map(|name| format!("{home}/{name}"));
+    strange.chain(data.iter().map(|name| format!("{home}/data/{name}"))).collect()
 }
 
 /// Both ends of a link, with the domains in place.
@@ -391,6 +392,17 @@ mod tests {
             assert_eq!((node.value.as_str(), node.owner), (value, DomId::POLICY));
             assert_eq!(node.readers, [DomId(6)]);
         }
+    }
+
+    #[test]
+    fn a_successor_finds_its_home_without_what_its_predecessor_wrote() {
+        let table = demo();
+        let block = table.domain(table.find("block").unwrap()).unwrap();
+        let nodes = home(block, DomId(4), Ports { store: Some(3), console: Some(7), ..Ports::default() });
+        let below =
+            ["name", "domid", "memory", "store", "console", "backend", "device", "data", "control", "junk", "nam"];
+        let left = leavings("/local/domain/4", &nodes, &below.map(String::from), &["ready".to_string()]);
+        assert_eq!(left, ["junk", "nam", "data/ready"].map(|name| format!("/local/domain/4/{name}")));
     }
 
     #[test]

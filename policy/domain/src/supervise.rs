@@ -10,16 +10,22 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use policy::table::Label;
+use policy::table::{Label, Link, LinkKind};
+use policy_domain::nodes::state::CONNECTED;
 use policy_domain::supervision::{Usage, Verdict};
-use runtime::hypercall::platform;
+use runtime::hypercall::{event_channel, platform};
+use runtime::store::Store;
 use runtime::time::{Instant, now};
-use runtime::{DomId, console};
+use runtime::{DomId, Port, console};
+use xen_abi::event_channel::EVTCHNSTAT_INTERDOMAIN;
 use xen_abi::platform::{DomainInfo, STATE_DYING};
 
 use crate::admin::Shell;
 use crate::boot;
 use crate::system::{Member, Revival, Status, System, Wish};
+
+/// Between two looks at a new image on trial.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// How long to wait for what is left of a domain that could not be built.
 const REMAINS: Duration = Duration::from_millis(2);
@@ -57,6 +63,16 @@ impl System {
         }
         let mut text = why;
         let died = now();
+        let trial = self.member_mut(label).is_some_and(|member| {
+            let trial = member.program.ended();
+            if trial && member.wish == Wish::None {
+                member.wish = Wish::Again;
+            }
+            trial
+        });
+        if trial {
+            text.push_str(&format!("; its new image has failed, and gives way to `{}`", self.image_of(label)));
+        }
         match self.sentence(label, died) {
             Verdict::Again(due) => {
                 text.push_str("; it is started again");
@@ -75,10 +91,12 @@ impl System {
         if !self.comes_again(label) {
             self.give_up_waiting_for(label);
         }
-        if self.has_store() {
-            let result = self.unwire(label, id);
-            self.check_store(&format!("what `{}` left behind", self.name(label)), result);
-        }
+        let result = match self.has_store() {
+            true if self.comes_again(label) => self.unwire_front_ends(label),
+            true => self.unwire(label),
+            false => Ok(()),
+        };
+        self.check_store(&format!("what `{}` left behind", self.name(label)), result);
     }
 
     /// What is to be done about a death: what the administrator has just asked for, else what the policy says.
@@ -105,11 +123,68 @@ impl System {
         self.member(label).is_some_and(|member| member.revival.is_some())
     }
 
+    /// The image that a label's domain runs.
+    fn image_of(&self, label: Label) -> &str {
+        let image = self.entry(label).zip(self.member(label)).map(|(entry, member)| member.program.image(entry));
+        image.unwrap_or("?")
+    }
+
+    /// Ends the trials of new images: whoever the old one served is served, or it takes too long.
+    pub fn judge(&mut self, shell: &mut Shell) {
+        let on_trial = |member: &Member| Some((member.alive()?, member.program.on_trial()?));
+        let labels = (0..).map(Label).zip(&self.members);
+        let trials: Vec<_> = labels.filter_map(|(label, member)| Some((label, on_trial(member)?))).collect();
+        for (label, (id, until)) in trials {
+            if self.serves(label, id, until) {
+                shell.interject(&format!("domain `{}` runs image `{}` now", self.name(label), self.image_of(label)));
+                if let Some(member) = self.member_mut(label) {
+                    member.program.proven();
+                }
+            } else if until <= now() {
+                let (name, image) = (self.name(label), self.image_of(label));
+                shell.interject(&format!(
+                    "domain `{name}` does not serve its front ends with image `{image}`: it is ended"
+                ));
+                if let Err(error) = platform::destroy(id) {
+                    self.note(format!("error: it cannot be ended: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Whether a new domain, as a back end, is connected to all whom its predecessor was connected to. One that serves nobody
+    /// has to live until its trial is over.
+    fn serves(&self, label: Label, id: DomId, until: Instant) -> bool {
+        let links = self.table.links.iter().filter(|link| link.back == label);
+        let devices = links.filter(|link| matches!(link.kind, LinkKind::Block | LinkKind::Net));
+        let mut connected = devices.filter_map(|link| self.front_port(link)).peekable();
+        match connected.peek() {
+            None => until <= now(),
+            Some(_) => connected.all(|(front, port)| {
+                let status = event_channel::status(front, port).ok();
+                let peer = status.filter(|status| status.status == EVTCHNSTAT_INTERDOMAIN);
+                peer.is_some_and(|status| status.detail.dom == id.0)
+            }),
+        }
+    }
+
+    /// The port of a connected front end.
+    fn front_port(&self, link: &Link) -> Option<(DomId, Port)> {
+        let (ends, front) = (self.ends(link)?, self.alive(link.front)?);
+        let store = Store::new();
+        let state = |path: &str| store.read_parsed::<u32>(&format!("{path}/state")).ok();
+        [&ends.front_path, &ends.back_path].iter().all(|path| state(path) == Some(CONNECTED)).then_some(())?;
+        let mut ports = ["event-channel", "event-channel-rx", "queue-0/event-channel"].into_iter();
+        let port = ports.find_map(|key| store.read_parsed(&format!("{}/{key}", ends.front_path)).ok())?;
+        Some((front, Port(port)))
+    }
+
     /// When something here wants attention without an event.
     pub fn next_supervision(&self) -> Option<Instant> {
+        let trial = self.members.iter().any(|member| member.program.on_trial().is_some()).then(|| now() + LOOK);
         let running = self.members.iter().filter(|member| member.alive().is_some());
         let watchdogs = running.filter_map(|member| member.watchdog).map(|watchdog| watchdog.due);
-        watchdogs.chain(self.turns.next()).chain(self.next_revival()).min()
+        watchdogs.chain(self.turns.next()).chain(self.next_revival()).chain(trial).min()
     }
 
     /// Ends the domains that have been silent for longer than the policy lets them be. What becomes of them then is what
@@ -175,13 +250,19 @@ impl System {
         if self.console() == Some(id) {
             boot::own_console_ring(self);
         }
-        self.wire(label);
+        let announced_anew = self.wired(label).is_none();
+        if announced_anew {
+            self.wire(label)
+        } else {
+            self.wire_again(label)
+        }
         self.introduce(label);
         if self.console() == Some(id) {
-            self.call_to_the_console(id);
             shell.prompt();
         }
-        self.watch_links();
+        if announced_anew {
+            self.watch_links();
+        }
         if let Some(member) = self.member_mut(label) {
             member.record.restarts += 1;
         }
@@ -199,13 +280,17 @@ impl System {
         ));
     }
 
-    /// It could not be built: that counts like a death.
+    /// It could not be built: that counts like a death, unless it is a new image's fault.
     fn failed_again(&mut self, label: Label, revival: Revival) {
+        if self.member_mut(label).is_some_and(|member| member.program.not_started()) {
+            self.note(format!("`{}` goes back to its image `{}`", self.name(label), self.image_of(label)));
+            return self.plan(label, Revival { due: now(), ..revival });
+        }
         match self.sentence(label, now()) {
             Verdict::Again(due) => self.plan(label, Revival { due, ..revival }),
             Verdict::Down(_) => {
                 self.give_up_waiting_for(label);
-                let result = if self.has_store() { self.give_up_links(label) } else { Ok(()) };
+                let result = if self.has_store() { self.unwire(label) } else { Ok(()) };
                 self.check_store(&format!("links of `{}`", self.name(label)), result);
             }
         }

@@ -41,6 +41,7 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
         }
         system.end_the_silent(&mut shell);
         system.revive_the_due(&mut shell);
+        system.judge(&mut shell);
         shell.look_for_log(&system);
         system.announce(&mut shell);
         let notes = system.notes.as_mut().map(core::mem::take).unwrap_or_default();
@@ -117,12 +118,6 @@ impl System {
         };
         let Ok(number) = number.parse::<u32>() else { return };
         let value: Result<u32> = Store::new().read_parsed(&event.path);
-        if what == "c" {
-            if let Ok(port) = value {
-                self.console_port_told(Label(number), port);
-            }
-            return;
-        }
         let end = if what == "f" { End::Front } else { End::Back };
         if matches!(what, "f" | "b") {
             self.turns.note(number as usize, end, value.unwrap_or(0), now());

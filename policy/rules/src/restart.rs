@@ -12,6 +12,9 @@ pub const RESTART_SETTING: &str = "restart";
 /// The setting that holds the bound of silence, in milliseconds.
 pub const WATCHDOG_SETTING: &str = "watchdog-ms";
 
+/// The setting that holds the names of the images that may be run in the place of the domain's own, with blanks between.
+pub const REPLACEMENTS_SETTING: &str = "replacements";
+
 /// Whether a domain that has died is started again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Restart {

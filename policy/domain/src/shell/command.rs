@@ -36,6 +36,8 @@ pub enum Command {
     Destroy(String),
     /// `restart NAME`.
     Restart(String),
+    /// `replace NAME with IMAGE`.
+    Replace(String, String),
     /// `version`.
     Version,
     /// `shutdown`.
@@ -50,6 +52,8 @@ enum Takes {
     Nothing,
     MaybeDomain,
     Domain,
+    /// NAME with IMAGE.
+    Exchange,
 }
 
 type Make = fn(Option<String>) -> Command;
@@ -66,7 +70,9 @@ fn subject(name: Option<String>) -> Subject {
     name.map_or(Subject::All, Subject::Domain)
 }
 
-const WORDS: [Word; 12] = [
+const REPLACE: &str = "replace";
+
+const WORDS: [Word; 13] = [
     Word { word: "help", takes: Takes::Nothing, about: "this list", make: |_| Command::Help },
     Word {
         word: "domains",
@@ -116,6 +122,12 @@ const WORDS: [Word; 12] = [
         about: "end a domain and start it again, or start one that is down",
         make: |name| Command::Restart(name.unwrap_or_default()),
     },
+    Word {
+        word: REPLACE,
+        takes: Takes::Exchange,
+        about: "run another image of the policy's choice; if that fails, the old one again",
+        make: |name| Command::Replace(name.unwrap_or_default(), String::new()),
+    },
     Word { word: "version", takes: Takes::Nothing, about: "what runs here, on what", make: |_| Command::Version },
     Word { word: "shutdown", takes: Takes::Nothing, about: "power the machine off", make: |_| Command::Shutdown },
     Word { word: "reboot", takes: Takes::Nothing, about: "restart the machine", make: |_| Command::Reboot },
@@ -127,6 +139,7 @@ pub const COMMANDS: fn() -> Vec<(String, &'static str)> = || {
         Takes::Nothing => word.word.to_string(),
         Takes::MaybeDomain => format!("{} [NAME]", word.word),
         Takes::Domain => format!("{} NAME", word.word),
+        Takes::Exchange => format!("{} NAME with IMAGE", word.word),
     };
     WORDS.iter().map(|word| (usage(word), word.about)).collect()
 };
@@ -141,6 +154,13 @@ pub fn parse(line: &str) -> Result<Command, String> {
         return Err(unknown(first));
     };
     let name = parts.next().map(ToString::to_string);
+    if word.takes == Takes::Exchange {
+        let rest: Vec<&str> = parts.collect();
+        return match (name, rest.as_slice()) {
+            (Some(name), ["with", image]) => Ok(Command::Replace(name, image.to_string())),
+            _ => Err(format!("it is `{REPLACE} NAME with IMAGE`, as in `{REPLACE} block with block`")),
+        };
+    }
     match (word.takes, &name) {
         (Takes::Nothing, Some(extra)) => return Err(format!("`{first}` takes nothing; what is `{extra}`?")),
         (Takes::Domain, None) => {
@@ -193,6 +213,7 @@ mod tests {
     fn words_are_understood() {
         assert_eq!(parse(""), Ok(Command::Nothing));
         assert_eq!(parse("  domains  "), Ok(Command::Domains));
+        assert_eq!(parse("replace block with next"), Ok(Command::Replace("block".into(), "next".into())));
         assert_eq!(parse("log web"), Ok(Command::Log("web".into())));
         assert_eq!(parse("grants"), Ok(Command::Grants(Subject::All)));
         assert_eq!(parse("events block"), Ok(Command::Events(Subject::Domain("block".into()))));
@@ -201,7 +222,11 @@ mod tests {
     #[test]
     fn every_listed_command_is_understood() {
         for word in WORDS {
-            let line = if word.takes == Takes::Domain { format!("{} web", word.word) } else { word.word.to_string() };
+            let line = match word.takes {
+                Takes::Domain => format!("{} web", word.word),
+                Takes::Exchange => format!("{} web with web", word.word),
+                Takes::Nothing | Takes::MaybeDomain => word.word.to_string(),
+            };
             assert!(parse(&line).is_ok(), "{line}");
         }
         assert_eq!(COMMANDS().len(), WORDS.len());
@@ -216,6 +241,9 @@ mod tests {
         assert!(error("xyzzy").contains("`help` lists all"));
         assert!(error("log").contains("needs the name"));
         assert!(error("domains web").contains("takes nothing"));
+        for line in ["replace", "replace web", "replace web with", "replace web by web", "replace web with web web"] {
+            assert!(error(line).contains("NAME with IMAGE"), "{line}");
+        }
         assert!(error("log web now").contains("`now`"));
         assert!(error(&"x".repeat(1000)).len() < 80);
     }

@@ -66,11 +66,12 @@ fn check_images(spec: &Spec, images: &[ImageInfo], sink: &Sink) {
     for domain in spec.domains.iter().filter(|domain| domain.kind == Kind::Pvh) {
         check_guest(domain, images, sink);
     }
-    for domain in spec.domains.iter().filter(|domain| domain.kind == Kind::Native) {
-        let Some(image) = images.iter().find(|image| image.name == domain.image.value) else {
+    let natives = spec.domains.iter().filter(|domain| domain.kind == Kind::Native);
+    for (domain, program) in natives.flat_map(|domain| domain.programs().map(move |program| (domain, program))) {
+        let Some(image) = images.iter().find(|image| image.name == program.value) else {
             let known = images.iter().map(|image| image.name.as_str());
-            sink.error(domain.image.span.clone(), format!("no image `{}`", domain.image.value)).help(did_you_mean(
-                &domain.image.value,
+            sink.error(program.span.clone(), format!("no image `{}`", program.value)).help(did_you_mean(
+                &program.value,
                 known,
                 "there are no images at all; build them first",
             ));
@@ -120,7 +121,8 @@ fn overhead(memory: u64) -> u64 {
 fn bundle_bytes(spec: &Spec, images: &[ImageInfo]) -> u64 {
     let used = |image: &&ImageInfo| {
         let uses = |domain: &spec::Domain| {
-            domain.image.value == image.name || domain.initrd_file().is_some_and(|name| name == image.name)
+            domain.programs().any(|program| program.value == image.name)
+                || domain.initrd_file().is_some_and(|name| name == image.name)
         };
         spec.domains.iter().any(uses)
     };

@@ -88,9 +88,11 @@ impl Policy {
     /// machines are not among them: see [`Policy::guests`].
     pub fn images(&self) -> impl Iterator<Item = &str> {
         let mut seen: Vec<&str> = Vec::new();
-        for domain in self.table.domains.iter().filter(|domain| domain.kind == Kind::Native) {
-            if !seen.contains(&domain.image.as_str()) {
-                seen.push(&domain.image);
+        for program in
+            self.spec.domains.iter().filter(|domain| domain.kind == Kind::Native).flat_map(spec::Domain::programs)
+        {
+            if !seen.contains(&program.value.as_str()) {
+                seen.push(&program.value);
             }
         }
         seen.into_iter()

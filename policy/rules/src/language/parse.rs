@@ -12,7 +12,7 @@ use super::reader::{self, Section};
 use super::spec::{Channel, Device, Disk, Domain, Export, Nic, Role, Spec, System};
 use super::suggest::nearest;
 use super::units;
-use crate::restart::{self, Budget, RESTART_SETTING, Restart, TIME_HELP, WATCHDOG_SETTING};
+use crate::restart::{self, Budget, REPLACEMENTS_SETTING, RESTART_SETTING, Restart, TIME_HELP, WATCHDOG_SETTING};
 use crate::table::{Kind, READY_SETTING, is_name};
 
 /// Reads as much as can be read; what cannot goes to `sink`.
@@ -105,8 +105,9 @@ const PVH_KEYS: [(&str, &str); 3] = [
 ];
 
 /// Keys that only native domains have, each with what a virtual machine has in its place.
-const NATIVE_KEYS: [(&str, &str); 6] = [
+const NATIVE_KEYS: [(&str, &str); 7] = [
     ("image", "a virtual machine has a `kernel`"),
+    ("replacements", "a virtual machine keeps its `kernel`"),
     ("arguments", "the kernel's command line is `cmdline`"),
     ("role", "services of the system are native domains"),
     ("devices", "a virtual machine has no device of the machine: give the device to a driver domain, and link to that"),
@@ -154,6 +155,7 @@ fn domain(name: At<String>, section: Section<'_>) -> Domain {
         grant_frames: value(section.number("grant-frames", 1, GRANT_TABLE_FRAMES_MAX as u32)),
         grant_maps: value(section.number("grant-maps", 0, 65535)),
         devices: section.texts("devices"),
+        replacements: section.texts("replacements"),
         io_ports: io_ports(&section),
         irqs: section
             .list("irqs")
@@ -293,7 +295,12 @@ fn settings(section: &Section<'_>) -> Vec<(String, String)> {
     let mut settings = Vec::new();
     for (key, value) in section.settings("config") {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let made = [(READY_SETTING, "ready"), (RESTART_SETTING, "restart"), (WATCHDOG_SETTING, "watchdog")];
+        let made = [
+            (READY_SETTING, "ready"),
+            (RESTART_SETTING, "restart"),
+            (WATCHDOG_SETTING, "watchdog"),
+            (REPLACEMENTS_SETTING, "replacements"),
+        ];
         if let Some((name, by)) = made.iter().find(|(name, _)| key.value == *name) {
             section
                 .sink()

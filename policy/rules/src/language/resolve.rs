@@ -11,7 +11,7 @@ use super::diagnostics::{At, Sink, Span};
 use super::parse::did_you_mean;
 use super::spec::{self, Role, Spec};
 use super::units::mac_text;
-use crate::restart::{RESTART_SETTING, Restart, WATCHDOG_SETTING};
+use crate::restart::{REPLACEMENTS_SETTING, RESTART_SETTING, Restart, WATCHDOG_SETTING};
 use crate::table::{self, Flags, Label, Link, LinkKind, Table};
 
 /// Makes the table, as far as that is possible; what is wrong goes to `sink`.
@@ -113,7 +113,8 @@ impl<'a> Resolver<'a> {
         for domain in self.spec.domains.iter().filter(policy) {
             let restart = domain.restart.as_ref().map(|restart| (&restart.span, "restart"));
             let watchdog = domain.watchdog.as_ref().map(|bound| (&bound.span, "watchdog"));
-            for (span, key) in restart.into_iter().chain(watchdog) {
+            let replacements = domain.replacements.first().map(|image| (&image.span, "replacements"));
+            for (span, key) in restart.into_iter().chain(watchdog).chain(replacements) {
                 self.sink.error(span.clone(), format!("`{key}` of the policy domain, over which nobody watches")).help(
                     "remove it: what the others do goes on without the policy domain, and nothing starts it again",
                 );
@@ -439,6 +440,10 @@ impl<'a> Resolver<'a> {
         }
         if let Some(bound) = &domain.watchdog {
             config.push((WATCHDOG_SETTING.to_string(), bound.value.as_millis().to_string()));
+        }
+        if !domain.replacements.is_empty() {
+            let names: Vec<&str> = domain.replacements.iter().map(|image| image.value.as_str()).collect();
+            config.push((REPLACEMENTS_SETTING.to_string(), names.join(" ")));
         }
         let devices = domain.disks.len() + domain.nics.len();
         table::Domain {

@@ -82,6 +82,8 @@ pub struct Domain {
     pub role: Option<At<Role>>,
     /// `image`, or the role's; of a virtual machine, `kernel`.
     pub image: At<String>,
+    /// `replacements`.
+    pub replacements: Vec<At<String>>,
     /// `initrd`.
     pub initrd: Option<At<String>>,
     /// `vcpus`.
@@ -129,6 +131,11 @@ pub struct Domain {
 }
 
 impl Domain {
+    /// The programs that it may run: its image, and those that may replace it. Of a virtual machine, its kernel.
+    pub fn programs(&self) -> impl Iterator<Item = &At<String>> {
+        [&self.image].into_iter().chain(&self.replacements)
+    }
+
     /// What the initrd is called in the bundle. An initrd may be made for its kernel, with the modules of that, so the
     /// same word can stand for another file in another domain.
     pub fn initrd_file(&self) -> Option<String> {

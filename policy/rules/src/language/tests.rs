@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use xen_abi::policy_table as raw;
 
 use super::*;
-use crate::restart::{RESTART_SETTING, WATCHDOG_SETTING};
+use crate::restart::{REPLACEMENTS_SETTING, RESTART_SETTING, WATCHDOG_SETTING};
 use crate::table::{LinkKind, setting};
 
 const DEMO: &str = include_str!("../../../demo.toml");
@@ -386,6 +386,21 @@ fn what_becomes_of_the_dead_is_a_setting_of_the_domain() {
     assert_eq!(setting(&budget, RESTART_SETTING), Some("3 60000 100"));
     assert_eq!(setting(&budget, WATCHDOG_SETTING), Some("2000"));
     assert_eq!(setting(&found(""), RESTART_SETTING), None);
+}
+
+#[test]
+fn images_that_may_replace_the_own_one_are_in_the_bundle_and_checked() {
+    let web = "[domain.web]\nimage = \"web\"\nmemory = \"16M\"\nreplacements = [\"block\", \"net\"]\n";
+    let policy = load("x", &[BASE, web].concat()).unwrap();
+    policy.check(&machine(), &images()).unwrap_or_else(|errors| panic!("{errors}"));
+    let (table, images) = (policy.table(), policy.images().collect::<Vec<_>>());
+    let config = &table.domain(table.find("web").unwrap()).unwrap().config;
+    assert_eq!(setting(config, REPLACEMENTS_SETTING), Some("block net"));
+    assert!(["web", "block", "net"].iter().all(|name| images.contains(name)), "{images:?}");
+    let unknown = web.replace("\"net\"", "\"nett\"").replace("16M", "1M");
+    let text = [BASE, &unknown].concat().replace("role = \"policy\"", "role = \"policy\"\nreplacements = [\"net\"]");
+    golden("replacements_of_the_policy_domain", &text);
+    golden("replacements", &[BASE, &unknown].concat());
 }
 
 #[test]
