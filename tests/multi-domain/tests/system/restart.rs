@@ -14,11 +14,16 @@ use xtask::target;
 const KILLS: u32 = 20;
 
 fn kills() -> u32 {
-    std::env::var("BULKHEAD_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
+    kills_or(KILLS)
+}
+
+/// `BULKHEAD_KILLS`, or as many as are usual.
+pub fn kills_or(usual: u32) -> u32 {
+    std::env::var("BULKHEAD_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 /// `BULKHEAD_SEED`, for another run of moments.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     std::env::var("BULKHEAD_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
@@ -40,14 +45,14 @@ partition = "whole"
 "#;
 
 /// xorshift64.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -60,7 +65,7 @@ fn client(what: &str, more: &str) -> String {
 }
 
 /// What must be as it was when all is over: free frames, and each domain's ports in use.
-fn inventory(system: &mut System) -> Result<(u64, usize)> {
+pub fn inventory(system: &mut System) -> Result<(u64, usize)> {
     let domains = system.shell("domains", seconds(30))?;
     let frames = domains.lines().find_map(|line| line.split_once(" frames free")?.0.trim().parse().ok());
     // Other lines may come between.
@@ -71,7 +76,7 @@ fn inventory(system: &mut System) -> Result<(u64, usize)> {
 
 /// No fewer free frames than before, and as many ports. Before, requests were in flight, whose mappings take a page table
 /// or two; and the last restart may not be over yet.
-fn expect_inventory(system: &mut System, before: (u64, usize)) -> Result<()> {
+pub fn expect_inventory(system: &mut System, before: (u64, usize)) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         let now = inventory(system)?;
@@ -130,7 +135,7 @@ fn hangs(system: &mut System, killed: u32) -> Result<String> {
     Ok(format!("the client hangs after {killed} kills:\n{facts}\n{}", tail(system)))
 }
 
-fn tail(system: &System) -> String {
+pub fn tail(system: &System) -> String {
     let text = system.text();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(60)..].join("\n")
