@@ -16,11 +16,12 @@ use std::time::Duration;
 /// Times that a driver domain is killed; `BULKHEAD_KILLS` says otherwise.
 const KILLS: u32 = 5;
 
-/// The demo's policy, in which this driver domain is started again.
-fn restarting(name: &str, devices: &str) -> Result<String> {
-    let devices = format!("devices = {devices}");
-    let again = format!("restart = \"always\"\n{devices}");
-    policy(&[(devices.as_str(), again.as_str())]).map_err(|why| error(&format!("{name}: {why}")))
+/// The demo's policy, in which drivers and the console are started again.
+fn restarting() -> Result<String> {
+    let again = |line: &str| format!("restart = \"always\"\n{line}");
+    let lines = ["devices = [\"disk\", \"disk2\"]", "devices = [\"nic\"]", "irqs = [4]"];
+    let changes = lines.map(|line| (line, again(line)));
+    policy(&changes.each_ref().map(|(old, new)| (*old, new.as_str())))
 }
 
 /// Kills a driver domain at random moments, so often as wanted. Two of three times its successor gets to serve for a while;
@@ -80,7 +81,7 @@ fn disk_work() -> String {
 #[test]
 fn a_linux_writes_and_reads_its_disk_while_the_drivers_are_killed() -> Result<()> {
     let disk = Disk::new("killed")?;
-    let mut system = boot(&restarting("block", "[\"disk\", \"disk2\"]")?, &disk.0)?;
+    let mut system = boot(&restarting()?, &disk.0)?;
     let mut guest = system.guest("linux", BOOT)?;
     guest.run("mkfs.ext4 -q /dev/xvda && mount /dev/xvda /mnt", seconds(120))?;
     system.leave_guest()?;
@@ -90,6 +91,10 @@ fn a_linux_writes_and_reads_its_disk_while_the_drivers_are_killed() -> Result<()
     guest.run("until [ -e /round ]; do usleep 100000; done", seconds(120))?;
     system.leave_guest()?;
     kill(&mut system, "block")?;
+    // The guest's console is adopted too: its shell goes on.
+    let position = system.position();
+    system.type_text("restart console\r")?;
+    system.wait_from(position, "domain `console` runs again", seconds(60))?;
     let mut guest = system.guest_again("linux")?;
     let reached: u64 = guest.run("cat /round", seconds(120))?.parse()?;
     let on = format!("until [ $(cat /round) -gt {reached} ]; do usleep 100000; done; touch /stop; wait; cat /round");
@@ -179,14 +184,14 @@ fn longest_gap(replies: &str) -> u64 {
 #[test]
 fn a_linux_sends_and_receives_while_the_network_driver_is_killed() -> Result<()> {
     let disk = Disk::new("killed-net")?;
-    let mut system = boot(&restarting("net", "[\"nic\"]")?, &disk.0)?;
+    let mut system = boot(&restarting()?, &disk.0)?;
     let ports = [forward(&system, "tcp", 5000)?, forward(&system, "tcp", 5001)?];
     let mut guest = system.guest("linux", BOOT)?;
     let work = "nc -l -p 5000 | sha256sum > /to & mkfifo /copy; sha256sum < /copy > /from & \
         (while [ ! -e /stop ]; do head -c 65536 /dev/urandom; done) | tee /copy | nc -l -p 5001 & \
         sleep 1";
     guest.run(work, seconds(60))?;
-    guest.run(&format!("ping -i 0.0{PING_MS} 10.0.2.2 > /replies & sleep 0"), seconds(60))?;
+    guest.run(&format!("ping -i 0.0{PING_MS} 10.0.2.2 > /replies & echo $! > /ping"), seconds(60))?;
     system.leave_guest()?;
     let connect = |port| TcpStream::connect(("127.0.0.1", port));
     let (more, sent, received) = (Arc::new(AtomicBool::new(true)), Arc::default(), Arc::default());
@@ -201,11 +206,10 @@ fn a_linux_sends_and_receives_while_the_network_driver_is_killed() -> Result<()>
     flows(&received, &mut system)?;
     more.store(false, Ordering::Relaxed);
     let mut guest = system.guest_again("linux")?;
-    guest.run("touch /stop; killall ping", seconds(60))?;
+    guest.run("touch /stop; kill $(cat /ping)", seconds(60))?;
     let ended = |transfer: JoinHandle<Result<String>>| transfer.join().map_err(|_| error("a transfer panicked"))?;
     // In bounded time, to say what is the matter otherwise.
-    let wait =
-        "n=0; until [ -s /to -a -s /from -o $n = 60 ]; do n=$((n + 1)); sleep 1; done; [ -s /to -a -s /from ]";
+    let wait = "s=0; until [ -s /to -a -s /from -o $s = 90 ]; do s=$((s + 1)); sleep 1; done; [ -s /to -a -s /from ]";
     if guest.attempt(wait, seconds(240))?.status != 0 {
         let state =
             guest.attempt("ls -l /to /from; netstat -tn; ifconfig eth0; ps; tail -n 3 /replies", seconds(60))?;
