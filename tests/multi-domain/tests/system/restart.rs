@@ -14,11 +14,16 @@ use xtask::target;
 const KILLS: u32 = 20;
 
 fn kills() -> u32 {
-    std::env::var("BULKHEAD_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS)
+    kills_or(KILLS)
+}
+
+/// `BULKHEAD_KILLS`, or as many as are usual.
+pub fn kills_or(usual: u32) -> u32 {
+    std::env::var("BULKHEAD_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 /// `BULKHEAD_SEED`, for another run of moments.
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     std::env::var("BULKHEAD_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
 }
 
@@ -40,14 +45,14 @@ partition = "whole"
 "#;
 
 /// xorshift64.
-struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) | 1)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
