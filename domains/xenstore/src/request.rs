@@ -264,8 +264,8 @@ impl Engine {
         if self.knows(domain) {
             return Err(Errno::EEXIST);
         }
-        rings.attach(domain, port)?;
-        self.connect(domain);
+        let start = rings.attach(domain, port)?;
+        self.connect(domain, start);
         Ok(OK.to_vec())
     }
 
