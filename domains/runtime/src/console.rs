@@ -5,9 +5,8 @@
 //! follows when the other end has made room; what does not fit that is dropped and counted, and the count is told.
 //! Before there is a console connection, output goes to the hypervisor by `console_io`, which prefixes our name.
 //!
-//! The console domain may die and be started again. The policy domain then writes its new id to a node of our home, which is
-//! watched from the start; the ring page is granted to the new one, with all that is still in it, and the policy domain
-//! is told of the new port.
+//! The console domain may die and be started again, under the same id. The next one maps the ring page as it is, with all
+//! that is still in it, and binds the same port: nothing changes here, and output waits meanwhile.
 
 use alloc::string::String;
 use core::fmt::{self, Write as _};
@@ -16,14 +15,12 @@ use xen_abi::native::CONSOLE_RING;
 use xen_rings::console::ConsoleFront;
 
 use crate::event::{self, Channel};
-use crate::grant::grant_own_console_ring;
-use crate::hypercall::{console_io, event_channel};
-use crate::ids::{DomId, Port};
+use crate::hypercall::console_io;
+use crate::ids::Port;
 use crate::info::start_info;
 use crate::local::Local;
 use crate::pages::PAGE;
 use crate::shared::Shared;
-use crate::store::Store;
 
 /// Bytes kept for a console domain that is slow.
 const BACKLOG_BYTES: usize = 16 * 1024;
@@ -158,33 +155,6 @@ pub fn attach(port: Port) {
     let mut console = CONSOLE.borrow();
     console.connection = Some(Connection { ring, channel });
     console.flush();
-}
-
-/// The node that names the console domain, and the token of its watch.
-pub(crate) const BACKEND_NODE: &str = "console/backend-id";
-pub(crate) const BACKEND_TOKEN: &str = "runtime:console";
-/// The node that tells the policy domain of the port for it.
-const PORT_NODE: &str = "data/console-port";
-
-/// The node that names the console domain may have changed.
-pub(crate) fn follow() {
-    static BACKEND: Local<Option<DomId>> = Local::new(None);
-    let store = Store::new();
-    let Some(backend) = store.read_parsed(BACKEND_NODE).ok().and_then(DomId::from_u32) else { return };
-    let known = BACKEND.borrow().or(DomId::from_u32(start_info().console_domid));
-    if known == Some(backend) {
-        return;
-    }
-    detach(); // what is said about the following goes to the hypervisor
-    let attached = grant_own_console_ring(backend).map_err(|error| alloc::format!("{error}")).and_then(|()| {
-        let port = event_channel::alloc_unbound(DomId::SELF, backend).map_err(|error| alloc::format!("{error}"))?;
-        attach(port);
-        store.write_display(PORT_NODE, port).map_err(|error| alloc::format!("{error}"))
-    });
-    match attached {
-        Ok(()) => *BACKEND.borrow() = Some(backend),
-        Err(error) => log::warn!("the new console domain cannot be reached: {error}"),
-    }
 }
 
 /// Ends the connection: output goes to the hypervisor again. For the policy domain, when the console domain is dead.

@@ -24,7 +24,6 @@ use core::time::Duration;
 
 use xen_abi::io::xs_wire as abi;
 
-use crate::console;
 use crate::errno::{Errno, Result};
 use crate::event;
 use crate::ids::{DomId, Port};
@@ -40,9 +39,6 @@ pub(crate) fn init() {
     let port = start_info().store_port;
     if port != 0 {
         attach(Port(port));
-        if let Some(client) = CLIENT.borrow().as_mut() {
-            client.watch_unheard(console::BACKEND_NODE, console::BACKEND_TOKEN);
-        }
     }
 }
 
@@ -68,13 +64,7 @@ pub fn set_timeout(timeout: Option<Duration>) {
 
 /// Takes the next watch event, without waiting. Go on until there is none.
 pub fn next_event() -> Option<WatchEvent> {
-    loop {
-        let event = CLIENT.borrow().as_mut()?.next_event()?;
-        if event.token != console::BACKEND_TOKEN {
-            return Some(event);
-        }
-        console::follow();
-    }
+    CLIENT.borrow().as_mut()?.next_event()
 }
 
 /// Waits for a watch event and takes it; `None`: the deadline passed, or there is no store.

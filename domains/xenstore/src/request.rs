@@ -261,8 +261,9 @@ impl Engine {
         if domain.is_privileged() {
             return Err(Errno::EINVAL);
         }
+        // One that was introduced before has a successor of its id now, whose the nodes are.
         if self.knows(domain) {
-            return Err(Errno::EEXIST);
+            rings.detach(domain);
         }
         let start = rings.attach(domain, port)?;
         self.connect(domain, start);

@@ -96,13 +96,28 @@ fn directory_part_gives_everything_in_pieces() {
     server.fails(0, Op::DirectoryPart, "/big\x0099999\0", "EINVAL");
 }
 
+/// A successor has its predecessor's id, and the nodes; watches and transactions were the dead one's.
+#[test]
+fn a_domain_that_is_introduced_again_begins_anew_with_the_nodes_that_are_there() {
+    let mut server = Server::with_domains(2);
+    server.ok(0, Op::Write, "/local/domain/1/data\0kept");
+    server.ok(0, Op::SetPerms, "/local/domain/1/data\0n1\0");
+    server.ok(1, Op::Watch, "data\0token\0");
+    let transaction = server.ok(1, Op::TransactionStart, "\0");
+    assert!(!transaction.is_empty());
+    server.ok(0, Op::Introduce, "1\x000\x003\0");
+    assert_eq!(server.ok(1, Op::Read, "data\0"), "kept");
+    server.fails(1, Op::Unwatch, "data\0token\0", "ENOENT");
+    assert_eq!(server.ok(0, Op::IsDomainIntroduced, "1\0"), "T\0");
+    assert_eq!(server.ok(0, Op::Read, "/local/domain/1/data\0"), "kept");
+}
+
 #[test]
 fn domains_are_introduced_and_released_by_the_policy_domain_only() {
     let mut server = Server::with_domains(1);
     server.fails(1, Op::Introduce, "5\x000\x003\0", "EACCES");
     server.fails(1, Op::Release, "1\0", "EACCES");
     server.fails(1, Op::Control, "help\0", "EACCES");
-    server.fails(0, Op::Introduce, "1\x000\x003\0", "EEXIST");
     server.fails(0, Op::Introduce, "0\x000\x003\0", "EINVAL");
     server.fails(0, Op::Release, "5\0", "ENOENT");
     server.fails(0, Op::Release, "0\0", "EINVAL");

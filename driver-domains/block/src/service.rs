@@ -259,6 +259,7 @@ impl Service {
                 }
                 Err(why) => self.bus.refuse(id, &why),
             },
+            BackendEvent::Adopt(id) => self.bus.refuse(id, "it begins anew"),
             BackendEvent::Ready(id) => {
                 if self.vbds.iter().any(|vbd| vbd.connection.id == id) {
                     return;

@@ -50,11 +50,13 @@ impl Links {
     pub fn scan(&mut self, mux: &mut Mux) {
         let names = Store::new().list(DIRECTORY).unwrap_or_default();
         let announced: Vec<DomId> = names.iter().filter_map(|name| DomId::from_u32(name.parse().ok()?)).collect();
-        let gone: Vec<DomId> = self.serving.keys().copied().filter(|domain| !announced.contains(domain)).collect();
+        // What is announced as if nobody had looked yet is another domain's ring, though its id may be that of the last.
+        let goes_on = |domain: &DomId| announced.contains(domain) && state(*domain) != State::Initialising;
+        let gone: Vec<DomId> = self.serving.keys().copied().filter(|domain| !goes_on(domain)).collect();
         for domain in gone {
             self.end(domain, mux);
         }
-        self.refused.retain(|domain| announced.contains(domain));
+        self.refused.retain(goes_on);
         for domain in announced {
             if !self.serving.contains_key(&domain) && !self.refused.contains(&domain) {
                 self.begin(domain, mux);
@@ -160,6 +162,10 @@ impl Link {
         }
         Ok(())
     }
+}
+
+fn state(domain: DomId) -> State {
+    State::parse(&Store::new().read(&format!("{DIRECTORY}/{domain}/0/state")).unwrap_or_default())
 }
 
 fn read(domain: DomId) -> Option<Announced> {

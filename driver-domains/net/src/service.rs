@@ -124,6 +124,7 @@ impl Service {
                 }
                 Err(why) => self.bus.refuse(id, &why),
             },
+            BackendEvent::Adopt(id) => self.bus.refuse(id, "it begins anew"),
             BackendEvent::Ready(id) => {
                 if self.traffic.vifs.iter().any(|vif| vif.id == id) {
                     return;

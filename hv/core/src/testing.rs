@@ -260,14 +260,24 @@ impl World {
 
     /// Makes an empty domain.
     pub fn create(&self, label: u16) -> Result<DomId, crate::error::Errno> {
+        self.create_as(label, None)
+    }
+
+    /// Makes an empty domain, with the id of its predecessor if one is named.
+    pub fn create_as(&self, label: u16, predecessor: Option<DomId>) -> Result<DomId, crate::error::Errno> {
         let driver = self.policy.has_flag(Label(label), table::FLAG_DRIVER);
         let iommu = driver.then_some(VtdFormat { levels: 3, write_back: true });
-        domain::create(&self.env(), Label(label), iommu)
+        domain::create(&self.env(), Label(label), predecessor, iommu)
     }
 
     /// Makes a running domain with [`OWN_PAGES`] pages, the third of them read-only, and one grant table frame.
     pub fn start(&self, label: u16) -> DomId {
-        let id = self.create(label).unwrap();
+        self.start_as(label, None)
+    }
+
+    /// The same, with the id of its predecessor if one is named.
+    pub fn start_as(&self, label: u16, predecessor: Option<DomId>) -> DomId {
+        let id = self.create_as(label, predecessor).unwrap();
         self.domains
             .with(id, |domain| {
                 for page in 0..OWN_PAGES {

@@ -11,15 +11,15 @@ use xen_abi::platform::{RIGHTS_ALL, RIGHTS_EXECUTE, RIGHTS_READ, RIGHTS_WRITE};
 use xen_abi::{native::ADDRESS_LIMIT, xen::VcpuInfo};
 use zerocopy::IntoBytes;
 
-/// Makes an empty domain for a label.
+/// Makes an empty domain for a label, with the id of its predecessor if one is named.
 ///
 /// # Errors
 /// As `hv_core::domain::create`; `ENOSYS`: the label's kind needs what the CPU has not.
-pub fn create(label: Label) -> Result<DomId, Errno> {
+pub fn create(label: Label, predecessor: Option<DomId>) -> Result<DomId, Errno> {
     let system = system();
     let entry = system.policy.domain(label).ok_or(Errno::EINVAL)?;
     let format = if entry.flags & FLAG_DRIVER != 0 { iommu::table_format() } else { None };
-    let id = domain::create(&system.env(), label, format)?;
+    let id = domain::create(&system.env(), label, predecessor, format)?;
     let (slot, root) = system.domains.with(id, |domain| {
         domain.space.allow_tables(pci::tables_of(label));
         for vcpu in domain.vcpu_ids() {

@@ -34,7 +34,7 @@ pub fn start() -> ! {
 }
 
 fn build(image: &Image) -> Result<(), Errno> {
-    let id = native::create(LABEL)?;
+    let id = native::create(LABEL, None)?;
     let env = system().env();
     env.domains.with(id, |domain| {
         for segment in &image.segments {

@@ -74,7 +74,8 @@ pub const READ_LOG: u64 = 48;
 pub struct CreateDomain {
     /// In: index into the sealed table's domains.
     pub label: u32,
-    /// Out: the new domain's id.
+    /// In: 0 or `DOMID_SELF` for an id that names nobody yet; else the id that the label's last domain had, for its successor
+    /// (`-EINVAL` or `-ESRCH` if that was another label's, or its slot has had another domain since). Out: the new domain's id.
     pub domid: u32,
 }
 

@@ -275,7 +275,8 @@ fn link_state(system: &System, link: &Link) -> String {
     if !system.has_store() {
         return "unknown without xenstore".to_string();
     }
-    let Some(ends) = system.ends(link) else {
+    let both_run = system.alive(link.front).is_some() && system.alive(link.back).is_some();
+    let Some(ends) = system.ends(link).filter(|_| both_run) else {
         return "an end does not run".to_string();
     };
     let read = |path: &str| Store::new().read_parsed::<u32>(&format!("{path}/state")).unwrap_or(0);
@@ -383,7 +384,7 @@ fn destroy(system: &mut System, name: &str, wish: Wish) -> Outcome {
         // One that is to be started again does not run either.
         let waited = system.member_mut(label).and_then(|member| member.revival.take());
         waited.ok_or_else(|| format!("`{name}` does not run"))?;
-        let told = system.give_up_links(label);
+        let told = if system.has_store() { system.unwire(label) } else { Ok(()) };
         system.check_store(&format!("links of `{name}`"), told);
         return Ok(());
     };

@@ -43,12 +43,17 @@ impl System {
         }
     }
 
-    /// Makes an empty domain for a label.
+    /// Makes an empty domain for a label. Whoever had it before is gone, and its id is the new one's: what others granted
+    /// to it, and the ports that wait for it, are for the role that the policy gives the label.
     pub fn create(&mut self, label: Label) {
-        match platform::create_domain(label.0) {
+        let created = match self.member(label).and_then(|member| member.last) {
+            Some(predecessor) => platform::create_successor(label.0, predecessor),
+            None => platform::create_domain(label.0),
+        };
+        match created {
             Ok(id) => {
                 if let Some(member) = self.member_mut(label) {
-                    member.id = Some(id);
+                    (member.id, member.last) = (Some(id), Some(id));
                     member.status = Status::Building;
                 }
             }

@@ -58,16 +58,6 @@ pub fn home_path(domain: DomId) -> String {
     format!("/local/domain/{domain}")
 }
 
-/// The node in a domain's home that names the console domain: its runtime follows it.
-pub fn console_backend_path(domain: DomId) -> String {
-    format!("{}/console/backend-id", home_path(domain))
-}
-
-/// The node in which a domain tells of the port that it has made for a console domain that was started again.
-pub fn console_port_path(domain: DomId) -> String {
-    format!("{}/data/console-port", home_path(domain))
-}
-
 /// The event channel ports of a new domain for its rings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ports {
@@ -140,6 +130,24 @@ pub fn home(domain: &Domain, id: DomId, ports: Ports) -> Vec<Node> {
     nodes.push(Node { path: format!("{home}/control/shutdown"), value: String::new(), owner: id, readers: Vec::new() });
     nodes.extend(writer.nodes);
     nodes
+}
+
+/// What a successor's home needs of `home`'s `nodes` when its predecessor has left nodes of these names `below` it: what is to be
+/// written, and what is to be removed before, be it the predecessor's own or what it may have written into. Its back ends
+/// stay, and so do facts, which only the ports of its rings can be new among.
+pub fn renewal(home: &str, nodes: Vec<Node>, below: &[String]) -> (Vec<Node>, Vec<String>) {
+    let first = |path: &str| path.strip_prefix(home).and_then(|rest| rest.split('/').nth(1)).map(ToString::to_string);
+    let stays = |name: &str| {
+        let fact = |node: &Node| node.owner == DomId::POLICY && first(&node.path).as_deref() == Some(name);
+        name == "backend" || nodes.iter().any(fact)
+    };
+    let old = below.iter().filter(|name| !stays(name)).map(|name| format!("{home}/{name}")).collect();
+    let is_new = |node: &Node| {
+        let name = first(&node.path).unwrap_or_default();
+        node.path.ends_with("/port") || !name.is_empty() && !stays(&name)
+    };
+    let new = nodes.iter().filter(|node| is_new(node)).cloned().collect();
+    (new, old)
 }
 
 /// Both ends of a link, with the domains in place.
@@ -391,6 +399,19 @@ mod tests {
             assert_eq!((node.value.as_str(), node.owner), (value, DomId::POLICY));
             assert_eq!(node.readers, [DomId(6)]);
         }
+    }
+
+    #[test]
+    fn a_successors_home_keeps_its_back_ends_and_facts_and_nothing_that_its_predecessor_wrote() {
+        let table = demo();
+        let block = table.domain(table.find("block").unwrap()).unwrap();
+        let all = home(block, DomId(4), Ports { store: Some(3), console: Some(7), ..Ports::default() });
+        let below =
+            ["name", "domid", "memory", "store", "console", "config", "backend", "device", "data", "control", "junk"];
+        let (new, old) = renewal("/local/domain/4", all, &below.map(String::from));
+        assert_eq!(old, ["device", "data", "control", "junk"].map(|name| format!("/local/domain/4/{name}")));
+        let paths: Vec<_> = new.iter().map(|node| node.path.strip_prefix("/local/domain/4/").unwrap()).collect();
+        assert_eq!(paths, ["device", "control", "data", "control/shutdown", "store/port", "console/port"]);
     }
 
     #[test]

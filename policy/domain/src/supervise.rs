@@ -75,10 +75,12 @@ impl System {
         if !self.comes_again(label) {
             self.give_up_waiting_for(label);
         }
-        if self.has_store() {
-            let result = self.unwire(label, id);
-            self.check_store(&format!("what `{}` left behind", self.name(label)), result);
-        }
+        let result = match self.has_store() {
+            true if self.comes_again(label) => self.unwire_front_ends(label),
+            true => self.unwire(label),
+            false => Ok(()),
+        };
+        self.check_store(&format!("what `{}` left behind", self.name(label)), result);
     }
 
     /// What is to be done about a death: what the administrator has just asked for, else what the policy says.
@@ -175,13 +177,19 @@ impl System {
         if self.console() == Some(id) {
             boot::own_console_ring(self);
         }
-        self.wire(label);
+        let announced_anew = self.wired(label).is_none();
+        if announced_anew {
+            self.wire(label)
+        } else {
+            self.wire_again(label)
+        }
         self.introduce(label);
         if self.console() == Some(id) {
-            self.call_to_the_console(id);
             shell.prompt();
         }
-        self.watch_links();
+        if announced_anew {
+            self.watch_links();
+        }
         if let Some(member) = self.member_mut(label) {
             member.record.restarts += 1;
         }
@@ -205,7 +213,7 @@ impl System {
             Verdict::Again(due) => self.plan(label, Revival { due, ..revival }),
             Verdict::Down(_) => {
                 self.give_up_waiting_for(label);
-                let result = if self.has_store() { self.give_up_links(label) } else { Ok(()) };
+                let result = if self.has_store() { self.unwire(label) } else { Ok(()) };
                 self.check_store(&format!("links of `{}`", self.name(label)), result);
             }
         }

@@ -36,6 +36,10 @@ pub enum Status {
 pub struct Member {
     /// The domain, from its making until it has been taken apart.
     pub id: Option<DomId>,
+    /// The id of its last domain: the next one gets it too.
+    pub last: Option<DomId>,
+    /// Its nodes are in xenstore. They are while it lives, and while it is dead and comes again.
+    pub wired: bool,
     /// Its ring ports.
     pub ports: Ports,
     /// What has become of it.
@@ -108,6 +112,8 @@ impl System {
         let table = Table::decode(bytes).map_err(|error| format!("the policy table cannot be read: {error}"))?;
         let member = |domain| Member {
             id: None,
+            last: None,
+            wired: false,
             ports: Ports::default(),
             status: Status::Absent,
             record: Record::new(domain),
@@ -117,7 +123,7 @@ impl System {
         };
         let mut members: Vec<Member> = table.domains.iter().map(member).collect();
         if let Some(own) = members.first_mut() {
-            own.id = Some(DomId::POLICY);
+            (own.id, own.last) = (Some(DomId::POLICY), Some(DomId::POLICY));
             own.status = Status::Running;
         }
         let (ready, turns) = (Some(Ready::new(&table)), Turns::new(&table));
@@ -137,6 +143,11 @@ impl System {
     /// The living domain of a label.
     pub fn alive(&self, label: Label) -> Option<DomId> {
         self.member(label)?.alive()
+    }
+
+    /// The id by which a label's nodes in xenstore are found, if it has some.
+    pub fn wired(&self, label: Label) -> Option<DomId> {
+        self.member(label).and_then(|member| member.last.filter(|_| member.wired))
     }
 
     /// The label's entry in the policy.

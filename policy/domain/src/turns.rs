@@ -80,6 +80,11 @@ impl Turns {
         }
     }
 
+    /// The back end of link number `link` is another domain now, whose time begins.
+    pub fn begin_again(&mut self, link: usize, now: Instant) {
+        self.0.iter_mut().filter(|turn| turn.link == link).for_each(|turn| turn.since = now);
+    }
+
     /// When to look for [`Turns::overdue`] next.
     pub fn next(&self) -> Option<Instant> {
         self.0.iter().filter_map(Turn::due).min()
@@ -155,5 +160,16 @@ mod tests {
         turns.note(link, End::Front, 1, Instant(0));
         turns.note(link, End::Front, 1, Instant(9 * SECOND));
         assert_eq!(turns.overdue(Instant(10 * SECOND)), [link]);
+    }
+
+    #[test]
+    fn a_successor_is_not_blamed_for_the_time_of_the_dead() {
+        let (table, link) = demo();
+        let mut turns = Turns::new(&table);
+        turns.note(link, End::Back, 1, Instant(0));
+        turns.note(link, End::Front, 1, Instant(0));
+        turns.begin_again(link, Instant(9 * SECOND));
+        assert!(turns.overdue(Instant(18 * SECOND)).is_empty());
+        assert_eq!(turns.overdue(Instant(19 * SECOND)), [link]);
     }
 }

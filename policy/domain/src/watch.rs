@@ -117,12 +117,6 @@ impl System {
         };
         let Ok(number) = number.parse::<u32>() else { return };
         let value: Result<u32> = Store::new().read_parsed(&event.path);
-        if what == "c" {
-            if let Ok(port) = value {
-                self.console_port_told(Label(number), port);
-            }
-            return;
-        }
         let end = if what == "f" { End::Front } else { End::Back };
         if matches!(what, "f" | "b") {
             self.turns.note(number as usize, end, value.unwrap_or(0), now());

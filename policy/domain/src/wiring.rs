@@ -1,13 +1,15 @@
 //! Writes to xenstore what the library says: homes and links, and takes them away again.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use policy::table::{Label, Link, LinkKind};
-use policy_domain::nodes::{self, Ends, Node, console_backend_path, console_port_path, home_path};
+use policy_domain::nodes::{self, Ends, Node, home_path};
 use policy_domain::writing::{self, Step};
 use runtime::errno::{Errno, Result};
 use runtime::store::{Batch, Permission, Rights, Store};
+use runtime::time::now;
 use runtime::{DomId, Port};
 
 use crate::system::System;
@@ -29,6 +31,19 @@ fn write(nodes: &[Node], old: &[&str]) -> Result<()> {
     Store::new().transaction(|store| store.run(&batch))
 }
 
+/// Whether a link is torn when this domain dies, and begins anew with its successor. What it has as a back end is not,
+/// but for channels, whose protocol is not ours to know, and for this domain's own console, which speaks to the hypervisor
+/// meanwhile.
+fn ends_with(link: &Link, label: Label) -> bool {
+    let torn = link.kind == LinkKind::Channel || link.kind == LinkKind::Console && link.front == Label::POLICY;
+    link.front == label || link.back == label && torn
+}
+
+/// Removes the back end's directory of a link.
+fn remove_back_end(ends: &Ends) -> Result<()> {
+    Store::new().remove(ends.back_path.rsplit_once('/').map_or(&ends.back_path, |(parent, _)| parent))
+}
+
 impl System {
     /// Writes the homes of all living domains, then the links between them.
     pub fn wire_all(&mut self) {
@@ -48,73 +63,57 @@ impl System {
     pub fn wire(&mut self, label: Label) {
         let result = self.write_home(label);
         self.check_store(&format!("home of `{}`", self.name(label)), result);
+        self.write_links(|link| link.front == label || link.back == label);
+    }
+
+    /// The same for the successor of one whose nodes are there: its back ends find everything as it was left, and their front
+    /// ends notice nothing. Its own front ends begin anew.
+    pub fn wire_again(&mut self, label: Label) {
+        let result = self.renew_home(label);
+        self.check_store(&format!("home of `{}`", self.name(label)), result);
+        self.write_links(|link| ends_with(link, label));
+        let number = |(number, link): (usize, &Link)| (link.back == label).then_some(number);
+        let served: Vec<usize> = self.table.links.iter().enumerate().filter_map(number).collect();
+        served.into_iter().for_each(|number| self.turns.begin_again(number, now()));
+    }
+
+    fn write_links(&mut self, concerned: impl Fn(&Link) -> bool) {
         for number in 0..self.table.links.len() {
-            let concerns = |link: &Link| {
-                // A console that was started again has no port yet, except this domain's.
-                let console = link.kind == LinkKind::Console && link.front != Label::POLICY;
-                link.front == label || link.back == label && !console
-            };
-            if self.table.links.get(number).is_some_and(concerns) {
+            if self.table.links.get(number).is_some_and(&concerned) {
                 let result = self.write_link(number);
                 self.check_store(&format!("link {number}"), result);
             }
         }
     }
 
-    /// Tells all domains of a console domain that was started again. Each grants it its ring and makes a port, of which it
-    /// tells in turn ([`System::console_port_told`]).
-    pub fn call_to_the_console(&mut self, console: DomId) {
-        let consoles = self.table.links.iter().filter(|link| link.kind == LinkKind::Console);
-        let fronts: Vec<Label> = consoles.map(|link| link.front).filter(|front| *front != Label::POLICY).collect();
-        for label in fronts {
-            // What it had died with the old one; and the same number again is another port.
-            if let Some(member) = self.member_mut(label) {
-                member.ports.console = None;
-            }
-            let Some(id) = self.alive(label).filter(|_| self.has_store()) else { continue };
-            let mut batch = Batch::new();
-            batch.remove(&console_port_path(id));
-            batch.write(&console_backend_path(id), console);
-            let readers = [Permission::new(DomId::POLICY, Rights::None), Permission::new(id, Rights::Read)];
-            batch.set_permissions(&console_backend_path(id), &readers);
-            let result = Store::new().run(&batch).and_then(|()| {
-                match Store::new().watch(&console_port_path(id), &format!("{}c", label.0)) {
-                    Err(Errno::EEXIST) => Ok(()),
-                    other => other,
-                }
-            });
-            self.check_store(&format!("telling `{}` of the console", self.name(label)), result);
+    fn write_home(&mut self, label: Label) -> Result<()> {
+        let Some((id, nodes)) = self.home(label) else { return Ok(()) };
+        write(&nodes, &[&home_path(id)])?;
+        if let Some(member) = self.member_mut(label) {
+            member.wired = true;
         }
+        Ok(())
     }
 
-    /// A domain tells of its port for the console.
-    pub fn console_port_told(&mut self, label: Label, port: u32) {
-        let Some(member) = self.member_mut(label) else { return };
-        if member.ports.console.replace(port) == Some(port) {
-            return;
-        }
-        for number in 0..self.table.links.len() {
-            let link = self.table.links.get(number);
-            if link.is_some_and(|link| link.kind == LinkKind::Console && link.front == label) {
-                let result = self.write_link(number);
-                self.check_store(&format!("console of `{}`", self.name(label)), result);
-            }
-        }
+    /// Brings the home of a successor to the state of a new one, but for its back ends.
+    fn renew_home(&self, label: Label) -> Result<()> {
+        let Some((id, nodes)) = self.home(label) else { return Ok(()) };
+        let home = home_path(id);
+        let below: Vec<String> = Store::new().list(&home)?;
+        let (nodes, old) = nodes::renewal(&home, nodes, &below);
+        write(&nodes, &old.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
-    fn write_home(&self, label: Label) -> Result<()> {
-        let (Some(entry), Some(member)) = (self.entry(label), self.member(label)) else {
-            return Ok(());
-        };
-        match member.alive().filter(|_| self.has_store()) {
-            Some(id) => write(&nodes::home(entry, id, member.ports), &[&home_path(id)]),
-            None => Ok(()),
-        }
+    /// The id and the nodes of a living domain's home.
+    fn home(&self, label: Label) -> Option<(DomId, Vec<Node>)> {
+        let (entry, member) = (self.entry(label)?, self.member(label)?);
+        let id = member.alive().filter(|_| self.has_store())?;
+        Some((id, nodes::home(entry, id, member.ports)))
     }
 
-    /// Both ends of a link, if both domains live.
+    /// Both ends of a link, if both domains have their nodes.
     pub fn ends(&self, link: &Link) -> Option<Ends> {
-        nodes::ends(link, self.alive(link.front)?, self.alive(link.back)?)
+        nodes::ends(link, self.wired(link.front)?, self.wired(link.back)?)
     }
 
     fn write_link(&self, number: usize) -> Result<()> {
@@ -143,35 +142,41 @@ impl System {
         self.check_store(&format!("introducing `{}`", self.name(label)), result);
     }
 
-    /// Takes away what a dead domain had in xenstore, so that its peers notice: back ends see the device vanish, front
-    /// ends see their back end vanish. Whether they may wait for another is told to them first.
-    pub fn unwire(&self, label: Label, dead: DomId) -> Result<()> {
+    /// Takes away what a dead domain that comes again had in xenstore as a front end, so that its back ends see the device
+    /// vanish. What it has as a back end stays for its successor, and its front ends wait.
+    pub fn unwire_front_ends(&self, label: Label) -> Result<()> {
+        for ends in self.table.links.iter().filter(|link| ends_with(link, label)).filter_map(|link| self.ends(link)) {
+            remove_back_end(&ends)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what a dead domain that stays down had in xenstore, so that its peers notice: back ends see the device
+    /// vanish, front ends see their back end vanish, and are told that there will be no other first.
+    pub fn unwire(&mut self, label: Label) -> Result<()> {
+        let Some(dead) = self.wired(label) else { return Ok(()) };
         let store = Store::new();
-        self.unfollow(label, dead);
-        let told = if self.comes_again(label) { Ok(()) } else { self.give_up_links(label) };
+        self.unfollow(label);
+        let told = self.give_up_links(label);
         // Its home goes, and all that it owns elsewhere.
         match store.release(dead) {
             Ok(()) | Err(Errno::ENOENT) => {} // it may have gone before it was introduced
             Err(error) => return Err(error),
         }
-        for link in &self.table.links {
-            if link.front == label
-                && let Some(back) = self.alive(link.back)
-                && let Some(ends) = nodes::ends(link, dead, back)
-            {
-                store.remove(ends.back_path.rsplit_once('/').map_or(&ends.back_path, |(parent, _)| parent))?;
-            }
+        for ends in self.table.links.iter().filter(|link| link.front == label).filter_map(|link| self.ends(link)) {
+            remove_back_end(&ends)?;
+        }
+        if let Some(member) = self.member_mut(label) {
+            member.wired = false;
         }
         // Never introduced, it may still have a home.
         store.remove(&home_path(dead)).and(told)
     }
 
     /// Ends the watches on the states of a dead domain's links, as far as there are any.
-    fn unfollow(&self, label: Label, dead: DomId) {
+    fn unfollow(&self, label: Label) {
         for (number, link) in self.table.links.iter().enumerate().filter(|(number, _)| self.follows(*number)) {
-            let id = |of: Label| if of == label { Some(dead) } else { self.alive(of) };
-            let ends = id(link.front).zip(id(link.back)).and_then(|(front, back)| nodes::ends(link, front, back));
-            if let Some(ends) = ends.filter(|_| link.front == label || link.back == label) {
+            if let Some(ends) = self.ends(link).filter(|_| link.front == label || link.back == label) {
                 let _ = Store::new().unwatch(&format!("{}/state", ends.front_path), &format!("{number}f"));
                 let _ = Store::new().unwatch(&format!("{}/state", ends.back_path), &format!("{number}b"));
             }
@@ -182,7 +187,7 @@ impl System {
     pub fn give_up_links(&self, label: Label) -> Result<()> {
         let devices = |link: &&Link| matches!(link.kind, LinkKind::Block | LinkKind::Net | LinkKind::Channel);
         for link in self.table.links.iter().filter(|link| link.back == label).filter(devices) {
-            if let Some(front) = self.alive(link.front)
+            if let Some(front) = self.wired(link.front)
                 && let Some(ends) = nodes::ends(link, front, DomId::POLICY)
             {
                 Store::new().write(&format!("{}/online", ends.front_path), "0")?;

@@ -28,9 +28,18 @@ pub fn version() -> Result<u64> {
     unsafe { super::call(abi::HYPERCALL, [abi::VERSION_QUERY, 0, 0, 0, 0]) }
 }
 
-/// Makes an empty domain for a label of the policy.
+/// Makes an empty domain for a label of the policy, with an id that names nobody yet.
 pub fn create_domain(label: u32) -> Result<DomId> {
-    let mut structure = CreateDomain { label, ..Default::default() };
+    create_as(label, 0)
+}
+
+/// Makes an empty domain with the id of its predecessor, the last domain of that label.
+pub fn create_successor(label: u32, predecessor: DomId) -> Result<DomId> {
+    create_as(label, predecessor.0.into())
+}
+
+fn create_as(label: u32, domid: u32) -> Result<DomId> {
+    let mut structure = CreateDomain { label, domid };
     op(abi::CREATE_DOMAIN, &mut structure)?;
     DomId::from_u32(structure.domid).ok_or(Errno::EINVAL)
 }

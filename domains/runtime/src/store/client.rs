@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering::Relaxed;
 use core::time::Duration;
 
-use xen_abi::io::xs_wire as abi;
 use xen_abi::native::STORE_RING;
 use xen_rings::store::{ReplyError, StoreClient, WireError, page, reply};
 
@@ -57,16 +56,6 @@ impl Client {
             event::raise(self.port()); // the event loop's wake-up may have been spent here
         }
         answer
-    }
-
-    /// Asks for a watch without waiting for the answer: also before there is a server.
-    pub fn watch_unheard(&mut self, path: &str, token: &str) {
-        let parts: [&[u8]; 4] = [path.as_bytes(), b"\0", token.as_bytes(), b"\0"];
-        let asked = self.exchange.as_mut().map(|exchange| exchange.ask(abi::XS_WATCH, 0, &parts));
-        if asked.is_some_and(|asked| asked.is_ok()) {
-            self.events.watch_added(WatchEvent::new(path, token));
-            let _ = self.pump(); // a broken ring has no events
-        }
     }
 
     /// Sends all requests of a batch, as fast as they are taken, and waits for all answers. The first error, once all are
@@ -238,6 +227,7 @@ mod tests {
     use crate::pages::Pages;
     use alloc::boxed::Box;
     use alloc::vec;
+    use xen_abi::io::xs_wire as abi;
     use xen_rings::store::StoreServer;
 
     /// Both ends of a ring; the page is never given back.

@@ -12,7 +12,7 @@ use core::fmt::{self, Display};
 use core::str::FromStr;
 
 use super::read_state;
-use super::state::{BackStep, State, back_step, state_when_released};
+use super::state::{BackStep, State, back_step, begun_by_predecessor, state_when_released};
 use crate::errno::{Errno, Result};
 use crate::ids::DomId;
 use crate::store::{Batch, Store, WatchEvent};
@@ -38,6 +38,10 @@ pub enum BackendEvent {
     /// A new device, or one that starts over: read its configuration, write features, call
     /// [`BackendBus::announce`] (or [`BackendBus::refuse`]).
     Found(DeviceId),
+    /// A device that our predecessor of the same id served until it died, and whose front end does not know: read its
+    /// configuration and its front end's details, map, bind, go on in the rings where the dead one left them, call
+    /// [`BackendBus::connected`] (or [`BackendBus::refuse`], and the front end begins anew).
+    Adopt(DeviceId),
     /// The front end has published its details: read them, map, bind, call [`BackendBus::connected`] (or
     /// [`BackendBus::refuse`]).
     Ready(DeviceId),
@@ -208,11 +212,17 @@ impl BackendBus {
         let frontend_path = store.read_text(&format!("{path}/frontend"));
         match (frontend_path, self.devices.contains_key(&id)) {
             (Ok(frontend_path), false) => {
-                // The policy domain writes a device's nodes in one transaction, so the state is there too.
-                let device = BackendDevice { id, path, frontend_path, state: State::Initialising };
+                // The policy domain writes a device's nodes in one transaction, so the states are there too.
+                let begun = begun_by_predecessor(read_state(&store, &path), read_state(&store, &frontend_path));
+                let state = begun.unwrap_or(State::Initialising);
+                let device = BackendDevice { id, path, frontend_path, state };
                 let _ = store.watch(&format!("{}/state", device.frontend_path), &device.token(&self.kind));
                 self.devices.insert(id, device);
-                todo.push(BackendEvent::Found(id));
+                match begun {
+                    None => todo.push(BackendEvent::Found(id)),
+                    Some(State::Connected) => todo.push(BackendEvent::Adopt(id)),
+                    Some(_) => self.step(id, todo),
+                }
             }
             (Err(Errno::ENOENT), true) => {
                 if let Some(device) = self.devices.remove(&id) {

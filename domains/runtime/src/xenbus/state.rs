@@ -41,6 +41,19 @@ pub fn back_step(own: State, front: State) -> BackStep {
     }
 }
 
+/// Where a back end goes on that finds `own` as the state of its directory, left there by a predecessor that died.
+/// `None`: at the beginning. `Connected`: the front end has what it takes, and what is in its rings is to be adopted.
+pub fn begun_by_predecessor(own: State, front: State) -> Option<State> {
+    use State::*;
+    match (own, front) {
+        (Connected, Initialised | Connected) => Some(Connected),
+        // The front end goes, or begins again, and waits for a back end that has let go.
+        (Connected | Closing, _) => Some(Closing),
+        (Closed, _) => Some(Closed),
+        _ => None,
+    }
+}
+
 /// What a front end does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrontStep {
@@ -112,6 +125,36 @@ mod tests {
             let back = state_when_released(Closing);
             assert_eq!((back, back_step(back, Closed)), (Closing, BackStep::Close));
             assert_eq!(state_when_released(Closed), Closed);
+        }
+    }
+
+    /// A back end may die at any moment: with the next one, two honest ends come to be connected all the same.
+    #[test]
+    fn a_successor_goes_on_from_any_states_that_the_dead_may_have_left() {
+        for left in [Initialising, InitWait, Connected, Closing, Closed] {
+            for begun in [Initialising, Initialised, Connected, Closing, Closed] {
+                let (mut back, mut front) = (begun_by_predecessor(left, begun), begun);
+                if back == Some(Connected) {
+                    assert!(left == Connected && matches!(front, Initialised | Connected), "{front:?}");
+                }
+                for _ in 0..20 {
+                    let state = back.unwrap_or(InitWait);
+                    back = Some(match back_step(state, front) {
+                        BackStep::Wait => state,
+                        BackStep::Announce => InitWait,
+                        BackStep::Connect => Connected,
+                        BackStep::Close => state_when_released(front),
+                    });
+                    front = match front_step(front, back.unwrap_or(InitWait)) {
+                        FrontStep::Wait if front == Closed => Initialising,
+                        FrontStep::Wait => front,
+                        FrontStep::Publish => Initialised,
+                        FrontStep::Start => Connected,
+                        FrontStep::Close => Closed,
+                    };
+                }
+                assert_eq!((back, front), (Some(Connected), Connected), "from {left:?} and {begun:?}");
+            }
         }
     }
 

@@ -21,18 +21,25 @@ fn tables_max(entry: &policy_table::Domain, spaces: u64) -> u32 {
 }
 
 /// Makes a domain, building, with nothing mapped. `iommu` is the table format for domains that drive devices; `None`
-/// for others, or where there is no IOMMU (the caller decides by the policy whether that is acceptable).
+/// for others, or where there is no IOMMU (the caller decides by the policy whether that is acceptable). It has the id of its
+/// `predecessor`, if one is named.
 ///
 /// # Errors
-/// `EINVAL`: no such label. `EEXIST`: it has a domain already, if only a dying one. `ENOMEM`. `ENOSPC`: 128 domains.
-pub fn create<M: Machine>(env: &Env<'_, M>, label: Label, iommu: Option<VtdFormat>) -> Result<DomId, Errno> {
+/// `EINVAL`: no such label; the predecessor is not the last domain that had its slot, or was of another label. `EEXIST`: the
+/// label has a domain already, if only a dying one. `ENOMEM`. `ENOSPC`: 128 domains.
+pub fn create<M: Machine>(
+    env: &Env<'_, M>,
+    label: Label,
+    predecessor: Option<DomId>,
+    iommu: Option<VtdFormat>,
+) -> Result<DomId, Errno> {
     let entry = env.policy.domain(label).ok_or(Errno::EINVAL)?;
     if env.domains.of_label(label).is_some() {
         return Err(Errno::EEXIST);
     }
-    let reservation = env.domains.reserve(label).ok_or(Errno::ENOSPC)?;
+    let reservation = env.domains.reserve(label, predecessor)?;
     let id = reservation.id;
-    let domain = build(env, label, entry, reservation, iommu).inspect_err(|_| env.domains.give_back(id))?;
+    let domain = build(env, label, entry, reservation, iommu).inspect_err(|_| env.domains.give_back(id, label))?;
     env.domains.publish(id, label, domain);
     Ok(id)
 }

@@ -104,6 +104,6 @@ fn finish<M: Machine>(env: &Env<'_, M>, dom: DomId) -> Result<Progress, Errno> {
     debug_assert!(freed.is_ok(), "the shared info page was something else");
     domain.grants.free_frames(domain.slot, env.frames);
     domain.space.discard_empty(env.frames);
-    env.domains.give_back(dom);
+    env.domains.give_back(dom, domain.label);
     Ok(Progress::Done)
 }

@@ -1,14 +1,15 @@
-//! The table of domains: 128 slots, ids that are not reused soon, one lock a domain.
+//! The table of domains: 128 slots, ids that are not reused by chance, one lock a domain.
 //!
-//! An id is `generation << 7 | slot`. The slot that was free longest comes first, so an id comes back after some thirty thousand
-//! creations at the earliest; what must not mistake even then (grant mappings) remembers the domain's serial number
-//! too. Slot 0 is the policy domain's alone.
+//! An id is `generation << 7 | slot`. The slot that was free longest comes first, so an id passes to another label after some
+//! thirty thousand creations at the earliest. A domain's *successor*, of the same label, may have its id at once: what others
+//! wrote down for that id (grants, unbound ports) is for the role that the sealed policy gives the label, and everything
+//! that the hypervisor did for the old domain has been undone when the new one is made. What must tell the two apart all the
+//! same (grant mappings) remembers the domain's serial number. Slot 0 is the policy domain's alone.
 
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering::{Acquire, Release};
 use core::{cmp::Ordering, hint::cold_path, sync::atomic::AtomicU32};
 
-use heapless::Deque;
 use spin::mutex::{TicketMutex, TicketMutexGuard};
 
 use super::Domain;
@@ -32,9 +33,13 @@ type LockedPlace<'a> = TicketMutexGuard<'a, Vec<Domain>>;
 struct Names {
     /// The policy domain's next id, unless it has one.
     policy: Option<DomId>,
-    /// The next ids of the other free slots, the longest unused one first.
-    others: Deque<DomId, SLOTS>,
+    /// The other free slots, the longest unused one first: the next id, and who was there last.
+    others: heapless::Vec<(DomId, u32), SLOTS>,
     serial: u32,
+}
+
+fn join(id: DomId, label: Label) -> u32 {
+    u32::from(id.0) | u32::from(label.0) << 16
 }
 
 fn split(occupant: u32) -> (DomId, Label) {
@@ -97,8 +102,7 @@ pub(crate) struct Reservation {
 impl DomainTable {
     /// No domains.
     pub fn new() -> Self {
-        let mut others = Deque::new();
-        others.extend((1..SLOTS as u16).map(DomId));
+        let others = (1..SLOTS as u16).map(|slot| (DomId(slot), VACANT)).collect();
         Self {
             places: [const { Place { occupant: AtomicU32::new(VACANT), domain: TicketMutex::new(Vec::new()) } }; SLOTS],
             names: TicketMutex::new(Names { policy: Some(DomId::POLICY), others, serial: 0 }),
@@ -211,17 +215,28 @@ impl DomainTable {
         occupants.filter(|&occupant| occupant != VACANT).map(split)
     }
 
-    /// Takes a slot for a new domain: slot 0 for label 0, the longest unused one for others.
-    pub(crate) fn reserve(&self, label: Label) -> Option<Reservation> {
+    /// Takes a slot for a new domain: slot 0 for label 0, the longest unused one for others. With the id of a `predecessor`,
+    /// its slot and id, if nobody was there after it and it was of this label.
+    pub(crate) fn reserve(&self, label: Label, predecessor: Option<DomId>) -> Result<Reservation, Errno> {
         let mut names = self.names.lock();
-        let id = if label == Label(0) { names.policy.take()? } else { names.others.pop_front()? };
+        let id = match predecessor {
+            Some(id) => {
+                let last = join(id, label);
+                let at = names.others.iter().position(|&(_, occupant)| occupant == last).ok_or(Errno::EINVAL)?;
+                names.others.remove(at);
+                id
+            }
+            None if label == Label(0) => names.policy.take().ok_or(Errno::ENOSPC)?,
+            None if names.others.is_empty() => return Err(Errno::ENOSPC),
+            None => names.others.remove(0).0,
+        };
         let serial = names.serial;
         names.serial = serial.wrapping_add(1);
-        Some(Reservation { id, slot: id.slot(), serial })
+        Ok(Reservation { id, slot: id.slot(), serial })
     }
 
-    /// Gives back an id and its slot, whose next domain has another id.
-    pub(crate) fn give_back(&self, id: DomId) {
+    /// Gives back an id and its slot, whose next domain has another id unless it is of the same label and asks for it.
+    pub(crate) fn give_back(&self, id: DomId, label: Label) {
         let next = DomId(id.0.wrapping_add(SLOTS as u16));
         let next = if next.0 < DomId::FIRST_RESERVED { next } else { DomId(id.0 % SLOTS as u16) };
         let mut names = self.names.lock();
@@ -229,7 +244,7 @@ impl DomainTable {
             names.policy = Some(next);
         } else {
             // There is room for every slot.
-            let _ = names.others.push_back(next);
+            let _ = names.others.push((next, join(id, label)));
         }
     }
 
@@ -237,7 +252,7 @@ impl DomainTable {
     pub(crate) fn publish(&self, id: DomId, label: Label, domain: Vec<Domain>) {
         if let Some(place) = self.place(id) {
             *place.domain.lock() = domain;
-            place.occupant.store(u32::from(id.0) | u32::from(label.0) << 16, Release);
+            place.occupant.store(join(id, label), Release);
         }
     }
 

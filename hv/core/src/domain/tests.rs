@@ -173,6 +173,73 @@ fn ids_go_round_slowly_and_stale_ones_name_nothing() {
 }
 
 #[test]
+fn a_successor_has_its_predecessors_id_and_another_serial_number() {
+    let world = World::linked(3);
+    let id = world.start(1);
+    let serial = world.domains.with(id, |domain| domain.serial()).unwrap();
+    assert_eq!(world.create_as(1, Some(id)), Err(Errno::EEXIST), "it lives");
+    begin_destroy(&world.env(), id, Death::default()).unwrap();
+    assert_eq!(world.create_as(1, Some(id)), Err(Errno::EEXIST), "it is being taken apart");
+    world.finish_destroy(id);
+    let other = world.start(2);
+    for _ in 0..3 {
+        assert_eq!(world.create_as(1, Some(id)), Ok(id));
+        let now = world.domains.with(id, |domain| (domain.serial(), domain.life(), domain.events.in_use())).unwrap();
+        assert!(now.0 != serial && now.1 == Life::Building && now.2 == 0);
+        world.destroy(id);
+    }
+    let fresh = world.create(1).unwrap();
+    assert!(fresh != id && fresh != other, "who asks for no id gets one that nobody had");
+    world.end();
+}
+
+#[test]
+fn an_id_is_for_the_last_domain_of_its_slot_and_its_label_only() {
+    let world = World::linked(3);
+    let id = world.create(1).unwrap();
+    for never in [DomId(id.0 + 1), DomId(id.0 + SLOTS as u16), DomId(DomId::FIRST_RESERVED), DomId(0)] {
+        assert_eq!(world.create_as(2, Some(never)), Err(Errno::EINVAL), "{never} never was");
+    }
+    assert_eq!(world.create_as(2, Some(id)), Err(Errno::EINVAL), "another lives there");
+    world.destroy(id);
+    assert_eq!(world.create_as(2, Some(id)), Err(Errno::EINVAL), "it was of another label");
+    assert_eq!(world.create_as(9, Some(id)), Err(Errno::EINVAL), "there is no such label");
+    // The slot comes to another label when all others were used once.
+    for _ in 1..SLOTS - 1 {
+        let passing = world.create(2).unwrap();
+        assert_ne!(passing.slot(), id.slot());
+        world.destroy(passing);
+    }
+    let heir = world.create(2).unwrap();
+    assert_eq!((heir.slot(), heir), (id.slot(), DomId(id.0 + SLOTS as u16)));
+    assert_eq!(world.create_as(1, Some(id)), Err(Errno::EINVAL), "another lives there now");
+    world.destroy(heir);
+    assert_eq!(world.create_as(1, Some(id)), Err(Errno::EINVAL), "another was there since");
+    assert_eq!(world.create_as(2, Some(heir)), Ok(heir));
+    world.end();
+}
+
+#[test]
+fn a_successor_that_could_not_be_made_leaves_the_id_to_the_next() {
+    let world = World::linked(2);
+    let id = world.start(1);
+    world.destroy(id);
+    let mut failures = 0;
+    for allocations in 0.. {
+        crate::testing::injection::fail_after(allocations);
+        let made = world.create_as(1, Some(id));
+        if crate::testing::injection::disarm() {
+            assert_eq!(made, Ok(id));
+            break;
+        }
+        assert_eq!(made, Err(Errno::ENOMEM));
+        failures += 1;
+    }
+    assert!(failures > 0);
+    world.end();
+}
+
+#[test]
 fn two_ids_of_one_slot_are_never_both_valid() {
     let world = World::linked(2);
     let id = world.create(1).unwrap();

@@ -404,6 +404,24 @@ fn the_death_of_a_peer_leaves_ports_unbound_for_ever() {
 }
 
 #[test]
+fn a_successor_binds_the_ports_that_its_predecessor_had() {
+    let it = two();
+    let (near, far) = it.connect();
+    it.world.destroy(it.a);
+    assert_eq!(it.world.start_as(1, Some(it.a)), it.a);
+    let env = it.world.env();
+    assert_eq!(it.binding(it.b, far), Binding::Unbound { remote: it.a });
+    assert_eq!((send(&env, it.b, far), it.in_use(it.a)), (Ok(None), 0), "it has nothing before it binds");
+    let (again, _wake) = bind_interdomain(&env, it.a, it.b, far).unwrap();
+    assert_eq!(again, near);
+    it.clear(it.a, near);
+    send(&env, it.b, far).unwrap();
+    assert!(it.pending(it.a, near));
+    assert_eq!(bind_interdomain(&env, it.a, it.b, far), Err(Errno::EINVAL), "once");
+    it.world.end();
+}
+
+#[test]
 fn e02_a_reset_closes_all_and_everything_can_be_bound_again() {
     let it = two();
     let (near, far) = it.connect();

@@ -452,6 +452,43 @@ fn a_page_outlives_its_dead_owner_while_it_is_mapped() {
 }
 
 #[test]
+fn what_was_granted_to_a_domain_is_granted_to_its_successor_once_the_domain_is_gone() {
+    let it = it();
+    it.offer(it.grantor, 1, GRANTED, it.driver, OWN.0);
+    let mapped = it.map(&map_op(it.grantor, 1, 0, HOST)).unwrap();
+    it.world.destroy(it.driver);
+    assert_eq!((it.marks(1), it.pins(0)), (0, 0), "nothing of the dead is left before there is another");
+    it.world.start_as(1, Some(it.driver));
+    it.nothing_is_mapped();
+    assert_eq!(it.unmap(&unmap_op(0, mapped.handle)), Err(Status::BadHandle), "a handle is not inherited");
+    let mapped = it.map(&map_op(it.grantor, 1, 0, HOST)).unwrap();
+    assert_eq!((it.marks(1), it.pins(0)), (GTF_READING | GTF_WRITING, 1));
+    it.unmap(&unmap_op(0, mapped.handle)).unwrap();
+    it.nothing_is_mapped();
+    it.world.end();
+}
+
+#[test]
+fn a_mapping_of_a_dead_grantor_is_no_mapping_of_its_successor_of_the_same_id() {
+    let it = it();
+    it.offer(it.grantor, 1, GRANTED, it.driver, OWN.0);
+    let old = it.map(&map_op(it.grantor, 1, 0, HOST)).unwrap();
+    let mfn = it.page(0);
+    it.world.destroy(it.grantor);
+    assert_eq!(it.world.start_as(2, Some(it.grantor)), it.grantor);
+    assert_eq!(it.world.frames.state(mfn), State::Leaving, "the frame is nobody's while it is mapped");
+    assert_ne!(it.page(0), mfn);
+    it.offer(it.grantor, 1, GRANTED, it.driver, OWN.0);
+    let new = it.map(&map_op(it.grantor, 1, 1, HOST)).unwrap();
+    it.unmap(&unmap_op(0, old.handle)).unwrap();
+    assert_eq!(it.world.frames.state(mfn), State::Free);
+    assert_eq!((it.marks(1), it.pins(0)), (GTF_READING | GTF_WRITING, 1), "the successor's grant is in use still");
+    it.unmap(&unmap_op(1, new.handle)).unwrap();
+    it.nothing_is_mapped();
+    it.world.end();
+}
+
+#[test]
 fn a_dying_domain_is_no_grantor() {
     let it = it();
     it.offer(it.grantor, 1, GRANTED, it.driver, OWN.0);

@@ -10,7 +10,8 @@ const POPULATE_MAX: u64 = 512;
 
 pub fn create(op: &mut abi::CreateDomain) -> Result<(), Errno> {
     let label = u16::try_from(op.label).map(Label).map_err(|_| Errno::EINVAL)?;
-    op.domid = u32::from(domain::create(label)?.0);
+    let predecessor = Some(domid(op.domid)?).filter(|id| !matches!(*id, DomId::POLICY | DomId::SELF));
+    op.domid = u32::from(domain::create(label, predecessor)?.0);
     Ok(())
 }
 

@@ -111,7 +111,8 @@ pub fn accept() -> Result<Peer, Errno> {
                     event::poll(&[channel.port()], soon());
                     return Ok(Peer { domain: id.frontend, writable, read_only, revoked, channel, _bus: bus });
                 }
-                BackendEvent::Closing(_) | BackendEvent::Gone(_) => {}
+                // Links of this kind are written anew for a successor.
+                BackendEvent::Adopt(_) | BackendEvent::Closing(_) | BackendEvent::Gone(_) => {}
             }
         }
     }

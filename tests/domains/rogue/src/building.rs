@@ -38,6 +38,11 @@ fn creating() {
     let next = empty(VICTIM);
     verdict!("c1-create-has-a-new-id", next != id, "{next} again");
     finish(next);
+    equal("c1-create-for-another-label", platform::create_successor(FRIEND, next), Err(Errno::EINVAL));
+    equal("c1-create-as-nobody", platform::create_successor(VICTIM, DomId(next.0 + 1)), Err(Errno::EINVAL));
+    equal("c1-create-successor", platform::create_successor(VICTIM, next), Ok(next));
+    equal("c1-create-successor-twice", platform::create_successor(VICTIM, next), Err(Errno::EEXIST));
+    finish(next);
 }
 
 /// One call; how it ended and how many pages it did.

@@ -95,7 +95,8 @@ fn call(random: &mut Random) -> bool {
     let small = random.below(8) as u32;
     let result = match command {
         abi::CREATE_DOMAIN => {
-            raw::platform(command, &mut abi::CreateDomain { label: small % (LABELS + 1), domid: u32::MAX })
+            let domid = random.of(&[0, 0, domid, u32::MAX]);
+            raw::platform(command, &mut abi::CreateDomain { label: small % (LABELS + 1), domid })
         }
         abi::POPULATE => {
             let count = random.of(&[0, 1, 3, 64, u64::MAX]);
