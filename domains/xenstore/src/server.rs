@@ -91,13 +91,14 @@ pub fn run() {
     }
 }
 
-/// Maps the memory that outlives this domain, which is the policy domain's: `REFERENCE+PAGES` names a page with the
-/// references of all of them.
+/// Maps the memory that outlives this domain, which is the policy domain's: `REFERENCE,REFERENCE+PAGES` names the pages
+/// that list the references of all of them.
 fn map_handover(text: &str) -> Option<Mapping> {
-    let (reference, pages) = text.split_once('+')?;
-    let (reference, pages) = (reference.parse().ok()?, pages.parse::<usize>().ok()?);
+    let (lists, pages) = text.split_once('+')?;
+    let lists = lists.split(',').map(|text| text.parse().map(GrantRef)).collect::<Result<Vec<_>, _>>().ok()?;
+    let pages = pages.parse::<usize>().ok()?;
     let policy = runtime::DomId::POLICY;
-    let directory = Mapping::page_of(policy, GrantRef(reference), Access::ReadOnly)
+    let directory = Mapping::new(policy, &lists, Access::ReadOnly)
         .inspect_err(|error| log::error!("the list of grants: {error}"))
         .ok()?;
     let references = references(directory.memory(), pages)?;

@@ -14,6 +14,7 @@ use xen_abi::io::xs_wire as abi;
 use xen_rings::byte_ring::{ByteConsumer, ByteProducer};
 use xen_rings::memory::SharedMemory;
 use xen_abi::io::xs_wire::XsdSockmsg;
+use xen_abi::native::{HANDOVER_SELECTOR, HANDOVER_UNUSABLE};
 use xen_rings::store::Message;
 use xen_rings::store::message::encode_head;
 use xen_rings::store::page::{REQUESTS, RESPONSES};
@@ -611,8 +612,8 @@ fn what_was_handed_over_and_is_damaged_is_refused_or_understood_and_nothing_pani
                 }
                 Err(_) => {
                     refused += 1;
-                    let selector = region.load_u32(xenstore::handover::SELECTOR_OFFSET);
-                    assert_eq!(selector, xenstore::handover::UNUSABLE, "and it stays so");
+                    let selector = region.load_u32(HANDOVER_SELECTOR);
+                    assert_eq!(selector, HANDOVER_UNUSABLE, "and it stays so");
                 }
             }
         }

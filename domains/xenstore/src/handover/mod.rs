@@ -8,7 +8,7 @@
 //! | bytes | |
 //! |---|---|
 //! | 0 | magic number and version of the format |
-//! | 8 | which half is valid: 1 or 2; 0: none yet; [`UNUSABLE`]: nobody shall start from here |
+//! | 8 | which half is valid: 1 or 2; 0: none yet; `HANDOVER_UNUSABLE`: nobody shall start from here, which the policy domain looks for |
 //! | 12, 16 | where the log of each half ends, from the start of the half |
 //! | 20, 24 | the request in progress: its place in its client's stream; client and how many servers have begun it |
 //! | 64 | first half: length and sum of the snapshot, the snapshot, the records |
@@ -27,6 +27,7 @@ use crate::quota;
 use alloc::vec::Vec;
 use bytes::{Reader, Sum, Writer};
 use core::fmt;
+use xen_abi::native::{HANDOVER_SELECTOR as SELECTOR_AT, HANDOVER_UNUSABLE as UNUSABLE};
 use xen_rings::memory::SharedMemory;
 use xen_rings::store::message::MESSAGE_BYTES_MAX;
 
@@ -36,18 +37,12 @@ const VERSION: u32 = 1;
 
 const MAGIC_AT: usize = 0;
 const VERSION_AT: usize = 4;
-const SELECTOR_AT: usize = 8;
 const TAILS_AT: [usize; 2] = [12, 16];
 const ATTEMPT_PLACE_AT: usize = 20;
 const ATTEMPT_AT: usize = 24;
 const HALVES_AT: usize = 64;
 /// Length and sum of a snapshot.
 const SNAPSHOT_HEAD: usize = 8;
-
-/// A selector that forbids to go on: the server found that what it was handed makes no sense.
-pub const UNUSABLE: u32 = 0xdead;
-/// Where the selector is, for the policy domain, which looks at it before it starts a successor.
-pub const SELECTOR_OFFSET: usize = SELECTOR_AT;
 
 /// What has been done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

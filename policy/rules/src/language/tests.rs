@@ -402,9 +402,16 @@ fn errors_of_supervision() {
     ];
     golden("supervision", &[BASE, &domains.concat()].concat());
     let policy = "role = \"policy\"\nrestart = \"always\"\nwatchdog = \"1s\"";
-    let text = BASE.replace("role = \"policy\"", policy);
-    let xenstore = "role = \"xenstore\"\nrestart = { max = 1, within = \"1s\" }";
-    golden("supervision_of_the_supervisor", &text.replace("role = \"xenstore\"", xenstore));
+    golden("supervision_of_the_supervisor", &BASE.replace("role = \"policy\"", policy));
+}
+
+#[test]
+fn xenstore_is_watched_over_like_any_other() {
+    let xenstore = "role = \"xenstore\"\nrestart = { max = 1, within = \"1s\" }\nwatchdog = \"1s\"";
+    let policy = load("x", &BASE.replace("role = \"xenstore\"", xenstore)).unwrap();
+    let domain = policy.table().domain(policy.table().find("xenstore").unwrap()).unwrap();
+    assert_eq!(setting(&domain.config, RESTART_SETTING), Some("1 1000 100"));
+    assert_eq!(setting(&domain.config, WATCHDOG_SETTING), Some("1000"));
 }
 
 #[test]

@@ -525,3 +525,19 @@ fn a_console_domain_is_killed_again_and_again_and_the_others_are_heard_after_it(
     fs::remove_file(&image)?;
     Ok(())
 }
+
+/// xenstore dies again and again: others that die meanwhile are announced all the same, and what it knew is there.
+#[test]
+fn xenstore_is_killed_again_and_again_and_nobody_notices() -> Result<()> {
+    let policy = fs::read_to_string(xtask::root().join("policy/demo.toml"))?.replace("{ max = 5, within = \"60s\"", "{ max = 500, within = \"60s\"");
+    let mut system = Boot::policy(&policy).demo_disk()?.network()?.start()?;
+    system.wait_ready()?;
+    for _ in 0..3 {
+        let position = system.position();
+        system.shell("restart xenstore", seconds(30))?;
+        system.wait_from(position, "domain `xenstore` runs again", seconds(30))?;
+    }
+    println!("{}", system.shell("links", seconds(30))?);
+    println!("{}", tail(&system));
+    system.shutdown()
+}
