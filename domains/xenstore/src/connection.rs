@@ -34,7 +34,7 @@ pub struct Connection {
     pub conflicts: u32,
     /// Where its ring is.
     pub start: Start,
-    /// The first part of a request that is longer than its ring.
+    /// The first part of a request that has not come whole.
     pub partial: Vec<u8>,
     pub(crate) next_transaction: u32,
     pub(crate) output: Vec<u8>,

@@ -1,7 +1,7 @@
 //! A client's ring: whole requests out of it, without taking anything off before it is accounted for.
 
 use alloc::vec::Vec;
-use xen_abi::io::xs_wire::{XENSTORE_RING_SIZE, XENSTORE_SERVER_FEATURE_ERROR};
+use xen_abi::io::xs_wire::XENSTORE_SERVER_FEATURE_ERROR;
 use xen_rings::memory::SharedMemory;
 use xen_rings::ring::RingError;
 use xen_rings::store::message::{HEAD_BYTES, parse_head};
@@ -10,9 +10,9 @@ use xen_rings::store::{ServerEnd, WireError};
 /// What is in a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// No whole request, and nothing to make room for.
+    /// Nothing.
     Nothing,
-    /// A part of a request that does not fit into the ring.
+    /// A part of a request. Take it: who writes to a ring that is not empty need not send an event.
     Part,
     /// What completes a request.
     Whole,
@@ -54,18 +54,11 @@ impl<P: SharedMemory> Ring<P> {
             return Ok(Next::Nothing);
         }
         self.peek(request, waiting.min(HEAD_BYTES.saturating_sub(taken)))?;
-        let Some(head) = parse_head(request)? else { return Ok(Next::Nothing) };
+        let Some(head) = parse_head(request)? else { return Ok(Next::Part) };
         let missing = (HEAD_BYTES + head.len as usize).saturating_sub(taken);
         request.truncate(taken);
-        if missing <= waiting {
-            self.peek(request, missing)?;
-            return Ok(Next::Whole);
-        }
-        if taken == 0 && missing <= XENSTORE_RING_SIZE {
-            return Ok(Next::Nothing);
-        }
-        self.peek(request, waiting)?;
-        Ok(Next::Part)
+        self.peek(request, missing.min(waiting))?;
+        Ok(if missing <= waiting { Next::Whole } else { Next::Part })
     }
 
     fn peek(&mut self, request: &mut Vec<u8>, count: usize) -> Result<(), RingError> {

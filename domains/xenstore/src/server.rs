@@ -28,8 +28,9 @@ impl World for Machine {
 
     fn attach(&mut self, domain: DomId, port: u32) -> Option<Mapping> {
         let peer = runtime::DomId(domain.0);
-        let page = Mapping::page_of(peer, GrantRef(GRANT_REF_XENSTORE), Access::ReadWrite)
-            .inspect_err(|error| log::warn!("domain {domain} cannot be served: its ring page cannot be mapped: {error}"));
+        let page = Mapping::page_of(peer, GrantRef(GRANT_REF_XENSTORE), Access::ReadWrite).inspect_err(|error| {
+            log::warn!("domain {domain} cannot be served: its ring page cannot be mapped: {error}")
+        });
         let channel = Channel::connect(peer, Port(port)).inspect_err(|error| {
             log::warn!("domain {domain} cannot be served: its event channel cannot be bound: {error}");
         });
@@ -63,8 +64,7 @@ impl World for Machine {
 pub fn run() {
     let (used, free) = heap::usage();
     let heap_bytes = used + free;
-    let machine =
-        Machine { channels: BTreeMap::new(), by_port: BTreeMap::new(), reserve: quota::reserve(heap_bytes) };
+    let machine = Machine { channels: BTreeMap::new(), by_port: BTreeMap::new(), reserve: quota::reserve(heap_bytes) };
     let Some(policy_port) = argument("policy-port").and_then(|text| text.parse().ok()) else {
         return log::error!("the argument policy-port=N is missing; nothing to serve");
     };

@@ -246,10 +246,13 @@ impl<W: World, M: SharedMemory> Service<W, M> {
                 self.note(domain, action, taken);
             }
             Err(error) => {
-                self.tell_error(domain, match error {
-                    WireError::Ring(_) => XENSTORE_ERROR_RINGIDX,
-                    WireError::TooLong(_) => XENSTORE_ERROR_PROTO,
-                });
+                self.tell_error(
+                    domain,
+                    match error {
+                        WireError::Ring(_) => XENSTORE_ERROR_RINGIDX,
+                        WireError::TooLong(_) => XENSTORE_ERROR_PROTO,
+                    },
+                );
                 self.cut_off(domain, format_args!("{error}"));
                 return false;
             }
@@ -291,7 +294,8 @@ impl<W: World, M: SharedMemory> Service<W, M> {
 
     fn no_more_handover(&mut self) {
         self.handover = None;
-        self.world().say(format_args!("there is too little room for what is handed over: no other can take over any more"));
+        self.world()
+            .say(format_args!("there is too little room for what is handed over: no other can take over any more"));
     }
 
     /// Gives every client what waits for it and fits.

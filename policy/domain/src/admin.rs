@@ -423,7 +423,9 @@ fn restart_xenstore(system: &mut System, label: Label, name: &str) -> Outcome {
         return destroy(system, name, Wish::Again);
     }
     if system.unheard != 0 {
-        return Err(format!("others have died or come since `{name}` did, and it would not know; `reboot` starts all again"));
+        return Err(format!(
+            "others have died or come since `{name}` did, and it would not know; `reboot` starts all again"
+        ));
     }
     rescue::revive();
     Ok(())

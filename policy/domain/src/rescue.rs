@@ -189,7 +189,10 @@ impl Rescue {
                         let looks = self.watchdog.map(|watchdog| watchdog.due);
                         return Ok(looks.into_iter().chain([time + LOOK]).min().unwrap_or(time));
                     }
-                    self.ended(info.as_ref().map_or_else(|| "see the hypervisor's log (`log hv`)".to_string(), why), time);
+                    self.ended(
+                        info.as_ref().map_or_else(|| "see the hypervisor's log (`log hv`)".to_string(), why),
+                        time,
+                    );
                 }
                 Health::Dead { due, .. } if due > time => return Ok(due),
                 Health::Dead { .. } if self.info().is_some() => return Ok(time + REMAINS),

@@ -131,7 +131,16 @@ impl System {
             own.status = Status::Running;
         }
         let (ready, turns) = (Some(Ready::new(table)), Turns::new(table));
-        Ok(System { table, bundle: Bundle::new(archive), members, ready, turns, unheard: 0, store_lost: false, notes: None })
+        Ok(System {
+            table,
+            bundle: Bundle::new(archive),
+            members,
+            ready,
+            turns,
+            unheard: 0,
+            store_lost: false,
+            notes: None,
+        })
     }
 
     /// The member of a label.

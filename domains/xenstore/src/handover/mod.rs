@@ -54,7 +54,7 @@ pub enum Action {
         /// The ring that it attached.
         attached: Option<Start>,
     },
-    /// A part of a request that is longer than the ring was taken.
+    /// A part of a request was taken, whose rest had not come.
     Part,
     /// So many events went into the output.
     Events(u32),

@@ -53,8 +53,8 @@ impl Engine {
             }
             Action::Part => {
                 connection.partial.extend_from_slice(record.bytes);
-                let head = parse_head(&connection.partial).ok()??;
-                if connection.partial.len() >= HEAD_BYTES + head.len as usize {
+                let head = parse_head(&connection.partial).ok()?;
+                if head.is_some_and(|head| connection.partial.len() >= HEAD_BYTES + head.len as usize) {
                     return None;
                 }
             }

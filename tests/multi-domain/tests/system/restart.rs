@@ -552,6 +552,8 @@ fn xenstore_is_killed_again_and_again_and_nobody_notices() -> Result<()> {
     let position = system.position();
     system.shell("restart xenstore", seconds(30))?;
     system.wait_from(position, "domain `xenstore` runs again", seconds(30))?;
+    // It answers: so it has bound all its ports.
+    system.shell("links", seconds(30))?;
     let before = inventory(&mut system)?;
     let (mut random, mut killed) = (Random::new(seed()), 0);
     let end = Instant::now() + Duration::from_secs(120 + 3 * u64::from(kills()));
@@ -582,8 +584,8 @@ fn xenstore_is_killed_again_and_again_and_nobody_notices() -> Result<()> {
         std::thread::sleep(Duration::from_millis(random.below(100)));
     }
     system.expect_verdict("store-survive", seconds(60))?;
-    expect_inventory(&mut system, before)?;
     let links = system.shell("links", seconds(30))?;
+    expect_inventory(&mut system, before)?;
     assert!(links.lines().any(|line| line.starts_with("client") && line.trim_end().ends_with("connected")), "{links}");
     // Both may be dead at once: then the other's ring is gone when the new xenstore looks for it.
     let text = system.text();
