@@ -6,6 +6,7 @@
 
 mod common;
 
+use common::Op;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +23,7 @@ use xenstore::domid::DomId;
 use xenstore::engine::Engine;
 use xenstore::handover::bytes::Reader;
 use xenstore::handover::snapshot;
+use xenstore::quota;
 use xenstore::service::{Service, World};
 
 /// xorshift64.
@@ -685,4 +687,73 @@ fn a_snapshot_says_all() {
             assert_eq!(engine.store().usage(DomId(client)), original.store().usage(DomId(client)));
         }
     }
+}
+
+/// Clients that take all that they are given, each in a way of its own, and read nothing: there is room for that, and for
+/// the log behind it.
+#[test]
+fn whatever_the_quotas_allow_can_be_handed_over() {
+    let mut largest = 0;
+    for seed in seeds(12) {
+        let mut random = Random::new(seed);
+        let clients = 1 + random.below(4) as u16;
+        let bytes = 2 * (192 + 224 * usize::from(clients)) * 1024;
+        let quota = quota::memory_handed_over(bytes, clients.into());
+        assert_eq!(quota, 128 * 1024);
+        let mut server = common::Server::with_quota(clients, quota);
+        // What the policy domain writes for each.
+        for client in 1..=clients {
+            for number in 0..60 {
+                let value = "v".repeat(40);
+                server.ok(0, Op::Write, &format!("/local/domain/{client}/backend/vbd/7/51712/fact-{number}\0{value}"));
+            }
+        }
+        for client in 1..=clients {
+            let style = random.below(4);
+            let transactions: Vec<u32> = match style {
+                0 => (0..10).map(|_| server.start(client)).collect(),
+                _ => vec![0],
+            };
+            server.ok(client, Op::Watch, "a\0token\0");
+            // As long as anything is left.
+            let mut refused = 0;
+            for number in 0.. {
+                let transaction = *random.pick(&transactions);
+                let big = "v".repeat(*random.pick(&[0, 100, 1900, 2000]));
+                let name = match style {
+                    1 => format!("a/{number}"),
+                    2 => format!("a/{}/{}", "d/".repeat(random.below(900) as usize), number),
+                    _ => format!("a/{}/{number}-{}", number % 7, "n".repeat(random.below(50) as usize)),
+                };
+                let reply = if style == 3 && random.below(2) == 0 {
+                    let token = "t".repeat(random.below(3000) as usize);
+                    server.call_in(client, 0, Op::Watch, format!("{name}\0{token}\0").as_bytes())
+                } else {
+                    server.call_in(client, transaction, Op::Write, format!("{name}\0{big}").as_bytes())
+                };
+                refused += u32::from(reply.is_err());
+                if refused > 40 {
+                    break;
+                }
+            }
+            server.events(client);
+        }
+        // Events that wait, replies that nobody reads.
+        for client in 1..=clients {
+            for number in 0..400 {
+                let path = format!("/local/domain/{client}/a/{number}{}", "x".repeat(200));
+                server.ok(0, Op::Write, &format!("{path}\0y"));
+                server.ok(0, Op::SetPerms, &format!("{path}\0n{client}\0"));
+                server.ok(0, Op::Remove, &format!("{path}\0"));
+            }
+            server.engine.fill_with_events(DomId(client));
+            while server.engine.takes_requests(DomId(client)) {
+                server.send(client, Op::Directory, 0, b"a\0");
+            }
+        }
+        let size = snapshot::to_bytes(&server.engine).len() + usize::from(clients) * 4200;
+        largest = largest.max(size * 100 / (bytes / 2));
+        assert!(size + quota::LOG_LEAST <= bytes / 2, "{size} bytes for {clients} clients, seed {seed}");
+    }
+    assert!(largest > 40, "nobody was greedy: {largest} %");
 }
