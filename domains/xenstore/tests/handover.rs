@@ -22,9 +22,9 @@ use xen_rings::store::page::{REQUESTS, RESPONSES};
 use xenstore::domid::DomId;
 use xenstore::engine::Engine;
 use xenstore::handover::bytes::Reader;
-use xenstore::handover::snapshot;
+use xenstore::handover::{Unusable, snapshot};
 use xenstore::quota;
-use xenstore::service::{Service, World};
+use xenstore::service::{NoService, Service, World};
 
 /// xorshift64.
 #[derive(Clone)]
@@ -245,17 +245,26 @@ impl System {
                 self.deaths += 1;
                 self.life().renew(lives());
             } else {
-                self.service = Some(started.unwrap_or_else(|why| panic!("after {} deaths: {why}", self.deaths)));
+                match started {
+                    Ok(service) => self.service = Some(service),
+                    // It ran out of room before it died.
+                    Err(NoService::Unusable(Unusable::GivenUp)) => return,
+                    Err(why) => panic!("after {} deaths: {why}", self.deaths),
+                }
             }
         }
+    }
+
+    /// Whether a server of today would have a successor.
+    fn goes_on(&self) -> bool {
+        self.service.as_ref().is_some_and(Service::hands_over)
     }
 
     /// Lets the server work until there is nothing to do. Each life has as many stores as `lives` says.
     fn settle(&mut self, told: Option<u16>, lives: &mut dyn FnMut() -> u64) {
         self.start(lives);
-        told.into_iter().for_each(|client| self.service.as_mut().unwrap().is_ready(DomId(client)));
-        loop {
-            let service = self.service.as_mut().unwrap();
+        self.service.iter_mut().for_each(|service| told.into_iter().for_each(|told| service.is_ready(DomId(told))));
+        while let Some(service) = &mut self.service {
             if service.is_busy() {
                 service.turn();
             }
@@ -470,23 +479,40 @@ fn expect_same(system: &System, model: &System, what: &dyn fmt::Debug) {
     assert!(system.state() == model.state(), "the states differ after {what:?}, {} deaths", system.deaths);
 }
 
-/// A region so small that a new snapshot is written every now and then.
+/// A region with room for all that a script does.
 const REGION: usize = 2 * 40_000;
+/// Regions so small that a new snapshot is written every now and then, until one does not fit.
+const SMALL: [usize; 3] = [2 * 9_000, 2 * 12_000, 2 * 16_000];
 
-fn run(seed: u64, steps: usize, mut lives: impl FnMut() -> u64) -> u32 {
+/// Deaths, and snapshots that were written.
+fn run(seed: u64, steps: usize, mean_life: u64) -> (u32, u32) {
+    let mut random = Random::new(seed ^ 0x5eed);
     let mut script = Script::new(seed);
-    let (mut model, mut system) = (System::new(None), System::new(Some(REGION)));
-    system.life().renew(lives());
+    let region = SMALL[seed as usize % SMALL.len()];
+    let (mut model, mut system) = (System::new(None), System::new(Some(region)));
+    let (mut snapshots, mut selector) = (0, 0);
     for number in 0..steps {
         let step = script.next(&mut model);
         let told = model.act(&step);
         model.settle(told, &mut || u64::MAX);
         let told = system.act(&step);
+        // A request of which three servers have died is not begun a fourth time: so the third lives long enough.
+        let mut born = random.below(3);
+        let mut lives = || {
+            born += 1;
+            if born % 3 == 0 { 6000 } else { 1 + random.below(2 * mean_life) }
+        };
+        system.life().renew(lives());
         system.settle(told, &mut lives);
+        if !system.goes_on() {
+            break;
+        }
         expect_same(&system, &model, &(seed, number, &step));
-        assert!(system.service.as_ref().unwrap().hands_over(), "there was always room");
+        let now = system.region.as_ref().unwrap().load_u32(HANDOVER_SELECTOR);
+        snapshots += u32::from(now != selector);
+        selector = now;
     }
-    system.deaths
+    (system.deaths, snapshots)
 }
 
 fn seeds(default: u64) -> std::ops::Range<u64> {
@@ -497,18 +523,14 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 
 #[test]
 fn nobody_notices_servers_that_die_at_random_stores() {
-    let mut deaths = 0;
-    for seed in seeds(1000) {
-        let mut random = Random::new(seed ^ 0x5eed);
-        let mean = *random.pick(&[30, 100, 400, 3000]);
-        let mut lives = 0;
-        deaths += run(seed, 120, || {
-            lives += 1;
-            // A request of which three servers have died is not begun a fourth time: so not all lives are that short.
-            if lives % 3 == 0 { 5000 } else { 1 + random.below(2 * mean) }
-        });
+    let (mut deaths, mut snapshots) = (0, 0);
+    for seed in seeds(500) {
+        let (died, written) = run(seed, 400, [20, 40, 80, 800][seed as usize % 4]);
+        (deaths, snapshots) = (deaths + died, snapshots + written);
     }
-    assert!(deaths > 1000, "only {deaths} deaths");
+    let seeds = seeds(500).count() as u32;
+    assert!(deaths > 5 * seeds && snapshots > 2 * seeds, "only {deaths} deaths and {snapshots} snapshots");
+    println!("{deaths} deaths, {snapshots} snapshots, {seeds} seeds");
 }
 
 /// At each store of each step, one death; the successor finishes the step.
@@ -558,7 +580,7 @@ fn a_request_that_no_server_survives_costs_its_client_and_nobody_else() {
     system.act(&poison);
     for death in 1..=3 {
         system.start(&mut forever);
-        system.life().renew(if death == 1 { 2 } else { 8 });
+        system.life().renew(if death == 1 { 3 } else { 2 });
         let service = system.service.as_mut().unwrap();
         service.is_ready(DomId(1));
         service.turn();

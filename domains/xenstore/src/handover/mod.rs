@@ -324,7 +324,11 @@ impl<M: SharedMemory> Handover<M> {
         let attempt = self.memory.load_u32(ATTEMPT_AT);
         let same = attempt >> 16 == u32::from(domain.0) && self.memory.load_u32(ATTEMPT_PLACE_AT) == place;
         let count = if same { (attempt & 0xffff).min(0xfffe) + 1 } else { 1 };
-        self.memory.store_u32(ATTEMPT_PLACE_AT, place);
+        if !same {
+            // Else the count of another request would be this one's if this server died between the two.
+            self.memory.store_u32(ATTEMPT_AT, 0);
+            self.memory.store_u32(ATTEMPT_PLACE_AT, place);
+        }
         self.memory.store_u32(ATTEMPT_AT, u32::from(domain.0) << 16 | count);
         count
     }
