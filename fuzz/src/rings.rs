@@ -195,6 +195,7 @@ pub fn netif_request(data: &[u8]) {
             Err(_) => return,
         }
     }
+    let _ = back.publish();
     assert_eq!(back.in_flight(), 0);
 }
 

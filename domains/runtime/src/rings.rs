@@ -1,6 +1,6 @@
 //! Granted and mapped pages as the memory that `xen_rings` works on, so that a ring can own its pages.
 
-use core::sync::atomic::Ordering::{Acquire, Release, SeqCst};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use core::sync::atomic::fence;
 
 use xen_rings::memory::SharedMemory;
@@ -17,6 +17,14 @@ impl SharedMemory for Shared<'_> {
     }
     fn store_u32(&self, offset: usize, value: u32) {
         self.u32_at(offset).store(value, Release);
+    }
+    #[inline]
+    fn load_u64(&self, offset: usize) -> u64 {
+        self.u64_at(offset).load(Relaxed)
+    }
+    #[inline]
+    fn store_u64(&self, offset: usize, value: u64) {
+        self.u64_at(offset).store(value, Relaxed);
     }
     fn read(&self, offset: usize, into: &mut [u8]) {
         Shared::read(*self, offset, into);
@@ -40,6 +48,14 @@ macro_rules! over_memory {
             }
             fn store_u32(&self, offset: usize, value: u32) {
                 self.memory().store_u32(offset, value);
+            }
+            #[inline]
+            fn load_u64(&self, offset: usize) -> u64 {
+                self.memory().load_u64(offset)
+            }
+            #[inline]
+            fn store_u64(&self, offset: usize, value: u64) {
+                self.memory().store_u64(offset, value);
             }
             #[inline]
             fn read(&self, offset: usize, into: &mut [u8]) {

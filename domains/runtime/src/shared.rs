@@ -93,12 +93,18 @@ impl<'a> Shared<'a> {
     #[inline(always)]
     #[track_caller]
     fn check(self, offset: usize, bytes: usize) {
-        assert!(
-            offset <= self.bytes && bytes <= self.bytes - offset,
-            "shared memory of {} bytes accessed at {offset}, {bytes} bytes",
-            self.bytes
-        );
+        if offset > self.bytes || bytes > self.bytes - offset {
+            outside(self.bytes, offset, bytes);
+        }
     }
+}
+
+/// By value, so that nothing is put into memory for it where all is well.
+#[cold]
+#[inline(never)]
+#[track_caller]
+fn outside(all: usize, offset: usize, bytes: usize) -> ! {
+    panic!("shared memory of {all} bytes accessed at {offset}, {bytes} bytes")
 }
 
 macro_rules! atomic_access {

@@ -15,6 +15,7 @@ use runtime::{Access as PageAccess, Errno, GrantRef, Port, store};
 use virtio::DeviceType;
 use xen_abi::io::blkif::{VDISK_READONLY, XEN_IO_PROTO_ABI_X86_64};
 use xen_rings::blkif::{Access, BlkBack, Discard, DiskLimits, Outcome, Ticket};
+use xen_rings::ring::RingError;
 
 use crate::batch::Batch;
 use crate::disk::{self, Disk, QUEUE};
@@ -22,6 +23,8 @@ use crate::vbd::{Connection, Ending, InFlight, Plan, SEGMENTS_MAX, Turn, Vbd, Wo
 
 /// Pages of a ring: 2 to this power at most.
 const RING_ORDER_MAX: u32 = 2;
+/// The node in which a back end tells its successor what it has shown.
+const SHOWN: &str = "shown";
 /// Rounds over all virtual disks before the store and the clock are looked at again.
 const ROUNDS: usize = 32;
 /// Requests of all disks that can have pages mapped: more than one disk's queue takes.
@@ -252,14 +255,21 @@ impl Service {
 
     fn on_bus_event(&mut self, event: BackendEvent) {
         match event {
-            BackendEvent::Found(id) => match self.plan(id) {
+            BackendEvent::Found(id) => match self.plan(id).and_then(|plan| self.announce(id, &plan).map(|()| plan)) {
                 Ok(plan) => {
                     self.plans.insert(id, plan);
                     self.events.extend(self.bus.announce(id));
                 }
                 Err(why) => self.bus.refuse(id, &why),
             },
-            BackendEvent::Adopt(id) => self.bus.refuse(id, "it begins anew"),
+            BackendEvent::Adopt(id) => match self.adopt(id) {
+                Ok(vbd) => {
+                    // Of answers that the dead one gave it may have told nobody.
+                    vbd.channel().notify();
+                    self.vbds.push(vbd);
+                }
+                Err(why) => self.bus.refuse(id, &format!("cannot go on where the last one died: {why}")),
+            },
             BackendEvent::Ready(id) => {
                 if self.vbds.iter().any(|vbd| vbd.connection.id == id) {
                     return;
@@ -300,9 +310,15 @@ impl Service {
         let part = device.config::<String>("partition").unwrap_or_default();
         let extent = unit.extent(Part::parse(&part).map_err(|error| format!("{error}"))?)?;
         let writable = device.config::<String>("mode").is_ok_and(|mode| mode.starts_with('w'));
-        let read_only = !writable || unit.disk.facts.read_only;
+        Ok(Plan { disk, extent, read_only: !writable || unit.disk.facts.read_only })
+    }
+
+    /// Tells the front end what it may ask for.
+    fn announce(&self, id: DeviceId, plan: &Plan) -> Result<(), String> {
+        let device = self.bus.device(id).ok_or("it is gone")?;
+        let unit = self.units.get(plan.disk).ok_or("its disk is missing")?;
         let segments = unit.disk.facts.chunks_max.min(SEGMENTS_MAX);
-        let flush = u32::from(unit.disk.facts.flush && !read_only);
+        let flush = u32::from(unit.disk.facts.flush && !plan.read_only);
         let features: [(&str, &dyn fmt::Display); 6] = [
             ("feature-max-indirect-segments", &segments),
             ("feature-flush-cache", &flush),
@@ -311,20 +327,56 @@ impl Service {
             ("feature-discard", &0),
             ("max-ring-page-order", &RING_ORDER_MAX),
         ];
-        device.write_all(&features).map_err(|error| format!("cannot write features: {error:?}"))?;
-        Ok(Plan { disk, extent, read_only })
+        device.write_all(&features).map_err(|error| format!("cannot write features: {error:?}"))
     }
 
     /// Maps the front end's ring, binds its channel, publishes the disk.
     fn connect(&mut self, id: DeviceId) -> Result<Vbd, String> {
-        let device = self.bus.device(id).ok_or("it is gone")?;
         let plan = self.plans.get(&id).ok_or("it was not announced")?.clone();
+        let device = self.bus.device(id).ok_or("it is gone")?;
         let unit = self.units.get(plan.disk).ok_or("its disk is missing")?;
         if let Ok(protocol) = device.frontend_value::<String>("protocol")
             && protocol != XEN_IO_PROTO_ABI_X86_64
         {
             return Err(format!("protocol `{protocol}` is not served, only {XEN_IO_PROTO_ABI_X86_64}"));
         }
+        let info = if plan.read_only { VDISK_READONLY } else { 0 };
+        let block_bytes = unit.disk.facts.block_size.to_u64();
+        let facts: [(&str, &dyn fmt::Display); 5] = [
+            ("sectors", &plan.extent.count),
+            ("sector-size", &512.max(block_bytes)),
+            ("physical-sector-size", &block_bytes),
+            ("info", &info),
+            (SHOWN, &unit.shown(&plan)),
+        ];
+        device.write_all(&facts).map_err(|error| format!("cannot write facts: {error:?}"))?;
+        let vbd = self.attach(id, plan, BlkBack::attach)?;
+        let (extent, access) = (vbd.plan.extent, if vbd.plan.read_only { "read-only" } else { "read-write" });
+        log::info!("vbd {id}: connected, {} sectors from {}, {access}", extent.count, extent.first);
+        Ok(vbd)
+    }
+
+    /// Takes the place of a predecessor that died: its front end has been told of the same disk.
+    fn adopt(&mut self, id: DeviceId) -> Result<Vbd, String> {
+        let plan = self.plan(id)?;
+        let device = self.bus.device(id).ok_or("it is gone")?;
+        let unit = self.units.get(plan.disk).ok_or("its disk is missing")?;
+        if device.config::<String>(SHOWN) != Ok(unit.shown(&plan)) {
+            return Err(String::from("it showed another disk"));
+        }
+        let vbd = self.attach(id, plan, BlkBack::adopt)?;
+        log::info!("vbd {id}: goes on");
+        Ok(vbd)
+    }
+
+    fn attach(
+        &mut self,
+        id: DeviceId,
+        plan: Plan,
+        attach: impl FnOnce(Mapping, DiskLimits) -> Result<BlkBack<Mapping>, RingError>,
+    ) -> Result<Vbd, String> {
+        let device = self.bus.device(id).ok_or("it is gone")?;
+        let unit = self.units.get(plan.disk).ok_or("its disk is missing")?;
         let references = ring_references(device)?;
         let pages = Mapping::new(id.frontend, &references, PageAccess::ReadWrite)
             .map_err(|error| format!("its ring cannot be mapped: {error}"))?;
@@ -334,22 +386,11 @@ impl Service {
             discard: Discard::None,
             indirect_segments: unit.disk.facts.chunks_max.min(SEGMENTS_MAX) as u16,
         };
-        let ring = BlkBack::attach(pages, limits).map_err(|error| format!("its ring: {error}"))?;
+        let ring = attach(pages, limits).map_err(|error| format!("its ring: {error}"))?;
         let port = device.frontend_value::<u32>("event-channel").map_err(|_| "it names no event channel")?;
         let channel = Channel::connect(id.frontend, Port(port))
             .map_err(|error| format!("its event channel cannot be bound: {error:?}"))?;
-        let info = if plan.read_only { VDISK_READONLY } else { 0 };
-        let block_bytes = unit.disk.facts.block_size.to_u64();
-        let facts: [(&str, &dyn fmt::Display); 4] = [
-            ("sectors", &plan.extent.count),
-            ("sector-size", &512.max(block_bytes)),
-            ("physical-sector-size", &block_bytes),
-            ("info", &info),
-        ];
-        device.write_all(&facts).map_err(|error| format!("cannot write facts: {error:?}"))?;
         self.connections += 1;
-        let access = if plan.read_only { "read-only" } else { "read-write" };
-        log::info!("vbd {id}: connected, {} sectors from {}, {access}", plan.extent.count, plan.extent.first);
         Ok(Vbd::new(Connection { id, number: self.connections }, plan, ring, channel))
     }
 }
@@ -386,6 +427,15 @@ impl Unit {
         }
         let in_flight = (0..QUEUE).map(|_| None).collect();
         Self { disk, table, in_flight, finished: 0, suspected: None }
+    }
+
+    /// What a front end relies on, in a line: a successor that cannot show the same must not go on.
+    fn shown(&self, plan: &Plan) -> String {
+        let disk::Facts { chunks_max, block_size, flush, .. } = self.disk.facts;
+        let Plan { extent: Extent { first, count }, read_only, .. } = plan;
+        format!(
+            "{count} sectors from {first}, read-only {read_only}, {block_size}, {chunks_max} segments, flush {flush}"
+        )
     }
 
     fn extent(&self, part: Part) -> Result<Extent, String> {

@@ -50,18 +50,26 @@ impl Links {
     pub fn scan(&mut self, mux: &mut Mux) {
         let names = Store::new().list(DIRECTORY).unwrap_or_default();
         let announced: Vec<DomId> = names.iter().filter_map(|name| DomId::from_u32(name.parse().ok()?)).collect();
-        // What is announced as if nobody had looked yet is another domain's ring, though its id may be that of the last.
-        let goes_on = |domain: &DomId| announced.contains(domain) && state(*domain) != State::Initialising;
-        let gone: Vec<DomId> = self.serving.keys().copied().filter(|domain| !goes_on(domain)).collect();
+        let gone: Vec<DomId> = self.serving.keys().copied().filter(|domain| !announced.contains(domain)).collect();
         for domain in gone {
             self.end(domain, mux);
         }
-        self.refused.retain(goes_on);
+        self.refused.retain(|domain| announced.contains(domain));
         for domain in announced {
-            if !self.serving.contains_key(&domain) && !self.refused.contains(&domain) {
-                self.begin(domain, mux);
-            }
+            self.look_at(domain, mux);
         }
+    }
+
+    /// Something about a domain has changed, or may have.
+    pub fn look_at(&mut self, domain: DomId, mux: &mut Mux) {
+        let known = self.serving.contains_key(&domain) || self.refused.contains(&domain);
+        // What is announced as if nobody had looked yet is another domain's ring, though its id is that of the last.
+        if known && state(domain) != State::Initialising {
+            return;
+        }
+        self.end(domain, mux);
+        self.refused.retain(|refused| *refused != domain);
+        self.begin(domain, mux);
     }
 
     fn begin(&mut self, domain: DomId, mux: &mut Mux) {

@@ -10,7 +10,7 @@ use runtime::hypercall::event_channel::VIRQ_CON_RING;
 use runtime::hypercall::platform;
 use runtime::store::{self, Store};
 use runtime::time::{Instant, now};
-use runtime::{Port, info};
+use runtime::{DomId, Port, info};
 
 use crate::links::{DIRECTORY, Links};
 use crate::serial::{FIFO_BYTES, Serial};
@@ -180,6 +180,8 @@ impl Server {
         while let Some(event) = store::next_event() {
             if event.path.ends_with("/log-request") {
                 self.answer_log_request();
+            } else if let Some(domain) = with_another_port(&event.path) {
+                self.links.look_at(domain, &mut self.mux);
             } else {
                 // Our own writing is not news.
                 changed |= !event.path.ends_with("/state") && !event.path.ends_with("/log-answer");
@@ -205,6 +207,13 @@ impl Server {
             let _ = Store::new().write(LOG_ANSWER, format!("{id}"));
         }
     }
+}
+
+/// The domain whose port changed, if that is what a path tells: `.../backend/console/4/0/port`.
+fn with_another_port(path: &str) -> Option<DomId> {
+    let mut parts = path.rsplit('/');
+    let is_port = parts.next() == Some("port") && parts.next() == Some("0");
+    DomId::from_u32(parts.next().filter(|_| is_port)?.parse().ok()?)
 }
 
 /// Reads `4` or `0x3f8`.

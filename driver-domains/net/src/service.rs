@@ -117,20 +117,38 @@ impl Service {
 
     fn on_bus_event(&mut self, event: BackendEvent) {
         match event {
-            BackendEvent::Found(id) => match self.plan(id) {
+            BackendEvent::Found(id) => match self.plan(id).and_then(|plan| self.announce(id).map(|()| plan)) {
                 Ok(plan) => {
                     self.plans.insert(id, plan);
                     self.events.extend(self.bus.announce(id));
                 }
                 Err(why) => self.bus.refuse(id, &why),
             },
-            BackendEvent::Adopt(id) => self.bus.refuse(id, "it begins anew"),
+            BackendEvent::Adopt(id) => {
+                let adopted = self.plan(id).and_then(|plan| {
+                    self.plans.insert(id, plan);
+                    self.connect(id, TxBack::adopt, RxBack::adopt)
+                });
+                match adopted {
+                    Ok(vif) => {
+                        log::info!("vif {id}: goes on as {}", vif.guard.mac);
+                        // What was answered, by the dead one too, is shown in the first round.
+                        (vif.answered, vif.delivered) = (true, true);
+                        vif.channel().notify();
+                    }
+                    Err(why) => self.bus.refuse(id, &format!("cannot go on where the last one died: {why}")),
+                }
+            }
             BackendEvent::Ready(id) => {
                 if self.traffic.vifs.iter().any(|vif| vif.id == id) {
                     return;
                 }
-                match self.connect(id) {
-                    Ok(()) => self.events.extend(self.bus.connected(id)),
+                match self.connect(id, TxBack::attach, RxBack::attach) {
+                    Ok(vif) => {
+                        let ip = vif.guard.ip.map_or_else(|| String::from("any address"), |ip| ip.to_string());
+                        log::info!("vif {id}: connected as {}, {ip}", vif.guard.mac);
+                        self.events.extend(self.bus.connected(id));
+                    }
                     Err(why) => self.bus.refuse(id, &why),
                 }
             }
@@ -164,6 +182,13 @@ impl Service {
             Err(error) => return Err(format!("`ip` cannot be read: {error:?}")),
         };
         let isolated = device.config::<u32>("isolated").is_ok_and(|isolated| isolated != 0);
+        let reach = if isolated { Reach::UplinkOnly } else { Reach::All };
+        Ok(Plan { guard: Guard { mac, ip }, reach })
+    }
+
+    /// Tells the front end what it may ask for.
+    fn announce(&self, id: DeviceId) -> Result<(), String> {
+        let device = self.bus.device(id).ok_or("it is gone")?;
         let features: [(&str, &dyn fmt::Display); 8] = [
             ("feature-rx-copy", &1),
             ("feature-rx-flip", &0),
@@ -174,20 +199,23 @@ impl Service {
             ("feature-split-event-channels", &0),
             ("multi-queue-max-queues", &1),
         ];
-        device.write_all(&features).map_err(|error| format!("cannot write features: {error:?}"))?;
-        let reach = if isolated { Reach::UplinkOnly } else { Reach::All };
-        Ok(Plan { guard: Guard { mac, ip }, reach })
+        device.write_all(&features).map_err(|error| format!("cannot write features: {error:?}"))
     }
 
     /// Maps the front end's rings, binds its channel, puts it on the switch.
-    fn connect(&mut self, id: DeviceId) -> Result<(), String> {
+    fn connect<T: fmt::Display, R: fmt::Display>(
+        &mut self,
+        id: DeviceId,
+        tx: impl FnOnce(Mapping) -> Result<TxBack<Mapping>, T>,
+        rx: impl FnOnce(Mapping) -> Result<RxBack<Mapping>, R>,
+    ) -> Result<&mut Vif, String> {
         let device = self.bus.device(id).ok_or("it is gone")?;
         let plan = *self.plans.get(&id).ok_or("it was not announced")?;
         if device.frontend_value::<u32>("request-rx-copy").is_ok_and(|copy| copy == 0) {
             return Err(String::from("it wants pages exchanged, only copying is served"));
         }
-        let tx = TxBack::attach(ring(device, id, "tx-ring-ref")?).map_err(|error| format!("its tx ring: {error}"))?;
-        let rx = RxBack::attach(ring(device, id, "rx-ring-ref")?).map_err(|error| format!("its rx ring: {error}"))?;
+        let tx = tx(ring(device, id, "tx-ring-ref")?).map_err(|error| format!("its tx ring: {error}"))?;
+        let rx = rx(ring(device, id, "rx-ring-ref")?).map_err(|error| format!("its rx ring: {error}"))?;
         let port = device.frontend_value::<u32>("event-channel").map_err(|_| "it names no event channel")?;
         let channel = Channel::connect(id.frontend, Port(port))
             .map_err(|error| format!("its event channel cannot be bound: {error:?}"))?;
@@ -199,10 +227,7 @@ impl Service {
             AddError::Full => String::from("all ports of the switch are taken"),
             AddError::DuplicateMac => format!("{} is another vif's address", plan.guard.mac),
         })?;
-        let ip = plan.guard.ip.map_or_else(|| String::from("any address"), |ip| ip.to_string());
-        log::info!("vif {id}: connected as {}, {ip}", plan.guard.mac);
-        self.traffic.add(Vif::new(id, port, plan.guard, (tx, rx), channel));
-        Ok(())
+        Ok(self.traffic.add(Vif::new(id, port, plan.guard, (tx, rx), channel)))
     }
 }
 

@@ -81,9 +81,11 @@ impl Traffic {
     }
 
     /// Connects a vif, which has a port of the switch already.
-    pub fn add(&mut self, vif: Vif) {
+    pub fn add(&mut self, vif: Vif) -> &mut Vif {
         self.vifs.push(vif);
         self.index();
+        let last = self.vifs.len() - 1;
+        &mut self.vifs[last]
     }
 
     /// Disconnects a vif: its frames are dropped, its port is free.

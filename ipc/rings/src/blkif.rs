@@ -238,10 +238,12 @@ pub struct Refused {
     pub response: BlkifResponse,
 }
 
-/// The id and operation that an answer needs.
+/// What an answer needs: the request's id and operation, and when its turn is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket {
     id: u64,
+    /// In the ring.
+    index: u32,
     operation: u8,
 }
 
@@ -385,22 +387,23 @@ pub enum CheckedRequest {
     },
 }
 
-/// Checks a request's bytes. The segments of a [`Transfer`] go into `segments`.
+/// Checks the bytes of the request of this index in the ring. The segments of a [`Transfer`] go into `segments`.
 #[inline]
 pub fn check_request(
     raw: &RawRequest,
+    index: u32,
     limits: &DiskLimits,
     segments: &mut DirectSegments,
 ) -> Result<CheckedRequest, Refused> {
     let request = raw.whole();
     match request.operation {
-        BLKIF_OP_READ => check_transfer(request, Direction::Read, limits, segments),
-        BLKIF_OP_WRITE => check_transfer(request, Direction::Write, limits, segments),
-        BLKIF_OP_FLUSH_DISKCACHE => check_flush(request, limits),
-        BLKIF_OP_DISCARD => check_discard(&raw.view(), limits),
-        BLKIF_OP_INDIRECT => check_indirect(&raw.view(), limits),
+        BLKIF_OP_READ => check_transfer(request, index, Direction::Read, limits, segments),
+        BLKIF_OP_WRITE => check_transfer(request, index, Direction::Write, limits, segments),
+        BLKIF_OP_FLUSH_DISKCACHE => check_flush(request, index, limits),
+        BLKIF_OP_DISCARD => check_discard(&raw.view(), index, limits),
+        BLKIF_OP_INDIRECT => check_indirect(&raw.view(), index, limits),
         operation => {
-            let ticket = Ticket { id: request.id, operation };
+            let ticket = Ticket { id: request.id, index, operation };
             Err(ticket.refuse(Outcome::NotSupported, Refusal::Operation(operation)))
         }
     }
@@ -421,11 +424,12 @@ fn check_range(limits: &DiskLimits, sector: u64, segments: &[Segment]) -> Result
 #[inline]
 fn check_transfer(
     request: &BlkifRequest,
+    index: u32,
     direction: Direction,
     limits: &DiskLimits,
     segments: &mut DirectSegments,
 ) -> Result<CheckedRequest, Refused> {
-    let ticket = Ticket { id: request.id, operation: request.operation };
+    let ticket = Ticket { id: request.id, index, operation: request.operation };
     let refuse = |why| ticket.refuse(Outcome::Failed, why);
     check_access(limits, direction).map_err(refuse)?;
     let count = request.nr_segments as usize;
@@ -439,8 +443,8 @@ fn check_transfer(
     Ok(CheckedRequest::Transfer(transfer))
 }
 
-fn check_flush(request: &BlkifRequest, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
-    let ticket = Ticket { id: request.id, operation: request.operation };
+fn check_flush(request: &BlkifRequest, index: u32, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
+    let ticket = Ticket { id: request.id, index, operation: request.operation };
     check_access(limits, Direction::Write).map_err(|why| ticket.refuse(Outcome::Failed, why))?;
     match request.nr_segments {
         0 => Ok(CheckedRequest::Flush(ticket)),
@@ -448,8 +452,8 @@ fn check_flush(request: &BlkifRequest, limits: &DiskLimits) -> Result<CheckedReq
     }
 }
 
-fn check_discard(request: &BlkifRequestDiscard, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
-    let ticket = Ticket { id: request.id, operation: request.operation };
+fn check_discard(request: &BlkifRequestDiscard, index: u32, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
+    let ticket = Ticket { id: request.id, index, operation: request.operation };
     let secure = match (limits.discard, request.flag & BLKIF_DISCARD_SECURE != 0) {
         (Discard::None, _) | (Discard::Plain, true) => {
             return Err(ticket.refuse(Outcome::NotSupported, Refusal::Operation(request.operation)));
@@ -465,8 +469,8 @@ fn check_discard(request: &BlkifRequestDiscard, limits: &DiskLimits) -> Result<C
 }
 
 /// The answer to an indirect request names the operation inside.
-fn check_indirect(request: &BlkifRequestIndirect, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
-    let ticket = Ticket { id: request.id, operation: request.indirect_op };
+fn check_indirect(request: &BlkifRequestIndirect, index: u32, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
+    let ticket = Ticket { id: request.id, index, operation: request.indirect_op };
     let refuse = |why| ticket.refuse(Outcome::Failed, why);
     let direction = match request.indirect_op {
         _ if limits.indirect_segments == 0 => {
@@ -491,17 +495,36 @@ fn check_indirect(request: &BlkifRequestIndirect, limits: &DiskLimits) -> Result
     }))
 }
 
-/// The disk's end.
+/// Entries of a ring at most: of four pages.
+const ENTRIES_MAX: usize = 128;
+
+/// The disk's end. Answers go into the ring in the order of the requests; one that comes before its turn is held until then.
+/// So a successor finds all that was not answered ([`BlkBack::adopt`]).
 #[derive(Debug)]
 pub struct BlkBack<M> {
     ring: BackRing<Blkif, M>,
     limits: DiskLimits,
+    /// Answers that wait for their turn, by index modulo the length, and which there are, a bit each.
+    held: [BlkifResponse; ENTRIES_MAX],
+    is_held: u128,
 }
 
 impl<M: SharedMemory> BlkBack<M> {
     /// Attaches to a ring.
     pub fn attach(memory: M, limits: DiskLimits) -> Result<Self, RingError> {
-        Ok(Self { ring: BackRing::attach(memory)?, limits })
+        Self::over(BackRing::attach(memory)?, limits)
+    }
+
+    /// Goes on in the ring of a back end that has died: all requests that it has not answered come again, in order.
+    pub fn adopt(memory: M, limits: DiskLimits) -> Result<Self, RingError> {
+        Self::over(BackRing::adopt(memory)?, limits)
+    }
+
+    fn over(ring: BackRing<Blkif, M>, limits: DiskLimits) -> Result<Self, RingError> {
+        if ring.entries() as usize > ENTRIES_MAX {
+            return Err(RingError::TooLarge);
+        }
+        Ok(Self { ring, limits, held: [BlkifResponse::default(); ENTRIES_MAX], is_held: 0 })
     }
 
     /// The limits it checks by.
@@ -511,36 +534,66 @@ impl<M: SharedMemory> BlkBack<M> {
     }
 
     /// Takes and checks the next request, with the segments of a [`Transfer`] in `segments`. `Some(Err(..))`: it was
-    /// refused and its answer pushed; publish it.
+    /// refused and answered; publish it.
     #[inline]
     pub fn next_request(
         &mut self,
         segments: &mut DirectSegments,
     ) -> Result<Option<Result<CheckedRequest, Refusal>>, RingError> {
+        let index = self.ring.next_index();
         let Some(raw) = self.ring.next_request()? else {
             return Ok(None);
         };
-        match check_request(&raw, &self.limits, segments) {
+        match check_request(&raw, index, &self.limits, segments) {
             Ok(request) => Ok(Some(Ok(request))),
             Err(refused) => {
-                self.ring.push(&refused.response)?;
+                self.answer_in_turn(index, refused.response)?;
                 Ok(Some(Err(refused.why)))
             }
         }
     }
 
-    /// Answers a request; [`BlkBack::publish`] shows it.
+    /// Answers a request; [`BlkBack::publish`] says whether to tell the front end.
+    #[inline]
     pub fn answer(&mut self, ticket: Ticket, outcome: Outcome) -> Result<(), RingError> {
-        self.ring.push(&ticket.response(outcome))
+        self.answer_in_turn(ticket.index, ticket.response(outcome))
     }
 
-    /// Shows all answers. `true`: send the event.
+    #[inline]
+    fn answer_in_turn(&mut self, index: u32, response: BlkifResponse) -> Result<(), RingError> {
+        let before = index.wrapping_sub(self.ring.answer_index());
+        if before != 0 {
+            if before >= self.ring.in_flight() {
+                return Err(RingError::NothingToAnswer);
+            }
+            let place = index as usize % ENTRIES_MAX;
+            self.held[place] = response;
+            self.is_held |= 1 << place;
+            return Ok(());
+        }
+        self.ring.answer(&response)?;
+        if self.is_held != 0 { self.answer_held() } else { Ok(()) }
+    }
+
+    /// Gives the answers whose turn it is now.
+    fn answer_held(&mut self) -> Result<(), RingError> {
+        loop {
+            let place = self.ring.answer_index() as usize % ENTRIES_MAX;
+            if self.is_held & 1 << place == 0 {
+                return Ok(());
+            }
+            self.is_held &= !(1 << place);
+            self.ring.answer(&self.held[place])?;
+        }
+    }
+
+    /// Shows all answers whose turn it was. `true`: send the event.
     #[must_use = "the peer sleeps until it gets the event that it asked for"]
     pub fn publish(&mut self) -> bool {
         self.ring.publish()
     }
 
-    /// Requests taken and not answered.
+    /// Requests taken and not answered, or whose answer is held.
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.ring.in_flight()

@@ -18,12 +18,27 @@ pub trait SharedMemory {
     fn load_u32(&self, offset: usize) -> u32;
     /// Writes a word, once, with release ordering: earlier accesses stay before it.
     fn store_u32(&self, offset: usize, value: u32);
+    /// Reads a word of 8 bytes, once. `offset` is a multiple of 8.
+    fn load_u64(&self, offset: usize) -> u64 {
+        let mut word = [0; 8];
+        self.read(offset, &mut word);
+        u64::from_le_bytes(word)
+    }
+    /// Writes a word of 8 bytes, once. `offset` is a multiple of 8.
+    fn store_u64(&self, offset: usize, value: u64) {
+        self.write(offset, &value.to_le_bytes());
+    }
     /// Copies out, reading each byte exactly once.
     fn read(&self, offset: usize, into: &mut [u8]);
     /// Copies in.
     fn write(&self, offset: usize, from: &[u8]);
     /// A full barrier: no earlier store passes a later load.
     fn fence(&self);
+    /// No earlier store is made after a later one, as this processor sees it: whoever goes on in this memory when we have died
+    /// between two instructions finds the one without the other, and never the other without the one.
+    fn keep_order(&self) {
+        core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+    }
 }
 
 impl<M: SharedMemory + ?Sized> SharedMemory for &M {

@@ -4,8 +4,12 @@
 //! A packet on the tx ring is a chain of slots: the first tells the size of the whole, then come extra-info slots, then
 //! fragments, each with its own size; the first fragment has what the others leave. [`TxBack::next_packet`] takes a
 //! whole chain, bounded by [`XEN_NETIF_NR_SLOTS_MIN`] slots, and hands out a [`TxPacket`] whose fragments are non-empty,
-//! lie each within a page and add up. Every slot gets an answer: extra-info slots at once, those of a bad packet at
-//! once, the others when the caller says so.
+//! lie each within a page and add up. Every slot gets an answer, in the order of the slots, when the caller has said how its
+//! packet ended; a bad packet has failed at once.
+//!
+//! A network back end that dies leaves rings that its successor goes on in ([`TxBack::adopt`], [`RxBack::adopt`]). Answers leave
+//! of a request all that tells where packets begin and what its id is, so what was about to be answered can be answered. What was
+//! not is taken again: a frame may be sent twice or be lost, but no slot is answered twice or never.
 //!
 //! Rx responses come in the order of the requests: stock front ends go by position.
 
@@ -24,6 +28,8 @@ use crate::slots::{SlotId, Slots};
 
 /// Bytes of a page.
 const PAGE_BYTES: u32 = 4096;
+/// No status of the protocol: how a slot's packet ended is not known yet.
+const UNANSWERED: i16 = i16::MIN;
 /// Slots of a one-page ring, and so the most in flight.
 const RING_SLOTS: usize = 256;
 /// Bytes of an Ethernet header: no packet is shorter.
@@ -153,9 +159,10 @@ pub enum TxFault {
 /// answered.
 #[derive(Clone, Copy, Debug)]
 pub struct TxPacket {
-    /// The ids of the slots that wait for an answer: where the first is in [`TxBack`]'s list, and how many.
-    first_id: u32,
-    id_count: u16,
+    /// The slots: where the first is in [`TxBack`]'s list, how many, and how many of them are data.
+    first_slot: u32,
+    slot_count: u16,
+    data_count: u16,
     fragment_count: u16,
     /// Bytes of the whole packet.
     pub bytes: u16,
@@ -217,10 +224,11 @@ impl core::error::Error for NetBackError {}
 pub struct TxBack<M> {
     ring: BackRing<NetTx, M>,
     broken: bool,
-    /// Ids of the slots that wait for an answer, in the order in which they were taken, at the index modulo the length:
+    /// The answers to the slots that were taken, so far as is known, in the order of the slots, at the index modulo the length:
     /// no more can wait than the ring has entries.
-    ids: [u16; RING_SLOTS],
-    next_id: u32,
+    answers: [NetifTxResponse; RING_SLOTS],
+    /// The index in the ring of the slot that is taken next.
+    next_slot: u32,
     /// Of the packet that was taken last.
     fragments: [Fragment; XEN_NETIF_NR_SLOTS_MIN],
 }
@@ -228,12 +236,31 @@ pub struct TxBack<M> {
 impl<M: SharedMemory> TxBack<M> {
     /// Attaches to a ring of one page.
     pub fn attach(memory: M) -> Result<Self, RingError> {
-        let ring = BackRing::attach(memory)?;
+        Self::over(BackRing::attach(memory)?)
+    }
+
+    /// Goes on in the ring of a back end that has died. Packets that it was about to answer count as dropped; publish that.
+    pub fn adopt(memory: M) -> Result<Self, NetBackError> {
+        let (ring, begun) = BackRing::adopt_begun(memory)?;
+        let mut back = Self::over(ring)?;
+        let first = back.next_slot;
+        while back.next_slot.wrapping_sub(first) < begun {
+            match back.next_packet()? {
+                Some(Ok(packet)) => back.answer(&packet, TxOutcome::Dropped)?,
+                Some(Err(_answered)) => {}
+                None => break,
+            }
+        }
+        Ok(back)
+    }
+
+    fn over(ring: BackRing<NetTx, M>) -> Result<Self, RingError> {
         if ring.entries() as usize > RING_SLOTS {
             return Err(RingError::TooLarge);
         }
         let fragments = [Fragment::default(); XEN_NETIF_NR_SLOTS_MIN];
-        Ok(Self { ring, broken: false, ids: [0; RING_SLOTS], next_id: 0, fragments })
+        let (answers, next_slot) = ([NetifTxResponse::default(); RING_SLOTS], ring.next_index());
+        Ok(Self { ring, broken: false, answers, next_slot, fragments })
     }
 
     /// Takes the next packet. `Some(Err(..))`: it was bad and its answers are pushed; publish them.
@@ -245,8 +272,8 @@ impl<M: SharedMemory> TxBack<M> {
             return Ok(None);
         };
         let first: NetifTxRequest = first.view();
-        let mut chain = Chain::new(&first, self.next_id);
-        self.note_id(first.id);
+        let mut chain = Chain::new(&first, self.next_slot);
+        self.note(first.id, UNANSWERED);
         if first.flags & NETTXF_EXTRA_INFO != 0 {
             self.take_extras(&mut chain)?;
         }
@@ -254,10 +281,11 @@ impl<M: SharedMemory> TxBack<M> {
         while more {
             let slot: NetifTxRequest = self.take_slot()?.view();
             more = slot.flags & NETTXF_MORE_DATA != 0;
-            self.note_id(slot.id);
+            self.note(slot.id, UNANSWERED);
             chain.add(&slot, &mut self.fragments);
         }
-        let (packet, result) = chain.finish(&first, &mut self.fragments);
+        let (mut packet, result) = chain.finish(&first, &mut self.fragments);
+        packet.slot_count = self.next_slot.wrapping_sub(packet.first_slot) as u16;
         match result {
             Ok(()) => Ok(Some(Ok(packet))),
             Err(fault) => {
@@ -273,9 +301,9 @@ impl<M: SharedMemory> TxBack<M> {
         self.fragments.get(..packet.fragment_count.into()).unwrap_or(&[])
     }
 
-    fn note_id(&mut self, id: u16) {
-        self.ids[self.next_id as usize % RING_SLOTS] = id;
-        self.next_id = self.next_id.wrapping_add(1);
+    fn note(&mut self, id: u16, status: i16) {
+        self.answers[self.next_slot as usize % RING_SLOTS] = NetifTxResponse { id, status };
+        self.next_slot = self.next_slot.wrapping_add(1);
     }
 
     fn take_slot(&mut self) -> Result<RawTxSlot, NetBackError> {
@@ -291,8 +319,9 @@ impl<M: SharedMemory> TxBack<M> {
     fn take_extras(&mut self, chain: &mut Chain) -> Result<(), NetBackError> {
         loop {
             let extra: NetifExtraInfo = self.take_slot()?.view();
-            // Its slot has no id; stock front ends skip NULL answers without looking at one.
-            self.ring.push(&NetifTxResponse { id: 0, status: NETIF_RSP_NULL })?;
+            // Its slot has no id; stock front ends skip NULL answers without looking at one. So the answer may leave there what
+            // a successor has to know of the slot.
+            self.note(u16::from_le_bytes([extra.kind, extra.flags]), NETIF_RSP_NULL);
             chain.add_extra(&extra);
             if extra.flags & XEN_NETIF_EXTRA_FLAG_MORE == 0 {
                 return Ok(());
@@ -302,16 +331,27 @@ impl<M: SharedMemory> TxBack<M> {
 
     /// Answers all slots of a packet; [`TxBack::publish`] shows it.
     pub fn answer(&mut self, packet: &TxPacket, outcome: TxOutcome) -> Result<(), RingError> {
-        for index in 0..u32::from(packet.id_count) {
-            let id = self.ids[packet.first_id.wrapping_add(index) as usize % RING_SLOTS];
-            self.ring.push(&NetifTxResponse { id, status: outcome.status() })?;
+        if self.next_slot.wrapping_sub(packet.first_slot) > self.ring.in_flight() {
+            return Err(RingError::NothingToAnswer);
+        }
+        for index in 0..u32::from(packet.slot_count) {
+            let answer = &mut self.answers[packet.first_slot.wrapping_add(index) as usize % RING_SLOTS];
+            if answer.status == UNANSWERED {
+                answer.status = outcome.status();
+            }
         }
         Ok(())
     }
 
-    /// Shows all answers. `true`: send the event.
+    /// Shows the answers to all packets before the first that has none. `true`: send the event.
     #[must_use = "the peer sleeps until it gets the event that it asked for"]
     pub fn publish(&mut self) -> bool {
+        while self.ring.in_flight() > 0 {
+            let answer = self.answers[self.ring.answer_index() as usize % RING_SLOTS];
+            if answer.status == UNANSWERED || self.ring.push(&answer).is_err() {
+                break;
+            }
+        }
         self.ring.publish()
     }
 
@@ -336,10 +376,11 @@ struct Chain {
 }
 
 impl Chain {
-    fn new(first: &NetifTxRequest, first_id: u32) -> Self {
+    fn new(first: &NetifTxRequest, first_slot: u32) -> Self {
         let packet = TxPacket {
-            first_id,
-            id_count: 1,
+            first_slot,
+            slot_count: 1,
+            data_count: 1,
             fragment_count: 1,
             bytes: first.size,
             checksum: checksum_of(first.flags & NETTXF_CSUM_BLANK, first.flags & NETTXF_DATA_VALIDATED),
@@ -354,8 +395,8 @@ impl Chain {
 
     /// Takes a further slot; an empty fragment is left out.
     fn add(&mut self, slot: &NetifTxRequest, fragments: &mut [Fragment; XEN_NETIF_NR_SLOTS_MIN]) {
-        self.packet.id_count = self.packet.id_count.saturating_add(1);
-        if usize::from(self.packet.id_count) > XEN_NETIF_NR_SLOTS_MIN {
+        self.packet.data_count = self.packet.data_count.saturating_add(1);
+        if usize::from(self.packet.data_count) > XEN_NETIF_NR_SLOTS_MIN {
             self.blame(TxFault::TooManySlots);
         }
         match self.left.checked_sub(slot.size) {
@@ -456,6 +497,18 @@ impl<M: SharedMemory> RxBack<M> {
     /// Attaches to a ring.
     pub fn attach(memory: M) -> Result<Self, RingError> {
         Ok(Self { ring: BackRing::attach(memory)? })
+    }
+
+    /// Goes on in the ring of a back end that has died. Buffers that it was about to answer go back empty; publish that.
+    pub fn adopt(memory: M) -> Result<Self, RingError> {
+        let (ring, begun) = BackRing::adopt_begun(memory)?;
+        let mut back = Self { ring };
+        for _ in 0..begun {
+            if let Some(buffer) = back.next_buffer()? {
+                back.fail(buffer, TxOutcome::Failed)?;
+            }
+        }
+        Ok(back)
     }
 
     /// Buffers that wait.

@@ -5,6 +5,13 @@
 //! it has written to the page before; of the peer it reads one producer index and one event index. A producer index
 //! that cannot be is a [`RingError::Overrun`]: the ring is dead from then on, as nothing in it means anything any more.
 //!
+//! **A back end may die at any instruction, and its successor goes on in the same ring** ([`BackRing::adopt`]): it takes every
+//! request that has no answer again. For that, all requests that have none must be in the entries from `rsp_prod` on at any
+//! moment, so answers are given in the order of the requests, and an answer that is being written when the back end dies
+//! must be known: before it overwrites an entry the back end notes that it is going to, in the part of the header that is
+//! its own. Where the request itself is needed again, what the answer overwrites is noted there too ([`BackRing::answer`]).
+//! The front end can write all of this. What it gets by that is its own requests, done otherwise.
+//!
 //! Sleeping without losing an event: consume until nothing is left, call `final_check`, and sleep only if it returns
 //! `false`.
 
@@ -19,6 +26,10 @@ const REQ_PROD: usize = 0;
 const REQ_EVENT: usize = 4;
 const RSP_PROD: usize = 8;
 const RSP_EVENT: usize = 12;
+/// The back end's own (`pvt`): one past the last entry that it has begun to write an answer to.
+const ANSWERING: usize = 16;
+/// The back end's own (in the padding): what an answer overwrites.
+const KEPT: usize = 24;
 
 /// What travels over a ring: plain bytes of fixed size.
 pub trait Protocol {
@@ -218,6 +229,33 @@ pub struct BackRing<P: Protocol, M> {
 impl<P: Protocol, M: SharedMemory> BackRing<P, M> {
     /// Attaches to a ring that the front end has initialised, behind the last response in it.
     pub fn attach(memory: M) -> Result<Self, RingError> {
+        let ring = Self::behind_the_last_response(memory)?;
+        ring.memory.store_u32(ANSWERING, ring.rsp_prod_private);
+        Ok(ring)
+    }
+
+    /// Attaches to a ring in the place of a back end that has died, for a protocol whose answers are given by
+    /// [`BackRing::answer`]: all requests without an answer are there to be taken, as they were.
+    pub fn adopt(memory: M) -> Result<Self, RingError> {
+        let (ring, begun) = Self::adopt_begun(memory)?;
+        if begun > 0 {
+            let mut kept = P::Response::new_zeroed();
+            ring.memory.read(KEPT, kept.as_mut_bytes());
+            ring.memory.write(entry_offset::<P>(ring.rsp_prod_private, ring.entries), kept.as_bytes());
+        }
+        Ok(ring)
+    }
+
+    /// The same for a protocol whose answers are pushed and then published. Tells how many of the requests, from the first on,
+    /// may have been overwritten in the bytes that an answer has.
+    pub fn adopt_begun(memory: M) -> Result<(Self, u32), RingError> {
+        let mut ring = Self::behind_the_last_response(memory)?;
+        let waiting = ring.unconsumed()?;
+        let begun = ring.memory.load_u32(ANSWERING).wrapping_sub(ring.rsp_prod_private);
+        Ok((ring, if begun <= waiting { begun } else { 0 }))
+    }
+
+    fn behind_the_last_response(memory: M) -> Result<Self, RingError> {
         let entries = entries_of::<P>(&memory)?;
         let start = memory.load_u32(RSP_PROD);
         ahead(memory.load_u32(REQ_PROD), start, entries)?;
@@ -242,6 +280,18 @@ impl<P: Protocol, M: SharedMemory> BackRing<P, M> {
     #[must_use]
     pub fn in_flight(&self) -> u32 {
         self.req_cons.wrapping_sub(self.rsp_prod_private)
+    }
+
+    /// The index of the request that is taken next.
+    #[must_use]
+    pub fn next_index(&self) -> u32 {
+        self.req_cons
+    }
+
+    /// The index of the request that is answered next.
+    #[must_use]
+    pub fn answer_index(&self) -> u32 {
+        self.rsp_prod_private
     }
 
     /// Requests that wait.
@@ -271,8 +321,35 @@ impl<P: Protocol, M: SharedMemory> BackRing<P, M> {
         if self.in_flight() == 0 {
             return Err(RingError::NothingToAnswer);
         }
+        let next = self.rsp_prod_private.wrapping_add(1);
+        self.memory.store_u32(ANSWERING, next);
+        self.memory.keep_order();
         self.memory.write(entry_offset::<P>(self.rsp_prod_private, self.entries), response.as_bytes());
-        self.rsp_prod_private = self.rsp_prod_private.wrapping_add(1);
+        self.rsp_prod_private = next;
+        Ok(())
+    }
+
+    /// Writes a response into the next entry and shows it, in such a way that the request can be restored until it is shown.
+    #[inline]
+    pub fn answer(&mut self, response: &P::Response) -> Result<(), RingError> {
+        const { assert!(size_of::<P::Response>() % 8 == 0 && P::ENTRY_BYTES % 8 == 0) };
+        const { assert!(KEPT + size_of::<P::Response>() <= SRING_ENTRIES_OFFSET) };
+        if self.in_flight() == 0 {
+            return Err(RingError::NothingToAnswer);
+        }
+        let (words, _) = response.as_bytes().as_chunks();
+        let at = entry_offset::<P>(self.rsp_prod_private, self.entries);
+        for offset in (0..words.len()).map(|index| 8 * index) {
+            self.memory.store_u64(KEPT + offset, self.memory.load_u64(at + offset));
+        }
+        let next = self.rsp_prod_private.wrapping_add(1);
+        self.memory.store_u32(ANSWERING, next);
+        self.memory.keep_order();
+        for (index, word) in words.iter().enumerate() {
+            self.memory.store_u64(at + 8 * index, u64::from_le_bytes(*word));
+        }
+        self.rsp_prod_private = next;
+        self.memory.store_u32(RSP_PROD, next);
         Ok(())
     }
 

@@ -1,7 +1,10 @@
 //! blkif: what a hostile front end may send and a hostile back end may answer; both ends against each other.
 
+mod mortal;
+
 use std::cell::Cell;
 
+use mortal::Mortal;
 use proptest::prelude::*;
 use xen_abi::io::blkif::*;
 use xen_rings::blkif::*;
@@ -42,7 +45,7 @@ fn refusal(request: &impl IntoBytesOf, limits: &DiskLimits) -> (Refusal, i16) {
 
 /// Checks a request whose segments do not matter.
 fn check(raw: &RawRequest, limits: &DiskLimits) -> Result<CheckedRequest, Refused> {
-    check_request(raw, limits, &mut DirectSegments::default())
+    check_request(raw, 0, limits, &mut DirectSegments::default())
 }
 
 #[test]
@@ -253,7 +256,105 @@ fn responses_are_initialised_to_the_last_byte() {
     assert_eq!(&response, expected.as_bytes());
 }
 
+/// Takes all that waits in a ring: tickets and sectors.
+fn take_all<M: SharedMemory>(back: &mut BlkBack<M>, taken: &mut Vec<(Ticket, u64)>) {
+    while let Some(request) = back.next_request(&mut DirectSegments::default()).unwrap() {
+        let CheckedRequest::Transfer(request) = request.unwrap() else { panic!() };
+        taken.push((request.ticket, request.sector));
+    }
+}
+
+#[test]
+fn an_answer_before_its_turn_is_held_and_a_second_one_is_refused() {
+    let mut bytes = vec![0u8; 4096];
+    let memory = CellMemory::new(&mut bytes);
+    let mut front = BlkFront::<_>::new(memory).unwrap();
+    let mut back = BlkBack::attach(memory, LIMITS).unwrap();
+    let requests: Vec<_> =
+        (0..3).map(|sector| front.transfer(Direction::Read, sector, &[Segment::page(1)]).unwrap()).collect();
+    let _ = front.publish();
+    let mut taken = Vec::new();
+    take_all(&mut back, &mut taken);
+    back.answer(taken[2].0, Outcome::Failed).unwrap();
+    back.answer(taken[1].0, Outcome::Done).unwrap();
+    let _ = back.publish();
+    assert_eq!(front.next_completion(), Ok(None));
+    back.answer(taken[0].0, Outcome::Done).unwrap();
+    for (request, outcome) in requests.into_iter().zip([Outcome::Done, Outcome::Done, Outcome::Failed]) {
+        assert_eq!(front.next_completion(), Ok(Some(Completion { request, outcome })));
+    }
+    assert_eq!(back.answer(taken[1].0, Outcome::Done), Err(xen_rings::ring::RingError::NothingToAnswer));
+}
+
 proptest! {
+    /// A back end dies between any two stores, with answers given in any order. Its successor goes on in the same ring, of
+    /// which the front end notices nothing: each of its requests is answered once, and those that were not are asked for
+    /// again, in order and unchanged.
+    #[test]
+    fn a_successor_finds_every_request_without_an_answer(
+        lives in prop::collection::vec((1u32..80, prop::collection::vec((0u8..4, any::<prop::sample::Index>()), 0..60)), 1..20),
+    ) {
+        let mut bytes = vec![0u8; 4096];
+        let (memory, left) = (CellMemory::new(&mut bytes), Cell::new(u32::MAX));
+        let mut front = BlkFront::<_>::new(memory).unwrap();
+        let mut back = BlkBack::attach(Mortal(memory, &left), LIMITS).unwrap();
+        let (mut next_sector, mut waiting) = (0, std::collections::VecDeque::new());
+        for (stores, steps) in lives {
+            left.set(stores);
+            let mut taken = Vec::new();
+            take_all(&mut back, &mut taken);
+            prop_assert_eq!(taken.iter().map(|(_, sector)| *sector).collect::<Vec<_>>(),
+                waiting.iter().map(|(_, sector)| *sector).collect::<Vec<_>>());
+            for (step, which) in steps {
+                match step {
+                    0 => while front.free() > 0 {
+                        let request = front.transfer(Direction::Write, next_sector, &[Segment::page(7)]).unwrap();
+                        waiting.push_back((request, next_sector));
+                        next_sector += 1;
+                        if which.index(3) == 0 { break }
+                    },
+                    1 => take_all(&mut back, &mut taken),
+                    2 if !taken.is_empty() => {
+                        let (ticket, _) = taken.swap_remove(which.index(taken.len()));
+                        back.answer(ticket, Outcome::Done).unwrap();
+                    }
+                    _ => _ = back.publish(),
+                }
+                let _ = front.publish();
+                if left.get() == 0 { break }
+            }
+            while let Some(done) = front.next_completion().unwrap() {
+                prop_assert_eq!((done.outcome, waiting.pop_front().map(|(request, _)| request)), (Outcome::Done, Some(done.request)));
+            }
+            left.set(u32::MAX);
+            back = BlkBack::adopt(Mortal(memory, &left), LIMITS).unwrap();
+        }
+        let mut taken = Vec::new();
+        take_all(&mut back, &mut taken);
+        for (ticket, _) in taken.into_iter().rev() {
+            back.answer(ticket, Outcome::Done).unwrap();
+        }
+        while let Some(done) = front.next_completion().unwrap() {
+            prop_assert_eq!(waiting.pop_front().map(|(request, _)| request), Some(done.request));
+        }
+        prop_assert_eq!((front.in_flight(), waiting.len()), (0, 0));
+    }
+
+    /// Whatever a front end left in its page for a successor: it is refused, or is requests like others.
+    #[test]
+    fn a_successor_survives_any_page(garbage in prop::collection::vec(any::<u8>(), 4096), indices in any::<[u8; 3]>()) {
+        let mut bytes = garbage;
+        let memory = CellMemory::new(&mut bytes);
+        for (offset, index) in [0, RSP_PROD, 16].into_iter().zip(indices) {
+            memory.store_u32(offset, u32::from(index % 48));
+        }
+        if let Ok(mut back) = BlkBack::adopt(memory, LIMITS) {
+            let mut taken = 0;
+            while let Ok(Some(_)) = back.next_request(&mut DirectSegments::default()) { taken += 1; }
+            prop_assert!(taken <= 32);
+        }
+    }
+
     /// Whatever bytes a request has: no panic, and what is let through is within the limits.
     #[test]
     fn checked_requests_are_within_the_limits(
@@ -274,7 +375,7 @@ proptest! {
         }
         let limits = if read_only { READ_ONLY } else { LIMITS };
         let mut direct = DirectSegments::default();
-        match check_request(&RawRequest::from_bytes(flat), &limits, &mut direct) {
+        match check_request(&RawRequest::from_bytes(flat), 0, &limits, &mut direct) {
             Ok(CheckedRequest::Transfer(request)) => {
                 prop_assert!(!read_only || request.direction == Direction::Read);
                 prop_assert!((1..=11).contains(&request.segments(&direct).len()));

@@ -132,22 +132,15 @@ pub fn home(domain: &Domain, id: DomId, ports: Ports) -> Vec<Node> {
     nodes
 }
 
-/// What a successor's home needs of `home`'s `nodes` when its predecessor has left nodes of these names `below` it: what is to be
-/// written, and what is to be removed before, be it the predecessor's own or what it may have written into. Its back ends
-/// stay, and so do facts, which only the ports of its rings can be new among.
-pub fn renewal(home: &str, nodes: Vec<Node>, below: &[String]) -> (Vec<Node>, Vec<String>) {
-    let first = |path: &str| path.strip_prefix(home).and_then(|rest| rest.split('/').nth(1)).map(ToString::to_string);
-    let stays = |name: &str| {
-        let fact = |node: &Node| node.owner == DomId::POLICY && first(&node.path).as_deref() == Some(name);
-        name == "backend" || nodes.iter().any(fact)
+/// What a predecessor may have written that its successor must not find: what is in its `data`, and what stands in its home
+/// beside what belongs there. Facts are not its to change, nor is what it has of links.
+pub fn leavings(home: &str, nodes: &[Node], below: &[String], data: &[String]) -> Vec<String> {
+    let belongs = |name: &String| {
+        let path = format!("{home}/{name}");
+        nodes.iter().any(|node| node.path == path || node.path.starts_with(&format!("{path}/")))
     };
-    let old = below.iter().filter(|name| !stays(name)).map(|name| format!("{home}/{name}")).collect();
-    let is_new = |node: &Node| {
-        let name = first(&node.path).unwrap_or_default();
-        node.path.ends_with("/port") || !name.is_empty() && !stays(&name)
-    };
-    let new = nodes.iter().filter(|node| is_new(node)).cloned().collect();
-    (new, old)
+    let strange = below.iter().filter(|name| !belongs(name)).map(|name| format!("{home}/{name}"));
+    strange.chain(data.iter().map(|name| format!("{home}/data/{name}"))).collect()
 }
 
 /// Both ends of a link, with the domains in place.
@@ -402,16 +395,14 @@ mod tests {
     }
 
     #[test]
-    fn a_successors_home_keeps_its_back_ends_and_facts_and_nothing_that_its_predecessor_wrote() {
+    fn a_successor_finds_its_home_without_what_its_predecessor_wrote() {
         let table = demo();
         let block = table.domain(table.find("block").unwrap()).unwrap();
-        let all = home(block, DomId(4), Ports { store: Some(3), console: Some(7), ..Ports::default() });
+        let nodes = home(block, DomId(4), Ports { store: Some(3), console: Some(7), ..Ports::default() });
         let below =
-            ["name", "domid", "memory", "store", "console", "config", "backend", "device", "data", "control", "junk"];
-        let (new, old) = renewal("/local/domain/4", all, &below.map(String::from));
-        assert_eq!(old, ["device", "data", "control", "junk"].map(|name| format!("/local/domain/4/{name}")));
-        let paths: Vec<_> = new.iter().map(|node| node.path.strip_prefix("/local/domain/4/").unwrap()).collect();
-        assert_eq!(paths, ["device", "control", "data", "control/shutdown", "store/port", "console/port"]);
+            ["name", "domid", "memory", "store", "console", "backend", "device", "data", "control", "junk", "nam"];
+        let left = leavings("/local/domain/4", &nodes, &below.map(String::from), &["ready".to_string()]);
+        assert_eq!(left, ["junk", "nam", "data/ready"].map(|name| format!("/local/domain/4/{name}")));
     }
 
     #[test]

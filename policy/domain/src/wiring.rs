@@ -1,11 +1,10 @@
 //! Writes to xenstore what the library says: homes and links, and takes them away again.
 
 use alloc::format;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use policy::table::{Label, Link, LinkKind};
-use policy_domain::nodes::{self, Ends, Node, home_path};
+use policy_domain::nodes::{self, Ends, Node, home_path, state};
 use policy_domain::writing::{self, Step};
 use runtime::errno::{Errno, Result};
 use runtime::store::{Batch, Permission, Rights, Store};
@@ -33,10 +32,15 @@ fn write(nodes: &[Node], old: &[&str]) -> Result<()> {
 
 /// Whether a link is torn when this domain dies, and begins anew with its successor. What it has as a back end is not,
 /// but for channels, whose protocol is not ours to know, and for this domain's own console, which speaks to the hypervisor
-/// meanwhile.
+/// meanwhile. Its own console is told apart from the dead one's when it is there.
 fn ends_with(link: &Link, label: Label) -> bool {
     let torn = link.kind == LinkKind::Channel || link.kind == LinkKind::Console && link.front == Label::POLICY;
-    link.front == label || link.back == label && torn
+    link.front == label && !is_console_of(link, label) || link.back == label && torn
+}
+
+/// Whether a link is that of a domain to the console.
+fn is_console_of(link: &Link, label: Label) -> bool {
+    link.kind == LinkKind::Console && link.front == label
 }
 
 /// Removes the back end's directory of a link.
@@ -95,13 +99,24 @@ impl System {
         Ok(())
     }
 
-    /// Brings the home of a successor to the state of a new one, but for its back ends.
+    /// Brings the home of a successor to the state of a new one, but for its back ends, and has the console look at its ring.
     fn renew_home(&self, label: Label) -> Result<()> {
         let Some((id, nodes)) = self.home(label) else { return Ok(()) };
-        let home = home_path(id);
-        let below: Vec<String> = Store::new().list(&home)?;
-        let (nodes, old) = nodes::renewal(&home, nodes, &below);
-        write(&nodes, &old.iter().map(String::as_str).collect::<Vec<_>>())
+        let (store, home) = (Store::new(), home_path(id));
+        let (below, data) = (store.list(&home)?, store.list(&format!("{home}/data")).unwrap_or_default());
+        let mut batch = Batch::new();
+        nodes::leavings(&home, &nodes, &below, &data).iter().for_each(|path| batch.remove(path));
+        for node in nodes.iter().filter(|node| node.path.ends_with("/port")) {
+            batch.write(&node.path, &node.value);
+        }
+        let consoles = self.table.links.iter().filter(|link| is_console_of(link, label));
+        for ends in consoles.filter_map(|link| self.ends(link)) {
+            // In this order: the port is what tells the console.
+            batch.write(&format!("{}/state", ends.back_path), state::INITIALISING);
+            let port = self.member(label).and_then(|member| member.ports.console).unwrap_or(0);
+            batch.write(&format!("{}/port", ends.back_path), port);
+        }
+        store.run(&batch)
     }
 
     /// The id and the nodes of a living domain's home.

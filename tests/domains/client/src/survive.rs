@@ -11,13 +11,15 @@ use frontends::block::{Direction, Disk, IN_FLIGHT_MAX, Outcome, RequestId};
 use runtime::grant::{GrantedPages, quarantined_pages};
 use runtime::pages::PAGE;
 use runtime::time::now;
-use runtime::{heap, info, println, verdict};
+use runtime::{console, heap, info, println, verdict};
 
 /// Blocks of a page that are written and read, from the start of the disk.
 const BLOCKS: usize = 1024;
 const SECTORS_PER_PAGE: u64 = 8;
 /// Requests in flight.
 const DEPTH: usize = 16;
+/// Requests after which it says so.
+const TELL: u64 = 256;
 /// A request takes no longer than this, whatever happens to the driver domain.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -137,28 +139,28 @@ impl Model {
 
 /// Does it and says how it went; then keeps the disk, for ever.
 pub fn disk() -> Verdict {
-    let argument = |key| info::argument(key).and_then(|text| text.parse().ok());
-    let mut random = Random(argument("seed").map_or(1, u64::from).wrapping_mul(0x2545_f491_4f6c_dd1d) | 1);
+    let seed = info::argument("seed").and_then(|text| text.parse().ok());
+    let mut random = Random(seed.unwrap_or(1_u64).wrapping_mul(0x2545_f491_4f6c_dd1d) | 1);
     let mut disk = open()?;
     let buffer = disk.buffer(DEPTH).map_err(|error| error.to_string())?;
     let mut model = Model { disk, buffer, busy: [None; DEPTH], versions: alloc::vec![0; BLOCKS], done: 0 };
-    verdict::report("disk-survive", work(&mut model, &mut random, argument("kills").unwrap_or(10)));
+    verdict::report("disk-survive", work(&mut model, &mut random));
     loop {
         model.disk.wait(None).map_err(|error| error.to_string())?;
     }
 }
 
-/// Writes, reads and checks random blocks until the driver domain has been replaced so often as `kills` says; then reads
-/// all.
-fn work(model: &mut Model, random: &mut Random, kills: u32) -> Verdict {
+/// Writes, reads and checks random blocks until a line is typed at its console; then reads all. It says how far it has come
+/// every now and then: of its driver domain's death it sees nothing but that this takes longer.
+fn work(model: &mut Model, random: &mut Random) -> Verdict {
     const { assert!(DEPTH <= IN_FLIGHT_MAX) };
-    let (mut heap_before, mut seen) = (None, 0);
-    while model.disk.reconnections() < kills {
-        if model.disk.reconnections() != seen {
-            seen = model.disk.reconnections();
+    let (mut heap_before, mut told) = (None, 0);
+    while console::read_line().is_none() {
+        if model.done >= told + TELL {
+            told = model.done;
             // Warm: what is allocated once has been.
             heap_before = heap_before.or(Some(heap::usage().0));
-            println!("replacement {seen} after {} requests", model.done);
+            println!("progress {told}");
         }
         while let Some(page) = model.busy.iter().position(Option::is_none) {
             let block = random.below(BLOCKS);
@@ -193,6 +195,6 @@ fn work(model: &mut Model, random: &mut Random, kills: u32) -> Verdict {
         let text: Vec<String> = versions.iter().map(ToString::to_string).collect();
         println!("versions {} {}", block * 64, text.join(" "));
     }
-    println!("{} requests were done", model.done);
+    println!("{} requests were done, {} reconnections", model.done, model.disk.reconnections());
     Ok(())
 }

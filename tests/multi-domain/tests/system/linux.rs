@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use xtask::{root, target};
 
 /// A kernel is emulated, on a machine that does other things too.
-const BOOT: Duration = seconds(300);
+pub const BOOT: Duration = seconds(300);
 
 const DISK_BYTES: u64 = 256 << 20;
 
 /// The demo's policy with `changes` made to it.
-fn policy(changes: &[(&str, &str)]) -> Result<String> {
+pub fn policy(changes: &[(&str, &str)]) -> Result<String> {
     let mut text = fs::read_to_string(root().join("policy/linux.toml"))?;
     for (old, new) in changes {
         if !text.contains(old) {
@@ -28,10 +28,10 @@ fn policy(changes: &[(&str, &str)]) -> Result<String> {
 }
 
 /// An empty disk of a test's own, gone at its end.
-struct Disk(PathBuf);
+pub struct Disk(pub PathBuf);
 
 impl Disk {
-    fn new(name: &str) -> Result<Self> {
+    pub fn new(name: &str) -> Result<Self> {
         let path = target().join(format!("linux-{name}-{}.img", std::process::id()));
         fs::File::create(&path)?.set_len(DISK_BYTES)?;
         Ok(Self(path))
@@ -44,12 +44,12 @@ impl Drop for Disk {
     }
 }
 
-fn boot(policy: &str, disk: &Path) -> Result<System> {
+pub fn boot(policy: &str, disk: &Path) -> Result<System> {
     Boot::policy(policy).demo_disk()?.disk(disk, true).network()?.start()
 }
 
 /// What a kernel says when something is wrong with it, or with us.
-fn complaints(guest: &mut Guest<'_>) -> Result<String> {
+pub fn complaints(guest: &mut Guest<'_>) -> Result<String> {
     let output = guest.attempt(
         "dmesg | grep -E 'WARNING|BUG|Oops|lockup|Call Trace|stalls on|Unable to read cpu state|timeout closing'",
         seconds(60),
@@ -58,7 +58,7 @@ fn complaints(guest: &mut Guest<'_>) -> Result<String> {
 }
 
 /// Ends a guest by its own command, as a user would. Its devices close, and nobody waits for a back end in vain.
-fn power_off(system: &mut System, domain: &str) -> Result<()> {
+pub fn power_off(system: &mut System, domain: &str) -> Result<()> {
     let position = system.position();
     let mut guest = system.guest_again(domain)?;
     guest.run("dmesg -n 8", seconds(30))?;
@@ -140,7 +140,7 @@ fn a_read_only_export_refuses_a_linux_that_writes() -> Result<()> {
 }
 
 /// Lets the host reach a port of the guest, by a free port of its own.
-fn forward(system: &System, protocol: &str, guest: u16) -> Result<u16> {
+pub fn forward(system: &System, protocol: &str, guest: u16) -> Result<u16> {
     let host = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
     let rule = format!("hostfwd_add net0 {protocol}:127.0.0.1:{host}-10.0.2.16:{guest}");
     let answer = system.qmp()?.monitor(&rule)?;

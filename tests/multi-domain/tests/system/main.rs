@@ -8,6 +8,7 @@ mod fuzz;
 mod guests;
 mod interrupts;
 mod linux;
+mod linux_restart;
 mod misbehaviour;
 mod policies;
 mod primitives;
