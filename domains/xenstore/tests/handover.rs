@@ -500,7 +500,7 @@ fn run(seed: u64, steps: usize, mean_life: u64) -> (u32, u32) {
         let mut born = random.below(3);
         let mut lives = || {
             born += 1;
-            if born % 3 == 0 { 6000 } else { 1 + random.below(2 * mean_life) }
+            if born.is_multiple_of(3) { 6000 } else { 1 + random.below(2 * mean_life) }
         };
         system.life().renew(lives());
         system.settle(told, &mut lives);

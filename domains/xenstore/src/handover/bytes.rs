@@ -8,12 +8,14 @@ use xen_rings::memory::SharedMemory;
 #[derive(Clone, Copy, Debug)]
 pub struct Sum(u64);
 
-impl Sum {
+impl Default for Sum {
     /// Of nothing.
-    pub const fn new() -> Self {
+    fn default() -> Self {
         Sum(0x243f_6a88_85a3_08d3)
     }
+}
 
+impl Sum {
     /// Goes on with `bytes`, in words; a last word that is not whole is filled up with zeros.
     pub fn add(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks::<8>();
@@ -77,7 +79,7 @@ pub struct Writer<'a, M> {
 impl<'a, M: SharedMemory> Writer<'a, M> {
     /// Writes between the offsets `start` and `end`.
     pub fn new(memory: &'a M, start: usize, end: usize) -> Self {
-        Writer { memory, start, at: start, end, piece: Vec::with_capacity(2 * PIECE), sum: Sum::new(), fits: true }
+        Writer { memory, start, at: start, end, piece: Vec::with_capacity(2 * PIECE), sum: Sum::default(), fits: true }
     }
 
     /// Bytes written and their sum; `None`: there was not enough room.
@@ -183,7 +185,7 @@ impl<'a, M: SharedMemory> Reader<'a, M> {
 
     /// The sum of all that is left. Reads nothing off.
     pub fn sum(&self) -> u32 {
-        let (mut sum, mut piece, mut at) = (Sum::new(), [0; PIECE], self.at);
+        let (mut sum, mut piece, mut at) = (Sum::default(), [0; PIECE], self.at);
         while at < self.end {
             let count = PIECE.min(self.end - at);
             let Some(part) = piece.get_mut(..count) else { break };

@@ -118,7 +118,7 @@ impl Record<'_> {
 
 /// The sum of a record, whose own place in the head is zero.
 fn record_sum(head: &[u8; RECORD_HEAD], bytes: &[u8]) -> u32 {
-    let mut sum = Sum::new();
+    let mut sum = Sum::default();
     sum.add(head);
     sum.add(bytes);
     sum.value()
@@ -211,7 +211,7 @@ impl<M: SharedMemory> Handover<M> {
     /// # Errors
     /// What is there cannot be made sense of, and says so from now on.
     pub fn open(memory: M, memory_quota: usize) -> Result<(Self, Found), Unusable> {
-        let half_bytes = memory.bytes().saturating_sub(HALVES_AT) / 2 & !7;
+        let half_bytes = (memory.bytes().saturating_sub(HALVES_AT) / 2) & !7;
         if half_bytes < 2 * (RECORD_HEAD + MESSAGE_BYTES_MAX) {
             return Err(Unusable::TooSmall);
         }

@@ -598,3 +598,55 @@ fn xenstore_is_killed_again_and_again_and_nobody_notices() -> Result<()> {
     fs::remove_file(&image)?;
     Ok(())
 }
+
+/// A xenstore that gets into a loop is ended, by the watchdog or by the request that waits for it.
+#[test]
+fn a_xenstore_that_hangs_is_replaced() -> Result<()> {
+    let (mut system, image) = busy_store("store-hangs")?;
+    for seed in seeds() {
+        let position = system.position();
+        let what = system.injector(seed)?.inject("xenstore", Fault::Wedge, seconds(60))?;
+        system.wait_from(position, "domain `xenstore` works without a hypercall", seconds(60))?;
+        system.wait_from(position, "domain `xenstore` runs again", seconds(30))?;
+        println!("seed {seed}: {what}");
+    }
+    system.expect_verdict("store-survive", seconds(120))?;
+    system.shutdown()?;
+    fs::remove_file(&image)?;
+    Ok(())
+}
+
+#[test]
+fn a_xenstore_that_has_spent_its_budget_stays_down_until_it_is_wanted() -> Result<()> {
+    let xenstore = "role = \"xenstore\"\nrestart = { max = 1, within = \"10m\" }";
+    let base = BASE.replace("role = \"xenstore\"", xenstore);
+    let asker =
+        "[domain.asker]\nimage = \"client\"\nmemory = \"8M\"\narguments = \"do=store-survive rounds=1000000\"\n";
+    let mut system = Boot::policy(&format!("{base}{asker}")).image("client").injectable().start()?;
+    system.wait_ready()?;
+    for told in ["it is started again\n", "all that the policy allows\n"] {
+        let position = system.position();
+        system.injector(seed())?.inject("xenstore", Fault::Crash, seconds(60))?;
+        system.wait_from(position, told, seconds(30))?;
+        if told.starts_with("it is") {
+            system.wait_from(position, "domain `xenstore` runs again", seconds(30))?;
+        }
+    }
+    let domains = system.shell("domains", seconds(30))?;
+    assert!(domains.contains("xenstore ended") && domains.contains("all that the policy allows"), "{domains}");
+    // Whoever waits for an answer gets it from the next one.
+    let position = system.position();
+    system.shell("restart xenstore", seconds(30))?;
+    system.wait_from(position, "domain `xenstore` runs again", seconds(30))?;
+    let position = system.position();
+    system.wait_from(position, "asker| round", seconds(60))?;
+    // But not when others have changed since, of which it would not know.
+    system.shell("destroy xenstore", seconds(30))?;
+    system.wait_from(position, "domain `xenstore` ended", seconds(30))?;
+    system.shell("destroy asker", seconds(30))?;
+    system.wait_from(position, "domain `asker` ended", seconds(30))?;
+    let answer = system.shell("restart xenstore", seconds(30))?;
+    assert!(answer.contains("`reboot` starts all again"), "{answer}");
+    assert!(system.verdicts().is_empty(), "{:?}", system.verdicts());
+    system.shutdown()
+}
