@@ -29,6 +29,7 @@ use crate::event;
 use crate::ids::{DomId, Port};
 use crate::info::start_info;
 use crate::local::Local;
+use crate::time::Instant;
 
 use client::Client;
 
@@ -59,6 +60,24 @@ pub fn port() -> Option<Port> {
 pub fn set_timeout(timeout: Option<Duration>) {
     if let Some(client) = CLIENT.borrow().as_mut() {
         client.timeout = timeout;
+    }
+}
+
+/// Who looks after the server while requests wait for it: the policy domain, which starts it again. A request is then
+/// answered by whichever server there is, or fails when the keeper says so, and not by [`set_timeout`].
+#[derive(Clone, Copy, Debug)]
+pub struct Keeper {
+    /// Is pending when the server may have died. Its events are not lost to [`event::wait`].
+    pub port: Port,
+    /// Looks after the server, for a request that waits since that moment: when to look again, or why there is no hope. It
+    /// must not make requests itself.
+    pub look: fn(Instant) -> Result<Instant>,
+}
+
+/// From now on requests wait for what `keeper` keeps alive.
+pub fn set_keeper(keeper: Keeper) {
+    if let Some(client) = CLIENT.borrow().as_mut() {
+        client.keeper = Some(keeper);
     }
 }
 
@@ -236,6 +255,12 @@ impl Store {
     /// Tells the store that a domain is gone. Policy domain only.
     pub fn release(&self, domain: DomId) -> Result<()> {
         self.request(abi::XS_RELEASE, &[format!("{domain}\0").as_bytes()]).map(drop)
+    }
+
+    /// Tells the store that a domain is dead and that another of its id will be introduced: its ring is touched no more, its
+    /// watches are gone, its nodes stay. Policy domain only.
+    pub fn disconnect(&self, domain: DomId) -> Result<()> {
+        self.request(abi::XS_CONTROL, &[format!("disconnect\0{domain}\0").as_bytes()]).map(drop)
     }
 
     /// Whether a domain is connected to the store.

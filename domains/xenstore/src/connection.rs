@@ -32,12 +32,27 @@ pub struct Connection {
     pub transactions: BTreeMap<u32, Overlay>,
     /// Transactions that failed with `EAGAIN` since the last that did not.
     pub conflicts: u32,
-    next_transaction: u32,
-    output: Vec<u8>,
-    sent: usize,
+    /// Where its ring is.
+    pub start: Start,
+    /// The first part of a request that has not come whole.
+    pub partial: Vec<u8>,
+    pub(crate) next_transaction: u32,
+    pub(crate) output: Vec<u8>,
+    pub(crate) sent: usize,
     /// End of each message in `output`, as a count of bytes since the connection began.
-    messages: Vec<u64>,
-    taken_in_all: u64,
+    pub(crate) messages: Vec<u64>,
+    pub(crate) taken_in_all: u64,
+}
+
+/// A ring's place and, as the ring counts bytes, how far its requests have been taken and where its replies began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// The domain's event channel port.
+    pub port: u32,
+    /// Requests: taken up to here, all of it accounted for.
+    pub input: u32,
+    /// Replies: the first byte of this connection.
+    pub output: u32,
 }
 
 impl Connection {
@@ -50,6 +65,8 @@ impl Connection {
             watches: Watches::new(domain),
             transactions: BTreeMap::new(),
             conflicts: 0,
+            start: Start::default(),
+            partial: Vec::new(),
             next_transaction: 1,
             output: Vec::new(),
             sent: 0,
@@ -99,12 +116,16 @@ impl Connection {
         }
     }
 
-    /// Bytes for the client. Waiting events are put in when nothing else is to send.
-    pub fn output(&mut self) -> &[u8] {
-        if self.state == State::Active {
-            self.fill_with_events();
-        }
+    /// Bytes for the client.
+    #[must_use]
+    pub fn output(&self) -> &[u8] {
         self.output.get(self.sent..).unwrap_or_default()
+    }
+
+    /// The place, as the ring counts, of the first byte of [`Connection::output`].
+    #[must_use]
+    pub fn output_position(&self) -> u32 {
+        self.start.output.wrapping_add(self.taken_in_all as u32)
     }
 
     /// The client has been given `bytes` from the front of [`Connection::output`].
@@ -119,15 +140,32 @@ impl Connection {
         }
     }
 
-    fn fill_with_events(&mut self) {
+    /// The client has been given all up to `position`; `false`: that cannot be.
+    #[must_use]
+    pub fn output_taken_up_to(&mut self, position: u32) -> bool {
+        let bytes = position.wrapping_sub(self.output_position()) as usize;
+        let fits = bytes <= self.output().len();
+        if fits {
+            self.output_taken(bytes);
+        }
+        fits
+    }
+
+    /// Puts events that wait into the output when little else is to send; how many.
+    pub fn fill_with_events(&mut self) -> u32 {
         const ENOUGH: usize = 1024;
-        let mut payload = Vec::new();
+        if self.watches.waiting() == 0 || self.state != State::Active {
+            return 0;
+        }
+        let (mut payload, mut count) = (Vec::new(), 0);
         while self.output.len() - self.sent < ENOUGH && self.messages.len() < quota::OUTSTANDING {
             payload.clear();
             if !self.watches.next_event(XENSTORE_PAYLOAD_MAX, &mut payload) {
                 break;
             }
             self.send(XS_WATCH_EVENT, 0, 0, &payload);
+            count += 1;
         }
+        count
     }
 }

@@ -1,6 +1,6 @@
 //! The server: connections, the store, and what goes on between them. No I/O: messages in, bytes out.
 
-use crate::connection::{Connection, State};
+use crate::connection::{Connection, Start, State};
 use crate::domid::DomId;
 use crate::overlay::Event;
 use crate::store::Store;
@@ -14,12 +14,12 @@ const CONFLICTS_MAX: u32 = 3;
 
 /// What the engine asks of the world.
 pub trait Rings {
-    /// Map the ring of `domain` and bind its event channel `port`.
-    fn attach(&mut self, domain: DomId, port: u32) -> Result<(), Errno>;
+    /// Map the ring of `domain` and bind its event channel `port`. Gives where the ring stands.
+    fn attach(&mut self, domain: DomId, port: u32) -> Result<Start, Errno>;
     /// The opposite. Must succeed or be made up for later; the domain is gone.
     fn detach(&mut self, domain: DomId);
     /// Whether so little memory is left that only the policy domain may take more.
-    fn memory_is_short(&self) -> bool {
+    fn memory_is_short(&mut self) -> bool {
         false
     }
 }
@@ -53,8 +53,8 @@ impl Engine {
 
     /// Starts a connection for `domain`, whose ring is attached. One that it had before is forgotten with its watches
     /// and transactions.
-    pub fn connect(&mut self, domain: DomId) {
-        self.connections.insert(domain, Connection::new(domain));
+    pub fn connect(&mut self, domain: DomId, start: Start) {
+        self.connections.insert(domain, Connection { start, ..Connection::new(domain) });
         self.fire_special(&Target::IntroduceDomain);
     }
 
@@ -96,9 +96,15 @@ impl Engine {
         self.connections.get(&domain).is_some_and(|connection| connection.state == State::CutOff)
     }
 
+    /// Gets bytes ready for the ring of `domain`: events, if there is little else. Gives how many events.
+    pub fn fill_with_events(&mut self, domain: DomId) -> u32 {
+        self.connections.get_mut(&domain).map_or(0, Connection::fill_with_events)
+    }
+
     /// Bytes to put into the ring of `domain`.
-    pub fn output(&mut self, domain: DomId) -> &[u8] {
-        self.connections.get_mut(&domain).map(Connection::output).unwrap_or_default()
+    #[must_use]
+    pub fn output(&self, domain: DomId) -> &[u8] {
+        self.connections.get(&domain).map(Connection::output).unwrap_or_default()
     }
 
     /// `bytes` of [`Engine::output`] are in the ring.

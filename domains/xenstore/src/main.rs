@@ -10,8 +10,6 @@
 extern crate alloc;
 
 #[cfg(target_os = "none")]
-mod ring;
-#[cfg(target_os = "none")]
 mod server;
 
 #[cfg(target_os = "none")]

@@ -58,25 +58,25 @@ enum Recording {
 }
 
 #[derive(Debug)]
-enum State {
+pub(crate) enum State {
     Seen,
     Written(Rc<Node>),
     Removed,
 }
 
 #[derive(Debug)]
-struct Touched {
+pub(crate) struct Touched {
     /// The generation that the store's node had, or that there was none.
-    base: Option<u64>,
-    state: State,
+    pub(crate) base: Option<u64>,
+    pub(crate) state: State,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct Overlay {
     recording: Recording,
-    touched: BTreeMap<Path, Touched>,
-    events: Vec<Event>,
+    pub(crate) touched: BTreeMap<Path, Touched>,
+    pub(crate) events: Vec<Event>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -106,6 +106,13 @@ impl Overlay {
     #[must_use]
     pub fn single_request() -> Self {
         Self::new(Recording::SingleRequest)
+    }
+
+    /// A transaction that has touched and changed this already.
+    pub(crate) fn restore(touched: BTreeMap<Path, Touched>, events: Vec<Event>) -> Self {
+        let bytes = touched.iter().map(|(path, touched)| held_bytes(path, &touched.state)).sum::<usize>()
+            + events.iter().map(event_bytes).sum::<usize>();
+        Overlay { touched, events, bytes, ..Self::transaction() }
     }
 
     fn new(recording: Recording) -> Self {

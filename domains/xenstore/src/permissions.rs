@@ -89,7 +89,19 @@ impl Permissions {
         (others.len() != self.others.len()).then(|| Permissions { first: self.first, others: Rc::from(others) })
     }
 
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
+    /// A list of these entries, the first of them apart.
+    pub(crate) fn from_entries(first: Entry, others: Vec<Entry>) -> Self {
+        Permissions { first, others: Rc::from(others) }
+    }
+
+    /// The same list as `other`? Then one in memory for both.
+    pub(crate) fn share_with(&mut self, other: &Permissions) {
+        if self.others == other.others {
+            self.others = other.others.clone();
+        }
+    }
+
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &Entry> {
         core::iter::once(&self.first).chain(self.others.iter())
     }
 }

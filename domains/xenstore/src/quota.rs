@@ -61,6 +61,29 @@ pub const fn reserve(heap_bytes: usize) -> usize {
     heap_bytes / 4
 }
 
+/// Bytes of log after which the state is written anew, if there is room for so many.
+pub const LOG_BYTES: usize = 256 * 1024;
+/// Bytes of log for which there is room in any case.
+pub const LOG_LEAST: usize = 64 * 1024;
+/// Bytes that a client takes in a snapshot beside what its memory quota covers, at most: unread output, events that wait,
+/// half a request.
+pub const SNAPSHOT_UNCHARGED: usize = 80 * 1024;
+/// Bytes of a snapshot for the policy domain's own, and for its nodes that a client needs.
+pub const SNAPSHOT_POLICY: usize = 128 * 1024;
+/// See [`SNAPSHOT_POLICY`].
+pub const SNAPSHOT_POLICY_EACH: usize = 16 * 1024;
+
+/// The memory quota of each of `clients` domains for which a snapshot fits into half of `bytes` of hand-over memory. What
+/// is charged to a domain takes less in a snapshot than in memory, so that is what is shared out.
+#[must_use]
+pub const fn memory_handed_over(bytes: usize, clients: usize) -> usize {
+    let share = (bytes / 2).saturating_sub(SNAPSHOT_POLICY + LOG_LEAST);
+    match share.checked_div(clients) {
+        Some(share) => share.saturating_sub(SNAPSHOT_UNCHARGED + SNAPSHOT_POLICY_EACH),
+        None => MEMORY,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

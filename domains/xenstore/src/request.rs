@@ -15,6 +15,7 @@ use xen_abi::errno::Errno;
 use xen_abi::io::xs_wire::{XENSTORE_PAYLOAD_MAX, XS_ERROR};
 use xen_rings::store as wire;
 use xen_rings::store::request::End;
+use xen_rings::store::strings::parse_decimal;
 use xen_rings::store::{Message, Request, RequestError, Strings};
 
 const OK: &[u8] = b"OK\0";
@@ -84,7 +85,7 @@ impl Engine {
             }
             Request::Introduce { domid, gfn: _, port } => self.introduce(client, DomId(domid), port, rings),
             Request::Release(domain) => self.release_request(client, DomId(domain), rings),
-            Request::Control(words) => self.control(client, words),
+            Request::Control(words) => self.control(client, words, rings),
             Request::Resume(_) | Request::SetTarget(..) => Err(Errno::ENOSYS),
         }
     }
@@ -265,8 +266,8 @@ impl Engine {
         if self.knows(domain) {
             rings.detach(domain);
         }
-        rings.attach(domain, port)?;
-        self.connect(domain);
+        let start = rings.attach(domain, port)?;
+        self.connect(domain, start);
         Ok(OK.to_vec())
     }
 
@@ -283,13 +284,28 @@ impl Engine {
         Ok(OK.to_vec())
     }
 
-    fn control(&self, client: DomId, mut words: Strings<'_>) -> Reply {
+    fn control(&mut self, client: DomId, mut words: Strings<'_>, rings: &mut impl Rings) -> Reply {
         only_privileged(client)?;
         match words.next() {
-            Some(b"help") => Ok(b"help\nmemory\n\0".to_vec()),
+            Some(b"help") => Ok(b"help\nmemory\ndisconnect DOMAIN\n\0".to_vec()),
             Some(b"memory") => Ok(self.memory_report().into_bytes()),
+            Some(b"disconnect") => self.disconnect(words.next().and_then(parse_decimal), rings),
             _ => Err(Errno::EINVAL),
         }
+    }
+
+    /// A domain is dead and another of its id will be introduced: its ring is not touched any more, its nodes stay.
+    fn disconnect(&mut self, domain: Option<u64>, rings: &mut impl Rings) -> Reply {
+        let domain = domain.and_then(|number| u16::try_from(number).ok()).map(DomId).ok_or(Errno::EINVAL)?;
+        if domain.is_privileged() {
+            return Err(Errno::EINVAL);
+        }
+        if !self.knows(domain) {
+            return Err(Errno::ENOENT);
+        }
+        rings.detach(domain);
+        self.cut_off(domain);
+        Ok(OK.to_vec())
     }
 
     fn memory_report(&self) -> alloc::string::String {

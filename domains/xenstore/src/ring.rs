@@ -1,82 +1,94 @@
-//! A client's ring page and the channel that goes with it.
+//! A client's ring: whole requests out of it, without taking anything off before it is accounted for.
 
-use runtime::event::Channel;
-use runtime::grant::{GrantError, Mapping};
-use runtime::{Access, DomId, Errno, GrantRef, Port};
+use alloc::vec::Vec;
 use xen_abi::io::xs_wire::XENSTORE_SERVER_FEATURE_ERROR;
-use xen_abi::native::GRANT_REF_XENSTORE;
+use xen_rings::memory::SharedMemory;
 use xen_rings::ring::RingError;
-use xen_rings::store::{Message, StoreServer, WireError};
+use xen_rings::store::message::{HEAD_BYTES, parse_head};
+use xen_rings::store::{ServerEnd, WireError};
 
-/// Why a ring could not be attached.
-#[derive(Clone, Copy, Debug)]
-pub enum AttachError {
-    /// Its page cannot be mapped.
-    Page(GrantError),
-    /// Its event channel cannot be bound.
-    Channel(Errno),
-    /// What is in its page makes no sense.
-    Content(RingError),
-}
-
-impl core::fmt::Display for AttachError {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            AttachError::Page(error) => write!(f, "its ring page cannot be mapped: {error}"),
-            AttachError::Channel(error) => write!(f, "its event channel cannot be bound: {error}"),
-            AttachError::Content(error) => write!(f, "its ring page makes no sense: {error}"),
-        }
-    }
+/// What is in a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing.
+    Nothing,
+    /// A part of a request. Take it: who writes to a ring that is not empty need not send an event.
+    Part,
+    /// What completes a request.
+    Whole,
 }
 
 /// The server's end of a ring.
-pub struct Ring {
-    server: StoreServer<Mapping>,
-    channel: Channel,
+#[derive(Debug)]
+pub struct Ring<P> {
+    end: ServerEnd<P>,
     moved: bool,
 }
 
-impl Ring {
-    /// Maps the ring page of `domain`, which it grants by the reference that is reserved for it, and binds `port`.
-    pub fn attach(domain: DomId, port: Port) -> Result<Self, AttachError> {
-        let page =
-            Mapping::page_of(domain, GrantRef(GRANT_REF_XENSTORE), Access::ReadWrite).map_err(AttachError::Page)?;
-        let mut server = StoreServer::attach(page).map_err(AttachError::Content)?;
-        server.set_features(XENSTORE_SERVER_FEATURE_ERROR);
-        let channel = Channel::connect(domain, port).map_err(AttachError::Channel)?;
-        Ok(Ring { server, channel, moved: false })
+impl<P: SharedMemory> Ring<P> {
+    /// The ring in `page`, as it stands.
+    pub fn attach(page: P) -> Result<Self, RingError> {
+        ServerEnd::attach(page).map(Self::new)
     }
 
-    /// The local port of its channel.
-    pub fn port(&self) -> Port {
-        self.channel.port()
+    /// The ring in `page`, of which a predecessor has taken requests up to `input`. It may have died before it told.
+    pub fn resume(page: P, input: u32) -> Result<Self, RingError> {
+        ServerEnd::resume(page, input).map(|end| Ring { moved: true, ..Self::new(end) })
     }
 
-    /// The next whole request, if it has arrived. After an error the client is not to be served any more.
-    pub fn next_message(&mut self) -> Result<Option<Message<'_>>, WireError> {
-        // Also a part of a message makes room that the client may wait for.
+    fn new(mut end: ServerEnd<P>) -> Self {
+        end.set_features(XENSTORE_SERVER_FEATURE_ERROR);
+        Ring { end, moved: false }
+    }
+
+    /// How far requests have been taken off, and replies written.
+    pub fn positions(&self) -> (u32, u32) {
+        self.end.positions()
+    }
+
+    /// Copies to `request`, which begins with what was taken of the request before, the bytes that follow in the ring. They
+    /// stay there. After an error the client is not to be served any more.
+    pub fn look(&mut self, request: &mut Vec<u8>) -> Result<Next, WireError> {
+        let (taken, waiting) = (request.len(), self.end.waiting()?);
+        if waiting == 0 {
+            return Ok(Next::Nothing);
+        }
+        self.peek(request, waiting.min(HEAD_BYTES.saturating_sub(taken)))?;
+        let Some(head) = parse_head(request)? else { return Ok(Next::Part) };
+        let missing = (HEAD_BYTES + head.len as usize).saturating_sub(taken);
+        request.truncate(taken);
+        self.peek(request, missing.min(waiting))?;
+        Ok(if missing <= waiting { Next::Whole } else { Next::Part })
+    }
+
+    fn peek(&mut self, request: &mut Vec<u8>, count: usize) -> Result<(), RingError> {
+        let start = request.len();
+        request.resize(start + count, 0);
+        self.end.peek(request.get_mut(start..).unwrap_or_default())?;
+        Ok(())
+    }
+
+    /// Takes off `count` of the bytes that [`Ring::look`] has shown.
+    pub fn take(&mut self, count: usize) {
+        self.end.take(count);
         self.moved = true;
-        self.server.next_message()
     }
 
     /// Puts as many of `bytes` into the ring as there is room for; gives how many.
     pub fn write(&mut self, bytes: &[u8]) -> Result<usize, RingError> {
-        let count = self.server.write(bytes)?;
+        let count = self.end.write(bytes)?;
         self.moved |= count > 0;
         Ok(count)
     }
 
-    /// Wakes the client if anything moved since the last time.
-    pub fn notify(&mut self) {
-        if core::mem::take(&mut self.moved) {
-            self.channel.notify();
-        }
+    /// Whether anything moved since the last time: then the client is to be woken.
+    pub fn has_moved(&mut self) -> bool {
+        core::mem::take(&mut self.moved)
     }
 
     /// Tells the client why it is not served any more (`XENSTORE_ERROR_*`).
     pub fn tell_error(&mut self, error: u32) {
-        self.server.set_error(error);
+        self.end.set_error(error);
         self.moved = true;
-        self.notify();
     }
 }

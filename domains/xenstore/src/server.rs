@@ -1,95 +1,121 @@
-//! The event loop: bytes between the rings and the engine.
+//! The event loop, and what the service needs of the machine: rings by grants, wake-ups by events, memory.
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::fmt;
 
-use runtime::Port;
-use runtime::event;
-use runtime::heap;
-use xen_abi::errno::Errno;
-use xen_abi::io::xs_wire::{XENSTORE_ERROR_PROTO, XENSTORE_ERROR_RINGIDX};
+use runtime::event::{self, Channel};
+use runtime::grant::Mapping;
+use runtime::info::argument;
+use runtime::shared::Shared;
+use runtime::{Access, GrantRef, Port, heap};
+use xen_abi::native::GRANT_REF_XENSTORE;
 use xen_abi::policy_table::DOMAINS_MAX;
-use xen_rings::store::{Message, WireError};
 use xenstore::domid::DomId;
-use xenstore::engine::{Engine, Rings};
 use xenstore::quota;
+use xenstore::service::{Service, World};
 
-use crate::ring::Ring;
-
-/// Requests of one client before the others get their turn.
-const REQUESTS_PER_TURN: usize = 8;
-
-/// The rings of the introduced domains, and the memory for all of them.
-struct Attached {
-    rings: BTreeMap<DomId, Ring>,
+/// The event channels of the introduced domains, and the memory for all.
+struct Machine {
+    channels: BTreeMap<DomId, Channel>,
     by_port: BTreeMap<Port, DomId>,
     /// Bytes of heap to keep free.
     reserve: usize,
 }
 
-impl Rings for Attached {
-    fn attach(&mut self, domain: DomId, port: u32) -> Result<(), Errno> {
-        let ring = Ring::attach(runtime::DomId(domain.0), Port(port)).map_err(|error| {
-            log::warn!("domain {domain} cannot be introduced: {error}");
-            Errno::EINVAL
-        })?;
-        self.by_port.insert(ring.port(), domain);
-        self.rings.insert(domain, ring);
-        Ok(())
+impl World for Machine {
+    type Page = Mapping;
+
+    fn attach(&mut self, domain: DomId, port: u32) -> Option<Mapping> {
+        let peer = runtime::DomId(domain.0);
+        let page = Mapping::page_of(peer, GrantRef(GRANT_REF_XENSTORE), Access::ReadWrite).inspect_err(|error| {
+            log::warn!("domain {domain} cannot be served: its ring page cannot be mapped: {error}")
+        });
+        let channel = Channel::connect(peer, Port(port)).inspect_err(|error| {
+            log::warn!("domain {domain} cannot be served: its event channel cannot be bound: {error}");
+        });
+        let (page, channel) = (page.ok()?, channel.ok()?);
+        self.by_port.insert(channel.port(), domain);
+        self.channels.insert(domain, channel);
+        Some(page)
     }
 
     fn detach(&mut self, domain: DomId) {
-        if let Some(ring) = self.rings.remove(&domain) {
-            self.by_port.remove(&ring.port());
+        if let Some(channel) = self.channels.remove(&domain) {
+            self.by_port.remove(&channel.port());
         }
+    }
+
+    fn notify(&mut self, domain: DomId) {
+        self.channels.get(&domain).into_iter().for_each(Channel::notify);
     }
 
     fn memory_is_short(&self) -> bool {
         let (_, free) = heap::usage();
         free < self.reserve
     }
+
+    fn say(&mut self, what: fmt::Arguments<'_>) {
+        log::warn!("{what}");
+    }
 }
 
-/// Serves for ever.
+/// Serves for ever. Returns when that cannot be, which ends the domain.
 pub fn run() {
     let (used, free) = heap::usage();
     let heap_bytes = used + free;
-    let mut attached =
-        Attached { rings: BTreeMap::new(), by_port: BTreeMap::new(), reserve: quota::reserve(heap_bytes) };
-    let mut engine = Engine::new(memory_quota(heap_bytes));
-    let port = runtime::info::argument("policy-port").and_then(|text| text.parse().ok());
-    match port.map(|port| attached.attach(DomId::POLICY, port)) {
-        Some(Ok(())) => engine.connect(DomId::POLICY),
-        Some(Err(_)) => log::error!("the policy domain's ring cannot be used; nothing to serve"),
-        None => log::error!("the argument policy-port=N is missing; nothing to serve"),
-    }
-    log::info!("serving");
-    let mut held: BTreeSet<DomId> = BTreeSet::new();
-    let mut ready: BTreeSet<DomId> = attached.rings.keys().copied().collect();
+    let machine = Machine { channels: BTreeMap::new(), by_port: BTreeMap::new(), reserve: quota::reserve(heap_bytes) };
+    let Some(policy_port) = argument("policy-port").and_then(|text| text.parse().ok()) else {
+        return log::error!("the argument policy-port=N is missing; nothing to serve");
+    };
+    let handover = match argument("handover").map(map_handover) {
+        None => None,
+        Some(Some(memory)) => Some(memory),
+        Some(None) => return log::error!("what is to be handed over to the next cannot be mapped"),
+    };
+    let quota = memory_quota(heap_bytes, handover.as_ref().map(|memory| memory.memory().len()));
+    let mut service = match Service::start(machine, quota, policy_port, handover) {
+        Ok(service) => service,
+        Err(why) => return log::error!("{why}; nothing to serve"),
+    };
+    let clients = service.world().channels.len();
+    log::info!("serving{}", if clients > 1 { ", as the one before did" } else { "" });
     loop {
-        if ready.is_empty() {
-            ready.extend(event::wait(None).filter_map(|port| attached.by_port.get(&port).copied()));
-        } else {
-            ready.extend(event::pending().filter_map(|port| attached.by_port.get(&port).copied()));
-        }
-        let turn: Vec<DomId> = core::mem::take(&mut ready).into_iter().collect();
-        for domain in turn {
-            match serve(&mut engine, &mut attached, domain) {
-                Turn::More => _ = ready.insert(domain),
-                Turn::Held => _ = held.insert(domain),
-                Turn::Done => {}
-            }
-            if domain == DomId::POLICY {
-                ready.append(&mut held);
+        let pending = if service.is_busy() { event::pending() } else { event::wait(None) };
+        for port in pending {
+            if let Some(&domain) = service.world().by_port.get(&port) {
+                service.is_ready(domain);
             }
         }
-        flush(&mut engine, &mut attached);
+        service.turn();
     }
 }
 
-/// What each domain may have of a heap of `heap_bytes`, by the number of domains that the policy describes.
-fn memory_quota(heap_bytes: usize) -> usize {
-    let told = runtime::info::argument("clients").and_then(|text| text.parse().ok());
+/// Maps the memory that outlives this domain, which is the policy domain's: `REFERENCE,REFERENCE+PAGES` names the pages
+/// that list the references of all of them.
+fn map_handover(text: &str) -> Option<Mapping> {
+    let (lists, pages) = text.split_once('+')?;
+    let lists = lists.split(',').map(|text| text.parse().map(GrantRef)).collect::<Result<Vec<_>, _>>().ok()?;
+    let pages = pages.parse::<usize>().ok()?;
+    let policy = runtime::DomId::POLICY;
+    let directory = Mapping::new(policy, &lists, Access::ReadOnly)
+        .inspect_err(|error| log::error!("the list of grants: {error}"))
+        .ok()?;
+    let references = references(directory.memory(), pages)?;
+    Mapping::new(policy, &references, Access::ReadWrite).inspect_err(|error| log::error!("{error}")).ok()
+}
+
+fn references(directory: Shared<'_>, count: usize) -> Option<Vec<GrantRef>> {
+    let mut bytes = alloc::vec![0; count.checked_mul(4).filter(|&bytes| bytes <= directory.len())?];
+    directory.read(0, &mut bytes);
+    let (words, _) = bytes.as_chunks::<4>();
+    Some(words.iter().map(|word| GrantRef(u32::from_le_bytes(*word))).collect())
+}
+
+/// What each domain may have of a heap of `heap_bytes`, by the number of domains that the policy describes; and so that
+/// all of it can be handed over.
+fn memory_quota(heap_bytes: usize, handover_bytes: Option<usize>) -> usize {
+    let told = argument("clients").and_then(|text| text.parse().ok());
     let clients = told.unwrap_or(DOMAINS_MAX as usize);
     let quota = quota::memory_of_each(heap_bytes, clients);
     let needed = quota::heap_for(quota, clients);
@@ -101,77 +127,5 @@ fn memory_quota(heap_bytes: usize) -> usize {
             (needed - heap_bytes) / 1024
         );
     }
-    quota
-}
-
-/// What is left of a client's requests after its turn.
-#[derive(PartialEq, Eq)]
-enum Turn {
-    More,
-    /// It has to wait for the policy domain.
-    Held,
-    Done,
-}
-
-/// Takes a bounded number of requests of `domain`.
-fn serve(engine: &mut Engine, attached: &mut Attached, domain: DomId) -> Turn {
-    for _ in 0..REQUESTS_PER_TURN {
-        send(engine, attached, domain);
-        if engine.is_held(domain) {
-            return Turn::Held;
-        }
-        let Some(ring) = attached.rings.get_mut(&domain).filter(|_| engine.takes_requests(domain)) else {
-            return Turn::Done;
-        };
-        // A copy of the request, as carrying it out may attach and detach rings.
-        let (head, payload) = match ring.next_message() {
-            Ok(Some(message)) => (message.head, message.payload.to_vec()),
-            Ok(None) => return Turn::Done,
-            Err(error) => {
-                cut_off(engine, attached, domain, error);
-                return Turn::Done;
-            }
-        };
-        engine.request(domain, &Message { head, payload: &payload }, attached);
-    }
-    Turn::More
-}
-
-/// Gives every client what waits for it and fits.
-fn flush(engine: &mut Engine, attached: &mut Attached) {
-    for domain in engine.domains() {
-        send(engine, attached, domain);
-        if let Some(ring) = attached.rings.get_mut(&domain) {
-            ring.notify();
-        }
-    }
-}
-
-fn send(engine: &mut Engine, attached: &mut Attached, domain: DomId) {
-    loop {
-        let Some(ring) = attached.rings.get_mut(&domain) else {
-            return;
-        };
-        let bytes = engine.output(domain);
-        if bytes.is_empty() {
-            return;
-        }
-        match ring.write(bytes) {
-            Ok(0) => return,
-            Ok(count) => engine.output_taken(domain, count),
-            Err(error) => return cut_off(engine, attached, domain, WireError::Ring(error)),
-        }
-    }
-}
-
-/// Serves `domain` no more. It stays introduced until the policy domain releases it.
-fn cut_off(engine: &mut Engine, attached: &mut Attached, domain: DomId, why: WireError) {
-    log::warn!("domain {domain} is served no more: {why}");
-    engine.cut_off(domain);
-    if let Some(ring) = attached.rings.get_mut(&domain) {
-        ring.tell_error(match why {
-            WireError::Ring(_) => XENSTORE_ERROR_RINGIDX,
-            WireError::TooLong(_) => XENSTORE_ERROR_PROTO,
-        });
-    }
+    handover_bytes.map_or(quota, |bytes| quota.min(quota::memory_handed_over(bytes, clients)))
 }

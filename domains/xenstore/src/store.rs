@@ -99,6 +99,18 @@ impl Store {
         store
     }
 
+    /// A store of these nodes, the root among them, after so many commits.
+    pub(crate) fn restore(memory_quota: usize, generation: u64, nodes: impl Iterator<Item = (Path, Node)>) -> Self {
+        let mut store = Store { nodes: BTreeMap::new(), usage: BTreeMap::new(), generation, memory_quota };
+        nodes.for_each(|(path, node)| store.put(path, Rc::new(node)));
+        store
+    }
+
+    /// Commits so far.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Bytes that may be held for each domain but the policy domain.
     #[must_use]
     pub fn memory_quota(&self) -> usize {

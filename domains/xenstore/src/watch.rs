@@ -86,16 +86,16 @@ impl Watch {
 }
 
 /// An event that waits: for which watch, and which node if not the watched one itself.
-type Waiting = (u64, Option<Path>);
+pub(crate) type Waiting = (u64, Option<Path>);
 
 /// The watches of one connection and their waiting events.
 #[derive(Debug)]
 pub struct Watches {
     domain: DomId,
-    watches: BTreeMap<u64, Watch>,
-    next: u64,
+    pub(crate) watches: BTreeMap<u64, Watch>,
+    pub(crate) next: u64,
     bytes: usize,
-    queue: VecDeque<Waiting>,
+    pub(crate) queue: VecDeque<Waiting>,
     queued: BTreeSet<Waiting>,
     queued_bytes: usize,
 }
@@ -112,6 +112,19 @@ impl Watches {
             queue: VecDeque::new(),
             queued: BTreeSet::new(),
             queued_bytes: 0,
+        }
+    }
+
+    /// These watches and waiting events; `next` is the number of the next watch.
+    pub(crate) fn restore(domain: DomId, watches: BTreeMap<u64, Watch>, next: u64, queue: VecDeque<Waiting>) -> Self {
+        Watches {
+            bytes: watches.values().map(|watch| watch.charged_bytes(domain)).sum(),
+            queued: queue.iter().cloned().collect(),
+            queued_bytes: queue.iter().map(path_bytes).sum(),
+            watches,
+            next,
+            queue,
+            ..Watches::new(domain)
         }
     }
 

@@ -230,7 +230,7 @@ fn model_dump(model: &Model) -> Vec<(String, String, String)> {
 fn run(steps: Vec<Step>) {
     let mut server = Server::default();
     for domain in 0..3 {
-        server.engine.connect(xenstore::domid::DomId(domain));
+        server.engine.connect(xenstore::domid::DomId(domain), Default::default());
     }
     let root = ModelNode { value: String::new(), owner: 0, others: 'n', listed: None };
     let mut model = Model([("/".to_string(), root)].into());

@@ -55,6 +55,11 @@ pub const GRANT_REF_CONSOLE: u32 = 0;
 /// The grant reference that holds the xenstore ring, as on Xen (`GNTTAB_RESERVED_XENSTORE`).
 pub const GRANT_REF_XENSTORE: u32 = 1;
 
+/// In the memory in which xenstore keeps what its successor needs: the offset of the word that says from where to start.
+pub const HANDOVER_SELECTOR: usize = 8;
+/// The value of that word when nobody can start from there: the server found that it makes no sense, or had no room.
+pub const HANDOVER_UNUSABLE: u32 = 0xdead;
+
 /// "BULKHEAD" in [`StartInfo::magic`].
 pub const START_MAGIC: u64 = u64::from_le_bytes(*b"BULKHEAD");
 /// [`StartInfo::version`].

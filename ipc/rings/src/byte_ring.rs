@@ -61,6 +61,11 @@ impl ByteProducer {
         Ok(Self { layout, prod, dead: None })
     }
 
+    /// The producer index: bytes written since the ring began.
+    pub fn position(&self) -> u32 {
+        self.prod
+    }
+
     /// Bytes that fit now.
     pub fn free(&mut self, memory: &impl SharedMemory) -> Result<usize, RingError> {
         if let Some(error) = self.dead {
@@ -102,8 +107,21 @@ impl ByteConsumer {
             return Err(RingError::TooSmall);
         }
         let cons = memory.load_u32(layout.cons);
+        Self::resume(memory, layout, cons)
+    }
+
+    /// Goes on at the consumer index `cons`, whatever the page says: for an end that has kept it elsewhere.
+    pub fn resume(memory: &impl SharedMemory, layout: ByteRingLayout, cons: u32) -> Result<Self, RingError> {
+        if memory.bytes() < layout.end() {
+            return Err(RingError::TooSmall);
+        }
         filled(memory.load_u32(layout.prod), cons, layout.size)?;
         Ok(Self { layout, cons, dead: None })
+    }
+
+    /// The consumer index: bytes taken since the ring began.
+    pub fn position(&self) -> u32 {
+        self.cons
     }
 
     /// Bytes that wait.
@@ -116,8 +134,8 @@ impl ByteConsumer {
         count
     }
 
-    /// Reads at most `into.len()` bytes and returns how many. When not 0, send the event: there is space again.
-    pub fn read(&mut self, memory: &impl SharedMemory, into: &mut [u8]) -> Result<usize, RingError> {
+    /// Copies out at most `into.len()` bytes and returns how many. They stay in the ring.
+    pub fn peek(&mut self, memory: &impl SharedMemory, into: &mut [u8]) -> Result<usize, RingError> {
         let count = self.waiting(memory)?.min(into.len());
         let mut rest = into;
         for (offset, length) in self.layout.runs(self.cons, count) {
@@ -125,9 +143,20 @@ impl ByteConsumer {
             memory.read(offset, run);
             rest = after;
         }
+        Ok(count)
+    }
+
+    /// Takes `count` bytes off, of those that were waiting. When not 0, send the event: there is space again.
+    pub fn take(&mut self, memory: &impl SharedMemory, count: usize) {
         self.cons = self.cons.wrapping_add(count as u32);
         memory.store_u32(self.layout.cons, self.cons);
         memory.fence();
+    }
+
+    /// Reads at most `into.len()` bytes and returns how many. When not 0, send the event: there is space again.
+    pub fn read(&mut self, memory: &impl SharedMemory, into: &mut [u8]) -> Result<usize, RingError> {
+        let count = self.peek(memory, into)?;
+        self.take(memory, count);
         Ok(count)
     }
 }

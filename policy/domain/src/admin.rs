@@ -20,6 +20,7 @@ use xen_abi::native::PAGE_SIZE;
 use xen_abi::platform as abi;
 use xen_abi::policy_table::{FLAG_CONTROL, FLAG_STORE};
 
+use crate::rescue;
 use crate::system::{Revival, Status, System, Wish};
 
 /// Rows of a table at most: what shares a ring with the answers of other commands must have an end.
@@ -299,7 +300,7 @@ fn links(system: &System) -> Outcome {
     let mut grid = Grid::new(&["front end", "back end", "kind", "what", "state"]);
     let services = |link: &&Link| !matches!(link.kind, LinkKind::Store | LinkKind::Console);
     for link in system.table.links.iter().filter(services) {
-        let (kind, what) = subject_of(&system.table, link);
+        let (kind, what) = subject_of(system.table, link);
         grid.row([
             system.name(link.front).to_string(),
             system.name(link.back).to_string(),
@@ -394,6 +395,9 @@ fn destroy(system: &mut System, name: &str, wish: Wish) -> Outcome {
         return Ok(());
     };
     platform::destroy(id).map_err(|error| format!("`{name}` cannot be destroyed: {error}"))?;
+    if rescue::keeps(label) {
+        rescue::wish(wish);
+    }
     if let Some(member) = system.member_mut(label) {
         member.wish = wish;
     }
@@ -403,7 +407,7 @@ fn destroy(system: &mut System, name: &str, wish: Wish) -> Outcome {
 fn restart(system: &mut System, name: &str) -> Outcome {
     let label = find(system, name)?;
     if system.entry(label).is_some_and(|domain| domain.flags.has(FLAG_STORE)) {
-        return Err("xenstore cannot be started again; `reboot` starts everything again".to_string());
+        return restart_xenstore(system, label, name);
     }
     if system.alive(label).is_some() {
         return destroy(system, name, Wish::Again);
@@ -422,15 +426,35 @@ fn replace(system: &mut System, name: &str, image: &str) -> Outcome {
     if entry.flags.has(FLAG_CONTROL) {
         return Err("the policy domain cannot replace itself".to_string());
     }
+    if entry.flags.has(FLAG_STORE) {
+        return Err(format!("`{name}` keeps its image: what it hands over is for its like only"));
+    }
     if entry.kind == Kind::Pvh {
         return Err(format!("`{name}` is a virtual machine, and keeps its kernel"));
     }
     Program::may_be(entry, image)?;
-    system.image(entry, image).map_err(|why| format!("`{name}` stays as it is: {why}"))?;
+    system.site().image(entry, image).map_err(|why| format!("`{name}` stays as it is: {why}"))?;
     restart(system, name)?;
     if let Some(member) = system.member_mut(label) {
         member.program.replace(image);
     }
+    Ok(())
+}
+
+/// It can be started again while what it knew is kept for its successor and is true.
+fn restart_xenstore(system: &mut System, label: Label, name: &str) -> Outcome {
+    if !rescue::keeps(label) {
+        return Err(format!("the policy has no `restart` for `{name}`: nothing of what it knows is kept for another"));
+    }
+    if system.alive(label).is_some() {
+        return destroy(system, name, Wish::Again);
+    }
+    if system.unheard != 0 {
+        return Err(format!(
+            "others have died or come since `{name}` did, and it would not know; `reboot` starts all again"
+        ));
+    }
+    rescue::revive();
     Ok(())
 }
 

@@ -8,9 +8,10 @@ use runtime::errno::Result;
 use runtime::event::Channel;
 use runtime::grant::{grant_own_console_ring, grant_own_store_ring};
 use runtime::hypercall::event_channel::{self, VIRQ_DOM_EXC};
-use runtime::{DomId, console, println, store};
+use runtime::{DomId, Port, console, println, store};
 use xen_abi::policy_table::{FLAG_CONSOLE, FLAG_STORE};
 
+use crate::rescue;
 use crate::system::System;
 use crate::watch;
 
@@ -30,11 +31,12 @@ pub fn run() {
     if let Err(error) = &deaths {
         log::error!("deaths of domains will go unnoticed: {error}");
     }
-    start_all(&mut system);
-    watch::serve(system, deaths.ok());
+    let deaths = deaths.ok();
+    start_all(&mut system, deaths.as_ref().map(Channel::port));
+    watch::serve(system, deaths);
 }
 
-fn start_all(system: &mut System) {
+fn start_all(system: &mut System, deaths: Option<Port>) {
     system.create_all();
     let (store, console) = (system.table.flagged(FLAG_STORE), system.table.flagged(FLAG_CONSOLE));
 
@@ -44,8 +46,19 @@ fn start_all(system: &mut System) {
         let own_port = own_port.map(|port| format!("policy-port={port} ")).unwrap_or_default();
         // All but this domain and xenstore itself share its memory.
         let clients = system.table.labels().count().saturating_sub(2);
-        system.build(store, &format!("{own_port}clients={clients}"));
-        system.start(store);
+        let arguments = format!("{own_port}clients={clients}");
+        match memory_of_xenstore(system, store, clients).zip(deaths) {
+            Some((memory, deaths)) => {
+                let arguments = format!("{arguments} {}", memory.argument());
+                system.build(store, &arguments);
+                system.start(store);
+                rescue::keep(system, store, arguments, memory, deaths);
+            }
+            None => {
+                system.build(store, &arguments);
+                system.start(store);
+            }
+        }
     }
     let others: alloc::vec::Vec<Label> =
         system.table.labels().skip(1).map(|(label, _)| label).filter(|label| Some(*label) != store).collect();
@@ -62,6 +75,21 @@ fn start_all(system: &mut System) {
         system.introduce(label);
     }
     system.watch_links();
+}
+
+/// The memory by which one xenstore hands over to the next, if the policy wants a next one.
+fn memory_of_xenstore(system: &System, store: Label, clients: usize) -> Option<rescue::Memory> {
+    let member = system.member(store).filter(|member| member.record.may_come_again())?;
+    let pages = policy_domain::handover::pages(clients);
+    rescue::Memory::new(member.id?, clients)
+        .inspect_err(|error| {
+            log::error!(
+                "xenstore will not be started again: {} KiB for what it hands over are not there ({error}); give this \
+                 domain more memory",
+                pages * 4
+            );
+        })
+        .ok()
 }
 
 /// Connects this domain to xenstore, as it would connect any other domain.

@@ -6,7 +6,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 
 use image::Image;
-use policy::table::{Domain, Kind, Label};
+use policy::table::{Domain, Kind, Label, Table};
+use policy_domain::bundle::Bundle;
 use policy_domain::layout::{self, Layout};
 use policy_domain::nodes::{Ports, RingPages};
 use policy_domain::supervision::Watchdog;
@@ -19,6 +20,7 @@ use xen_abi::native::{
 use xen_abi::policy_table::FLAG_AUTOSTART;
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::rescue;
 use crate::system::{Status, System};
 
 /// Why a domain cannot be built, as a sentence.
@@ -33,7 +35,25 @@ pub fn step(what: &str) -> impl Fn(Errno) -> Reason + '_ {
     }
 }
 
+/// What a domain is built from, and into.
+#[derive(Clone, Copy, Debug)]
+pub struct Site {
+    /// The sealed policy.
+    pub table: &'static Table,
+    /// The images.
+    pub bundle: Bundle<'static>,
+    /// The domain that serves xenstore.
+    pub store: Option<DomId>,
+    /// The domain that serves the console.
+    pub console: Option<DomId>,
+}
+
 impl System {
+    /// What the next domain is built from.
+    pub fn site(&self) -> Site {
+        Site { table: self.table, bundle: self.bundle, store: self.store(), console: self.console() }
+    }
+
     /// Makes an empty domain for every label that starts at boot, so that all ids are known before the first is built.
     pub fn create_all(&mut self) {
         let starts = |(_, domain): &(Label, &policy::table::Domain)| domain.flags.has(FLAG_AUTOSTART);
@@ -65,7 +85,8 @@ impl System {
     /// and the others go on.
     pub fn build(&mut self, label: Label, more_arguments: &str) {
         let Some(id) = self.alive(label) else { return };
-        match self.fill(label, id, more_arguments) {
+        let image = self.image_of(label).to_string();
+        match self.site().fill(label, id, &image, more_arguments) {
             Ok(ports) => {
                 if let Some(member) = self.member_mut(label) {
                     member.ports = ports;
@@ -75,13 +96,30 @@ impl System {
         }
     }
 
-    fn fill(&self, label: Label, id: DomId, more_arguments: &str) -> Result<Ports, Reason> {
-        let entry = self.entry(label).ok_or("it is not in the policy")?;
+    /// Lets a domain run.
+    pub fn start(&mut self, label: Label) {
+        let Some(id) = self.alive(label) else { return };
+        match platform::unpause(id) {
+            Ok(()) => {
+                if let Some(member) = self.member_mut(label) {
+                    member.status = Status::Running;
+                    member.program.started(now());
+                    member.watchdog = member.record.watchdog.map(|bound| Watchdog::new(bound, now()));
+                }
+            }
+            Err(error) => self.failed(label, step("it cannot run")(error)),
+        }
+    }
+}
+
+impl Site {
+    /// Makes everything of the domain `id` of a label. A native one runs the program `image`.
+    pub fn fill(&self, label: Label, id: DomId, image: &str, more_arguments: &str) -> Result<Ports, Reason> {
+        let entry = self.table.domain(label).ok_or("it is not in the policy")?;
         if entry.kind == Kind::Pvh {
             return self.fill_guest(entry, id);
         }
-        let name = self.member(label).map_or(entry.image.as_str(), |member| member.program.image(entry));
-        let (image, layout) = self.image(entry, name)?;
+        let (image, layout) = self.image(entry, image)?;
         for region in &layout.regions {
             platform::populate(id, region.gfn, region.pages, region.rights.bits()).map_err(step("its memory"))?;
         }
@@ -111,18 +149,25 @@ impl System {
 
     /// Makes the ports and grants of its xenstore and console rings.
     pub fn rings(&self, id: DomId, pages: RingPages) -> Result<Ports, Errno> {
-        let ring = |server: Option<DomId>, reference: u32, page: u64| {
-            let Some(server) = server.filter(|server| *server != id) else {
-                return Ok(None);
-            };
+        let ring = |server: DomId, reference: u32, page: u64| {
             platform::seed_grant(id, GrantRef(reference), page, server, Access::ReadWrite)?;
             event_channel::alloc_unbound(id, server).map(|port| Some(port.0))
         };
-        Ok(Ports {
-            store: ring(self.store(), GRANT_REF_XENSTORE, pages.store)?,
-            console: ring(self.console(), GRANT_REF_CONSOLE, pages.console)?,
-            pages,
-        })
+        let store = self.store.filter(|store| *store != id).map_or(Ok(None), |store| {
+            rescue::settle();
+            match ring(store, GRANT_REF_XENSTORE, pages.store) {
+                // It has died since.
+                Err(Errno::ESRCH) if rescue::settle() => ring(store, GRANT_REF_XENSTORE, pages.store),
+                made => made,
+            }
+        })?;
+        let console = self.console.filter(|console| *console != id);
+        let console = console.map_or(Ok(None), |console| match ring(console, GRANT_REF_CONSOLE, pages.console) {
+            // It is dead, and cannot be waited for by xenstore, without which it cannot come again.
+            Err(Errno::ESRCH) if self.store == Some(id) => Ok(None),
+            made => made,
+        })?;
+        Ok(Ports { store, console, pages })
     }
 
     /// Assigns the devices that the policy gives it.
@@ -155,9 +200,9 @@ impl System {
             version: START_VERSION,
             domid: u32::from(id.0),
             label: label.0,
-            store_domid: domid(self.store()),
+            store_domid: domid(self.store),
             store_port: ports.store.unwrap_or(0),
-            console_domid: domid(self.console()),
+            console_domid: domid(self.console),
             console_port: ports.console.unwrap_or(0),
             heap_bytes,
             name: padded(self.name(label)),
@@ -166,19 +211,8 @@ impl System {
         }
     }
 
-    /// Lets a domain run.
-    pub fn start(&mut self, label: Label) {
-        let Some(id) = self.alive(label) else { return };
-        match platform::unpause(id) {
-            Ok(()) => {
-                if let Some(member) = self.member_mut(label) {
-                    member.status = Status::Running;
-                    member.program.started(now());
-                    member.watchdog = member.record.watchdog.map(|bound| Watchdog::new(bound, now()));
-                }
-            }
-            Err(error) => self.failed(label, step("it cannot run")(error)),
-        }
+    fn name(&self, label: Label) -> &str {
+        self.table.domain(label).map_or("?", |domain| domain.name.as_str())
     }
 }
 

@@ -16,10 +16,9 @@ use xen_abi::hvm::{HVM_PARAM_CONSOLE_EVTCHN, HVM_PARAM_CONSOLE_PFN, HVM_PARAM_ST
 use xen_abi::native::PAGE_SIZE;
 use xen_abi::platform::RIGHTS_ALL;
 
-use crate::builder::{Reason, step};
-use crate::system::System;
+use crate::builder::{Reason, Site, step};
 
-impl System {
+impl Site {
     /// Builds the virtual machine of an entry.
     pub fn fill_guest(&self, entry: &Domain, id: DomId) -> core::result::Result<Ports, Reason> {
         let kernel = Kernel::parse(self.file(&entry.image)?);

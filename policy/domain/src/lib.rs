@@ -9,6 +9,7 @@ extern crate alloc;
 
 pub mod bundle;
 pub mod guest;
+pub mod handover;
 pub mod layout;
 pub mod nodes;
 pub mod program;

@@ -11,6 +11,7 @@
 //! | `guest_builder` | one virtual machine from its kernel |
 //! | `wiring` | the xenstore nodes of domains and links |
 //! | `watch` | the main loop: deaths, and whether the system is ready |
+//! | `rescue` | keeps xenstore alive, also while requests wait for it |
 //! | `supervise` | what becomes of the dead: started again, or mourned |
 //! | `admin` | the shell |
 //! | `system` | what they all share |
@@ -30,6 +31,8 @@ mod boot;
 mod builder;
 #[cfg(target_os = "none")]
 mod guest_builder;
+#[cfg(target_os = "none")]
+mod rescue;
 #[cfg(target_os = "none")]
 mod supervise;
 #[cfg(target_os = "none")]

@@ -22,6 +22,7 @@ use xen_abi::platform::{DomainInfo, STATE_DYING};
 
 use crate::admin::Shell;
 use crate::boot;
+use crate::rescue;
 use crate::system::{Member, Revival, Status, System, Wish};
 
 /// Between two looks at a new image on trial.
@@ -35,7 +36,7 @@ impl System {
     pub fn bury(&mut self, shell: &mut Shell) {
         let labels: Vec<Label> = self.table.labels().skip(1).map(|(label, _)| label).collect();
         for label in labels {
-            let Some(id) = self.member(label).and_then(|member| member.id) else {
+            let Some(id) = self.member(label).and_then(|member| member.id).filter(|_| !rescue::keeps(label)) else {
                 continue;
             };
             let info = platform::domain_info(u32::from(id.0));
@@ -94,7 +95,10 @@ impl System {
         let result = match self.has_store() {
             true if self.comes_again(label) => self.unwire_front_ends(label),
             true => self.unwire(label),
-            false => Ok(()),
+            false => {
+                self.unheard += 1;
+                Ok(())
+            }
         };
         self.check_store(&format!("what `{}` left behind", self.name(label)), result);
     }
@@ -124,7 +128,7 @@ impl System {
     }
 
     /// The image that a label's domain runs.
-    fn image_of(&self, label: Label) -> &str {
+    pub fn image_of(&self, label: Label) -> &str {
         let image = self.entry(label).zip(self.member(label)).map(|(entry, member)| member.program.image(entry));
         image.unwrap_or("?")
     }
@@ -184,7 +188,8 @@ impl System {
         let trial = self.members.iter().any(|member| member.program.on_trial().is_some()).then(|| now() + LOOK);
         let running = self.members.iter().filter(|member| member.alive().is_some());
         let watchdogs = running.filter_map(|member| member.watchdog).map(|watchdog| watchdog.due);
-        watchdogs.chain(self.turns.next()).chain(self.next_revival()).chain(trial).min()
+        let due = watchdogs.chain(rescue::next()).chain(self.turns.next()).chain(self.next_revival());
+        due.chain(trial).min()
     }
 
     /// Ends the domains that have been silent for longer than the policy lets them be. What becomes of them then is what
@@ -242,6 +247,7 @@ impl System {
             member.revival = None;
         }
         let begun = now();
+        self.unheard += u32::from(!self.has_store());
         self.create(label);
         self.build(label, "");
         self.start(label);
@@ -298,7 +304,7 @@ impl System {
 }
 
 /// Why a domain died, as the hypervisor has it.
-fn why(info: &DomainInfo) -> String {
+pub fn why(info: &DomainInfo) -> String {
     let end = info.why.iter().position(|&byte| byte == 0).unwrap_or(info.why.len());
     let text = String::from_utf8_lossy(info.why.get(..end).unwrap_or_default()).into_owned();
     if text.is_empty() { format!("reason {}", info.reason) } else { text }

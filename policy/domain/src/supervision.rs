@@ -47,6 +47,11 @@ impl Record {
         }
     }
 
+    /// Whether the policy lets it be started again at all.
+    pub fn may_come_again(&self) -> bool {
+        self.restart != Restart::Never
+    }
+
     /// It has died, or could not be started.
     pub fn died(&mut self, now: Instant) -> Verdict {
         let (budget, longest) = match self.restart {

@@ -1,5 +1,6 @@
 //! What the policy domain knows: the sealed table, the bundle, and what has become of each label.
 
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -90,7 +91,7 @@ impl Member {
 /// Everything.
 pub struct System {
     /// The sealed policy.
-    pub table: Table,
+    pub table: &'static Table,
     /// The images.
     pub bundle: Bundle<'static>,
     /// By label.
@@ -99,6 +100,8 @@ pub struct System {
     pub ready: Option<Ready>,
     /// Who has to do something in the xenbus dance.
     pub turns: Turns,
+    /// Domains that have died or come again while xenstore was lost, which it does not know of.
+    pub unheard: u32,
     /// Xenstore has not answered in time: it is not asked again, so that nothing waits for it twice.
     pub store_lost: bool,
     /// What is to be said around the shell's prompt; before there is a shell, it is said at once.
@@ -125,13 +128,23 @@ impl System {
             revival: None,
             watchdog: None,
         };
+        let table: &'static Table = Box::leak(Box::new(table));
         let mut members: Vec<Member> = table.domains.iter().map(member).collect();
         if let Some(own) = members.first_mut() {
             (own.id, own.last) = (Some(DomId::POLICY), Some(DomId::POLICY));
             own.status = Status::Running;
         }
-        let (ready, turns) = (Some(Ready::new(&table)), Turns::new(&table));
-        Ok(System { table, bundle: Bundle::new(archive), members, ready, turns, store_lost: false, notes: None })
+        let (ready, turns) = (Some(Ready::new(table)), Turns::new(table));
+        Ok(System {
+            table,
+            bundle: Bundle::new(archive),
+            members,
+            ready,
+            turns,
+            unheard: 0,
+            store_lost: false,
+            notes: None,
+        })
     }
 
     /// The member of a label.
@@ -221,7 +234,7 @@ impl System {
     /// Takes the links of a label from what must be connected for the system to be ready.
     pub fn give_up_waiting_for(&mut self, label: Label) {
         if let Some(ready) = &mut self.ready {
-            ready.without(&self.table, label);
+            ready.without(self.table, label);
         }
     }
 }

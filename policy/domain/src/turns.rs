@@ -85,6 +85,11 @@ impl Turns {
         self.0.iter_mut().filter(|turn| turn.link == link).for_each(|turn| turn.since = now);
     }
 
+    /// Nobody could go on for a while, through no fault of theirs.
+    pub fn begin_all_again(&mut self, now: Instant) {
+        self.0.iter_mut().for_each(|turn| turn.since = now);
+    }
+
     /// When to look for [`Turns::overdue`] next.
     pub fn next(&self) -> Option<Instant> {
         self.0.iter().filter_map(Turn::due).min()

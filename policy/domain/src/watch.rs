@@ -30,6 +30,8 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
         let complaint = complaint_due.filter(|_| system.ready.is_some());
         let deadline = complaint.into_iter().chain(shell.deadline()).chain(system.next_supervision()).min();
         let ports: Vec<_> = event::wait(deadline).collect();
+        // Before anybody asks it for something.
+        system.attend_to_xenstore(&mut shell);
         for port in ports {
             if Some(port) == deaths.as_ref().map(Channel::port) {
                 system.bury(&mut shell);
@@ -39,6 +41,7 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
                 shell.serve(&mut system);
             }
         }
+        system.attend_to_xenstore(&mut shell);
         system.end_the_silent(&mut shell);
         system.revive_the_due(&mut shell);
         system.judge(&mut shell);
@@ -50,7 +53,7 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
             && complaint_due.is_some_and(|due| now() >= due)
         {
             complaint_due = None;
-            let missing = ready.missing(&system.table);
+            let missing = ready.missing(system.table);
             shell.interject(&format!("not ready after {} s; missing:", READY_LIMIT.as_secs()));
             missing.iter().for_each(|line| shell.interject(&format!("  {line}")));
         }

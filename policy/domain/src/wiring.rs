@@ -140,7 +140,7 @@ impl System {
         // What an end wrote there for a peer that is dead names that one as its reader, and names its grants.
         let old = [ends.front_path.as_str(), &ends.back_path];
         let old = if link.kind == LinkKind::Console { &old[1..] } else { &old };
-        write(&nodes::link(&self.table, link, &ends, port), old)
+        write(&nodes::link(self.table, link, &ends, port), old)
     }
 
     /// Tells xenstore of a domain, whose requests it takes from then on.
@@ -160,6 +160,11 @@ impl System {
     /// Takes away what a dead domain that comes again had in xenstore as a front end, so that its back ends see the device
     /// vanish. What it has as a back end stays for its successor, and its front ends wait.
     pub fn unwire_front_ends(&self, label: Label) -> Result<()> {
+        // From here on its ring is nobody's, until its successor is introduced.
+        match self.wired(label).map(|dead| Store::new().disconnect(dead)) {
+            None | Some(Ok(()) | Err(Errno::ENOENT)) => {} // it may have gone before it was introduced
+            Some(Err(error)) => return Err(error),
+        }
         for ends in self.table.links.iter().filter(|link| ends_with(link, label)).filter_map(|link| self.ends(link)) {
             remove_back_end(&ends)?;
         }

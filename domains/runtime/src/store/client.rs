@@ -8,6 +8,7 @@ use core::time::Duration;
 use xen_abi::native::STORE_RING;
 use xen_rings::store::{ReplyError, StoreClient, WireError, page, reply};
 
+use super::Keeper;
 use super::batch::{Batch, Request};
 use super::queue::EventQueue;
 use super::wire::{self, WatchEvent};
@@ -16,7 +17,7 @@ use crate::event::{self, Channel};
 use crate::ids::Port;
 use crate::pages::PAGE;
 use crate::shared::Shared;
-use crate::time::now;
+use crate::time::{Instant, now};
 
 /// Bytes of unsent requests at which no more are taken.
 const OUTBOX_MAX: usize = 16 * 1024;
@@ -28,8 +29,53 @@ pub struct Client {
     channel: Channel,
     /// The time that a request may take.
     pub timeout: Option<Duration>,
+    /// Looks after the server while requests wait.
+    pub keeper: Option<Keeper>,
     /// Watch events that wait, and the watches.
     pub events: EventQueue,
+}
+
+/// How long a request waits before the keeper looks for the first time, unless it is called.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A request's wait for its answer.
+struct Wait {
+    since: Instant,
+    /// When to give up or, with a keeper, to have it look.
+    until: Option<Instant>,
+    /// An event of the keeper's was spent here.
+    called: bool,
+}
+
+impl Wait {
+    fn new(client: &Client) -> Self {
+        let since = now();
+        let timeout = if client.keeper.is_some() { Some(PATIENCE) } else { client.timeout };
+        Wait { since, until: timeout.map(|timeout| since + timeout), called: false }
+    }
+
+    /// Waits until the server may have done something.
+    fn on(&mut self, client: &Client) -> Result<()> {
+        let Some(keeper) = client.keeper else {
+            return if event::poll(&[client.port()], self.until) { Ok(()) } else { Err(Errno::ETIMEDOUT) };
+        };
+        let came = event::poll_for(&[client.port(), keeper.port], self.until);
+        if came != Some(client.port()) {
+            self.called |= came.is_some();
+            self.until = Some((keeper.look)(self.since)?);
+        }
+        Ok(())
+    }
+
+    /// It is over: what came for others meanwhile is theirs again.
+    fn end(&self, client: &Client) {
+        if let Some(keeper) = client.keeper.filter(|_| self.called) {
+            event::raise(keeper.port);
+        }
+        if !client.events.is_empty() {
+            event::raise(client.port()); // the event loop's wake-up may have been spent here
+        }
+    }
 }
 
 impl Client {
@@ -40,6 +86,7 @@ impl Client {
             exchange: Exchange::new(page).ok(),
             channel: Channel::adopt(port),
             timeout: None,
+            keeper: None,
             events: EventQueue::default(),
         }
     }
@@ -51,10 +98,9 @@ impl Client {
     /// Sends a request and waits for its answer.
     pub fn request(&mut self, kind: u32, transaction: u32, parts: &[&[u8]]) -> Result<Vec<u8>> {
         self.exchange.as_mut().ok_or(Errno::EIO)?.ask(kind, transaction, parts)?;
-        let answer = self.wait_for_answer();
-        if !self.events.is_empty() {
-            event::raise(self.port()); // the event loop's wake-up may have been spent here
-        }
+        let mut wait = Wait::new(self);
+        let answer = self.wait_for_answer(&mut wait);
+        wait.end(self);
         answer
     }
 
@@ -65,32 +111,29 @@ impl Client {
         for request in &batch.requests {
             exchange.ask_beside(request, transaction)?;
         }
-        let deadline = self.timeout.map(|timeout| now() + timeout);
-        loop {
-            self.pump()?;
-            let exchange = self.exchange.as_mut().ok_or(Errno::EIO)?;
-            if exchange.batch.is_empty() {
-                break;
-            }
-            if !event::poll(&[self.port()], deadline) {
-                return Err(Errno::ETIMEDOUT);
-            }
-        }
-        if !self.events.is_empty() {
-            event::raise(self.port());
-        }
+        let mut wait = Wait::new(self);
+        let answered = self.wait_for_batch(&mut wait);
+        wait.end(self);
+        answered?;
         self.exchange.as_mut().and_then(|exchange| exchange.batch_error.take()).map_or(Ok(()), Err)
     }
 
-    fn wait_for_answer(&mut self) -> Result<Vec<u8>> {
-        let deadline = self.timeout.map(|timeout| now() + timeout);
+    fn wait_for_batch(&mut self, wait: &mut Wait) -> Result<()> {
+        loop {
+            self.pump()?;
+            if self.exchange.as_ref().ok_or(Errno::EIO)?.batch.is_empty() {
+                return Ok(());
+            }
+            wait.on(self)?;
+        }
+    }
+
+    fn wait_for_answer(&mut self, wait: &mut Wait) -> Result<Vec<u8>> {
         loop {
             if let Some(answer) = self.pump()? {
                 return answer;
             }
-            if !event::poll(&[self.port()], deadline) {
-                return Err(Errno::ETIMEDOUT);
-            }
+            wait.on(self)?;
         }
     }
 

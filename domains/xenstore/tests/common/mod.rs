@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use xen_abi::errno::Errno;
 use xen_abi::io::xs_wire::{self as wire, XsdSockmsg};
 use xen_rings::store::message::{HEAD_BYTES, parse_head};
+use xenstore::connection::Start;
 use xenstore::domid::DomId;
 use xenstore::engine::{Engine, Rings};
 
@@ -40,8 +41,8 @@ pub enum Op {
 pub struct NoRings;
 
 impl Rings for NoRings {
-    fn attach(&mut self, _domain: DomId, _port: u32) -> Result<(), Errno> {
-        Ok(())
+    fn attach(&mut self, _domain: DomId, port: u32) -> Result<Start, Errno> {
+        Ok(Start { port, ..Start::default() })
     }
 
     fn detach(&mut self, _domain: DomId) {}
@@ -51,13 +52,13 @@ impl Rings for NoRings {
 pub struct ShortMemory;
 
 impl Rings for ShortMemory {
-    fn attach(&mut self, _domain: DomId, _port: u32) -> Result<(), Errno> {
-        Ok(())
+    fn attach(&mut self, _domain: DomId, port: u32) -> Result<Start, Errno> {
+        Ok(Start { port, ..Start::default() })
     }
 
     fn detach(&mut self, _domain: DomId) {}
 
-    fn memory_is_short(&self) -> bool {
+    fn memory_is_short(&mut self) -> bool {
         true
     }
 }
@@ -90,7 +91,7 @@ impl Server {
     /// The same with another memory quota.
     pub fn with_quota(domains: u16, memory_quota: usize) -> Self {
         let mut server = Server { engine: Engine::new(memory_quota), ..Server::default() };
-        server.engine.connect(DomId::POLICY);
+        server.engine.connect(DomId::POLICY, Start::default());
         for domain in 1..=domains {
             server.introduce(domain);
         }
@@ -124,6 +125,7 @@ impl Server {
     fn read_ring(&mut self, client: u16) -> Vec<Message> {
         let mut bytes = Vec::new();
         loop {
+            self.engine.fill_with_events(DomId(client));
             let more = self.engine.output(DomId(client)).to_vec();
             if more.is_empty() {
                 break;

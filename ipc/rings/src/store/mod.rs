@@ -15,7 +15,7 @@ pub mod request;
 pub mod strings;
 
 pub use message::{Message, MessageReader, WireError};
-pub use page::{StoreClient, StoreServer};
+pub use page::{ServerEnd, StoreClient, StoreServer};
 pub use path::{Path, PathError};
 pub use permission::{Access, Permission};
 pub use reply::{ReplyError, WatchEvent};

@@ -59,28 +59,49 @@ impl<M: SharedMemory> StoreClient<M> {
     }
 }
 
-/// The server's end.
+/// The server's end, bytes only. For a server that must know how far it has come: nothing is taken off before it says so.
 #[derive(Debug)]
-pub struct StoreServer<M> {
+pub struct ServerEnd<M> {
     memory: M,
     requests: ByteConsumer,
     responses: ByteProducer,
-    reader: MessageReader,
 }
 
-impl<M: SharedMemory> StoreServer<M> {
-    /// Attaches to a client's page.
+impl<M: SharedMemory> ServerEnd<M> {
+    /// Attaches to a client's page, and goes on where its indices stand.
     pub fn attach(memory: M) -> Result<Self, RingError> {
         let requests = ByteConsumer::attach(&memory, REQUESTS)?;
         let responses = ByteProducer::attach(&memory, RESPONSES)?;
-        Ok(Self { memory, requests, responses, reader: MessageReader::new() })
+        Ok(Self { memory, requests, responses })
     }
 
-    /// The next whole request, if it has arrived. It is valid until the next call. Send the event after a call, as it
-    /// may have made space. After an error the client is not to be served any more.
-    pub fn next_message(&mut self) -> Result<Option<Message<'_>>, WireError> {
-        let (memory, requests) = (&self.memory, &mut self.requests);
-        self.reader.poll(|into| requests.read(memory, into))
+    /// Attaches to the page of a client that another server had, which took requests up to `taken`. How far that server's
+    /// replies went is told by the page.
+    pub fn resume(memory: M, taken: u32) -> Result<Self, RingError> {
+        let requests = ByteConsumer::resume(&memory, REQUESTS, taken)?;
+        let responses = ByteProducer::attach(&memory, RESPONSES)?;
+        memory.store_u32(REQUESTS.cons, taken);
+        Ok(Self { memory, requests, responses })
+    }
+
+    /// Bytes taken and bytes written since the rings began.
+    pub fn positions(&self) -> (u32, u32) {
+        (self.requests.position(), self.responses.position())
+    }
+
+    /// Bytes of requests that wait.
+    pub fn waiting(&mut self) -> Result<usize, RingError> {
+        self.requests.waiting(&self.memory)
+    }
+
+    /// Copies out the first of them, as many as fit, and returns how many. They stay.
+    pub fn peek(&mut self, into: &mut [u8]) -> Result<usize, RingError> {
+        self.requests.peek(&self.memory, into)
+    }
+
+    /// Takes off `count` bytes that were waiting. Send the event: there is space again.
+    pub fn take(&mut self, count: usize) {
+        self.requests.take(&self.memory, count);
     }
 
     /// Writes as many bytes of replies as fit; returns how many. When not 0, send the event.
@@ -96,5 +117,36 @@ impl<M: SharedMemory> StoreServer<M> {
     /// Tells the client what the server can do: `XENSTORE_SERVER_FEATURE_*`.
     pub fn set_features(&mut self, features: u32) {
         self.memory.store_u32(SERVER_FEATURES, features);
+    }
+}
+
+/// The server's end, message by message. A message that was taken is gone from the ring.
+#[derive(Debug)]
+pub struct StoreServer<M> {
+    end: ServerEnd<M>,
+    reader: MessageReader,
+}
+
+impl<M: SharedMemory> StoreServer<M> {
+    /// Attaches to a client's page.
+    pub fn attach(memory: M) -> Result<Self, RingError> {
+        Ok(Self { end: ServerEnd::attach(memory)?, reader: MessageReader::new() })
+    }
+
+    /// The next whole request, if it has arrived. It is valid until the next call. Send the event after a call, as it
+    /// may have made space. After an error the client is not to be served any more.
+    pub fn next_message(&mut self) -> Result<Option<Message<'_>>, WireError> {
+        let ServerEnd { memory, requests, .. } = &mut self.end;
+        self.reader.poll(|into| requests.read(memory, into))
+    }
+
+    /// Writes as many bytes of replies as fit; returns how many. When not 0, send the event.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<usize, RingError> {
+        self.end.write(bytes)
+    }
+
+    /// Tells the client why it is not served any more: `XENSTORE_ERROR_*`.
+    pub fn set_error(&mut self, error: u32) {
+        self.end.set_error(error);
     }
 }

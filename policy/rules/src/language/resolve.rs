@@ -11,7 +11,7 @@ use super::diagnostics::{At, Sink, Span};
 use super::parse::did_you_mean;
 use super::spec::{self, Role, Spec};
 use super::units::mac_text;
-use crate::restart::{REPLACEMENTS_SETTING, RESTART_SETTING, Restart, WATCHDOG_SETTING};
+use crate::restart::{REPLACEMENTS_SETTING, RESTART_SETTING, WATCHDOG_SETTING};
 use crate::table::{self, Flags, Label, Link, LinkKind, Table};
 
 /// Makes the table, as far as that is possible; what is wrong goes to `sink`.
@@ -20,7 +20,6 @@ pub fn resolve(spec: &Spec, sink: &Sink) -> Table {
     resolver.limits();
     resolver.roles();
     resolver.supervision();
-    resolver.xenstore_stays_down();
     resolver.hardware();
     resolver.exports();
     let links = resolver.links();
@@ -120,17 +119,11 @@ impl<'a> Resolver<'a> {
                 );
             }
         }
-    }
-
-    /// Its clients could not be told of its successor: who they are told by is xenstore.
-    fn xenstore_stays_down(&self) {
         let xenstore = |domain: &&spec::Domain| domain.role.as_ref().is_some_and(|role| role.value == Role::Xenstore);
-        for domain in self.spec.domains.iter().filter(xenstore) {
-            if let Some(restart) = domain.restart.as_ref().filter(|restart| restart.value != Restart::Never) {
-                self.sink
-                    .error(restart.span.clone(), "xenstore cannot be started again yet")
-                    .help("remove it: what is connected when xenstore dies goes on, and nothing is connected any more");
-            }
+        for image in self.spec.domains.iter().filter(xenstore).filter_map(|domain| domain.replacements.first()) {
+            self.sink
+                .error(image.span.clone(), "xenstore keeps its image")
+                .help("remove `replacements`: what one xenstore hands over to the next is for its like only");
         }
     }
 
@@ -455,8 +448,16 @@ impl<'a> Resolver<'a> {
             weight: domain.weight,
             cap: domain.cap,
             ports_max: domain.event_channels.unwrap_or(if role.is_some() { 1024 } else { 256 }),
-            grant_frames_max: domain.grant_frames.unwrap_or((4 + 8 * devices as u32).min(64)),
-            grant_maps_max: domain.grant_maps.unwrap_or(if serves { 4096 } else { 512 }),
+            grant_frames_max: domain.grant_frames.unwrap_or(match role {
+                // What xenstore hands over to its successor is in its memory, and granted page by page.
+                Some(Role::Policy) => 64,
+                _ => (4 + 8 * devices as u32).min(64),
+            }),
+            grant_maps_max: domain.grant_maps.unwrap_or(match role {
+                Some(Role::Xenstore) => 32768,
+                _ if serves => 4096,
+                _ => 512,
+            }),
             io_ports: domain.io_ports.iter().map(|range| range.value).collect(),
             irq_lines: domain.irqs.iter().map(|irq| table::Span { first: irq.value, last: irq.value }).collect(),
             image: domain.image.value.clone(),

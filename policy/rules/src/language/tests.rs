@@ -399,7 +399,8 @@ fn images_that_may_replace_the_own_one_are_in_the_bundle_and_checked() {
     assert!(["web", "block", "net"].iter().all(|name| images.contains(name)), "{images:?}");
     let unknown = web.replace("\"net\"", "\"nett\"").replace("16M", "1M");
     let text = [BASE, &unknown].concat().replace("role = \"policy\"", "role = \"policy\"\nreplacements = [\"net\"]");
-    golden("replacements_of_the_policy_domain", &text);
+    let text = text.replace("role = \"xenstore\"", "role = \"xenstore\"\nreplacements = [\"net\"]");
+    golden("replacements_of_services", &text);
     golden("replacements", &[BASE, &unknown].concat());
 }
 
@@ -417,9 +418,16 @@ fn errors_of_supervision() {
     ];
     golden("supervision", &[BASE, &domains.concat()].concat());
     let policy = "role = \"policy\"\nrestart = \"always\"\nwatchdog = \"1s\"";
-    let text = BASE.replace("role = \"policy\"", policy);
-    let xenstore = "role = \"xenstore\"\nrestart = { max = 1, within = \"1s\" }";
-    golden("supervision_of_the_supervisor", &text.replace("role = \"xenstore\"", xenstore));
+    golden("supervision_of_the_supervisor", &BASE.replace("role = \"policy\"", policy));
+}
+
+#[test]
+fn xenstore_is_watched_over_like_any_other() {
+    let xenstore = "role = \"xenstore\"\nrestart = { max = 1, within = \"1s\" }\nwatchdog = \"1s\"";
+    let policy = load("x", &BASE.replace("role = \"xenstore\"", xenstore)).unwrap();
+    let domain = policy.table().domain(policy.table().find("xenstore").unwrap()).unwrap();
+    assert_eq!(setting(&domain.config, RESTART_SETTING), Some("1 1000 100"));
+    assert_eq!(setting(&domain.config, WATCHDOG_SETTING), Some("1000"));
 }
 
 #[test]

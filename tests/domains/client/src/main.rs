@@ -15,13 +15,15 @@ mod nic;
 #[cfg(target_os = "none")]
 mod nic_ring;
 #[cfg(target_os = "none")]
+mod store;
+#[cfg(target_os = "none")]
 mod survive;
 #[cfg(target_os = "none")]
 mod tcp;
 
 #[cfg(target_os = "none")]
 mod domain {
-    use crate::{disk, disk_ring, nic, nic_ring, survive, tcp};
+    use crate::{disk, disk_ring, nic, nic_ring, store, survive, tcp};
     use alloc::string::String;
     use runtime::{event, info, verdict};
 
@@ -39,6 +41,7 @@ mod domain {
             "disk-error" => disk::device_error(),
             "disk-die" => disk::die_with_requests_in_flight(),
             "disk-survive" => survive::disk(),
+            "store-survive" => store::survive(),
             "disk-broken-ring" => disk_ring::impossible_index(),
             "disk-flapping" => disk_ring::connect_again_and_again(),
             "disk-storm" => disk_ring::storm(),

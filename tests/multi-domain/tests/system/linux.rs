@@ -277,3 +277,35 @@ fn front_ends_may_have_large_rings_and_leave_and_come_back() -> Result<()> {
     power_off(&mut system, "linux")?;
     system.shutdown()
 }
+
+/// Kills of xenstore while a guest boots; `BULKHEAD_KILLS` says otherwise.
+const KILLS: u64 = 8;
+
+/// A stock kernel asks xenstore for its devices while xenstore dies under it, and notices nothing but that it takes longer.
+#[test]
+fn xenstore_is_killed_while_a_linux_boots_and_it_finds_its_devices() -> Result<()> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let (kills, seed) = (number("BULKHEAD_KILLS").unwrap_or(KILLS), number("BULKHEAD_SEED").unwrap_or(1));
+    let disk = Disk::new("xenstore")?;
+    let changes = [("restart = { max = 5, within = \"60s\" }", "restart = \"always\"")];
+    let mut system = boot(&policy(&changes)?, &disk.0)?;
+    let mut moment = seed;
+    for _ in 0..kills {
+        let position = system.position();
+        system.shell("restart xenstore", seconds(60))?;
+        system.wait_from(position, "domain `xenstore` runs again", seconds(60))?;
+        moment = moment.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        std::thread::sleep(Duration::from_millis((moment >> 33) % 1500));
+    }
+    let mut guest = system.guest("linux", BOOT)?;
+    guest.run("mkfs.ext4 -q /dev/xvda && mount /dev/xvda /mnt", seconds(120))?;
+    guest.run("echo kept > /mnt/data && umount /mnt && mount /dev/xvda /mnt", seconds(60))?;
+    assert_eq!(guest.run("cat /mnt/data; umount /mnt", seconds(60))?, "kept");
+    let page = guest.run("wget -q -O - http://10.0.2.15/", seconds(120))?;
+    assert!(page.contains("<html"), "the web domain's page: {page}");
+    assert_eq!(complaints(&mut guest)?, "");
+    // It is heard at its end too: its devices close.
+    power_off(&mut system, "linux")?;
+    assert!(!system.text().contains("is served no more"), "{}", system.text());
+    system.shutdown()
+}

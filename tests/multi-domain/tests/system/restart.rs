@@ -515,3 +515,142 @@ fn a_console_domain_is_killed_again_and_again_and_the_others_are_heard_after_it(
     fs::remove_file(&image)?;
     Ok(())
 }
+
+/// The links of `front` are connected, soon.
+fn expect_connected(system: &mut System, front: &str) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        let links = system.shell("links", seconds(30))?;
+        let mut states = links.lines().filter(|line| line.starts_with(front)).map(|line| line.trim_end());
+        if states.all(|line| line.ends_with(" connected")) {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            return Err(error(&format!("{links}\n{}", tail(system))));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A system whose xenstore comes again, with a disk that is worked with and a client that asks xenstore all the time.
+fn busy_store(name: &str) -> Result<(System, PathBuf)> {
+    let image = target().join(format!("restart-{name}-{}.img", std::process::id()));
+    fs::write(&image, vec![0; 8 << 20])?;
+    let disks = "disks = [{ from = \"block\", export = \"all\", device = \"xvda\" }]";
+    let client = client("disk-survive", disks).replace("kills=", "kills=1000000 instead-of=");
+    let asker = format!(
+        "[domain.asker]\nimage = \"client\"\nmemory = \"8M\"\narguments = \"do=store-survive rounds={} seed={}\"\n",
+        100 * kills().max(5),
+        seed()
+    );
+    let base = BASE.replace("role = \"xenstore\"", "role = \"xenstore\"\nrestart = \"always\"\nwatchdog = \"500ms\"");
+    let policy = format!("{base}{BLOCK}{EXPORT}{client}{asker}");
+    let mut system = Boot::policy(&policy).image("client").disk(&image, true).injectable().start()?;
+    system.wait_ready()?;
+    Ok((system, image))
+}
+
+/// Xenstore dies at any instruction, also of what it does for the restart of another: that is announced all the same, no
+/// request of a client is lost or done twice, and nobody is told anything.
+#[test]
+fn xenstore_is_killed_again_and_again_and_nobody_notices() -> Result<()> {
+    let (mut system, image) = busy_store("store")?;
+    let position = system.position();
+    system.shell("restart xenstore", seconds(30))?;
+    system.wait_from(position, "domain `xenstore` runs again", seconds(30))?;
+    // It answers: so it has bound all its ports.
+    system.shell("links", seconds(30))?;
+    let before = inventory(&mut system)?;
+    let (mut random, mut killed) = (Random::new(seed()), 0);
+    let end = Instant::now() + Duration::from_secs(120 + 3 * u64::from(kills()));
+    while killed < kills() / 2 || system.verdicts().iter().all(|known| known.name != "store-survive") {
+        if Instant::now() > end {
+            return Err(error(&format!("not done after {killed} kills:\n{}", hangs(&mut system, killed)?)));
+        }
+        let position = system.position();
+        // Every third time while another is started again.
+        let other = random.below(3) == 0;
+        if other {
+            system.type_text("restart block\r")?;
+        }
+        let done = system.verdicts().iter().any(|known| known.name == "store-survive");
+        if random.below(2) == 0 || done {
+            system.shell("restart xenstore", seconds(30))?;
+        } else {
+            let mut injector = system.injector(seed() * 1000 + u64::from(killed))?;
+            // It may have nothing to do any more: the client is at its end.
+            let _ = injector.inject("xenstore", Fault::Crash, seconds(10));
+            system.shell("restart xenstore", seconds(30))?;
+        }
+        killed += 1;
+        system.wait_from(position, "domain `xenstore` runs again", seconds(30))?;
+        if other {
+            system.wait_from(position, "domain `block` runs again", seconds(30))?;
+        }
+        std::thread::sleep(Duration::from_millis(random.below(100)));
+    }
+    system.expect_verdict("store-survive", seconds(60))?;
+    expect_connected(&mut system, "client")?;
+    expect_inventory(&mut system, before)?;
+    // Both may be dead at once: then the other's ring is gone when the new xenstore looks for it.
+    let text = system.text();
+    let cut_off = |line: &&str| line.contains("is served no more") && !line.contains("its ring is not there any more");
+    let cut_off: Vec<&str> = text.lines().filter(cut_off).collect();
+    assert!(cut_off.is_empty(), "{cut_off:#?}");
+    println!("{killed} kills");
+    system.shutdown()?;
+    fs::remove_file(&image)?;
+    Ok(())
+}
+
+/// A xenstore that gets into a loop is ended, by the watchdog or by the request that waits for it.
+#[test]
+fn a_xenstore_that_hangs_is_replaced() -> Result<()> {
+    let (mut system, image) = busy_store("store-hangs")?;
+    for seed in seeds() {
+        let position = system.position();
+        let what = system.injector(seed)?.inject("xenstore", Fault::Wedge, seconds(60))?;
+        system.wait_from(position, "domain `xenstore` works without a hypercall", seconds(60))?;
+        system.wait_from(position, "domain `xenstore` runs again", seconds(30))?;
+        println!("seed {seed}: {what}");
+    }
+    system.expect_verdict("store-survive", seconds(120))?;
+    system.shutdown()?;
+    fs::remove_file(&image)?;
+    Ok(())
+}
+
+#[test]
+fn a_xenstore_that_has_spent_its_budget_stays_down_until_it_is_wanted() -> Result<()> {
+    let xenstore = "role = \"xenstore\"\nrestart = { max = 1, within = \"10m\" }";
+    let base = BASE.replace("role = \"xenstore\"", xenstore);
+    let asker =
+        "[domain.asker]\nimage = \"client\"\nmemory = \"8M\"\narguments = \"do=store-survive rounds=1000000\"\n";
+    let mut system = Boot::policy(&format!("{base}{asker}")).image("client").injectable().start()?;
+    system.wait_ready()?;
+    for told in ["it is started again\n", "all that the policy allows\n"] {
+        let position = system.position();
+        system.injector(seed())?.inject("xenstore", Fault::Crash, seconds(60))?;
+        system.wait_from(position, told, seconds(30))?;
+        if told.starts_with("it is") {
+            system.wait_from(position, "domain `xenstore` runs again", seconds(30))?;
+        }
+    }
+    let domains = system.shell("domains", seconds(30))?;
+    assert!(domains.contains("xenstore ended") && domains.contains("all that the policy allows"), "{domains}");
+    // Whoever waits for an answer gets it from the next one.
+    let position = system.position();
+    system.shell("restart xenstore", seconds(30))?;
+    system.wait_from(position, "domain `xenstore` runs again", seconds(30))?;
+    let position = system.position();
+    system.wait_from(position, "asker| round", seconds(60))?;
+    // But not when others have changed since, of which it would not know.
+    system.shell("destroy xenstore", seconds(30))?;
+    system.wait_from(position, "domain `xenstore` ended", seconds(30))?;
+    system.shell("destroy asker", seconds(30))?;
+    system.wait_from(position, "domain `asker` ended", seconds(30))?;
+    let answer = system.shell("restart xenstore", seconds(30))?;
+    assert!(answer.contains("`reboot` starts all again"), "{answer}");
+    assert!(system.verdicts().is_empty(), "{:?}", system.verdicts());
+    system.shutdown()
+}
