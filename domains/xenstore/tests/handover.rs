@@ -524,11 +524,11 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 #[test]
 fn nobody_notices_servers_that_die_at_random_stores() {
     let (mut deaths, mut snapshots) = (0, 0);
-    for seed in seeds(500) {
+    for seed in seeds(1000) {
         let (died, written) = run(seed, 400, [20, 40, 80, 800][seed as usize % 4]);
         (deaths, snapshots) = (deaths + died, snapshots + written);
     }
-    let seeds = seeds(500).count() as u32;
+    let seeds = seeds(1000).count() as u32;
     assert!(deaths > 5 * seeds && snapshots > 2 * seeds, "only {deaths} deaths and {snapshots} snapshots");
     println!("{deaths} deaths, {snapshots} snapshots, {seeds} seeds");
 }

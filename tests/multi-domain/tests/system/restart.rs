@@ -1,6 +1,6 @@
 //! Driver domains die at any moment, and their clients go on.
 
-use crate::policies::BASE;
+use crate::policies::{BASE, probe};
 use bulkhead_test::{Boot, Fault, Http, Result, System, error, seconds};
 use std::fs;
 use std::io::{Read, Write};
@@ -600,6 +600,30 @@ fn xenstore_is_killed_again_and_again_and_nobody_notices() -> Result<()> {
     println!("{killed} kills");
     system.shutdown()?;
     fs::remove_file(&image)?;
+    Ok(())
+}
+
+/// Also while the first homes and links are written, and before there is a shell.
+#[test]
+fn a_xenstore_that_dies_while_the_system_boots_holds_it_up_for_a_moment() -> Result<()> {
+    for seed in seeds() {
+        let xenstore = "role = \"xenstore\"\nrestart = \"always\"";
+        let base = BASE.replace("role = \"xenstore\"", xenstore);
+        let probes: String = (0..12).map(|number| probe(&format!("probe{number}"), "nothing", "")).collect();
+        let mut system = Boot::policy(&format!("{base}{probes}")).image("probe").injectable().start()?;
+        system.wait_for("hv: boot:", seconds(30))?;
+        for death in 0..2 {
+            // The second may find it idle already.
+            let died = system.injector(seed * 10 + death)?.inject("xenstore", Fault::Crash, seconds(10));
+            assert!(death != 0 || died.is_ok(), "it was never seen at work");
+        }
+        system.wait_ready()?;
+        let domains = system.shell("domains", seconds(30))?;
+        let runs = |name: &str| domains.lines().any(|line| line.starts_with(name) && line.contains("running"));
+        assert!(runs("xenstore") && (0..12).all(|number| runs(&format!("probe{number} "))), "{domains}");
+        assert!(domains.contains("xenstore was started again"), "{domains}");
+        system.shutdown()?;
+    }
     Ok(())
 }
 
