@@ -386,6 +386,9 @@ fn destroy(system: &mut System, name: &str, wish: Wish) -> Outcome {
     if system.entry(label).is_some_and(|domain| domain.flags.has(FLAG_CONTROL)) {
         return Err("the policy domain cannot destroy itself; `shutdown` ends everything".to_string());
     }
+    if rescue::keeps(label) && rescue::decide(wish) {
+        return Ok(());
+    }
     let Some(id) = system.alive(label) else {
         // One that is to be started again does not run either.
         let waited = system.member_mut(label).and_then(|member| member.revival.take());

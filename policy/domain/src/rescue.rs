@@ -143,6 +143,22 @@ pub fn wish(wish: Wish) {
     }
 }
 
+/// If xenstore is dead and about to be started again: does what the administrator wants instead, now. `false`: it is not.
+pub fn decide(wish: Wish) -> bool {
+    let mut rescue = RESCUE.borrow();
+    let Some(rescue) = rescue.as_mut() else { return false };
+    let Health::Dead { died, .. } = rescue.health else { return false };
+    match wish {
+        Wish::Down => rescue.health = Health::Lost("destroyed while it was dead".to_string()),
+        Wish::Again => {
+            rescue.record.forgive();
+            rescue.health = Health::Dead { due: now(), died };
+        }
+        Wish::None => {}
+    }
+    true
+}
+
 /// Starts xenstore again although it was to stay down.
 pub fn revive() {
     if let Some(rescue) = RESCUE.borrow().as_mut() {
