@@ -196,8 +196,15 @@ impl Service {
                 disk::Outcome::Failed(_) => Outcome::Failed,
             };
             unit.finished += 1;
-            if let Some(request) = unit.in_flight.get_mut(token.index()).and_then(Option::take) {
-                return Some((request, outcome));
+            let Some(request) = unit.in_flight.get_mut(token.index()).and_then(Option::take) else { continue };
+            match request.rest {
+                // Nobody's sectors are discarded once whoever asked is gone: they may be another's by now.
+                Some(rest) if outcome == Outcome::Done && self.vbds.iter().any(|vbd| vbd.is(request.connection)) => {
+                    if !unit.discard_rest(rest, &request) {
+                        return Some((request, Outcome::Failed));
+                    }
+                }
+                _ => return Some((request, outcome)),
             }
         }
     }
@@ -302,12 +309,18 @@ impl Service {
         let read_only = !writable || unit.disk.facts.read_only;
         let segments = unit.disk.facts.chunks_max.min(SEGMENTS_MAX);
         let flush = u32::from(unit.disk.facts.flush && !read_only);
-        let features: [(&str, &dyn fmt::Display); 6] = [
+        let discards = unit.disk.facts.discard.filter(|_| !read_only);
+        let discard = u32::from(discards.is_some());
+        let granularity = discards.map_or(0, |discards| discards.granularity);
+        let features: [(&str, &dyn fmt::Display); 9] = [
             ("feature-max-indirect-segments", &segments),
             ("feature-flush-cache", &flush),
             ("feature-barrier", &0),
             ("feature-persistent", &0),
-            ("feature-discard", &0),
+            ("feature-discard", &discard),
+            ("discard-granularity", &granularity),
+            ("discard-alignment", &extent.offset_of_unit(granularity)),
+            ("discard-secure", &0),
             ("max-ring-page-order", &RING_ORDER_MAX),
         ];
         device.write_all(&features).map_err(|error| format!("cannot write features: {error:?}"))?;
@@ -330,7 +343,10 @@ impl Service {
         let limits = DiskLimits {
             sectors: plan.extent.count,
             access: if plan.read_only { Access::ReadOnly } else { Access::ReadWrite },
-            discard: Discard::None,
+            discard: match unit.disk.facts.discard {
+                Some(_) if !plan.read_only => Discard::Plain,
+                _ => Discard::None,
+            },
             indirect_segments: unit.disk.facts.chunks_max.min(SEGMENTS_MAX) as u16,
         };
         let ring = BlkBack::attach(pages, limits).map_err(|error| format!("its ring: {error}"))?;
@@ -370,13 +386,14 @@ impl Unit {
     fn new(mut disk: Disk) -> Self {
         let facts = disk.facts;
         log::info!(
-            "disk {}: {} sectors, {} MiB, blocks of {} bytes, {}, {}",
+            "disk {}: {} sectors, {} MiB, blocks of {} bytes, {}, {}, {}",
             disk.id(),
             facts.sectors,
             facts.sectors / 2048,
             facts.block_size,
             if facts.read_only { "read-only" } else { "read-write" },
             if facts.flush { "with flush" } else { "without flush" },
+            if facts.discard.is_some() { "with discard" } else { "without discard" },
         );
         let table = gpt::read(&mut disk).map_err(|bad| format!("{}; backup: {}", bad.primary, bad.backup));
         if let Ok(table) = &table {
@@ -385,6 +402,17 @@ impl Unit {
         }
         let in_flight = (0..QUEUE).map(|_| None).collect();
         Self { disk, table, in_flight, finished: 0, suspected: None }
+    }
+
+    /// Gives the disk the next piece of a discard. `false`: it takes none.
+    fn discard_rest(&mut self, rest: Extent, request: &InFlight) -> bool {
+        let (InFlight { connection, ticket, .. }, Ok((token, rest))) = (request, self.disk.discard(rest)) else {
+            return false;
+        };
+        if let Some(place) = self.in_flight.get_mut(token.index()) {
+            *place = Some(InFlight { connection: *connection, ticket: *ticket, place: None, rest });
+        }
+        true
     }
 
     fn extent(&self, part: Part) -> Result<Extent, String> {

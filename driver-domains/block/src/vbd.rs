@@ -44,6 +44,7 @@ pub struct Counters {
     reads: u64,
     writes: u64,
     flushes: u64,
+    discards: u64,
     sectors_read: u64,
     sectors_written: u64,
     refused: u64,
@@ -62,12 +63,12 @@ impl Counters {
 
 impl fmt::Display for Counters {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { reads, writes, flushes, sectors_read, sectors_written, refused, failed } = self;
+        let Self { reads, writes, flushes, discards, sectors_read, sectors_written, refused, failed } = self;
         let (read_kib, written_kib) = (sectors_read / 2, sectors_written / 2);
         write!(
             out,
             "{reads} reads ({read_kib} KiB), {writes} writes ({written_kib} KiB), {flushes} flushes, \
-             {refused} refused, {failed} failed"
+             {discards} discards, {refused} refused, {failed} failed"
         )
     }
 }
@@ -82,6 +83,8 @@ pub struct InFlight {
     pub ticket: Ticket,
     /// Where its pages are mapped.
     pub place: Option<Place>,
+    /// What of a discard the device has yet to be given.
+    pub rest: Option<Extent>,
 }
 
 /// Pages that may be mapped for requests in flight, of all virtual disks together: half of what the policy lets a
@@ -194,6 +197,11 @@ impl Vbd {
         }
     }
 
+    /// Whether it has this number.
+    pub fn is(&self, connection: u64) -> bool {
+        self.connection.number == connection
+    }
+
     /// The event channel to its front end.
     pub fn channel(&self) -> &Channel {
         &self.channel
@@ -267,7 +275,9 @@ impl Vbd {
             }
             CheckedRequest::Indirect(request) => (request.ticket, self.prepare_indirect(request, work)),
             CheckedRequest::Flush(ticket) => (*ticket, self.flush(*ticket, work)),
-            CheckedRequest::Discard { ticket, .. } => (*ticket, Err(Outcome::NotSupported)),
+            CheckedRequest::Discard { ticket, sector, sectors, .. } => {
+                (*ticket, self.discard(*ticket, *sector, *sectors, work))
+            }
         };
         if let Err(outcome) = prepared {
             self.answer(ticket, outcome);
@@ -281,7 +291,24 @@ impl Vbd {
         self.counters.flushes += 1;
         let token = work.disk.submit(Operation::Flush, 0, &[]).map_err(|_| Outcome::Failed)?;
         self.in_flight += 1;
-        work.begin(token, InFlight { connection: self.connection.number, ticket, place: None });
+        work.begin(token, InFlight { connection: self.connection.number, ticket, place: None, rest: None });
+        Ok(())
+    }
+
+    /// Gives a discard to the disk. Its ring's limits allow it only where the disk can and this one may be written.
+    fn discard(&mut self, ticket: Ticket, sector: u64, sectors: u64, work: &mut Work<'_>) -> Result<(), Outcome> {
+        if work.disk.facts.discard.is_none() || self.plan.read_only {
+            return Err(Outcome::NotSupported);
+        }
+        let extent = self.plan.extent.part(sector, sectors);
+        let extent = extent.map_err(|_| self.complain(format_args!("discard past the end")))?;
+        if extent.count == 0 || !work.disk.facts.takes(&extent) {
+            return Err(self.complain(format_args!("discard of parts of the disk's blocks")));
+        }
+        self.counters.discards += 1;
+        let (token, rest) = work.disk.discard(extent).map_err(|_| Outcome::Failed)?;
+        self.in_flight += 1;
+        work.begin(token, InFlight { connection: self.connection.number, ticket, place: None, rest });
         Ok(())
     }
 
@@ -378,7 +405,7 @@ impl Vbd {
                 self.counters.count(staged.operation, staged.extent.count);
                 self.in_flight += 1;
                 let (connection, ticket) = (self.connection.number, staged.ticket);
-                work.begin(token, InFlight { connection, ticket, place: Some(staged.place) });
+                work.begin(token, InFlight { connection, ticket, place: Some(staged.place), rest: None });
                 Ok(())
             }
             Err(outcome) => {
