@@ -4,6 +4,7 @@
 //! the device writes. Headers and status bytes live in a DMA region, one slot for each request that can be in flight,
 //! found by the request's token.
 
+use alloc::vec::Vec;
 use block_domain::export::Extent;
 use block_domain::gpt;
 use core::fmt;
@@ -177,6 +178,8 @@ pub struct Disk {
     slots: &'static [Slot; QUEUE],
     region: DmaRegion<DomainHal>,
     bounce: DmaRegion<DomainHal>,
+    /// By token: what is left of a discard.
+    rests: Vec<Option<Extent>>,
     kick: bool,
     /// What it is.
     pub facts: Facts,
@@ -206,6 +209,7 @@ impl Disk {
             slots: region.view(0).map_err(|_| DiskError::Memory)?,
             region,
             bounce: DmaRegion::allocate(BOUNCE_PAGES).ok_or(DiskError::Memory)?,
+            rests: alloc::vec![None; QUEUE],
             kick: false,
             facts,
         })
@@ -246,8 +250,8 @@ impl Disk {
         Ok(token)
     }
 
-    /// Queues a discard of as much of `extent` as the device takes at once, and answers what is left.
-    pub fn discard(&mut self, extent: Extent) -> Result<(Token, Option<Extent>), PushError> {
+    /// Queues a discard of as much of `extent` as the device takes at once; [`Disk::rest_of_discard`] is the rest.
+    pub fn discard(&mut self, extent: Extent) -> Result<Token, PushError> {
         let most = self.facts.discard.map_or(0, |discards| discards.sectors_max);
         let (piece, rest) = extent.split(most.into());
         let index = self.queue.next_token().ok_or(PushError::Full)?.index();
@@ -256,7 +260,16 @@ impl Disk {
         count.store(piece.count, Relaxed); // below 2^32; no flags
         let at = index * size_of::<Slot>() + RANGE_OFFSET;
         let range = self.region.chunk(at, RANGE_BYTES).map_err(|_| PushError::BadShape)?;
-        Ok((self.submit(Operation::Discard, 0, &[range])?, rest))
+        let token = self.submit(Operation::Discard, 0, &[range])?;
+        if let Some(place) = self.rests.get_mut(token.index()) {
+            *place = rest;
+        }
+        Ok(token)
+    }
+
+    /// What a discard that is done has left to discard.
+    pub fn rest_of_discard(&mut self, token: Token) -> Option<Extent> {
+        self.rests.get_mut(token.index())?.take()
     }
 
     /// Tells the device of what was submitted.
@@ -279,6 +292,11 @@ impl Disk {
                 return Ok(None);
             }
         }
+    }
+
+    /// What is finished can wait: no interrupts until [`Disk::next_done`] has found no more.
+    pub fn suppress_interrupts(&mut self) {
+        self.queue.suppress_interrupts();
     }
 
     /// Whether requests are in flight.

@@ -83,8 +83,6 @@ pub struct InFlight {
     pub ticket: Ticket,
     /// Where its pages are mapped.
     pub place: Option<Place>,
-    /// What of a discard the device has yet to be given.
-    pub rest: Option<Extent>,
 }
 
 /// Pages that may be mapped for requests in flight, of all virtual disks together: half of what the policy lets a
@@ -169,6 +167,8 @@ pub struct Vbd {
     pub ready: bool,
     /// Requests wait in the ring because the disk's queue is full.
     pub waits_for_room: bool,
+    /// Requests may wait in the ring until more have come, or the device has finished something.
+    gathers: bool,
     /// Answers have been written that the front end has not been shown.
     unpublished: bool,
     /// Requests that the device has.
@@ -189,6 +189,7 @@ impl Vbd {
             channel,
             ready: true, // requests may have come before the channel
             waits_for_room: false,
+            gathers: false,
             unpublished: false,
             in_flight: 0,
             ending: None,
@@ -209,12 +210,28 @@ impl Vbd {
 
     /// There may be requests, or room for them.
     pub fn wake(&mut self) {
-        (self.ready, self.waits_for_room) = (self.ending.is_none(), false);
+        (self.ready, self.waits_for_room, self.gathers) = (self.ending.is_none(), false, false);
+    }
+
+    /// There may be requests. If the device has some already, that can wait; `true`: it does.
+    pub fn may_gather(&mut self) -> bool {
+        self.gathers |= self.in_flight > 0 && !self.ready;
+        self.gathers
+    }
+
+    /// Requests that the device has.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether requests wait for more.
+    pub fn gathers(&self) -> bool {
+        self.gathers
     }
 
     /// Takes no more requests.
     pub fn end(&mut self, ending: Ending) {
-        (self.ready, self.waits_for_room) = (false, false);
+        (self.ready, self.waits_for_room, self.gathers) = (false, false, false);
         self.ending.get_or_insert(ending);
     }
 
@@ -291,7 +308,7 @@ impl Vbd {
         self.counters.flushes += 1;
         let token = work.disk.submit(Operation::Flush, 0, &[]).map_err(|_| Outcome::Failed)?;
         self.in_flight += 1;
-        work.begin(token, InFlight { connection: self.connection.number, ticket, place: None, rest: None });
+        work.begin(token, InFlight { connection: self.connection.number, ticket, place: None });
         Ok(())
     }
 
@@ -306,9 +323,9 @@ impl Vbd {
             return Err(self.complain(format_args!("discard of parts of the disk's blocks")));
         }
         self.counters.discards += 1;
-        let (token, rest) = work.disk.discard(extent).map_err(|_| Outcome::Failed)?;
+        let token = work.disk.discard(extent).map_err(|_| Outcome::Failed)?;
         self.in_flight += 1;
-        work.begin(token, InFlight { connection: self.connection.number, ticket, place: None, rest });
+        work.begin(token, InFlight { connection: self.connection.number, ticket, place: None });
         Ok(())
     }
 
@@ -405,7 +422,7 @@ impl Vbd {
                 self.counters.count(staged.operation, staged.extent.count);
                 self.in_flight += 1;
                 let (connection, ticket) = (self.connection.number, staged.ticket);
-                work.begin(token, InFlight { connection, ticket, place: Some(staged.place), rest: None });
+                work.begin(token, InFlight { connection, ticket, place: Some(staged.place) });
                 Ok(())
             }
             Err(outcome) => {

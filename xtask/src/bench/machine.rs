@@ -211,7 +211,7 @@ fn with_disk(machine: &mut Machine, folder: &Path) -> Result<()> {
     let image = folder.join("disk.img");
     fs::File::create(&image)?.set_len(64 * MIB)?;
     machine.clock = Clock::InstructionsAndSleep;
-    machine.disks.push(Disk { image, keep_writes: true });
+    machine.disks.push(Disk { image, keep_writes: false });
     Ok(())
 }
 
