@@ -3,6 +3,7 @@
 //! A buffer begins with the device's header (`struct virtio_net_hdr`, 12 bytes, all zero without offloads), so placed
 //! that the frame behind it is aligned and that neither crosses a page.
 
+use net_domain::checksum::{BLOCK, Sum};
 use net_domain::frame::{FRAME_MAX, HEAD_BYTES};
 use net_domain::pool::{Buffer, Held, Pool};
 use runtime::grant::copy::Remote;
@@ -80,6 +81,27 @@ impl Buffers {
             return Err(BadCopy);
         }
         copies.from_peer(from, &mut self.region, Self::start(buffer) + FRAME_OFFSET + offset, bytes)
+    }
+
+    /// The sum of bytes of a frame, as checksums are made of.
+    pub fn sum(&self, buffer: Buffer, offset: usize, bytes: usize) -> u64 {
+        let mut sum = Sum::default();
+        let (mut at, end) = (Self::start(buffer) + FRAME_OFFSET + offset, offset + bytes);
+        if end > FRAME_MAX {
+            return 0;
+        }
+        let mut left = bytes;
+        let mut block = [0; BLOCK];
+        while left >= BLOCK && self.region.read(at, &mut block).is_ok() {
+            sum.add(&block);
+            (at, left) = (at + BLOCK, left - BLOCK);
+        }
+        if let Some(rest) = block.get_mut(..left)
+            && self.region.read(at, rest).is_ok()
+        {
+            sum.add_last(rest);
+        }
+        sum.finish()
     }
 
     /// Adds a copy of a whole frame into a front end's page.

@@ -167,7 +167,7 @@ impl Service {
             ("feature-rx-copy", &1),
             ("feature-rx-flip", &0),
             ("feature-sg", &1),
-            ("feature-gso-tcpv4", &0),
+            ("feature-gso-tcpv4", &1),
             ("feature-gso-tcpv6", &0),
             ("feature-ipv6-csum-offload", &0),
             ("feature-split-event-channels", &0),

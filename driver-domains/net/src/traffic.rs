@@ -1,19 +1,22 @@
 //! Moves frames: uplink to vifs, vifs to uplink and each other. Each direction works in batches, with one grant copy
-//! hypercall for all frames of a batch.
+//! hypercall for all frames of a batch; two, if there are packets to be cut into frames: first their headers are copied and
+//! checked, and then each segment's payload goes to its place behind headers that we have written.
 
 use crate::buffers::Buffers;
 use crate::nic::Nic;
 use crate::vif::Vif;
 use alloc::vec::Vec;
+use core::ops::Range;
 use net_domain::checksum;
 use net_domain::frame::{self, FRAME_MAX, HEAD_BYTES};
 use net_domain::pool::{BACKLOG_MAX, Buffer, Held};
+use net_domain::segment::{self, HEADERS_MAX, SEGMENTS_MAX, Segmentation};
 use net_domain::switch::{Ingress, PORTS_MAX, Switch, Targets};
-use runtime::GrantRef;
 use runtime::grant::copy::Remote;
+use runtime::{DomId, GrantRef};
 use virtio::copies::Copies;
 use virtio::queue::DeviceFault;
-use xen_rings::netif::{Checksum, More, NetBackError, RxBuffer, TxOutcome, TxPacket};
+use xen_rings::netif::{Checksum, Fragment, More, NetBackError, RxBuffer, TxOutcome, TxPacket};
 
 /// Frames from the uplink in one round.
 const UPLINK_BATCH: usize = 128;
@@ -21,19 +24,45 @@ const UPLINK_BATCH: usize = 128;
 const VIF_TURN: usize = 64;
 /// Frames to one vif in one round.
 const DELIVERY_TURN: usize = 128;
-/// Buffers of the pool: both queues of the card, a batch, and what waits for vifs.
-pub const POOL: u16 = 2048;
+/// Frames that packets of all vifs may become in one round, but for those of the last.
+const ROUND: usize = 256;
+/// Buffers of the pool: both queues of the card, a batch, what waits for the card and what waits for vifs.
+pub const POOL: u16 = 3072;
 /// Of these, how many may wait for all vifs together.
 const BACKLOG_BUDGET: usize = 1280;
-const _: () = assert!(2 * crate::nic::QUEUE + VIF_TURN + BACKLOG_BUDGET < POOL as usize);
+const _: () = assert!(
+    2 * crate::nic::QUEUE + ROUND + SEGMENTS_MAX + crate::nic::WAITING_MAX + BACKLOG_BUDGET < POOL as usize
+        && VIF_TURN < ROUND
+);
 
 /// A packet that is being copied from a front end.
 struct Incoming {
     vif: usize,
     packet: TxPacket,
     buffer: Buffer,
-    /// Its copies in the batch.
-    copies: core::ops::Range<usize>,
+    /// Its copies in the batch: those of all of it, or of its headers.
+    copies: Range<usize>,
+    /// What is known of it beside, if it is to be cut.
+    large: Option<Large>,
+}
+
+/// A packet that is to be cut into frames.
+struct Large {
+    /// Bytes of payload of a segment.
+    segment_bytes: u16,
+    /// Where its data lies, in [`Traffic::fragments`].
+    fragments: Range<usize>,
+    /// How it is cut and who gets it, once its headers are checked.
+    cut: Option<Cut>,
+}
+
+struct Cut {
+    segmentation: Segmentation,
+    targets: Targets,
+    /// In [`Traffic::segments`].
+    buffers: Range<usize>,
+    /// In [`Traffic::payloads`].
+    copies: Range<usize>,
 }
 
 /// A frame that is being copied to a front end.
@@ -58,6 +87,12 @@ pub struct Traffic {
     first: usize,
     copies: Copies,
     incoming: Vec<Incoming>,
+    /// Frames that `incoming` becomes, at most.
+    pending: usize,
+    /// Of packets to be cut: where their data lies, the copies of their payloads, and the buffers of their frames.
+    fragments: Vec<Fragment>,
+    payloads: Copies,
+    segments: Vec<Buffer>,
     outgoing: Vec<Outgoing>,
     /// Frames from the uplink that were for nobody here.
     pub unclaimed: u64,
@@ -75,6 +110,10 @@ impl Traffic {
             first: 0,
             copies: Copies::with_capacity(4 * VIF_TURN),
             incoming: Vec::with_capacity(4 * VIF_TURN),
+            pending: 0,
+            fragments: Vec::new(),
+            payloads: Copies::default(),
+            segments: Vec::new(),
             outgoing: Vec::with_capacity(4 * DELIVERY_TURN),
             unclaimed: 0,
         }
@@ -161,8 +200,22 @@ impl Traffic {
         self.first = if count == 0 { 0 } else { (self.first + 1) % count };
         self.copies.run();
         let mut incoming = core::mem::take(&mut self.incoming);
-        incoming.iter().for_each(|packet| self.arrived(packet));
+        if !self.fragments.is_empty() {
+            for packet in incoming.iter_mut().filter(|packet| packet.large.is_some()) {
+                self.cut(packet);
+            }
+            self.payloads.run();
+        }
+        // In the order in which they came.
+        incoming.iter().for_each(|packet| match &packet.large {
+            None => self.arrived(packet),
+            Some(large) => self.arrived_large(packet, large),
+        });
         incoming.clear();
+        self.pending = 0;
+        self.fragments.clear();
+        self.payloads.clear();
+        self.segments.clear();
         self.incoming = incoming; // keeps its capacity
     }
 
@@ -173,7 +226,7 @@ impl Traffic {
         };
         for _ in 0..VIF_TURN {
             // Without room on the wire packets stay with their senders, which slows them down instead of losing any.
-            if self.nic.as_ref().is_some_and(|nic| nic.room() <= self.incoming.len()) {
+            if self.pending >= ROUND || self.nic.as_ref().is_some_and(|nic| nic.room() <= self.pending) {
                 return;
             }
             let packet = match vif.tx.next_packet() {
@@ -199,8 +252,17 @@ impl Traffic {
                     return;
                 }
             };
+            let large = packet.gso.map(|gso| gso.segment_bytes);
             match copy_in(&mut self.buffers, &mut self.copies, vif, &packet) {
-                Ok((buffer, copies)) => self.incoming.push(Incoming { vif: at, packet, buffer, copies }),
+                Ok((buffer, copies)) => {
+                    self.pending += large.map_or(1, |bytes| segment::segments_at_most(packet.bytes.into(), bytes));
+                    let large = large.map(|segment_bytes| {
+                        let start = self.fragments.len();
+                        self.fragments.extend_from_slice(vif.tx.fragments(&packet));
+                        Large { segment_bytes, fragments: start..self.fragments.len(), cut: None }
+                    });
+                    self.incoming.push(Incoming { vif: at, packet, buffer, copies, large });
+                }
                 Err(outcome) => answer(vif, &packet, outcome),
             }
         }
@@ -238,6 +300,96 @@ impl Traffic {
                 answer(vif, &incoming.packet, TxOutcome::Dropped);
                 self.buffers.pool.release(frame.buffer);
             }
+        }
+    }
+
+    /// The headers of a large packet have been copied: they are checked, and its payload is added to the batch. Where
+    /// anything is wrong, `cut` stays empty.
+    fn cut(&mut self, incoming: &mut Incoming) {
+        let Some((vif, large)) = self.vifs.get_mut(incoming.vif).zip(incoming.large.as_mut()) else { return };
+        let bytes = usize::from(incoming.packet.bytes);
+        let mut head = [0; HEADERS_MAX];
+        let head = &mut head[..bytes.min(HEADERS_MAX)];
+        let copied = incoming.copies.clone().try_for_each(|copy| self.copies.outcome(copy));
+        if let Err(error) = copied {
+            return vif.complain(format_args!("a packet's page: {error}"));
+        }
+        if !self.buffers.read(incoming.buffer, head) {
+            return;
+        }
+        let addresses = match vif.guard.check(head, bytes.min(FRAME_MAX)) {
+            Ok(addresses) => addresses,
+            Err(why) => {
+                vif.counters.refused(why);
+                return vif.complain(format_args!("frame refused: {why:?}"));
+            }
+        };
+        let segmentation = match Segmentation::new(head, bytes, large.segment_bytes) {
+            Ok(segmentation) => segmentation,
+            Err(why) => return vif.complain(format_args!("a packet cannot be cut: {why:?}")),
+        };
+        let targets = self.switch.forward(Ingress::Vif(vif.port), addresses);
+        let (first_buffer, first_copy) = (self.segments.len(), self.payloads.len());
+        // The first segment is where the headers are.
+        self.segments.push(incoming.buffer);
+        for _ in 1..segmentation.count() {
+            let Some(buffer) = self.buffers.pool.take() else {
+                vif.counters.starved += 1;
+                self.segments.drain(first_buffer + 1..).for_each(|buffer| self.buffers.pool.release(buffer));
+                self.segments.truncate(first_buffer);
+                return;
+            };
+            self.segments.push(buffer);
+        }
+        let fragments = self.fragments.get(large.fragments.clone()).unwrap_or_default();
+        let mut source = Source { peer: vif.id.frontend, fragments, skip: segmentation.header_bytes() };
+        for (segment, &buffer) in self.segments[first_buffer..].iter().enumerate() {
+            let (mut offset, mut left) = (segmentation.header_bytes(), segmentation.payload(segment).len());
+            while left != 0
+                && let Some((from, bytes)) = source.next(left)
+            {
+                if self.buffers.fill(&mut self.payloads, from, buffer, offset, bytes).is_err() {
+                    break; // something is missing
+                }
+                (offset, left) = (offset + usize::from(bytes), left - usize::from(bytes));
+            }
+            if left != 0 {
+                self.segments.drain(first_buffer + 1..).for_each(|buffer| self.buffers.pool.release(buffer));
+                self.segments.truncate(first_buffer);
+                return;
+            }
+        }
+        let buffers = first_buffer..self.segments.len();
+        let copies = first_copy..self.payloads.len();
+        large.cut = Some(Cut { segmentation, targets, buffers, copies });
+    }
+
+    /// A large packet has been copied, or is refused: it is answered, and its frames are passed on.
+    fn arrived_large(&mut self, incoming: &Incoming, large: &Large) {
+        let Some(vif) = self.vifs.get_mut(incoming.vif) else { return };
+        let Some(cut) = &large.cut else {
+            vif.counters.failed += 1;
+            answer(vif, &incoming.packet, TxOutcome::Failed);
+            return self.buffers.pool.release(incoming.buffer);
+        };
+        if let Err(error) = cut.copies.clone().try_for_each(|copy| self.payloads.outcome(copy)) {
+            vif.counters.failed += 1;
+            vif.complain(format_args!("a packet's page: {error}"));
+            answer(vif, &incoming.packet, TxOutcome::Failed);
+            for buffer in self.segments.get(cut.buffers.clone()).unwrap_or_default() {
+                self.buffers.pool.release(*buffer);
+            }
+            return;
+        }
+        vif.counters.sent += cut.segmentation.count() as u64;
+        answer(vif, &incoming.packet, TxOutcome::Sent);
+        let header_bytes = cut.segmentation.header_bytes();
+        for segment in 0..cut.segmentation.count() {
+            let Some(&buffer) = self.segments.get(cut.buffers.start + segment) else { return };
+            let payload = cut.segmentation.payload(segment).len();
+            let sum = self.buffers.sum(buffer, header_bytes, payload);
+            self.buffers.patch(buffer, 0, cut.segmentation.headers(segment, sum).bytes());
+            self.pass_on(Held { buffer, bytes: (header_bytes + payload) as u16 }, cut.targets);
         }
     }
 
@@ -330,16 +482,52 @@ impl Traffic {
     }
 }
 
-/// Adds the copies of a packet's fragments to the batch, one behind the other in a buffer.
+/// Data of a packet, taken piece by piece.
+struct Source<'a> {
+    peer: DomId,
+    fragments: &'a [Fragment],
+    /// Bytes of the first fragments that have been taken.
+    skip: usize,
+}
+
+impl Source<'_> {
+    /// The next piece, of `most` bytes at most: where it lies, and how many they are.
+    fn next(&mut self, most: usize) -> Option<(Remote, u16)> {
+        loop {
+            let fragment = self.fragments.first()?;
+            let Some(left) = usize::from(fragment.bytes()).checked_sub(self.skip).filter(|&left| left != 0) else {
+                self.skip -= usize::from(fragment.bytes());
+                self.fragments = self.fragments.get(1..)?;
+                continue;
+            };
+            let bytes = left.min(most);
+            let offset = usize::from(fragment.offset()) + self.skip;
+            self.skip += bytes;
+            return Some((Remote { peer: self.peer, reference: GrantRef(fragment.gref()), offset }, bytes as u16));
+        }
+    }
+}
+
+/// Adds the copies of a packet's fragments to the batch, one behind the other in a buffer; of one that is to be cut, its
+/// headers.
 fn copy_in(
     buffers: &mut Buffers,
     copies: &mut Copies,
     vif: &mut Vif,
     packet: &TxPacket,
-) -> Result<(Buffer, core::ops::Range<usize>), TxOutcome> {
-    if packet.gso.is_some() || usize::from(packet.bytes) > FRAME_MAX {
+) -> Result<(Buffer, Range<usize>), TxOutcome> {
+    let bytes = usize::from(packet.bytes);
+    let wanted = match packet.gso {
+        // Not offered over IPv6.
+        Some(gso) if !gso.ipv6 && segment::segments_at_most(bytes, gso.segment_bytes) <= SEGMENTS_MAX + 1 => {
+            bytes.min(HEADERS_MAX)
+        }
+        None if bytes <= FRAME_MAX => bytes,
+        _ => 0,
+    };
+    if wanted == 0 {
         vif.counters.misshapen += 1;
-        vif.complain(format_args!("a packet of {} bytes", packet.bytes));
+        vif.complain(format_args!("a packet of {bytes} bytes, {:?}", packet.gso));
         return Err(TxOutcome::Failed);
     }
     let Some(buffer) = buffers.pool.take() else {
@@ -350,12 +538,16 @@ fn copy_in(
     for fragment in vif.tx.fragments(packet) {
         let place =
             Remote { peer: vif.id.frontend, reference: GrantRef(fragment.gref()), offset: fragment.offset().into() };
-        if buffers.fill(copies, place, buffer, offset, fragment.bytes()).is_err() {
+        let bytes = usize::from(fragment.bytes()).min(wanted - offset);
+        if buffers.fill(copies, place, buffer, offset, bytes as u16).is_err() {
             buffers.pool.release(buffer);
             vif.counters.failed += 1;
             return Err(TxOutcome::Failed);
         }
-        offset += usize::from(fragment.bytes());
+        offset += bytes;
+        if offset == wanted {
+            break;
+        }
     }
     Ok((buffer, start..copies.len()))
 }
