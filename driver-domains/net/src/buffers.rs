@@ -85,21 +85,18 @@ impl Buffers {
 
     /// The sum of bytes of a frame, as checksums are made of.
     pub fn sum(&self, buffer: Buffer, offset: usize, bytes: usize) -> u64 {
-        let mut sum = Sum::default();
-        let (mut at, end) = (Self::start(buffer) + FRAME_OFFSET + offset, offset + bytes);
-        if end > FRAME_MAX {
+        if offset + bytes > FRAME_MAX {
             return 0;
         }
-        let mut left = bytes;
-        let mut block = [0; BLOCK];
-        while left >= BLOCK && self.region.read(at, &mut block).is_ok() {
-            sum.add(&block);
-            (at, left) = (at + BLOCK, left - BLOCK);
-        }
-        if let Some(rest) = block.get_mut(..left)
-            && self.region.read(at, rest).is_ok()
+        let (start, mut sum) = (Self::start(buffer) + FRAME_OFFSET + offset, Sum::default());
+        let (blocks, rest) = (bytes / BLOCK, bytes % BLOCK);
+        let mut last = [0; BLOCK];
+        let added = self.region.read_blocks(start, blocks, |block| sum.add(block));
+        if let Some(last) = last.get_mut(..rest)
+            && added.is_ok()
+            && self.region.read(start + bytes - rest, last).is_ok()
         {
-            sum.add_last(rest);
+            sum.add_last(last);
         }
         sum.finish()
     }

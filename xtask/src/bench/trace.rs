@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use xtask::images;
 
 /// Bytes of log to look at.
-const LOG_BYTES: u64 = 400 << 20;
+const LOG_BYTES: u64 = 1200 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The function that cuts the trace into pieces.
 const MARK: &str = "bench_mark";

@@ -12,23 +12,30 @@ use runtime::{DomId, info};
 
 /// Samples of each metric, as `load` takes them.
 const SAMPLES: usize = 21;
-/// Things in a sample of a trace.
-const TRACED: u64 = 32;
+/// A sample for a trace is so much smaller.
+const TRACED: u64 = 16;
 
 /// What one sample of a metric is said in.
 #[derive(Clone, Copy)]
 enum Unit {
     /// Instructions for each of so many things.
     Each(u64),
-    /// Of so many bytes, megabytes for 1e9 instructions.
+    /// Of so many pieces of 64 KiB, megabytes for 1e9 instructions.
     Bytes(u64),
+}
+
+impl Unit {
+    fn items(self) -> u64 {
+        let (Self::Each(items) | Self::Bytes(items)) = self;
+        items
+    }
 }
 
 /// What is measured, in this order.
 const METRICS: [([&str; 3], Unit); 3] = [
     (split!("linux_block_read_4k_depth_1"), Unit::Each(512)),
     (split!("linux_block_read_4k_depth_16_each"), Unit::Each(512)),
-    (split!("linux_tcp_out_mb_per_1e9"), Unit::Bytes(128 * 65536)),
+    (split!("linux_tcp_out_mb_per_1e9"), Unit::Bytes(64)),
 ];
 
 /// Measures until there is nothing more.
@@ -43,7 +50,7 @@ pub fn all() -> Result<Vec<Report>, String> {
         let driver = drivers[usize::from(matches!(unit, Unit::Bytes(_)))].ok_or("it is not said who serves")?;
         while info::argument("forever") == Some(names[0]) {
             wait(&channel);
-            forever(names[0], TRACED);
+            forever(names[0], unit.items() / TRACED);
             channel.notify();
         }
         if info::argument("forever").is_none() {
@@ -80,7 +87,7 @@ fn metric(
             match unit {
                 Unit::Each(items) => samples.add(ticks, items),
                 // Bytes a thousand instructions are megabytes 1e9 instructions.
-                Unit::Bytes(bytes) => samples.add(bytes * 1000, ticks),
+                Unit::Bytes(pieces) => samples.add(pieces * 65536 * 1000, ticks),
             }
         }
         before = now;

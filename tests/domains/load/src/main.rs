@@ -22,9 +22,9 @@ mod program {
     /// Blocks that are read in a sample.
     const BLOCKS: u64 = 512;
     /// Pieces that are sent in a sample.
-    const PIECES: u64 = 128;
-    /// The same for a trace.
-    const TRACED: u64 = 32;
+    const PIECES: u64 = 64;
+    /// A sample for a trace is so much smaller.
+    const TRACED: u64 = 16;
 
     const BLOCK: usize = 4096;
     /// Bytes of a piece that is sent.
@@ -68,7 +68,7 @@ mod program {
             Some(only) if only != name => return Ok(()),
             Some(_) => loop {
                 watcher.tell()?;
-                work(TRACED)?;
+                work(items / TRACED)?;
             },
             None => {}
         }
