@@ -101,6 +101,11 @@ impl Buffers {
         sum.finish()
     }
 
+    /// Adds a copy of the first bytes of a buffer to the start of a front end's page.
+    pub fn deliver_head(&self, copies: &mut Copies, buffer: Buffer, bytes: u16, to: Remote) -> Result<(), BadCopy> {
+        copies.to_peer(&self.region, Self::start(buffer) + FRAME_OFFSET, bytes, to)
+    }
+
     /// Adds a copy of a whole frame into a front end's page.
     pub fn deliver(&self, copies: &mut Copies, frame: Held, to: Remote) -> Result<(), BadCopy> {
         copies.to_peer(&self.region, Self::start(frame.buffer) + FRAME_OFFSET, frame.bytes, to)

@@ -200,7 +200,10 @@ impl Service {
         })?;
         let ip = plan.guard.ip.map_or_else(|| String::from("any address"), |ip| ip.to_string());
         log::info!("vif {id}: connected as {}, {ip}", plan.guard.mac);
-        self.traffic.add(Vif::new(id, port, plan.guard, (tx, rx), channel));
+        let mut vif = Vif::new(id, port, plan.guard, (tx, rx), channel);
+        let offers = |key: &str| device.frontend_value::<u32>(key).is_ok_and(|value| value == 1);
+        vif.takes_large = offers("feature-sg") && offers("feature-gso-tcpv4");
+        self.traffic.add(vif);
         Ok(())
     }
 }

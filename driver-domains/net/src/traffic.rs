@@ -13,10 +13,11 @@ use net_domain::pool::{BACKLOG_MAX, Buffer, Held};
 use net_domain::segment::{self, HEADERS_MAX, SEGMENTS_MAX, Segmentation};
 use net_domain::switch::{Ingress, PORTS_MAX, Switch, Targets};
 use runtime::grant::copy::Remote;
+use runtime::pages::PAGE;
 use runtime::{DomId, GrantRef};
 use virtio::copies::Copies;
 use virtio::queue::DeviceFault;
-use xen_rings::netif::{Checksum, Fragment, More, NetBackError, RxBuffer, TxOutcome, TxPacket};
+use xen_rings::netif::{Checksum, Fragment, Gso, More, NetBackError, RxBuffer, TxOutcome, TxPacket};
 
 /// Frames from the uplink in one round.
 const UPLINK_BATCH: usize = 128;
@@ -58,11 +59,18 @@ struct Large {
 
 struct Cut {
     segmentation: Segmentation,
-    targets: Targets,
-    /// In [`Traffic::segments`].
-    buffers: Range<usize>,
+    way: Way,
     /// In [`Traffic::payloads`].
     copies: Range<usize>,
+}
+
+/// What becomes of a large packet.
+enum Way {
+    /// It is cut into frames, which are in these of [`Traffic::segments`], for all of the targets.
+    Frames(Targets, Range<usize>),
+    /// It goes as it is to one vif that takes such packets, straight from page to page, into these of [`Traffic::taken`]: the
+    /// first, the one for extra information, the others.
+    Whole(usize, Range<usize>),
 }
 
 /// A frame that is being copied to a front end.
@@ -93,6 +101,8 @@ pub struct Traffic {
     fragments: Vec<Fragment>,
     payloads: Copies,
     segments: Vec<Buffer>,
+    /// Buffers of front ends for packets that go there whole, and how many bytes each gets.
+    taken: Vec<(RxBuffer, u16)>,
     outgoing: Vec<Outgoing>,
     /// Frames from the uplink that were for nobody here.
     pub unclaimed: u64,
@@ -114,6 +124,7 @@ impl Traffic {
             fragments: Vec::new(),
             payloads: Copies::default(),
             segments: Vec::new(),
+            taken: Vec::new(),
             outgoing: Vec::with_capacity(4 * DELIVERY_TURN),
             unclaimed: 0,
         }
@@ -201,8 +212,13 @@ impl Traffic {
         self.copies.run();
         let mut incoming = core::mem::take(&mut self.incoming);
         if !self.fragments.is_empty() {
-            for packet in incoming.iter_mut().filter(|packet| packet.large.is_some()) {
-                self.cut(packet);
+            // Vifs from which something has gone the longer way in this round: what comes later must not overtake it.
+            let mut behind = 0u64;
+            for packet in &mut incoming {
+                let from = self.vifs.get(packet.vif).map_or(0, |vif| 1 << (vif.port.index() % PORTS_MAX));
+                if packet.large.is_none() || !self.cut(packet, behind & from == 0) {
+                    behind |= from;
+                }
             }
             self.payloads.run();
         }
@@ -216,6 +232,7 @@ impl Traffic {
         self.fragments.clear();
         self.payloads.clear();
         self.segments.clear();
+        self.taken.clear();
         self.incoming = incoming; // keeps its capacity
     }
 
@@ -304,32 +321,111 @@ impl Traffic {
     }
 
     /// The headers of a large packet have been copied: they are checked, and its payload is added to the batch. Where
-    /// anything is wrong, `cut` stays empty.
-    fn cut(&mut self, incoming: &mut Incoming) {
-        let Some((vif, large)) = self.vifs.get_mut(incoming.vif).zip(incoming.large.as_mut()) else { return };
+    /// anything is wrong, `cut` stays empty. `true`: it goes, if `may_go_whole`, to its receiver as it is.
+    fn cut(&mut self, incoming: &mut Incoming, may_go_whole: bool) -> bool {
+        let Some((segmentation, targets)) = self.check_large(incoming) else { return false };
+        let first_copy = self.payloads.len();
+        let whole = if may_go_whole { self.pass_whole(incoming, &segmentation, targets) } else { None };
+        let is_whole = whole.is_some();
+        let way = whole.or_else(|| self.cut_into_frames(incoming, &segmentation, targets));
+        if let (Some(way), Some(large)) = (way, &mut incoming.large) {
+            large.cut = Some(Cut { segmentation, way, copies: first_copy..self.payloads.len() });
+        }
+        is_whole
+    }
+
+    /// Checks the headers of a large packet, and finds out who gets it.
+    fn check_large(&mut self, incoming: &Incoming) -> Option<(Segmentation, Targets)> {
+        let (vif, large) = self.vifs.get_mut(incoming.vif).zip(incoming.large.as_ref())?;
         let bytes = usize::from(incoming.packet.bytes);
         let mut head = [0; HEADERS_MAX];
         let head = &mut head[..bytes.min(HEADERS_MAX)];
         let copied = incoming.copies.clone().try_for_each(|copy| self.copies.outcome(copy));
         if let Err(error) = copied {
-            return vif.complain(format_args!("a packet's page: {error}"));
+            vif.complain(format_args!("a packet's page: {error}"));
+            return None;
         }
         if !self.buffers.read(incoming.buffer, head) {
-            return;
+            return None;
         }
         let addresses = match vif.guard.check(head, bytes.min(FRAME_MAX)) {
             Ok(addresses) => addresses,
             Err(why) => {
                 vif.counters.refused(why);
-                return vif.complain(format_args!("frame refused: {why:?}"));
+                vif.complain(format_args!("frame refused: {why:?}"));
+                return None;
             }
         };
-        let segmentation = match Segmentation::new(head, bytes, large.segment_bytes) {
-            Ok(segmentation) => segmentation,
-            Err(why) => return vif.complain(format_args!("a packet cannot be cut: {why:?}")),
-        };
-        let targets = self.switch.forward(Ingress::Vif(vif.port), addresses);
-        let (first_buffer, first_copy) = (self.segments.len(), self.payloads.len());
+        match Segmentation::new(head, bytes, large.segment_bytes) {
+            Ok(segmentation) => Some((segmentation, self.switch.forward(Ingress::Vif(vif.port), addresses))),
+            Err(why) => {
+                vif.complain(format_args!("a packet cannot be cut: {why:?}"));
+                None
+            }
+        }
+    }
+
+    /// Adds the copies of a large packet that goes as it is to a vif that takes it, has buffers for all of it, and nothing that
+    /// waits. The headers come from our copy, which was checked.
+    fn pass_whole(&mut self, incoming: &Incoming, segmentation: &Segmentation, targets: Targets) -> Option<Way> {
+        let mut receivers = targets.vifs();
+        let (receiver, None, false) = (receivers.next()?, receivers.next(), targets.uplink) else { return None };
+        let at = self.by_port[receiver.index()]?;
+        let peer = self.vifs.get(incoming.vif)?.id.frontend;
+        let vif =
+            self.vifs.get_mut(at).filter(|vif| vif.takes_large && vif.backlog.is_empty() && vif.broken.is_none())?;
+        let bytes = usize::from(incoming.packet.bytes);
+        let pages = bytes.div_ceil(PAGE);
+        if vif.rx.available().ok()? as usize <= pages {
+            return None;
+        }
+        let (first, first_copy) = (self.taken.len(), self.payloads.len());
+        for place in 0..pages + 1 {
+            // The second holds no data.
+            let page = if place == 0 { 0 } else { place - 1 };
+            let held = if place == 1 { 0 } else { (bytes - page * PAGE).min(PAGE) };
+            let Ok(Some(buffer)) = vif.rx.next_buffer() else { break };
+            self.taken.push((buffer, held as u16));
+        }
+        let taken = self.taken.get(first..).unwrap_or_default();
+        let fragments = incoming.large.as_ref().and_then(|large| self.fragments.get(large.fragments.clone()));
+        let mut source = Source { peer, fragments: fragments.unwrap_or_default(), skip: segmentation.header_bytes() };
+        let head = segmentation.header_bytes();
+        let mut good = taken.len() == pages + 1;
+        for (place, &(buffer, held)) in taken.iter().enumerate() {
+            let to = |offset| Remote { peer: vif.id.frontend, reference: GrantRef(buffer.gref()), offset };
+            let mut offset = 0;
+            if place == 0 {
+                good &= self.buffers.deliver_head(&mut self.payloads, incoming.buffer, head as u16, to(0)).is_ok();
+                offset = head;
+            }
+            while good && offset < usize::from(held) {
+                let Some((from, bytes)) = source.next(usize::from(held) - offset) else {
+                    good = false;
+                    break;
+                };
+                good &= self.payloads.between(from, to(offset), bytes).is_ok();
+                offset += usize::from(bytes);
+            }
+        }
+        if !good {
+            // The ring is not what it said, or a copy cannot be expressed: what was taken is given back.
+            for (buffer, _) in self.taken.drain(first..) {
+                vif.delivered = true;
+                if let Err(error) = vif.rx.fail(buffer, TxOutcome::Failed) {
+                    vif.fail(error);
+                }
+            }
+            self.payloads.truncate(first_copy);
+            return None;
+        }
+        Some(Way::Whole(at, first..self.taken.len()))
+    }
+
+    /// Adds the copies of a large packet that is cut into frames.
+    fn cut_into_frames(&mut self, incoming: &Incoming, segmentation: &Segmentation, targets: Targets) -> Option<Way> {
+        let (vif, large) = self.vifs.get_mut(incoming.vif).zip(incoming.large.as_ref())?;
+        let first_buffer = self.segments.len();
         // The first segment is where the headers are.
         self.segments.push(incoming.buffer);
         for _ in 1..segmentation.count() {
@@ -337,7 +433,7 @@ impl Traffic {
                 vif.counters.starved += 1;
                 self.segments.drain(first_buffer + 1..).for_each(|buffer| self.buffers.pool.release(buffer));
                 self.segments.truncate(first_buffer);
-                return;
+                return None;
             };
             self.segments.push(buffer);
         }
@@ -356,40 +452,81 @@ impl Traffic {
             if left != 0 {
                 self.segments.drain(first_buffer + 1..).for_each(|buffer| self.buffers.pool.release(buffer));
                 self.segments.truncate(first_buffer);
-                return;
+                return None;
             }
         }
-        let buffers = first_buffer..self.segments.len();
-        let copies = first_copy..self.payloads.len();
-        large.cut = Some(Cut { segmentation, targets, buffers, copies });
+        Some(Way::Frames(targets, first_buffer..self.segments.len()))
     }
 
-    /// A large packet has been copied, or is refused: it is answered, and its frames are passed on.
+    /// A large packet has been copied, or is refused: it is answered, and it or its frames are passed on.
     fn arrived_large(&mut self, incoming: &Incoming, large: &Large) {
         let Some(vif) = self.vifs.get_mut(incoming.vif) else { return };
-        let Some(cut) = &large.cut else {
-            vif.counters.failed += 1;
-            answer(vif, &incoming.packet, TxOutcome::Failed);
-            return self.buffers.pool.release(incoming.buffer);
+        let copied = match &large.cut {
+            Some(cut) => cut.copies.clone().try_for_each(|copy| {
+                self.payloads.outcome(copy).map_err(|error| vif.complain(format_args!("a packet's page: {error}")))
+            }),
+            None => Err(()),
         };
-        if let Err(error) = cut.copies.clone().try_for_each(|copy| self.payloads.outcome(copy)) {
-            vif.counters.failed += 1;
-            vif.complain(format_args!("a packet's page: {error}"));
-            answer(vif, &incoming.packet, TxOutcome::Failed);
-            for buffer in self.segments.get(cut.buffers.clone()).unwrap_or_default() {
-                self.buffers.pool.release(*buffer);
-            }
-            return;
+        let segments = large.cut.as_ref().map_or(0, |cut| cut.segmentation.count());
+        match copied {
+            Ok(()) => vif.counters.sent += segments as u64,
+            Err(()) => vif.counters.failed += 1,
         }
-        vif.counters.sent += cut.segmentation.count() as u64;
-        answer(vif, &incoming.packet, TxOutcome::Sent);
-        let header_bytes = cut.segmentation.header_bytes();
-        for segment in 0..cut.segmentation.count() {
-            let Some(&buffer) = self.segments.get(cut.buffers.start + segment) else { return };
-            let payload = cut.segmentation.payload(segment).len();
-            let sum = self.buffers.sum(buffer, header_bytes, payload);
-            self.buffers.patch(buffer, 0, cut.segmentation.headers(segment, sum).bytes());
-            self.pass_on(Held { buffer, bytes: (header_bytes + payload) as u16 }, cut.targets);
+        answer(vif, &incoming.packet, if copied.is_ok() { TxOutcome::Sent } else { TxOutcome::Failed });
+        match large.cut.as_ref().map(|cut| (&cut.segmentation, &cut.way)) {
+            None => self.buffers.pool.release(incoming.buffer),
+            Some((_, Way::Whole(receiver, taken))) => {
+                self.buffers.pool.release(incoming.buffer);
+                self.answer_whole(*receiver, taken.clone(), large.segment_bytes, segments, copied);
+            }
+            Some((segmentation, Way::Frames(targets, buffers))) => {
+                for (segment, number) in buffers.clone().enumerate() {
+                    let Some(&buffer) = self.segments.get(number) else { return };
+                    if copied.is_ok() {
+                        self.send_segment(segmentation, segment, buffer, *targets);
+                    } else {
+                        self.buffers.pool.release(buffer);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the headers of a segment, whose payload is in its place, and passes it on.
+    fn send_segment(&mut self, segmentation: &Segmentation, segment: usize, buffer: Buffer, targets: Targets) {
+        let (head, payload) = (segmentation.header_bytes(), segmentation.payload(segment).len());
+        let sum = self.buffers.sum(buffer, head, payload);
+        self.buffers.patch(buffer, 0, segmentation.headers(segment, sum).bytes());
+        self.pass_on(Held { buffer, bytes: (head + payload) as u16 }, targets);
+    }
+
+    /// Says to a receiver what is in its buffers.
+    fn answer_whole(
+        &mut self,
+        receiver: usize,
+        taken: Range<usize>,
+        segment_bytes: u16,
+        segments: usize,
+        copied: Result<(), ()>,
+    ) {
+        let Some(vif) = self.vifs.get_mut(receiver) else { return };
+        let Some(taken) = self.taken.get(taken) else { return };
+        let gso = Gso { segment_bytes, ipv6: false };
+        let told = match (copied, taken) {
+            (Ok(()), &[(first, bytes), (extra, _), ref rest @ ..]) => {
+                let more = |left: usize| if left == 0 { More::Last } else { More::Follows };
+                let first = vif.rx.deliver_large(first, bytes, extra, gso, more(rest.len()));
+                vif.counters.received += segments as u64;
+                rest.iter().enumerate().fold(first, |told, (number, &(buffer, bytes))| {
+                    told?;
+                    vif.rx.deliver(buffer, 0, bytes, Checksum::InPacket, more(rest.len() - number - 1))
+                })
+            }
+            _ => taken.iter().try_for_each(|&(buffer, _)| vif.rx.fail(buffer, TxOutcome::Failed)),
+        };
+        vif.delivered = true;
+        if let Err(error) = told {
+            vif.fail(error);
         }
     }
 

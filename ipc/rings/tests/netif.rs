@@ -140,6 +140,23 @@ fn bad_extra_info_is_refused() {
 }
 
 #[test]
+fn a_packet_is_told_once_how_it_is_cut() {
+    let gso = |flags, bytes| extra(XEN_NETIF_EXTRA_TYPE_GSO, flags, [bytes, 1, 0]);
+    let first = || slot(1000, NETTXF_EXTRA_INFO, 7).as_bytes().to_vec();
+    let (result, answers) = receive(&[first(), gso(XEN_NETIF_EXTRA_FLAG_MORE, 1448), gso(0, 1)]);
+    assert_eq!(result.unwrap().unwrap().err(), Some(TxFault::BadExtra(XEN_NETIF_EXTRA_TYPE_GSO)));
+    assert_eq!(answers, vec![(0, NETIF_RSP_NULL), (0, NETIF_RSP_NULL), (7, NETIF_RSP_ERROR)]);
+}
+
+#[test]
+fn a_chain_of_extra_info_without_an_end_ends_the_connection() {
+    let endless = || extra(XEN_NETIF_EXTRA_TYPE_HASH, XEN_NETIF_EXTRA_FLAG_MORE, [0; 3]);
+    let mut slots = vec![slot(1000, NETTXF_EXTRA_INFO, 7).as_bytes().to_vec()];
+    slots.extend((1..NETIF_TX_RING_ENTRIES).map(|_| endless()));
+    assert_eq!(receive(&slots).0.err(), Some(NetBackError::Incomplete));
+}
+
+#[test]
 fn a_tx_front_end_believes_each_answer_once() {
     let attempt = |answers: &[NetifTxResponse]| {
         let mut bytes = vec![0u8; 4096];

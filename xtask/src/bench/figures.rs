@@ -88,11 +88,13 @@ pub const FIGURES: &[Figure] = figures! {
     "pvh_null_hypercall": 727, -, -, at most 150;
     "pvh_event_send_self": 5_085, -, -, at most 600;
     "pvh_event_ping_pong": 22_110, -, -, at most 3_000;
+    "pvh_to_pvh_event_ping_pong": -, -, -, at most -;
     "pvh_grant_map_unmap_1": 25_193, -, -, at most 2_500;
     "pvh_grant_copy_4096": 11_997, -, -, at most 1_500;
     "linux_block_read_4k_depth_1": 79_419, -, -, at most 30_000;
     "linux_block_read_4k_depth_16_each": 23_547, -, -, at most 10_000;
     "linux_tcp_out_mb_per_1e9": 417, -, -, at least 600;
+    "linux_tcp_to_linux_mb_per_1e9": -, -, -, at least -;
     "domain_create_4m": -, -, -, at most 700_000;
     "domain_destroy_4m": -, -, -, at most 170_000;
     "domain_create_64m": -, -, -, at most 11_000_000;

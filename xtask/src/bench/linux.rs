@@ -1,5 +1,5 @@
 //! A stock Linux that is measured: Debian's cloud kernel, in which a program of ours (`tests/domains/load`) reads the disk and
-//! sends by TCP, and a native domain that watches.
+//! sends by TCP, to the host and to a second Linux, and a native domain that watches.
 
 use anyhow::{Context, Result};
 use std::fs;
@@ -53,6 +53,13 @@ memory = "4M"
 arguments = "do=watch-linux block=3 net=4 guest=5"
 observe = true
 channels = ["linux"]
+[domain.sink]
+kind = "pvh"
+kernel = "debian:linux-image-cloud-amd64"
+initrd = "debian:busybox-static"
+memory = "192M"
+cmdline = "console=hvc0 ip=10.0.2.16::10.0.2.2:255.255.255.0::eth0:off sink=10.0.2.15"
+nics = [{ from = "net", mac = "00:16:3e:00:00:02", ip = "10.0.2.16" }]
 "#;
 
 /// What the initramfs runs first. For a trace, the kernel's symbols go to the disk, where [`symbols`] finds them.
@@ -62,6 +69,7 @@ for word in $(cat /proc/cmdline); do
     case $word in
         measured-by=*) watcher=${word#*=} ;;
         forever=*) metric=${word#*=} ;;
+        sink=*) /bin/load sink "${word#*=}" ;;
     esac
 done
 [ -n "$metric" ] && cat /proc/kallsyms > /dev/xvda && sync

@@ -109,18 +109,24 @@ nics = [
 ]
 "#;
 
-/// A virtual machine, whose kernel measures (as domain 3), and a native domain that serves it (domain 4).
+/// A virtual machine, whose kernel measures (as domain 3), a native domain that serves it (domain 4), and another virtual
+/// machine that does (domain 5).
 const GUESTS: &str = r#"
 [domain.measure]
 kind = "pvh"
 kernel = "KERNEL"
 memory = "64M"
-cmdline = "do=bench peer=4"
-channels = ["peer"]
+cmdline = "do=bench peer=4 echo=5"
+channels = ["peer", "echo"]
 [domain.peer]
 image = "bench"
 memory = "4M"
 arguments = "do=serve-guest guest=3"
+[domain.echo]
+kind = "pvh"
+kernel = "KERNEL"
+memory = "64M"
+cmdline = "do=echo peer=3 port=4"
 "#;
 
 /// A disk whose domain is restarted, and a client of it.

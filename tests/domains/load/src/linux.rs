@@ -13,9 +13,12 @@ pub const O_DIRECT: u64 = 0o40000;
 const READ: u64 = 0;
 const WRITE: u64 = 1;
 const OPEN: u64 = 2;
+const CLOSE: u64 = 3;
 const IOCTL: u64 = 16;
 const PREAD64: u64 = 17;
+const NANOSLEEP: u64 = 35;
 const SOCKET: u64 = 41;
+const CONNECT: u64 = 42;
 const ACCEPT: u64 = 43;
 const BIND: u64 = 49;
 const LISTEN: u64 = 50;
@@ -101,6 +104,13 @@ impl File {
         if result == into.len() as i64 { Ok(()) } else { Err(Failed("read", result)) }
     }
 
+    /// Reads what there is; answers how much, 0 at the end.
+    pub fn read_some(&self, into: &mut [u8]) -> Result<u64, Failed> {
+        // SAFETY: as many bytes as the slice has.
+        let result = unsafe { call(READ, [self.0, into.as_mut_ptr().addr() as u64, into.len() as u64, 0, 0]) };
+        checked(result, "read")
+    }
+
     /// The same, at a place.
     pub fn read_at(&self, into: &mut [u8], place: u64) -> Result<(), Failed> {
         // SAFETY: as many bytes as the slice has.
@@ -120,15 +130,41 @@ impl File {
     }
 }
 
+const AF_INET: u8 = 2;
+
+/// `struct sockaddr_in`: family, port, address.
+fn socket_address([a, b, c, d]: [u8; 4], port: u16) -> [u8; 16] {
+    let [high, low] = port.to_be_bytes();
+    [AF_INET, 0, high, low, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0]
+}
+
+fn tcp_socket() -> Result<u64, Failed> {
+    const SOCK_STREAM: u64 = 1;
+    // SAFETY: no address.
+    checked(unsafe { call(SOCKET, [AF_INET.into(), SOCK_STREAM, 0, 0, 0]) }, "socket")
+}
+
+/// Connects to a TCP port.
+pub fn connect_to(address: [u8; 4], port: u16) -> Result<File, Failed> {
+    let (address, socket) = (socket_address(address, port), tcp_socket()?);
+    // SAFETY: as many bytes as the structure has.
+    let connected = unsafe { call(CONNECT, [socket, address.as_ptr().addr() as u64, address.len() as u64, 0, 0]) };
+    checked(connected, "connect").map(|_| File(socket)).inspect_err(|_| {
+        // SAFETY: no address.
+        unsafe { call(CLOSE, [socket, 0, 0, 0, 0]) };
+    })
+}
+
+/// A fifth of a second.
+pub fn sleep_a_moment() {
+    let time = [0u64, 200_000_000];
+    // SAFETY: struct timespec, which is read.
+    unsafe { call(NANOSLEEP, [time.as_ptr().addr() as u64, 0, 0, 0, 0]) };
+}
+
 /// Waits for a connection to a TCP port.
 pub fn accept_at(port: u16) -> Result<File, Failed> {
-    const AF_INET: u16 = 2;
-    const SOCK_STREAM: u64 = 1;
-    let [high, low] = port.to_be_bytes();
-    // struct sockaddr_in: family, port, any address.
-    let address = [AF_INET.to_le_bytes()[0], 0, high, low, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    // SAFETY: no address.
-    let socket = checked(unsafe { call(SOCKET, [AF_INET.into(), SOCK_STREAM, 0, 0, 0]) }, "socket")?;
+    let (address, socket) = (socket_address([0; 4], port), tcp_socket()?);
     // SAFETY: as many bytes as the structure has.
     let bound = unsafe { call(BIND, [socket, address.as_ptr().addr() as u64, address.len() as u64, 0, 0]) };
     checked(bound, "bind")?;

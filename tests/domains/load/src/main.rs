@@ -1,8 +1,9 @@
 //! A program for Linux in a virtual machine that is measured: it reads its disk and sends by TCP, and tells a domain outside,
 //! by events, where each sample begins. That domain (`bench`, `do=watch-linux`) knows what was used until then, by whom.
 //!
-//! `load DOMAIN [METRIC]`: the domain that watches; one metric over and over, for a trace. No library: the system calls that
-//! are needed are in [`linux`]. Both programs have the same list of metrics in the same order.
+//! `load DOMAIN [METRIC]`: the domain that watches; one metric over and over, for a trace. `load sink A.B.C.D`: what is sent to
+//! from there is taken in here. No library: the system calls that are needed are in [`linux`]. Both programs have the same list of
+//! metrics in the same order.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -36,8 +37,14 @@ mod program {
     #[repr(C, align(4096))]
     struct Memory([u8; PIECE]);
 
+    /// Who sends to the host, and who sends to another Linux.
+    const PORTS: [u16; 2] = [80, 81];
+
     /// Does what the command line says.
     pub fn main(watcher: Option<&str>, only: Option<&str>) -> Result<(), Failed> {
+        if watcher == Some("sink") {
+            return sink(only.unwrap_or_default());
+        }
         let domain = watcher.and_then(|text| text.parse().ok()).ok_or(Failed("the arguments", 0))?;
         let watcher = Watcher::find(domain)?;
         let mut memory = Memory([0x55; PIECE]);
@@ -51,9 +58,27 @@ mod program {
         let work = |items| read_deep(&mut aio, &disk, memory, &mut place, items);
         measure(&watcher, "linux_block_read_4k_depth_16_each", only, BLOCKS, work)?;
 
-        let stream = linux::accept_at(80)?;
-        let work = |items| (0..items).try_for_each(|_| stream.write_all(memory));
-        measure(&watcher, "linux_tcp_out_mb_per_1e9", only, PIECES, work)
+        for (name, port) in ["linux_tcp_out_mb_per_1e9", "linux_tcp_to_linux_mb_per_1e9"].into_iter().zip(PORTS) {
+            let stream = linux::accept_at(port)?;
+            let work = |items| (0..items).try_for_each(|_| stream.write_all(memory));
+            measure(&watcher, name, only, PIECES, work)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what another Linux sends, for ever.
+    fn sink(address: &str) -> Result<(), Failed> {
+        let mut memory = Memory([0; PIECE]);
+        let mut octets = address.split('.').map(|octet| octet.parse().unwrap_or(0));
+        let address = [(); 4].map(|()| octets.next().unwrap_or(0));
+        loop {
+            // It listens when it has come so far.
+            let Ok(stream) = linux::connect_to(address, PORTS[1]) else {
+                linux::sleep_a_moment();
+                continue;
+            };
+            while stream.read_some(&mut memory.0)? != 0 {}
+        }
     }
 
     /// Samples of `items` each, with a word to the watcher before and after each of them.
