@@ -294,6 +294,11 @@ impl Disk {
         }
     }
 
+    /// Requests that the device still works on, if it says the truth.
+    pub fn unfinished(&self) -> usize {
+        self.queue.unfinished()
+    }
+
     /// What is finished can wait: no interrupts until [`Disk::next_done`] has found no more.
     pub fn suppress_interrupts(&mut self) {
         self.queue.suppress_interrupts();

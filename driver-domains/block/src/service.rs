@@ -115,10 +115,9 @@ impl Service {
             } else {
                 vbd.wake();
             }
-        } else if let Some(number) = self.units.iter().position(|unit| unit.disk.port() == port) {
-            let of_disk = self.vbds.iter().filter(|vbd| vbd.plan.disk == number);
-            if of_disk.map(Vbd::in_flight).sum::<usize>() >= GATHER_FROM {
-                self.units[number].disk.suppress_interrupts();
+        } else if let Some(unit) = self.units.iter_mut().find(|unit| unit.disk.port() == port) {
+            if unit.disk.unfinished() >= GATHER_FROM {
+                unit.disk.suppress_interrupts();
                 self.gather.get_or_insert_with(|| now() + GATHER);
             }
         } else if store::port() == Some(port) {

@@ -219,11 +219,6 @@ impl Vbd {
         self.gathers
     }
 
-    /// Requests that the device has.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight
-    }
-
     /// Whether requests wait for more.
     pub fn gathers(&self) -> bool {
         self.gathers
