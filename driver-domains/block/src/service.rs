@@ -15,6 +15,7 @@ use runtime::time::{Instant, now};
 use runtime::xenbus::{BackendBus, BackendEvent, DeviceId};
 use runtime::{Access as PageAccess, Errno, GrantRef, Port, store};
 use virtio::DeviceType;
+use virtio::queue::Token;
 use xen_abi::io::blkif::{VDISK_READONLY, XEN_IO_PROTO_ABI_X86_64};
 use xen_rings::blkif::{Access, BlkBack, Discard, DiskLimits, Outcome, Ticket};
 
@@ -46,6 +47,8 @@ struct Unit {
 const GATHER: Duration = Duration::from_micros(20);
 /// Requests in flight from which it is worth it.
 const GATHER_FROM: usize = 4;
+/// Pages that requests in flight have at most, on average, for it to be worth it: what is larger costs more by itself.
+const GATHER_PAGES: usize = 8;
 
 /// Whether everything is done that can be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,13 +113,14 @@ impl Service {
     /// Notes what an event is about. [`Service::run`] does the work.
     pub fn on_event(&mut self, port: Port) {
         if let Some(vbd) = self.vbds.iter_mut().find(|vbd| vbd.channel().port() == port) {
-            if vbd.may_gather() {
+            if self.mapped < vbd.in_flight() * GATHER_PAGES && vbd.may_gather() {
                 self.gather.get_or_insert_with(|| now() + GATHER);
             } else {
                 vbd.wake();
             }
         } else if let Some(unit) = self.units.iter_mut().find(|unit| unit.disk.port() == port) {
-            if unit.disk.unfinished() >= GATHER_FROM {
+            let unfinished = unit.disk.unfinished();
+            if unfinished >= GATHER_FROM && self.mapped < unfinished * GATHER_PAGES {
                 unit.disk.suppress_interrupts();
                 self.gather.get_or_insert_with(|| now() + GATHER);
             }
@@ -231,15 +235,12 @@ impl Service {
             unit.finished += 1;
             let Some(request) = unit.in_flight.get_mut(token.index()).and_then(Option::take) else { continue };
             // What has no pages may be a discard that is not done in full.
-            let rest = if request.place.is_none() { unit.disk.rest_of_discard(token) } else { None };
-            match rest {
-                // Nobody's sectors are discarded once whoever asked is gone: they may be another's by now.
-                Some(rest) if outcome == Outcome::Done && self.vbds.iter().any(|vbd| vbd.is(request.connection)) => {
-                    if let Err(request) = unit.discard_rest(rest, request) {
-                        return Some((request, Outcome::Failed));
-                    }
-                }
-                _ => return Some((request, outcome)),
+            if request.place.is_some() {
+                return Some((request, outcome));
+            }
+            match unit.discard_rest(token, request, outcome, &self.vbds) {
+                Some(done) => return Some(done),
+                None => continue,
             }
         }
     }
@@ -439,13 +440,25 @@ impl Unit {
         Self { disk, table, in_flight, finished: 0, suspected: None }
     }
 
-    /// Gives the disk the next piece of a discard, or the request back if it takes none.
-    fn discard_rest(&mut self, rest: Extent, request: InFlight) -> Result<(), InFlight> {
-        let Ok(token) = self.disk.discard(rest) else { return Err(request) };
+    /// Gives the disk what a discard has left to do. If there is nothing, or the disk takes none, the request is done.
+    #[cold]
+    fn discard_rest(
+        &mut self,
+        token: Token,
+        request: InFlight,
+        outcome: Outcome,
+        vbds: &[Vbd],
+    ) -> Option<(InFlight, Outcome)> {
+        // Nobody's sectors are discarded once whoever asked is gone: they may be another's by now.
+        let wanted = |_: &Extent| outcome == Outcome::Done && vbds.iter().any(|vbd| vbd.is(request.connection));
+        let Some(rest) = self.disk.rest_of_discard(token).filter(wanted) else {
+            return Some((request, outcome));
+        };
+        let Ok(token) = self.disk.discard(rest) else { return Some((request, Outcome::Failed)) };
         if let Some(place) = self.in_flight.get_mut(token.index()) {
             *place = Some(request);
         }
-        Ok(())
+        None
     }
 
     fn extent(&self, part: Part) -> Result<Extent, String> {

@@ -213,10 +213,15 @@ impl Vbd {
         (self.ready, self.waits_for_room, self.gathers) = (self.ending.is_none(), false, false);
     }
 
-    /// There may be requests. If the device has some already, that can wait; `true`: it does.
+    /// There may be requests, and the device has some already. If nobody has looked at them yet, that can wait; `true`: it does.
     pub fn may_gather(&mut self) -> bool {
-        self.gathers |= self.in_flight > 0 && !self.ready;
+        self.gathers |= !self.ready;
         self.gathers
+    }
+
+    /// Requests that the device has.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// Whether requests wait for more.
@@ -296,6 +301,7 @@ impl Vbd {
         }
     }
 
+    #[cold]
     fn flush(&mut self, ticket: Ticket, work: &mut Work<'_>) -> Result<(), Outcome> {
         if !work.disk.facts.flush {
             return Err(Outcome::NotSupported);
@@ -308,6 +314,7 @@ impl Vbd {
     }
 
     /// Gives a discard to the disk. Its ring's limits allow it only where the disk can and this one may be written.
+    #[cold]
     fn discard(&mut self, ticket: Ticket, sector: u64, sectors: u64, work: &mut Work<'_>) -> Result<(), Outcome> {
         if work.disk.facts.discard.is_none() || self.plan.read_only {
             return Err(Outcome::NotSupported);
