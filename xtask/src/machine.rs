@@ -188,7 +188,7 @@ impl Machine {
             let snapshot = if disk.keep_writes { "off" } else { "on" };
             // Errors of the image go to the driver; else QEMU would stop the machine when the host's file system is full.
             qemu.arg("-drive").arg(format!(
-                "if=none,id=disk{number},file={image},format=raw,snapshot={snapshot},werror=report,rerror=report"
+                "if=none,id=disk{number},file={image},format=raw,snapshot={snapshot},werror=report,rerror=report,discard=unmap"
             ));
             qemu.arg("-device")
                 .arg(format!("virtio-blk-pci,drive=disk{number},addr={slot:#x},disable-legacy=on,iommu_platform=on"));

@@ -4,6 +4,7 @@
 //! the device writes. Headers and status bytes live in a DMA region, one slot for each request that can be in flight,
 //! found by the request's token.
 
+use alloc::vec::Vec;
 use block_domain::export::Extent;
 use block_domain::gpt;
 use core::fmt;
@@ -33,21 +34,27 @@ mod features {
     pub const READ_ONLY: u64 = 1 << 5;
     pub const BLOCK_SIZE: u64 = 1 << 6;
     pub const FLUSH: u64 = 1 << 9;
+    pub const DISCARD: u64 = 1 << 13;
 }
 mod config {
     pub const CAPACITY: usize = 0;
     pub const SIZE_MAX: usize = 8;
     pub const SEG_MAX: usize = 12;
     pub const BLOCK_SIZE: usize = 20;
+    pub const DISCARD_SECTORS_MAX: usize = 36;
+    pub const DISCARD_ALIGNMENT: usize = 44;
 }
 
 const STATUS_OK: u8 = 0;
 /// Not a status of the specification: the device has written none.
 const STATUS_NONE: u8 = 0xff;
 /// `struct virtio_blk_req` without the data: type and reserved word, sector; then the status byte, which the device
-/// writes, and nothing.
-type Slot = [AtomicU64; 4];
+/// writes, and nothing; `struct virtio_blk_discard_write_zeroes`, which is the data of a discard: sector, 32 bits of number of
+/// sectors and as many of flags; and nothing.
+type Slot = [AtomicU64; 8];
 const HEADER_BYTES: usize = 16;
+const RANGE_OFFSET: usize = 32;
+const RANGE_BYTES: usize = 16;
 const BOUNCE_PAGES: usize = 16;
 /// How long a request at start-up may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -61,6 +68,8 @@ pub enum Operation {
     Write,
     /// What was written and reported done becomes durable.
     Flush,
+    /// What is there is not needed any more.
+    Discard,
 }
 
 impl Operation {
@@ -70,6 +79,7 @@ impl Operation {
             Self::Read => 0,
             Self::Write => 1,
             Self::Flush => 4,
+            Self::Discard => 11,
         }
     }
 }
@@ -83,12 +93,23 @@ pub struct Facts {
     pub read_only: bool,
     /// The device has a write cache that can be flushed.
     pub flush: bool,
+    /// What the device can discard.
+    pub discard: Option<Discards>,
     /// Bytes of a logical block: requests are multiples of it.
     pub block_size: BlockSize,
     /// Bytes of a chunk at most.
     pub chunk_bytes_max: u32,
     /// Chunks of data in a request at most.
     pub chunks_max: usize,
+}
+
+/// How a device discards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Discards {
+    /// Sectors in a request at most.
+    pub sectors_max: u32,
+    /// Bytes of what it can discard, at least.
+    pub granularity: u64,
 }
 
 impl Facts {
@@ -157,6 +178,8 @@ pub struct Disk {
     slots: &'static [Slot; QUEUE],
     region: DmaRegion<DomainHal>,
     bounce: DmaRegion<DomainHal>,
+    /// By token: what is left of a discard.
+    rests: Vec<Option<Extent>>,
     kick: bool,
     /// What it is.
     pub facts: Facts,
@@ -166,8 +189,12 @@ impl Disk {
     /// Opens a device that `virtio::find` found.
     pub fn open(device: &Device) -> Result<Self, DiskError> {
         let mut transport = PciTransport::open(device)?;
-        let wanted =
-            features::SIZE_MAX | features::SEG_MAX | features::READ_ONLY | features::BLOCK_SIZE | features::FLUSH;
+        let wanted = features::SIZE_MAX
+            | features::SEG_MAX
+            | features::READ_ONLY
+            | features::BLOCK_SIZE
+            | features::FLUSH
+            | features::DISCARD;
         let agreed = transport.negotiate(wanted)?;
         let interrupt = transport.queue_interrupt(REQUEST_QUEUE, 0)?;
         transport.no_config_interrupt();
@@ -182,6 +209,7 @@ impl Disk {
             slots: region.view(0).map_err(|_| DiskError::Memory)?,
             region,
             bounce: DmaRegion::allocate(BOUNCE_PAGES).ok_or(DiskError::Memory)?,
+            rests: alloc::vec![None; QUEUE],
             kick: false,
             facts,
         })
@@ -205,7 +233,7 @@ impl Disk {
     /// Queues a request. [`Disk::flush`] tells the device.
     pub fn submit(&mut self, operation: Operation, sector: u64, data: &[Chunk]) -> Result<Token, PushError> {
         let index = self.queue.next_token().ok_or(PushError::Full)?.index();
-        let [kind, position, status, _] = self.slots.get(index).ok_or(PushError::Full)?;
+        let [kind, position, status, ..] = self.slots.get(index).ok_or(PushError::Full)?;
         kind.store(operation.number().into(), Relaxed);
         position.store(sector, Relaxed);
         status.store(STATUS_NONE.into(), Relaxed);
@@ -214,10 +242,34 @@ impl Disk {
         let status = self.region.chunk(at + HEADER_BYTES, 1).map_err(|_| PushError::BadShape)?;
         let token = match operation {
             Operation::Read => self.queue.push(&[&[header]], &[data, &[status]]),
-            Operation::Write | Operation::Flush => self.queue.push(&[&[header], data], &[&[status]]),
+            Operation::Write | Operation::Flush | Operation::Discard => {
+                self.queue.push(&[&[header], data], &[&[status]])
+            }
         }?;
         self.kick = true;
         Ok(token)
+    }
+
+    /// Queues a discard of as much of `extent` as the device takes at once; [`Disk::rest_of_discard`] is the rest.
+    pub fn discard(&mut self, extent: Extent) -> Result<Token, PushError> {
+        let most = self.facts.discard.map_or(0, |discards| discards.sectors_max);
+        let (piece, rest) = extent.split(most.into());
+        let index = self.queue.next_token().ok_or(PushError::Full)?.index();
+        let [.., sector, count, _, _] = self.slots.get(index).ok_or(PushError::Full)?;
+        sector.store(piece.first, Relaxed);
+        count.store(piece.count, Relaxed); // below 2^32; no flags
+        let at = index * size_of::<Slot>() + RANGE_OFFSET;
+        let range = self.region.chunk(at, RANGE_BYTES).map_err(|_| PushError::BadShape)?;
+        let token = self.submit(Operation::Discard, 0, &[range])?;
+        if let Some(place) = self.rests.get_mut(token.index()) {
+            *place = rest;
+        }
+        Ok(token)
+    }
+
+    /// What a discard that is done has left to discard.
+    pub fn rest_of_discard(&mut self, token: Token) -> Option<Extent> {
+        self.rests.get_mut(token.index())?.take()
     }
 
     /// Tells the device of what was submitted.
@@ -240,6 +292,16 @@ impl Disk {
                 return Ok(None);
             }
         }
+    }
+
+    /// Requests that the device still works on, if it says the truth.
+    pub fn unfinished(&self) -> usize {
+        self.queue.unfinished()
+    }
+
+    /// What is finished can wait: no interrupts until [`Disk::next_done`] has found no more.
+    pub fn suppress_interrupts(&mut self) {
+        self.queue.suppress_interrupts();
     }
 
     /// Whether requests are in flight.
@@ -277,11 +339,24 @@ fn read_facts(transport: &PciTransport, agreed: u64) -> Result<Facts, DiskError>
     let sectors = transport.read_consistent(|| transport.read_config_space::<u64>(config::CAPACITY));
     let block_bytes = optional(features::BLOCK_SIZE, config::BLOCK_SIZE)?.unwrap_or(SECTOR_BYTES as u32);
     let sensible = block_bytes.is_power_of_two() && (512..=65536).contains(&block_bytes);
+    let per_block = if sensible { block_bytes / SECTOR_BYTES as u32 } else { 1 };
+    let discard = match optional(features::DISCARD, config::DISCARD_SECTORS_MAX)? {
+        Some(sectors_max) if sectors_max >= per_block => {
+            let alignment = u64::from(word(config::DISCARD_ALIGNMENT)?) * SECTOR_BYTES;
+            Some(Discards {
+                // Pieces of whole blocks, as the whole is.
+                sectors_max: sectors_max - sectors_max % per_block,
+                granularity: alignment.max(block_bytes.into()),
+            })
+        }
+        _ => None,
+    };
     let chunks_max = optional(features::SEG_MAX, config::SEG_MAX)?.map_or(CHUNKS_MAX, |max| max as usize);
     Ok(Facts {
         sectors: sectors.map_err(|_| DiskError::Config)?,
         read_only: agreed & features::READ_ONLY != 0,
         flush: agreed & features::FLUSH != 0,
+        discard,
         block_size: BlockSize::new(block_bytes).filter(|_| sensible).ok_or(DiskError::Config)?,
         chunk_bytes_max: optional(features::SIZE_MAX, config::SIZE_MAX)?.filter(|&max| max >= 4096).unwrap_or(u32::MAX),
         chunks_max: chunks_max.clamp(1, CHUNKS_MAX - 2),

@@ -23,6 +23,20 @@ impl Extent {
         self.first.checked_add(end).ok_or(PastTheEnd)?;
         Ok(Extent { first, count })
     }
+
+    /// The first `most` sectors at most, and what is left behind them.
+    pub fn split(&self, most: u64) -> (Extent, Option<Extent>) {
+        let count = self.count.min(most.max(1));
+        let left = self.count - count;
+        let rest = Extent { first: self.first.saturating_add(count), count: left };
+        (Extent { first: self.first, count }, (left != 0).then_some(rest))
+    }
+
+    /// Bytes from its start to where the disk's first unit of `granularity` bytes begins in it (`discard-alignment`).
+    pub fn offset_of_unit(&self, granularity: u64) -> u64 {
+        let start = self.first.wrapping_mul(512) % granularity.max(1);
+        if start == 0 { 0 } else { granularity - start }
+    }
 }
 
 /// Which part of a disk the policy exports.
@@ -69,6 +83,24 @@ mod tests {
         assert_eq!(EXPORT.part(0, 100), Ok(EXPORT));
         assert_eq!(EXPORT.part(99, 1), Ok(Extent { first: 2147, count: 1 }));
         assert_eq!(EXPORT.part(100, 0), Ok(Extent { first: 2148, count: 0 }));
+    }
+
+    #[test]
+    fn an_extent_is_cut_into_pieces_that_make_it_up() {
+        let (piece, rest) = EXPORT.split(64);
+        assert_eq!((piece, rest), (Extent { first: 2048, count: 64 }, Some(Extent { first: 2112, count: 36 })));
+        assert_eq!(rest.unwrap().split(36), (Extent { first: 2112, count: 36 }, None));
+        assert_eq!(EXPORT.split(u64::MAX), (EXPORT, None));
+        // A device that says it takes none does not make this go on for ever.
+        assert_eq!(EXPORT.split(0).0.count, 1);
+    }
+
+    #[test]
+    fn the_first_whole_unit_of_a_partition_is_found() {
+        assert_eq!(EXPORT.offset_of_unit(4096), 0);
+        assert_eq!(Extent { first: 63, count: 100 }.offset_of_unit(4096), 512);
+        assert_eq!(Extent { first: 1, count: 100 }.offset_of_unit(512), 0);
+        assert_eq!(EXPORT.offset_of_unit(0), 0);
     }
 
     #[test]

@@ -45,7 +45,7 @@ fn domain() {
     loop {
         let events = match progress {
             Progress::Busy => event::pending(),
-            Progress::Idle => event::wait(service.is_busy().then_some(deadline)),
+            Progress::Idle => event::wait(service.gathers_until().or(service.is_busy().then_some(deadline))),
         };
         let mut silent = progress == Progress::Idle;
         for port in events {
@@ -55,7 +55,7 @@ fn domain() {
             }
             service.on_event(port);
         }
-        if silent {
+        if silent && now() >= deadline {
             service.check_devices();
             deadline = now() + PATIENCE;
         }

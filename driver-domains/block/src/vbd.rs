@@ -44,6 +44,7 @@ pub struct Counters {
     reads: u64,
     writes: u64,
     flushes: u64,
+    discards: u64,
     sectors_read: u64,
     sectors_written: u64,
     refused: u64,
@@ -62,12 +63,12 @@ impl Counters {
 
 impl fmt::Display for Counters {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { reads, writes, flushes, sectors_read, sectors_written, refused, failed } = self;
+        let Self { reads, writes, flushes, discards, sectors_read, sectors_written, refused, failed } = self;
         let (read_kib, written_kib) = (sectors_read / 2, sectors_written / 2);
         write!(
             out,
             "{reads} reads ({read_kib} KiB), {writes} writes ({written_kib} KiB), {flushes} flushes, \
-             {refused} refused, {failed} failed"
+             {discards} discards, {refused} refused, {failed} failed"
         )
     }
 }
@@ -166,6 +167,8 @@ pub struct Vbd {
     pub ready: bool,
     /// Requests wait in the ring because the disk's queue is full.
     pub waits_for_room: bool,
+    /// Requests may wait in the ring until more have come, or the device has finished something.
+    gathers: bool,
     /// Answers have been written that the front end has not been shown.
     unpublished: bool,
     /// Requests that the device has.
@@ -186,12 +189,18 @@ impl Vbd {
             channel,
             ready: true, // requests may have come before the channel
             waits_for_room: false,
+            gathers: false,
             unpublished: false,
             in_flight: 0,
             ending: None,
             complaints: 0,
             counters: Counters::default(),
         }
+    }
+
+    /// Whether it has this number.
+    pub fn is(&self, connection: u64) -> bool {
+        self.connection.number == connection
     }
 
     /// The event channel to its front end.
@@ -201,12 +210,28 @@ impl Vbd {
 
     /// There may be requests, or room for them.
     pub fn wake(&mut self) {
-        (self.ready, self.waits_for_room) = (self.ending.is_none(), false);
+        (self.ready, self.waits_for_room, self.gathers) = (self.ending.is_none(), false, false);
+    }
+
+    /// There may be requests, and the device has some already. If nobody has looked at them yet, that can wait; `true`: it does.
+    pub fn may_gather(&mut self) -> bool {
+        self.gathers |= !self.ready;
+        self.gathers
+    }
+
+    /// Requests that the device has.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    /// Whether requests wait for more.
+    pub fn gathers(&self) -> bool {
+        self.gathers
     }
 
     /// Takes no more requests.
     pub fn end(&mut self, ending: Ending) {
-        (self.ready, self.waits_for_room) = (false, false);
+        (self.ready, self.waits_for_room, self.gathers) = (false, false, false);
         self.ending.get_or_insert(ending);
     }
 
@@ -267,19 +292,40 @@ impl Vbd {
             }
             CheckedRequest::Indirect(request) => (request.ticket, self.prepare_indirect(request, work)),
             CheckedRequest::Flush(ticket) => (*ticket, self.flush(*ticket, work)),
-            CheckedRequest::Discard { ticket, .. } => (*ticket, Err(Outcome::NotSupported)),
+            CheckedRequest::Discard { ticket, sector, sectors, .. } => {
+                (*ticket, self.discard(*ticket, *sector, *sectors, work))
+            }
         };
         if let Err(outcome) = prepared {
             self.answer(ticket, outcome);
         }
     }
 
+    #[cold]
     fn flush(&mut self, ticket: Ticket, work: &mut Work<'_>) -> Result<(), Outcome> {
         if !work.disk.facts.flush {
             return Err(Outcome::NotSupported);
         }
         self.counters.flushes += 1;
         let token = work.disk.submit(Operation::Flush, 0, &[]).map_err(|_| Outcome::Failed)?;
+        self.in_flight += 1;
+        work.begin(token, InFlight { connection: self.connection.number, ticket, place: None });
+        Ok(())
+    }
+
+    /// Gives a discard to the disk. Its ring's limits allow it only where the disk can and this one may be written.
+    #[cold]
+    fn discard(&mut self, ticket: Ticket, sector: u64, sectors: u64, work: &mut Work<'_>) -> Result<(), Outcome> {
+        if work.disk.facts.discard.is_none() || self.plan.read_only {
+            return Err(Outcome::NotSupported);
+        }
+        let extent = self.plan.extent.part(sector, sectors);
+        let extent = extent.map_err(|_| self.complain(format_args!("discard past the end")))?;
+        if extent.count == 0 || !work.disk.facts.takes(&extent) {
+            return Err(self.complain(format_args!("discard of parts of the disk's blocks")));
+        }
+        self.counters.discards += 1;
+        let token = work.disk.discard(extent).map_err(|_| Outcome::Failed)?;
         self.in_flight += 1;
         work.begin(token, InFlight { connection: self.connection.number, ticket, place: None });
         Ok(())

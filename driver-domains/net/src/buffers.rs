@@ -3,6 +3,7 @@
 //! A buffer begins with the device's header (`struct virtio_net_hdr`, 12 bytes, all zero without offloads), so placed
 //! that the frame behind it is aligned and that neither crosses a page.
 
+use net_domain::checksum::{BLOCK, Sum};
 use net_domain::frame::{FRAME_MAX, HEAD_BYTES};
 use net_domain::pool::{Buffer, Held, Pool};
 use runtime::grant::copy::Remote;
@@ -80,6 +81,29 @@ impl Buffers {
             return Err(BadCopy);
         }
         copies.from_peer(from, &mut self.region, Self::start(buffer) + FRAME_OFFSET + offset, bytes)
+    }
+
+    /// The sum of bytes of a frame, as checksums are made of.
+    pub fn sum(&self, buffer: Buffer, offset: usize, bytes: usize) -> u64 {
+        if offset + bytes > FRAME_MAX {
+            return 0;
+        }
+        let (start, mut sum) = (Self::start(buffer) + FRAME_OFFSET + offset, Sum::default());
+        let (blocks, rest) = (bytes / BLOCK, bytes % BLOCK);
+        let mut last = [0; BLOCK];
+        let added = self.region.read_blocks(start, blocks, |block| sum.add(block));
+        if let Some(last) = last.get_mut(..rest)
+            && added.is_ok()
+            && self.region.read(start + bytes - rest, last).is_ok()
+        {
+            sum.add_last(last);
+        }
+        sum.finish()
+    }
+
+    /// Adds a copy of the first bytes of a buffer to the start of a front end's page.
+    pub fn deliver_head(&self, copies: &mut Copies, buffer: Buffer, bytes: u16, to: Remote) -> Result<(), BadCopy> {
+        copies.to_peer(&self.region, Self::start(buffer) + FRAME_OFFSET, bytes, to)
     }
 
     /// Adds a copy of a whole frame into a front end's page.

@@ -6,6 +6,7 @@
 //! | [`switch`] | which ports get a frame |
 //! | [`pool`] | frame buffers and the bounded queue before each vif |
 //! | [`checksum`] | transport checksums that front ends left blank |
+//! | [`segment`] | packets that front ends left to be cut into frames |
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -15,4 +16,5 @@ extern crate alloc;
 pub mod checksum;
 pub mod frame;
 pub mod pool;
+pub mod segment;
 pub mod switch;

@@ -6,8 +6,10 @@
 
 use crate::buffers::{Buffers, DEVICE_HEADER_BYTES};
 use core::fmt;
+use heapless::Deque;
 use net_domain::frame::{FRAME_MAX, HEADER_BYTES, Mac};
 use net_domain::pool::{Buffer, Held};
+use net_domain::segment::SEGMENTS_MAX;
 use runtime::device::Device;
 use runtime::event::Channel;
 use virtio::queue::{DeviceFault, Queue, SetupError};
@@ -15,6 +17,9 @@ use virtio::{DeviceId, DomainHal, InitError, PciTransport, Transport};
 
 /// Descriptors of each queue.
 pub const QUEUE: usize = 256;
+
+/// Frames that may wait for room: those of one packet, as none is taken while any wait.
+pub const WAITING_MAX: usize = SEGMENTS_MAX;
 
 const RECEIVE: u16 = 0;
 const TRANSMIT: u16 = 1;
@@ -90,6 +95,8 @@ pub struct Nic {
     sending: [Option<Buffer>; QUEUE],
     mac: Option<Mac>,
     kick_transmit: bool,
+    /// Frames that wait for room in the queue: a packet that becomes many frames is taken when there is room for one.
+    waiting: Deque<Held, WAITING_MAX>,
     /// What it has done.
     pub counters: NicCounters,
 }
@@ -116,6 +123,7 @@ impl Nic {
             sending: [None; QUEUE],
             mac,
             kick_transmit: false,
+            waiting: Deque::new(),
             counters: NicCounters::default(),
         };
         nic.refill(buffers);
@@ -178,6 +186,19 @@ impl Nic {
 
     /// Queues a frame to be sent, which gains a holder until it is. [`Nic::flush`] tells the device.
     pub fn send(&mut self, buffers: &mut Buffers, frame: Held) {
+        if self.transmit.free() != 0 && self.waiting.is_empty() {
+            self.push(buffers, frame);
+        } else if !buffers.pool.hold(frame.buffer)
+            || self.waiting.push_back(frame).is_err_and(|frame| {
+                buffers.pool.release(frame.buffer);
+                true
+            })
+        {
+            self.counters.send_drops += 1;
+        }
+    }
+
+    fn push(&mut self, buffers: &mut Buffers, frame: Held) {
         let chunk = buffers.sendable(frame);
         let token = chunk.and_then(|chunk| self.transmit.push(&[&[chunk]], &[]).ok());
         match token.and_then(|token| self.sending.get_mut(token.index())) {
@@ -190,19 +211,31 @@ impl Nic {
         }
     }
 
-    /// Tells the device of queued frames and takes back the buffers of sent ones.
+    /// Tells the device of queued frames and takes back the buffers of sent ones, for as long as that makes room for frames
+    /// that wait.
     pub fn flush(&mut self, buffers: &mut Buffers) -> Result<(), DeviceFault> {
-        if core::mem::take(&mut self.kick_transmit) {
-            self.transmit.kick(&mut self.transport);
-        }
-        self.reclaim(buffers)?;
-        // Interrupts are wanted only when there is no room: then someone waits for it.
-        if self.transmit.free() != 0 {
-            self.transmit.suppress_interrupts();
-        } else if self.transmit.request_interrupts() {
+        loop {
+            if core::mem::take(&mut self.kick_transmit) {
+                self.transmit.kick(&mut self.transport);
+            }
             self.reclaim(buffers)?;
+            while self.transmit.free() != 0
+                && let Some(frame) = self.waiting.pop_front()
+            {
+                self.push(buffers, frame);
+                buffers.pool.release(frame.buffer);
+            }
+            if self.kick_transmit {
+                continue;
+            }
+            // Interrupts are wanted only when there is no room: then someone waits for it.
+            if self.transmit.free() != 0 {
+                self.transmit.suppress_interrupts();
+            } else if self.transmit.request_interrupts() {
+                continue;
+            }
+            return Ok(());
         }
-        Ok(())
     }
 
     fn reclaim(&mut self, buffers: &mut Buffers) -> Result<(), DeviceFault> {
@@ -221,6 +254,6 @@ impl Nic {
 
     /// Room for frames to send.
     pub fn room(&self) -> usize {
-        self.transmit.free()
+        if self.waiting.is_empty() { self.transmit.free() } else { 0 }
     }
 }

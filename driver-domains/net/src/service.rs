@@ -193,7 +193,7 @@ impl Service {
             ("feature-rx-copy", &1),
             ("feature-rx-flip", &0),
             ("feature-sg", &1),
-            ("feature-gso-tcpv4", &0),
+            ("feature-gso-tcpv4", &1),
             ("feature-gso-tcpv6", &0),
             ("feature-ipv6-csum-offload", &0),
             ("feature-split-event-channels", &0),
@@ -227,7 +227,10 @@ impl Service {
             AddError::Full => String::from("all ports of the switch are taken"),
             AddError::DuplicateMac => format!("{} is another vif's address", plan.guard.mac),
         })?;
-        Ok(self.traffic.add(Vif::new(id, port, plan.guard, (tx, rx), channel)))
+        let mut vif = Vif::new(id, port, plan.guard, (tx, rx), channel);
+        let offers = |key: &str| device.frontend_value::<u32>(key).is_ok_and(|value| value == 1);
+        vif.takes_large = offers("feature-sg") && offers("feature-gso-tcpv4");
+        Ok(self.traffic.add(vif))
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Vif {
     /// Its rx ring: buffers for frames to the front end.
     pub rx: RxBack<Mapping>,
     channel: Channel,
+    /// Whether its front end takes packets over IPv4 that are larger than a frame.
+    pub takes_large: bool,
     /// Frames that wait for buffers.
     pub backlog: Backlog,
     /// Packets may wait in the tx ring.
@@ -83,6 +85,7 @@ impl Vif {
             tx: rings.0,
             rx: rings.1,
             channel,
+            takes_large: false,
             backlog: Backlog::default(),
             ready: true, // packets may have come before the channel
             answered: false,

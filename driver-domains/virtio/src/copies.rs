@@ -44,6 +44,11 @@ impl Copies {
         self.operations.is_empty()
     }
 
+    /// Forgets all copies but the first ones.
+    pub fn truncate(&mut self, count: usize) {
+        self.operations.truncate(count);
+    }
+
     /// Forgets all copies.
     pub fn clear(&mut self) {
         self.operations.clear();
@@ -70,6 +75,13 @@ impl Copies {
         destination: Remote,
     ) -> Result<(), BadCopy> {
         self.add(own_end(region, offset, bytes)?, peer_end(destination)?, bytes, GNTCOPY_DEST_GREF);
+        Ok(())
+    }
+
+    /// Adds: store a part of a peer's page in another's.
+    pub fn between(&mut self, source: Remote, destination: Remote, bytes: u16) -> Result<(), BadCopy> {
+        let flags = GNTCOPY_SOURCE_GREF | GNTCOPY_DEST_GREF;
+        self.add(peer_end(source)?, peer_end(destination)?, bytes, flags);
         Ok(())
     }
 

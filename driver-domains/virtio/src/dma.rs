@@ -100,6 +100,27 @@ impl<H: Hal> DmaRegion<H> {
         Ok(())
     }
 
+    /// Copies `count` blocks out of the region, and hands each to `act`.
+    #[inline(always)]
+    pub fn read_blocks<const N: usize>(
+        &self,
+        offset: usize,
+        count: usize,
+        mut act: impl FnMut(&[u8; N]),
+    ) -> Result<(), OutsideRegion> {
+        self.check(offset, count.checked_mul(N).ok_or(OutsideRegion)?)?;
+        for number in 0..count {
+            let mut block = [0; N];
+            // SAFETY: as in `read`; all blocks lie in the range that was checked.
+            unsafe {
+                let from = self.base.as_ptr().add(offset + number * N);
+                core::ptr::copy_nonoverlapping(from, block.as_mut_ptr(), N);
+            }
+            act(&block);
+        }
+        Ok(())
+    }
+
     /// Copies into the region.
     pub fn write(&mut self, offset: usize, from: &[u8]) -> Result<(), OutsideRegion> {
         self.check(offset, from.len())?;
@@ -155,6 +176,11 @@ mod tests {
         region.read(4092, &mut back).unwrap();
         assert_eq!(&back, b"last");
         assert_eq!(region.read(usize::MAX, &mut back), Err(OutsideRegion));
+        let mut blocks = std::vec::Vec::new();
+        region.read_blocks::<2>(4090, 3, |block| blocks.push(*block)).unwrap();
+        assert_eq!(blocks, [[0, 0], *b"la", *b"st"]);
+        assert_eq!(region.read_blocks::<2>(4091, 3, |_| panic!("it leaves the region")), Err(OutsideRegion));
+        assert_eq!(region.read_blocks::<2>(0, usize::MAX, |_| panic!("it leaves the region")), Err(OutsideRegion));
         assert_eq!(region.chunk(0, 0), Err(OutsideRegion));
         assert_eq!(region.chunk(4095, 2), Err(OutsideRegion));
         assert_eq!(region.chunk(4095, 1).unwrap().bytes(), 1);

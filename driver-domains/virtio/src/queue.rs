@@ -203,6 +203,11 @@ impl<H: Hal, const N: usize> Queue<H, N> {
         self.free == N
     }
 
+    /// Requests that the device still works on, if it says the truth.
+    pub fn unfinished(&self) -> usize {
+        self.available.wrapping_sub(self.shared.rings.used.index.load(Acquire)).into()
+    }
+
     /// What [`Queue::push`] will return next, if it succeeds.
     pub fn next_token(&self) -> Option<Token> {
         (self.free != 0).then_some(Token(self.first_free))
@@ -359,7 +364,9 @@ mod tests {
         assert_eq!(device.kicks, 1);
         assert_eq!(queue.free(), N - 3);
         assert_eq!(queue.pop(), Ok(None));
+        assert_eq!(queue.unfinished(), 1);
         device.use_next(6);
+        assert_eq!(queue.unfinished(), 0);
         assert_eq!(queue.pop(), Ok(Some(Completion { token, written: 6 })));
         assert!(queue.is_idle());
     }

@@ -149,7 +149,7 @@ pub enum TxFault {
     CrossesPage,
     /// Fragments larger than the whole.
     FragmentTooLarge,
-    /// Extra info that does not exist.
+    /// Extra info that does not exist, or comes twice.
     BadExtra(u8),
     /// Segmentation offload that does not exist.
     BadGso(u8),
@@ -419,6 +419,7 @@ impl Chain {
 
     fn add_extra(&mut self, extra: &NetifExtraInfo) {
         match extra.kind {
+            XEN_NETIF_EXTRA_TYPE_GSO if self.packet.gso.is_some() => self.blame(TxFault::BadExtra(extra.kind)),
             XEN_NETIF_EXTRA_TYPE_GSO => match gso_of(extra) {
                 Ok(gso) => self.packet.gso = Some(gso),
                 Err(fault) => self.blame(fault),
@@ -544,6 +545,30 @@ impl<M: SharedMemory> RxBack<M> {
             More::Follows => NETRXF_MORE_DATA,
         };
         self.ring.push(&NetifRxResponse { id: buffer.id, offset, flags: checksum | more, status: bytes as i16 })
+    }
+
+    /// Says that a packet begins with `bytes` bytes at the start of `buffer`, and is larger than a frame: how it is to be cut is
+    /// said in the place of `extra`, which holds no data. Its checksum is blank. Only for a front end that has asked for it.
+    pub fn deliver_large(
+        &mut self,
+        buffer: RxBuffer,
+        bytes: u16,
+        extra: RxBuffer,
+        gso: Gso,
+        more: More,
+    ) -> Result<(), RingError> {
+        if u32::from(bytes) > PAGE_BYTES {
+            self.fail(buffer, TxOutcome::Failed)?;
+            return self.fail(extra, TxOutcome::Failed);
+        }
+        let more = if more == More::Follows { NETRXF_MORE_DATA } else { 0 };
+        let flags = NETRXF_EXTRA_INFO | NETRXF_CSUM_BLANK | NETRXF_DATA_VALIDATED | more;
+        self.ring.push(&NetifRxResponse { id: buffer.id, offset: 0, flags, status: bytes as i16 })?;
+        let kind = if gso.ipv6 { XEN_NETIF_GSO_TYPE_TCPV6 } else { XEN_NETIF_GSO_TYPE_TCPV4 };
+        let u = [gso.segment_bytes, kind.into(), 0];
+        let info = NetifExtraInfo { kind: XEN_NETIF_EXTRA_TYPE_GSO, flags: 0, u };
+        const { assert!(size_of::<NetifExtraInfo>() == size_of::<NetifRxResponse>()) };
+        self.ring.push(&NetifRxResponse::read_from_bytes(info.as_bytes()).unwrap_or_default())
     }
 
     /// Gives a buffer back without a packet.

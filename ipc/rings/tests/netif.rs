@@ -144,6 +144,23 @@ fn bad_extra_info_is_refused() {
 }
 
 #[test]
+fn a_packet_is_told_once_how_it_is_cut() {
+    let gso = |flags, bytes| extra(XEN_NETIF_EXTRA_TYPE_GSO, flags, [bytes, 1, 0]);
+    let first = || slot(1000, NETTXF_EXTRA_INFO, 7).as_bytes().to_vec();
+    let (result, answers) = receive(&[first(), gso(XEN_NETIF_EXTRA_FLAG_MORE, 1448), gso(0, 1)]);
+    assert_eq!(result.unwrap().unwrap().err(), Some(TxFault::BadExtra(XEN_NETIF_EXTRA_TYPE_GSO)));
+    assert_eq!(answers, vec![(0, NETIF_RSP_NULL), (0, NETIF_RSP_NULL), (7, NETIF_RSP_ERROR)]);
+}
+
+#[test]
+fn a_chain_of_extra_info_without_an_end_ends_the_connection() {
+    let endless = || extra(XEN_NETIF_EXTRA_TYPE_HASH, XEN_NETIF_EXTRA_FLAG_MORE, [0; 3]);
+    let mut slots = vec![slot(1000, NETTXF_EXTRA_INFO, 7).as_bytes().to_vec()];
+    slots.extend((1..NETIF_TX_RING_ENTRIES).map(|_| endless()));
+    assert_eq!(receive(&slots).0.err(), Some(NetBackError::Incomplete));
+}
+
+#[test]
 fn a_tx_front_end_believes_each_answer_once() {
     let attempt = |answers: &[NetifTxResponse]| {
         let mut bytes = vec![0u8; 4096];
@@ -194,6 +211,33 @@ fn an_rx_front_end_refuses_what_it_did_not_ask_for() {
     for flags in [NETRXF_EXTRA_INFO, NETRXF_GSO_PREFIX, 1 << 15] {
         assert!(matches!(attempt(NetifRxResponse { flags, ..good }), Err(NetFrontError::Unexpected(_))));
     }
+}
+
+#[test]
+fn a_large_packet_says_how_it_is_cut_in_a_buffer_of_its_own() {
+    let mut bytes = vec![0u8; 4096];
+    let memory = CellMemory::new(&mut bytes);
+    let mut front = RxFront::new(memory).unwrap();
+    let mut back = RxBack::attach(memory).unwrap();
+    (10..13).for_each(|gref| front.post(gref).unwrap());
+    let _ = front.publish();
+    let [first, extra_place, second] = [(); 3].map(|()| back.next_buffer().unwrap().unwrap());
+    let gso = Gso { segment_bytes: 1448, ipv6: false };
+    back.deliver_large(first, 4096, extra_place, gso, More::Follows).unwrap();
+    back.deliver(second, 0, 904, Checksum::InPacket, More::Last).unwrap();
+    let _ = back.publish();
+    let mut slots = [[0u8; 8]; 3];
+    slots.iter_mut().enumerate().for_each(|(index, slot)| memory.read(64 + 8 * index, slot));
+    let flags = NETRXF_EXTRA_INFO | NETRXF_MORE_DATA | NETRXF_CSUM_BLANK | NETRXF_DATA_VALIDATED;
+    let [head, info, rest] = slots;
+    assert_eq!(NetifRxResponse::read_from_bytes(&head), Ok(NetifRxResponse { id: 0, offset: 0, flags, status: 4096 }));
+    assert_eq!(info.to_vec(), extra(XEN_NETIF_EXTRA_TYPE_GSO, 0, [1448, u16::from(XEN_NETIF_GSO_TYPE_TCPV4), 0]));
+    assert_eq!(
+        NetifRxResponse::read_from_bytes(&rest),
+        Ok(NetifRxResponse { id: 2, offset: 0, flags: 0, status: 904 })
+    );
+    // A front end of ours has not asked for it.
+    assert!(matches!(front.next_piece(), Err(NetFrontError::Unexpected(_))));
 }
 
 #[test]

@@ -15,8 +15,33 @@ pub struct Figure {
     pub sel4: Option<f64>,
     /// NOVA.
     pub nova: Option<f64>,
-    /// Ours, at most.
-    pub limit: Option<f64>,
+    /// What we allow ourselves.
+    pub limit: Option<Limit>,
+}
+
+/// On which side of a number a figure has to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Limit {
+    /// Costs.
+    AtMost(f64),
+    /// What is done for a cost.
+    AtLeast(f64),
+}
+
+impl Limit {
+    /// The number.
+    pub const fn number(self) -> f64 {
+        let (Self::AtMost(number) | Self::AtLeast(number)) = self;
+        number
+    }
+
+    /// Whether a figure is on the wrong side.
+    pub const fn is_missed_by(self, figure: f64) -> bool {
+        match self {
+            Self::AtMost(limit) => figure > limit,
+            Self::AtLeast(limit) => figure < limit,
+        }
+    }
 }
 
 impl Figure {
@@ -30,13 +55,16 @@ impl Figure {
 macro_rules! figures {
     (@one -) => { None };
     (@one $value:literal) => { Some($value as f64) };
-    ($($name:literal: $xen:tt, $sel4:tt, $nova:tt, at most $limit:tt;)*) => {
+    (@limit $side:ident -) => { None };
+    (@limit most $value:literal) => { Some(Limit::AtMost($value as f64)) };
+    (@limit least $value:literal) => { Some(Limit::AtLeast($value as f64)) };
+    ($($name:literal: $xen:tt, $sel4:tt, $nova:tt, at $side:ident $limit:tt;)*) => {
         &[$(Figure {
             name: $name,
             xen: figures!(@one $xen),
             sel4: figures!(@one $sel4),
             nova: figures!(@one $nova),
-            limit: figures!(@one $limit),
+            limit: figures!(@limit $side $limit),
         }),*]
     };
 }
@@ -60,9 +88,14 @@ pub const FIGURES: &[Figure] = figures! {
     "pvh_null_hypercall": 727, -, -, at most 150;
     "pvh_event_send_self": 5_085, -, -, at most 600;
     "pvh_event_ping_pong": 22_110, -, -, at most 3_000;
+    "pvh_to_pvh_event_ping_pong": -, -, -, at most -;
     "pvh_grant_map_unmap_1": 25_193, -, -, at most 2_500;
     "pvh_grant_copy_4096": 11_997, -, -, at most 1_500;
     "pvh_exit_length": 5_102, -, -, at most -;
+    "linux_block_read_4k_depth_1": 79_419, -, -, at most 30_000;
+    "linux_block_read_4k_depth_16_each": 23_547, -, -, at most 10_000;
+    "linux_tcp_out_mb_per_1e9": 417, -, -, at least 600;
+    "linux_tcp_to_linux_mb_per_1e9": -, -, -, at least -;
     "domain_create_4m": -, -, -, at most 700_000;
     "domain_destroy_4m": -, -, -, at most 170_000;
     "domain_create_64m": -, -, -, at most 11_000_000;

@@ -1,6 +1,6 @@
 //! The systems that are booted to be measured, and what they print.
 
-use super::{Measured, Results, trace};
+use super::{Measured, Results, linux, trace};
 use crate::scratch::Scratch;
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
@@ -9,14 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
-use xtask::bundle;
+use xtask::bundle::{self, Member};
 use xtask::machine::{Clock, Disk, MIB, Machine, Network};
 use xtask::{images, root, say};
 
 /// The hypervisor's function that finds the end of an exit's instruction where the CPU does not save it.
 const EXIT_LENGTH: &str = "vm::svm::behind";
-/// A system may take this long.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 const BASE: &str = r#"
 [domain.policy]
@@ -114,18 +112,24 @@ nics = [
 ]
 "#;
 
-/// A virtual machine, whose kernel measures (as domain 3), and a native domain that serves it (domain 4).
+/// A virtual machine, whose kernel measures (as domain 3), a native domain that serves it (domain 4), and another virtual
+/// machine that does (domain 5).
 const GUESTS: &str = r#"
 [domain.measure]
 kind = "pvh"
 kernel = "KERNEL"
 memory = "64M"
-cmdline = "do=bench peer=4"
-channels = ["peer"]
+cmdline = "do=bench peer=4 echo=5"
+channels = ["peer", "echo"]
 [domain.peer]
 image = "bench"
 memory = "4M"
 arguments = "do=serve-guest guest=3"
+[domain.echo]
+kind = "pvh"
+kernel = "KERNEL"
+memory = "64M"
+cmdline = "do=echo peer=3 port=4"
 "#;
 
 /// A disk whose domain is restarted, and a client of it.
@@ -157,35 +161,62 @@ struct Setup {
     domains: &'static str,
     /// What the machine has beside the usual.
     machine: fn(&mut Machine, &Path) -> Result<()>,
+    /// What is done to the files of the bundle; the folder is that of the programs.
+    files: fn(&mut [Member], &Path) -> Result<()>,
+    /// How long it may take.
+    patience: Duration,
 }
 
+/// Of which each system differs in something.
+const USUAL: Setup = Setup {
+    name: "",
+    base: BASE,
+    domains: "",
+    machine: |_, _| Ok(()),
+    files: |_, _| Ok(()),
+    patience: Duration::from_secs(60),
+};
+
 const SETUPS: &[Setup] = &[
-    Setup { name: "primitives", base: BASE, domains: PRIMITIVES, machine: |_, _| Ok(()) },
-    Setup { name: "lifecycle", base: LIFECYCLE, domains: "", machine: |_, _| Ok(()) },
+    Setup { name: "primitives", domains: PRIMITIVES, ..USUAL },
+    Setup { name: "lifecycle", base: LIFECYCLE, ..USUAL },
     Setup {
         name: "interrupts",
-        base: BASE,
         domains: INTERRUPTS,
         machine: |machine, _| {
             // The PC's clock goes by instructions too.
             machine.more.extend(["-rtc".to_owned(), "clock=vm".to_owned()]);
             Ok(())
         },
+        ..USUAL
     },
-    Setup { name: "guests", base: BASE, domains: GUESTS, machine: |_, _| Ok(()) },
-    Setup { name: "disk", base: BASE, domains: DISK, machine: with_disk },
+    Setup { name: "guests", domains: GUESTS, ..USUAL },
+    Setup { name: "disk", domains: DISK, machine: with_disk, ..USUAL },
+    Setup { name: "nic", domains: NIC, machine: |machine, _| with_network(machine).map(drop), ..USUAL },
     Setup {
-        name: "nic",
-        base: BASE,
-        domains: NIC,
-        machine: |machine, _| {
-            let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-            machine.clock = Clock::InstructionsAndSleep;
-            machine.network = Some(Network::User { port });
+        name: "linux",
+        domains: linux::POLICY,
+        machine: |machine, folder| {
+            with_disk(machine, folder)?;
+            // For a trace, Linux writes down where its functions are.
+            machine.disks.iter_mut().for_each(|disk| disk.keep_writes = true);
+            linux::drain(with_network(machine)?, folder.to_owned());
             Ok(())
         },
+        files: linux::add_program,
+        // A kernel boots, by emulation.
+        patience: Duration::from_secs(400),
+        ..USUAL
     },
 ];
+
+/// Answers the port of the host that leads to the domain with the address 10.0.2.15.
+fn with_network(machine: &mut Machine) -> Result<u16> {
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+    machine.clock = Clock::InstructionsAndSleep;
+    machine.network = Some(Network::User { port });
+    Ok(port)
+}
 
 fn with_disk(machine: &mut Machine, folder: &Path) -> Result<()> {
     let image = folder.join("disk.img");
@@ -205,11 +236,7 @@ pub fn restart_system(programs: &Path, clock: Clock) -> Result<System> {
         },
         _ => with_disk,
     };
-    System::boot(
-        programs,
-        &Setup { name: "restart", base: BASE, domains: RESTART, machine },
-        &format!("{BASE}{RESTART}"),
-    )
+    System::boot(programs, &Setup { name: "restart", domains: RESTART, machine, ..USUAL }, &format!("{BASE}{RESTART}"))
 }
 
 /// Boots each system whose name contains `filter`, with `idle` more domains, and collects what they measure.
@@ -223,9 +250,14 @@ pub fn measure(filter: &str, idle: u16) -> Result<Results> {
     let mut results = Results::new();
     let idle: String =
         (0..idle).map(|number| format!("[domain.idle{number}]\nimage = \"bench\"\nmemory = \"4M\"\n")).collect();
-    for setup in chosen {
+    // Before anything is measured: what is missing shows here.
+    let mut bundles = vec![];
+    for setup in &chosen {
+        bundles.push(bundle(&programs, setup, &format!("{}{}{idle}", setup.base, setup.domains))?);
+    }
+    for (setup, bundle) in chosen.into_iter().zip(bundles) {
         let start = Instant::now();
-        let mut system = System::boot(&programs, setup, &format!("{}{}{idle}", setup.base, setup.domains))?;
+        let mut system = System::start(&programs, setup, &bundle)?;
         while let Some(line) = system.next_line().with_context(|| format!("measuring {}", setup.name))? {
             let ready = || (setup.name == "primitives").then(|| parse_ready(&line)).flatten();
             results.extend(parse(&line).or_else(ready));
@@ -244,8 +276,18 @@ pub fn measure(filter: &str, idle: u16) -> Result<Results> {
 
 /// Builds everything; answers the folder of the programs.
 pub fn build() -> Result<PathBuf> {
-    let packages: Vec<&str> = images::IMAGES.iter().copied().chain(["bench", "guest"]).collect();
+    let packages: Vec<&str> = images::IMAGES.iter().copied().chain(["bench", "guest", linux::PROGRAM]).collect();
     images::build(&packages)
+}
+
+/// The bundle of a system with this policy.
+fn bundle(programs: &Path, setup: &Setup, policy: &str) -> Result<Vec<u8>> {
+    let policy = policy.replace("KERNEL", &programs.join("guest").display().to_string());
+    let policy = policy::load("bench.toml", &policy).map_err(|errors| anyhow!("{errors}"))?;
+    let members = bundle::members(&policy, programs, &root().join("policy"));
+    let mut members = members.with_context(|| format!("the system `{}` cannot be measured", setup.name))?;
+    (setup.files)(&mut members, programs)?;
+    bundle::write(&members)
 }
 
 /// Boots the system that measures a metric, told to do nothing else for ever.
@@ -255,12 +297,14 @@ pub fn boot_for(programs: &Path, metric: &str) -> Result<System> {
         name if name.starts_with("udp_") => "nic",
         name if name.starts_with("interrupt") => "interrupts",
         name if name.starts_with("pvh_") => "guests",
+        name if name.starts_with("linux_") => "linux",
         name if name.starts_with("domain_") => "lifecycle",
         _ => "primitives",
     };
     let setup = SETUPS.iter().find(|setup| setup.name == name).with_context(|| format!("nothing measures {metric}"))?;
     let policy = format!("{}{}", setup.base, setup.domains);
-    System::boot(programs, setup, &policy.replacen("\"do=", &format!("\"forever={metric} do="), 1))
+    let policy = policy.replacen("\"do=", &format!("\"forever={metric} do="), 1);
+    System::boot(programs, setup, &policy.replace("measured-by", &format!("forever={metric} measured-by")))
 }
 
 /// A booted system, ended with us.
@@ -268,6 +312,7 @@ pub struct System {
     qemu: Child,
     input: ChildStdin,
     lines: Receiver<String>,
+    patience: Duration,
     end: Instant,
     seen: Vec<String>,
     /// For files that live as long as the system.
@@ -284,12 +329,13 @@ impl Drop for System {
 
 impl System {
     fn boot(programs: &Path, setup: &Setup, policy: &str) -> Result<Self> {
-        let policy = policy.replace("KERNEL", &programs.join("guest").display().to_string());
-        let policy = policy::load("bench.toml", &policy).map_err(|errors| anyhow!("{errors}"))?;
-        let members = bundle::members(&policy, programs, &root().join("policy"))?;
+        Self::start(programs, setup, &bundle(programs, setup, policy)?)
+    }
+
+    fn start(programs: &Path, setup: &Setup, bundle: &[u8]) -> Result<Self> {
         let folder = Scratch::new()?;
         let file = folder.path.join("bundle.cpio");
-        fs::write(&file, bundle::write(&members)?)?;
+        fs::write(&file, bundle)?;
         let mut machine = Machine { memory: 2048 * MIB, clock: Clock::Instructions, ..Machine::default() };
         machine.qmp = Some(folder.path.join("qmp"));
         (setup.machine)(&mut machine, &folder.path)?;
@@ -305,7 +351,8 @@ impl System {
                 }
             }
         });
-        Ok(Self { qemu, input, lines, end: Instant::now() + PATIENCE, seen: vec![], folder })
+        let patience = setup.patience;
+        Ok(Self { qemu, input, lines, patience, end: Instant::now() + patience, seen: vec![], folder })
     }
 
     /// Types a line at the shell.
@@ -322,7 +369,7 @@ impl System {
                 self.seen.push(line.clone());
                 Ok(Some(line))
             }
-            Err(RecvTimeoutError::Timeout) => bail!("no end within {PATIENCE:?}:\n{}", tail(&self.seen)),
+            Err(RecvTimeoutError::Timeout) => bail!("no end within {:?}:\n{}", self.patience, tail(&self.seen)),
             Err(RecvTimeoutError::Disconnected) => bail!("QEMU ended early:\n{}", tail(&self.seen)),
         }
     }

@@ -4,13 +4,14 @@
 //! `docs/performance.md` explains the figures and what they do not say.
 
 mod figures;
+mod linux;
 mod machine;
 mod restart;
 mod trace;
 
 use anyhow::{Context, Result};
 use clap::Args;
-use figures::{FIGURES, Figure};
+use figures::{FIGURES, Figure, Limit};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,8 +35,8 @@ pub struct Options {
     /// Instead, show how the primitives' figures grow with the number of domains.
     #[arg(long)]
     growth: bool,
-    /// Only systems whose name contains this: primitives, lifecycle, interrupts, guests, disk, nic. Or `restart`: how long a
-    /// client waits when its driver domain dies, and for what.
+    /// Only systems whose name contains this: primitives, lifecycle, interrupts, guests, disk, nic, linux. Or `restart`: how long
+    /// a client waits when its driver domain dies, and for what.
     filter: Option<String>,
 }
 
@@ -145,7 +146,7 @@ fn grouped(value: u64) -> String {
 fn print(results: &Results) {
     println!(
         "{:<34} {:>11} {:>11} {:>11} {:>9} | {:>11} {:>7} {:>7}",
-        "metric (executed instructions)", "min", "median", "p99", "at most", "Xen PV", "seL4", "NOVA"
+        "metric (executed instructions)", "min", "median", "p99", "limit", "Xen PV", "seL4", "NOVA"
     );
     let known = |name: &str| FIGURES.iter().find(|figure| figure.name == name);
     let mut names: Vec<&str> = FIGURES.iter().map(|figure| figure.name).collect();
@@ -153,14 +154,14 @@ fn print(results: &Results) {
     for name in names {
         let Some(measured) = results.get(name) else { continue };
         let figure = known(name).copied().unwrap_or(Figure::unknown());
-        let over = figure.limit.is_some_and(|limit| measured.median > limit);
+        let over = figure.limit.is_some_and(|limit| limit.is_missed_by(measured.median));
         println!(
             "{:<34} {:>11} {:>11} {:>11} {:>9} | {:>11} {:>7} {:>7}{}",
             name,
             number(Some(measured.min)),
             number(Some(measured.median)),
             number(Some(measured.p99)),
-            number(figure.limit),
+            number(figure.limit.map(Limit::number)),
             number(figure.xen),
             number(figure.sel4),
             number(figure.nova),

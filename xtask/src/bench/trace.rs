@@ -1,6 +1,7 @@
 //! Where the instructions go: QEMU logs every one that it executes while a metric is measured over and over, and the
 //! program counters are turned into functions.
 
+use super::linux;
 use super::machine::{self, System};
 use anyhow::{Context, Result, bail};
 use elf::ElfBytes;
@@ -14,14 +15,14 @@ use std::time::{Duration, Instant};
 use xtask::images;
 
 /// Bytes of log to look at.
-const LOG_BYTES: u64 = 400 << 20;
+const LOG_BYTES: u64 = 1200 << 20;
 /// The same, where it is for one count.
 const COUNT_BYTES: u64 = 20 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The function that cuts the trace into pieces.
 const MARK: &str = "bench_mark";
 
-/// Functions by address.
+/// Functions by address, each up to the next. An empty name is where a program ends.
 struct Symbols(BTreeMap<u64, String>);
 
 impl Symbols {
@@ -31,17 +32,33 @@ impl Symbols {
         let Some((symbols, names)) = elf.symbol_table()? else { bail!("{} has no symbols", file.display()) };
         // The hypervisor's start-up code lies where domains' images do.
         let lowest = if program == images::HYPERVISOR { 1 << 63 } else { 1 };
+        let mut end = lowest;
         for symbol in symbols.iter().filter(|symbol| symbol.st_shndx != 0 && symbol.st_value >= lowest) {
             let name = names.get(symbol.st_name as usize).unwrap_or("");
             if !name.is_empty() {
                 self.0.entry(symbol.st_value).or_insert(format!("{program}: {:#}", rustc_demangle::demangle(name)));
+                end = end.max(symbol.st_value + symbol.st_size.max(1));
             }
+        }
+        self.0.entry(end).or_default();
+        Ok(())
+    }
+
+    /// The kernel of a virtual machine.
+    fn read_linux(&mut self, folder: &Path) -> Result<()> {
+        for (address, name) in linux::symbols(folder)? {
+            self.0.entry(address).or_insert(format!("linux: {name}"));
         }
         Ok(())
     }
 
     fn of(&self, address: u64) -> &str {
-        self.0.range(..=address).next_back().map_or("?", |(_, name)| name)
+        self.0
+            .range(..=address)
+            .next_back()
+            .map(|(_, name)| name.as_str())
+            .filter(|name| !name.is_empty())
+            .unwrap_or("?")
     }
 }
 
@@ -125,11 +142,15 @@ impl Trace {
         let measuring = match metric {
             // It lies where native domains' images do; of those none has a name then.
             metric if metric.starts_with("pvh_") => &["guest"][..],
-            metric if metric.starts_with("udp") => &["bench", "net"],
+            metric if metric.contains("udp") || metric.contains("tcp") => &["bench", "net"],
             _ => &["bench", "block"],
         };
         for &image in [images::HYPERVISOR].iter().chain(measuring) {
             symbols.read(&programs.join(image), image)?;
+        }
+        if metric.starts_with("linux") {
+            symbols.read(&programs.join(linux::PROGRAM), linux::PROGRAM)?;
+            symbols.read_linux(&system.folder.path)?;
         }
         Self::read(&log, symbols, items)
     }

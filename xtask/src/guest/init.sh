@@ -54,6 +54,9 @@ for word in $(cat /proc/cmdline); do
     esac
 done
 
+# A program that whoever added it to this archive wants to be run first.
+[ -x /start ] && /start
+
 echo "init: ready; \`poweroff -f\` ends this machine"
 while :; do
     setsid cttyhack sh -l

@@ -11,6 +11,7 @@ use crate::bundle::Member;
 use crate::say;
 use anyhow::{Context, Result, bail};
 use debian::Package;
+pub use modules::Module;
 use policy::{Guest, Policy};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,12 @@ pub fn members(policy: &Policy, folder: &Path) -> Result<Vec<Member>> {
         }
     }
     Ok(members)
+}
+
+/// Modules of a kernel that is named as in a policy, with those that they depend on, in the order in which they load.
+pub fn modules(kernel: &str, names: &[&str]) -> Result<Vec<Module>> {
+    let package = kernel.strip_prefix(DEBIAN).with_context(|| format!("{kernel} is no Debian package"))?;
+    modules::needed(&Package::kernel(package)?, names)
 }
 
 /// The policy file's folder, from which its files are found.

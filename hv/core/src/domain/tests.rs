@@ -176,7 +176,7 @@ fn ids_go_round_slowly_and_stale_ones_name_nothing() {
 fn a_successor_has_its_predecessors_id_and_another_serial_number() {
     let world = World::linked(3);
     let id = world.start(1);
-    let serial = world.domains.with(id, |domain| domain.serial()).unwrap();
+    let serial = world.domains.with(id, |domain| domain.serial).unwrap();
     assert_eq!(world.create_as(1, Some(id)), Err(Errno::EEXIST), "it lives");
     begin_destroy(&world.env(), id, Death::default()).unwrap();
     assert_eq!(world.create_as(1, Some(id)), Err(Errno::EEXIST), "it is being taken apart");
@@ -184,7 +184,7 @@ fn a_successor_has_its_predecessors_id_and_another_serial_number() {
     let other = world.start(2);
     for _ in 0..3 {
         assert_eq!(world.create_as(1, Some(id)), Ok(id));
-        let now = world.domains.with(id, |domain| (domain.serial(), domain.life(), domain.events.in_use())).unwrap();
+        let now = world.domains.with(id, |domain| (domain.serial, domain.life(), domain.events.in_use())).unwrap();
         assert!(now.0 != serial && now.1 == Life::Building && now.2 == 0);
         world.destroy(id);
     }

@@ -14,6 +14,7 @@ mod lifecycle;
 #[cfg(target_os = "none")]
 mod link;
 #[cfg(target_os = "none")]
+#[macro_use]
 mod paths;
 #[cfg(target_os = "none")]
 mod peer;
@@ -25,11 +26,13 @@ mod restart;
 mod samples;
 #[cfg(target_os = "none")]
 mod usage;
+#[cfg(target_os = "none")]
+mod watch;
 
 #[cfg(target_os = "none")]
 mod domain {
     use crate::samples::Report;
-    use crate::{guest, interrupts, lifecycle, paths, peer, primitives, restart};
+    use crate::{guest, interrupts, lifecycle, paths, peer, primitives, restart, watch};
     use runtime::{event, info, println};
 
     runtime::entry!(main);
@@ -45,6 +48,7 @@ mod domain {
             "restart" => restart::read(),
             "peer" => peer::serve(),
             "serve-guest" => guest::serve(),
+            "watch-linux" => watch::all(),
             "rest" => rest(),
             other => Err(alloc::format!("nothing is called {other}")),
         };

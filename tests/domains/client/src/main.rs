@@ -50,6 +50,7 @@ mod domain {
             "nic-call" => nic::call(),
             "nic-listen" => nic::listen(),
             "nic-fragments" => nic_ring::fragments(),
+            "nic-segments" => nic_ring::segments(),
             "nic-incomplete" => nic_ring::incomplete_packet(),
             "nic-deaf" => nic_ring::never_takes_frames(),
             other => Err(alloc::format!("nothing is called {other}")),

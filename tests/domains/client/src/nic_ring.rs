@@ -13,7 +13,11 @@ use runtime::grant::GrantedPages;
 use runtime::time::now;
 use runtime::xenbus::{Frontend, State};
 use runtime::{Access, Errno, store};
-use xen_abi::io::netif::{NETIF_RSP_DROPPED, NETIF_RSP_ERROR, NETIF_RSP_OKAY, NETTXF_MORE_DATA, NetifTxRequest};
+use xen_abi::io::netif::{
+    NETIF_RSP_DROPPED, NETIF_RSP_ERROR, NETIF_RSP_NULL, NETIF_RSP_OKAY, NETTXF_CSUM_BLANK, NETTXF_EXTRA_INFO,
+    NETTXF_MORE_DATA, NetifExtraInfo, NetifTxRequest, XEN_NETIF_EXTRA_FLAG_MORE, XEN_NETIF_EXTRA_TYPE_GSO,
+    XEN_NETIF_GSO_TYPE_TCPV4, XEN_NETIF_GSO_TYPE_TCPV6,
+};
 use xen_rings::netif::{NetRx, NetTx, RawTxSlot};
 use xen_rings::ring::FrontRing;
 use zerocopy::IntoBytes;
@@ -96,6 +100,94 @@ impl Connection {
             Err(format!("{what}: {statuses:?} instead of {wanted}"))
         }
     }
+}
+
+/// Extra info of a packet that is to be cut.
+fn gso(flags: u8, segment_bytes: u16, kind: u8) -> NetifExtraInfo {
+    NetifExtraInfo { kind: XEN_NETIF_EXTRA_TYPE_GSO, flags, u: [segment_bytes, kind.into(), 0] }
+}
+
+impl Connection {
+    /// Sends a packet of one slot with extra infos, and expects this status.
+    fn expect_large(&mut self, what: &str, slot: (u16, u16), extras: &[NetifExtraInfo], wanted: i16) -> Outcome {
+        let (gref, id) = (self.data.reference(0).0, self.next_id);
+        let (offset, size) = slot;
+        let request = NetifTxRequest { gref, offset, flags: NETTXF_EXTRA_INFO | NETTXF_CSUM_BLANK, id, size };
+        let mut raws = Vec::from([request.as_bytes().to_vec()]);
+        raws.extend(extras.iter().map(|extra| [extra.as_bytes(), &[0; 4]].concat()));
+        for raw in raws {
+            let raw = raw.as_slice().try_into().map_err(|_| "a slot of another size")?;
+            self.tx.push(&RawTxSlot::from_bytes(raw)).map_err(|error| error.to_string())?;
+        }
+        self.next_id = self.next_id.wrapping_add(1);
+        if self.tx.publish() {
+            self.channel.notify();
+        }
+        let (deadline, mut left) = (Some(now() + PATIENCE), extras.len());
+        loop {
+            match self.tx.next_response().map_err(|error| error.to_string())? {
+                Some(response) if response.status == NETIF_RSP_NULL && left != 0 => left -= 1,
+                Some(response) if response.status == wanted && response.id == id && left == 0 => return Ok(()),
+                Some(response) => return Err(format!("{what}: {} instead of {wanted}", response.status)),
+                None if self.tx.final_check().map_err(|error| error.to_string())? => {}
+                None if event::poll(&[self.channel.port()], deadline) => {}
+                None => return Err(format!("{what}: no answer")),
+            }
+        }
+    }
+}
+
+/// Packets that are to be cut into frames: a good one, and many that make no sense. Nobody gets a frame that is none.
+pub fn segments() -> Outcome {
+    let mut connection = Connection::new()?;
+    let mac: String = connection.device.value("mac").map_err(words)?;
+    let mac: Vec<u8> = mac.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let ip: Ipv4Addr = connection.device.value("ip").map_err(words)?;
+    // Ethernet, IPv4 and TCP to a station that is not there.
+    let head = |source: &[u8], protocol: u8, tcp_words: u8, flags: u8| {
+        let mut head =
+            [&[2, 9, 9, 9, 9, 9][..], source, &[8, 0, 0x45, 0, 0x0f, 0, 0, 1, 0x40, 0, 64, protocol, 0, 0]].concat();
+        head.extend(ip.octets());
+        head.extend([10, 0, 2, 2, 0, 9, 0, 9, 0, 0, 0, 1, 0, 0, 0, 1, tcp_words << 4, flags, 1, 0, 0, 0, 0, 0]);
+        head
+    };
+    let good = head(&mac, 6, 5, 0x18);
+    let v4 = XEN_NETIF_GSO_TYPE_TCPV4;
+    connection.data.memory().write(0, &good);
+    connection.expect_large("a packet of three segments", (0, 4000), &[gso(0, 1448, v4)], NETIF_RSP_OKAY)?;
+    connection.expect_large("a packet of one segment", (0, 100), &[gso(0, 1448, v4)], NETIF_RSP_OKAY)?;
+    connection.expect_large("the smallest segments", (0, 4000), &[gso(0, 16, v4)], NETIF_RSP_OKAY)?;
+    for (what, size, extras) in [
+        ("segments of nothing", 4000, &[gso(0, 0, v4)][..]),
+        ("segments of a byte", 4000, &[gso(0, 1, v4)]),
+        ("segments larger than a frame", 4000, &[gso(0, 1465, v4)]),
+        ("segments as large as can be said", 4000, &[gso(0, u16::MAX, v4)]),
+        ("a type that is not offered", 4000, &[gso(0, 1448, XEN_NETIF_GSO_TYPE_TCPV6)]),
+        ("no type", 4000, &[gso(0, 1448, 0)]),
+        ("a type that does not exist", 4000, &[gso(0, 1448, 77)]),
+        ("two ways to cut it", 4000, &[gso(XEN_NETIF_EXTRA_FLAG_MORE, 1448, v4), gso(0, 100, v4)]),
+        ("extra info that does not exist", 4000, &[NetifExtraInfo { kind: 99, flags: 0, u: [0; 3] }]),
+        ("headers and nothing behind", 54, &[gso(0, 1448, v4)]),
+        ("half a header", 40, &[gso(0, 1448, v4)]),
+        ("more than the page has", 8000, &[gso(0, 1448, v4)]),
+        ("no way to cut it, and larger than a frame", 4000, &[NetifExtraInfo { kind: 4, flags: 0, u: [0; 3] }]),
+    ] {
+        connection.expect_large(what, (0, size), extras, NETIF_RSP_ERROR)?;
+    }
+    for (what, head) in [
+        ("not TCP", head(&mac, 17, 5, 0x18)),
+        ("a header longer than all headers", head(&mac, 6, 15, 0x18)),
+        ("a header shorter than one", head(&mac, 6, 4, 0x18)),
+        ("a SYN", head(&mac, 6, 5, 0x02)),
+        ("a forged source", head(&[2, 9, 9, 9, 9, 8], 6, 5, 0x18)),
+    ] {
+        connection.data.memory().write(0, &head);
+        // The second of these has its header, but no more.
+        let size = if what.contains("longer") { 74 } else { 4000 };
+        connection.expect_large(what, (0, size), &[gso(0, 1400, v4)], NETIF_RSP_ERROR)?;
+    }
+    connection.data.memory().write(0, &good);
+    connection.expect_large("a good one after all that", (0, 4000), &[gso(0, 1448, v4)], NETIF_RSP_OKAY)
 }
 
 /// Slots that cut `size` bytes at `offset` into pieces, the first slot telling the size of the whole.

@@ -9,8 +9,9 @@ use crate::tasks::{Failure, SHARED, check, connect};
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicU64, Ordering};
 use xen_abi::event_channel::{
-    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_IPI, EVTCHNOP_BIND_VIRQ, EVTCHNOP_SEND, EVTCHNOP_STATUS,
-    EVTCHNSTAT_INTERDOMAIN, EvtchnAllocUnbound, EvtchnBindIpi, EvtchnBindVirq, EvtchnSend, EvtchnStatus,
+    EVTCHNOP_ALLOC_UNBOUND, EVTCHNOP_BIND_INTERDOMAIN, EVTCHNOP_BIND_IPI, EVTCHNOP_BIND_VIRQ, EVTCHNOP_SEND,
+    EVTCHNOP_STATUS, EVTCHNSTAT_INTERDOMAIN, EvtchnAllocUnbound, EvtchnBindInterdomain, EvtchnBindIpi, EvtchnBindVirq,
+    EvtchnSend, EvtchnStatus,
 };
 use xen_abi::grant_table::{
     GNTCOPY_SOURCE_GREF, GNTMAP_HOST_MAP, GNTTABOP_COPY, GNTTABOP_MAP_GRANT_REF, GNTTABOP_UNMAP_GRANT_REF, GnttabCopy,
@@ -40,9 +41,8 @@ pub fn run(command_line: &str) -> Result<(), Failure> {
     bench.measure("pvh_cpuid_exit", || _ = __cpuid(0));
     bench.measure("pvh_null_hypercall", || _ = call(HYPERVISOR_XEN_VERSION, [XENVER_VERSION, 0, 0, 0, 0]));
 
-    // Ports are given out in order, and the peer expects this one to be the first.
-    let mut unbound = EvtchnAllocUnbound { dom: DOMID_SELF, remote_dom: peer, ..Default::default() };
-    check(with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_ALLOC_UNBOUND, &mut unbound) == 0, "no port for the peer")?;
+    // Ports are given out in order, and the peers expect these to be the first.
+    let (native, guest) = (offer(peer)?, number(command_line, "echo").map(|echo| offer(echo as u16)).transpose()?);
     let mut bind = EvtchnBindIpi::default();
     check(with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_IPI, &mut bind) == 0, "no port to oneself")?;
     bench.measure("pvh_event_send_self", || {
@@ -50,23 +50,59 @@ pub fn run(command_line: &str) -> Result<(), Failure> {
         cpu::let_interrupts_in();
     });
 
-    let mut status = EvtchnStatus { dom: DOMID_SELF, port: unbound.port, ..Default::default() };
+    ping_pong(&bench, "pvh_event_ping_pong", native)?;
+    if let Some(guest) = guest {
+        ping_pong(&bench, "pvh_to_pvh_event_ping_pong", guest)?;
+    }
+    grants(&bench, peer)?;
+    timer()?;
+    println!("BENCH-END");
+    Ok(())
+}
+
+/// A port for a domain to bind to.
+fn offer(remote_dom: u16) -> Result<u32, Failure> {
+    let mut unbound = EvtchnAllocUnbound { dom: DOMID_SELF, remote_dom, ..Default::default() };
+    check(with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_ALLOC_UNBOUND, &mut unbound) == 0, "no port for a peer")?;
+    Ok(unbound.port)
+}
+
+/// An event to who has bound the port, and back.
+fn ping_pong(bench: &Bench<'_>, name: &str, port: u32) -> Result<(), Failure> {
+    let mut status = EvtchnStatus { dom: DOMID_SELF, port, ..Default::default() };
     while status.status != EVTCHNSTAT_INTERDOMAIN {
         call(HYPERVISOR_SCHED_OP, [SCHEDOP_YIELD, 0, 0, 0, 0]);
         check(with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_STATUS, &mut status) == 0, "its port has no status")?;
     }
     cpu::let_interrupts_in();
-    bench.measure("pvh_event_ping_pong", || {
+    bench.measure(name, || {
         let before = UPCALLS.load(Ordering::Relaxed);
-        with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_SEND, &mut EvtchnSend { port: unbound.port });
+        with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_SEND, &mut EvtchnSend { port });
         while UPCALLS.load(Ordering::Relaxed) == before {
             cpu::wait();
         }
     });
-    grants(&bench, peer)?;
-    timer()?;
-    println!("BENCH-END");
     Ok(())
+}
+
+/// Binds to the port of a domain that measures, and sends each event back, for ever.
+pub fn echo(command_line: &str) -> Result<(), Failure> {
+    connect()?;
+    let remote_dom = number(command_line, "peer").ok_or("no peer=")? as u16;
+    let remote_port = number(command_line, "port").ok_or("no port=")? as u32;
+    let mut bind = EvtchnBindInterdomain { remote_dom, remote_port, ..Default::default() };
+    while with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_BIND_INTERDOMAIN, &mut bind) != 0 {
+        call(HYPERVISOR_SCHED_OP, [SCHEDOP_YIELD, 0, 0, 0, 0]);
+    }
+    // What came with the binding is not the peer's.
+    cpu::let_interrupts_in();
+    loop {
+        let before = UPCALLS.load(Ordering::Relaxed);
+        while UPCALLS.load(Ordering::Relaxed) == before {
+            cpu::wait();
+        }
+        with(HYPERVISOR_EVENT_CHANNEL_OP, EVTCHNOP_SEND, &mut EvtchnSend { port: bind.local_port });
+    }
 }
 
 fn grants(bench: &Bench<'_>, peer: u16) -> Result<(), Failure> {

@@ -56,6 +56,7 @@ pub fn run(what: &str, command_line: &str) -> Result<(), Failure> {
             Err("it went on")
         }
         "bench" => crate::bench::run(command_line),
+        "echo" => crate::bench::echo(command_line),
         _ => Err("nothing is called so"),
     }
 }

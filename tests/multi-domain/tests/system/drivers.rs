@@ -202,6 +202,13 @@ fn vifs_hear_each_other_and_one_that_takes_nothing_hurts_no_other() -> Result<()
 }
 
 #[test]
+fn packets_to_be_cut_are_cut_or_answered_as_failed() -> Result<()> {
+    let mut system = with_network(&[nic_client("nic-segments", 15)])?;
+    system.expect_verdict("nic-segments", seconds(120))?;
+    system.shutdown()
+}
+
+#[test]
 fn a_packet_may_come_in_any_pieces_and_bad_ones_are_answered_as_failed() -> Result<()> {
     let mut system = with_network(&[nic_client("nic-fragments", 15), nic_client("nic-incomplete", 16)])?;
     for what in ["nic-fragments", "nic-incomplete"] {
