@@ -566,8 +566,10 @@ fn xenstore_is_killed_again_and_again_and_nobody_notices() -> Result<()> {
         system.shell(&format!("restart {name}"), seconds(30))?;
         system.wait_from(position, &format!("domain `{name}` runs again"), seconds(30))?;
     }
-    // It answers: so it has bound all its ports.
-    system.shell("links", seconds(30))?;
+    // It answers, so it has bound all its ports; and the disk is in use again, so that what it takes is counted.
+    let position = system.position();
+    expect_connected(&mut system, "client")?;
+    system.wait_from(position, "client| progress", seconds(60))?;
     let before = inventory(&mut system)?;
     let (mut random, mut killed) = (Random::new(seed()), 0);
     let end = Instant::now() + Duration::from_secs(120 + 3 * u64::from(kills()));
