@@ -285,7 +285,9 @@ fn bundle(programs: &Path, setup: &Setup, policy: &str) -> Result<Vec<u8>> {
     let policy = policy.replace("KERNEL", &programs.join("guest").display().to_string());
     let policy = policy::load("bench.toml", &policy).map_err(|errors| anyhow!("{errors}"))?;
     let members = bundle::members(&policy, programs, &root().join("policy"));
-    let mut members = members.with_context(|| format!("the system `{}` cannot be measured", setup.name))?;
+    let mut members = members.with_context(|| {
+        format!("the system `{}` cannot be measured; `cargo xtask bench NAME` measures another alone", setup.name)
+    })?;
     (setup.files)(&mut members, programs)?;
     bundle::write(&members)
 }
