@@ -174,11 +174,12 @@ fn flows(count: &AtomicU64, system: &mut System) -> Result<()> {
 /// Milliseconds between two pings.
 const PING_MS: u64 = 50;
 
-/// The longest run of pings without an answer.
-fn longest_gap(replies: &str) -> u64 {
-    let sequence = |line: &str| line.split_once("seq=")?.1.split(' ').next()?.parse::<u64>().ok();
-    let numbers: Vec<u64> = replies.lines().filter_map(sequence).collect();
-    numbers.windows(2).map(|pair| pair[1].saturating_sub(pair[0]).saturating_sub(1)).max().unwrap_or(u64::MAX)
+/// The longest time without an answer to a ping, in milliseconds: an answer comes so long after its ping as it says.
+fn longest_silence(replies: &str) -> Option<u64> {
+    let number = |line: &str, key: &str| line.split_once(key)?.1.split(' ').next()?.parse::<f64>().ok();
+    let arrival = |line: &str| Some(number(line, "seq=")? as u64 * PING_MS + number(line, "time=")? as u64);
+    let arrivals: Vec<u64> = replies.lines().filter_map(arrival).collect();
+    arrivals.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max()
 }
 
 #[test]
@@ -187,7 +188,8 @@ fn a_linux_sends_and_receives_while_the_network_driver_is_killed() -> Result<()>
     let mut system = boot(&restarting()?, &disk.0)?;
     let ports = [forward(&system, "tcp", 5000)?, forward(&system, "tcp", 5001)?];
     let mut guest = system.guest("linux", BOOT)?;
-    let work = "nc -l -p 5000 | sha256sum > /to & mkfifo /copy; sha256sum < /copy > /from & \
+    // The terminal is no input for what runs beside the shell: it would be stopped when something is typed.
+    let work = "mkfifo /hold /copy; nc -l -p 5000 <> /hold | sha256sum > /to & sha256sum < /copy > /from & \
         (while [ ! -e /stop ]; do head -c 65536 /dev/urandom; done) | tee /copy | nc -l -p 5001 & \
         sleep 1";
     guest.run(work, seconds(60))?;
@@ -225,14 +227,13 @@ fn a_linux_sends_and_receives_while_the_network_driver_is_killed() -> Result<()>
     expect_inventory(&mut system, before)?;
     power_off(&mut system, "linux")?;
     let mib = |count: &AtomicU64| count.load(Ordering::Relaxed) >> 20;
-    let gap = longest_gap(&replies);
-    assert!(gap < 20_000 / PING_MS, "{gap} pings in a row were not answered");
+    let silence = longest_silence(&replies).ok_or_else(|| error("no ping was answered"))?;
+    assert!(silence < 20_000, "no ping was answered for {silence} ms");
     println!(
-        "{} kills; {} MiB to the guest, {} MiB from it; the longest gap of pings: {} ms",
+        "{} kills; {} MiB to the guest, {} MiB from it; no ping was answered for {silence} ms at most",
         kills_or(KILLS) + 1,
         mib(&sent),
-        mib(&received),
-        gap * PING_MS
+        mib(&received)
     );
     system.shutdown()
 }
