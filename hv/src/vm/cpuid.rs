@@ -2,7 +2,7 @@
 //! cannot use, and nothing of the machine around. Unknown leaves are zero.
 
 use super::apic;
-use core::arch::x86_64::{__cpuid_count, CpuidResult};
+use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
 use hv_core::ids::{DomId, VcpuId};
 use xen_abi::hvm as abi;
 
@@ -13,8 +13,9 @@ const LEAF_1_ECX: u32 =
 const X2APIC: u32 = 1 << 21;
 const OSXSAVE: u32 = 1 << 27;
 const HYPERVISOR: u32 = 1 << 31;
-/// Leaf 1, EDX: without machine checks, MTRRs, serial number, debug store, ACPI thermal control, HTT, thermal monitor, PBE.
-const LEAF_1_EDX: u32 = !(1 << 7 | 1 << 12 | 1 << 14 | 1 << 18 | 1 << 21 | 1 << 22 | 1 << 28 | 1 << 29 | 1 << 31);
+/// Leaf 1, EDX: without MTRRs, serial number, debug store, ACPI thermal control, HTT, thermal monitor, PBE. Machine checks have
+/// no banks.
+const LEAF_1_EDX: u32 = !(1 << 12 | 1 << 18 | 1 << 21 | 1 << 22 | 1 << 28 | 1 << 29 | 1 << 31);
 const HTT: u32 = 1 << 28;
 /// Leaf 7, EBX: FSGSBASE, BMI1, AVX2, SMEP, BMI2, ERMS, AVX-512 F and DQ, RDSEED, ADX, SMAP, IFMA, CLFLUSHOPT, CLWB, AVX-512
 /// CD, SHA, BW, VL.
@@ -23,6 +24,10 @@ const LEAF_7_EBX: u32 = 1 | 1 << 3 | 1 << 5 | 3 << 7 | 1 << 9 | 0xf << 16 | 1 <<
 const LEAF_7_ECX: u32 = 1 << 1 | 1 << 2 | 0x7f << 6 | 1 << 14;
 /// Leaf 7, EDX: fast short REP MOV.
 const LEAF_7_EDX: u32 = 1 << 4;
+/// Of leaf 7: strings moved by bytes are as fast as by words (ERMS in EBX, FSRM in EDX).
+const FAST_BYTES: (u32, u32) = (1 << 9, 1 << 4);
+/// QEMU's own emulation, as it names itself. It executes each repetition by itself, so bytes take eight times as long there.
+const TCG: [u32; 3] = [u32::from_le_bytes(*b"TCGT"), u32::from_le_bytes(*b"CGTC"), u32::from_le_bytes(*b"GTCG")];
 /// Leaf 0x80000001, ECX: LAHF, ABM, SSE4A, misaligned SSE, prefetch, XOP, FMA4, TBM.
 const EXTENDED_ECX: u32 = 1 | 7 << 5 | 1 << 8 | 1 << 11 | 1 << 16 | 1 << 21;
 /// Leaf 0x80000001, EDX: the bits of leaf 1 again, SYSCALL, NX, MMX extensions, FXSR, 1 GiB pages, long mode, 3DNow. Without
@@ -60,7 +65,10 @@ pub fn answer(asker: &Asker, leaf: u32, subleaf: u32) -> CpuidResult {
         0 => CpuidResult { eax: host.eax.min(0xd), ..host },
         1 => features(asker, host),
         7 if subleaf == 0 => {
-            CpuidResult { eax: 0, ebx: ebx & LEAF_7_EBX, ecx: ecx & LEAF_7_ECX, edx: edx & LEAF_7_EDX }
+            let machine = __cpuid(abi::XEN_CPUID_FIRST_LEAF);
+            let slow = if [machine.ebx, machine.ecx, machine.edx] == TCG { FAST_BYTES } else { (0, 0) };
+            let (ebx, edx) = (ebx & LEAF_7_EBX & !slow.0, edx & LEAF_7_EDX & !slow.1);
+            CpuidResult { eax: 0, ebx, ecx: ecx & LEAF_7_ECX, edx }
         }
         6 => CpuidResult { eax: 1 << 2, ..NOTHING }, // timers run in every state
         0xb => topology(asker, subleaf),

@@ -11,8 +11,9 @@ const APIC_BASE_BOOT_CPU: u64 = 1 << 8;
 const TIME: u32 = 0x10;
 const MICROCODE: u32 = 0x8b;
 const EFER: u32 = 0xc000_0080;
-/// System configuration, hardware configuration, north bridge configuration, interrupt pending: nothing to configure.
-const AMD_QUIET: [u32; 4] = [0xc001_0010, 0xc001_0015, 0xc001_001f, 0xc001_0055];
+/// Machine checks' capabilities (no banks) and status; AMD's system, hardware and north bridge configuration and interrupt
+/// pending: nothing to configure.
+const QUIET: [u32; 6] = [0x179, 0x17a, 0xc001_0010, 0xc001_0015, 0xc001_001f, 0xc001_0055];
 /// Decode configuration; LFENCE serializes.
 const DECODE: u32 = 0xc001_1029;
 const DECODE_VALUE: u64 = 1 << 1;
@@ -26,7 +27,7 @@ impl Vcpu {
             MICROCODE => Some(0),
             DECODE => Some(DECODE_VALUE),
             EFER => Some(self.hardware.efer()),
-            msr if AMD_QUIET.contains(&msr) => Some(0),
+            msr if QUIET.contains(&msr) => Some(0),
             msr if apic::MSRS.contains(&msr) => self.apic.read(msr, self.hardware.task_priority()).ok(),
             _ => None,
         }
@@ -39,7 +40,7 @@ impl Vcpu {
             TIME | MICROCODE | DECODE => {}
             APIC_BASE if Some(value) == self.read_msr(number, APIC_BASE) => {}
             cpuid::XEN_HYPERCALL_MSR => return Some(Next::HypercallPage(value & !0xfff)),
-            msr if AMD_QUIET.contains(&msr) => {}
+            msr if QUIET.contains(&msr) => {}
             apic::TASK_PRIORITY if value <= 0xff => self.hardware.set_task_priority(value as u8),
             msr if apic::MSRS.contains(&msr) => {
                 let sent = self.apic.write(msr, value).ok()?;

@@ -65,8 +65,6 @@ const EXPECTED: &[&str] = &[
     // A busy host takes the CPU away from its emulator, and so from everybody in it.
     "clocksource: Long readout interval, skipping watchdog check",
     "hrtimer: interrupt took ",
-    // Ours: CPUID shows neither MCE nor MCA, where Xen shows both and has registers without banks behind them.
-    "mce: Unable to init MCE device (rc: -5)",
 ];
 
 /// What a kernel says when something is wrong with it, or with us: lines of the levels from emergency to warning that are not
