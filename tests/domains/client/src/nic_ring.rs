@@ -123,17 +123,21 @@ impl Connection {
         if self.tx.publish() {
             self.channel.notify();
         }
-        let (deadline, mut left) = (Some(now() + PATIENCE), extras.len());
-        loop {
+        let (deadline, mut answers) = (Some(now() + PATIENCE), 0);
+        // In the order of the slots.
+        while answers <= extras.len() {
             match self.tx.next_response().map_err(|error| error.to_string())? {
-                Some(response) if response.status == NETIF_RSP_NULL && left != 0 => left -= 1,
-                Some(response) if response.status == wanted && response.id == id && left == 0 => return Ok(()),
-                Some(response) => return Err(format!("{what}: {} instead of {wanted}", response.status)),
+                Some(response) if answers == 0 && (response.id, response.status) == (id, wanted) => answers = 1,
+                Some(response) if answers != 0 && response.status == NETIF_RSP_NULL => answers += 1,
+                Some(response) => {
+                    return Err(format!("{what}: answer {answers} is {} for {}", response.status, response.id));
+                }
                 None if self.tx.final_check().map_err(|error| error.to_string())? => {}
                 None if event::poll(&[self.channel.port()], deadline) => {}
                 None => return Err(format!("{what}: no answer")),
             }
         }
+        Ok(())
     }
 }
 
