@@ -1,7 +1,7 @@
 //! Driver domains die under a stock Linux, which notices nothing but a pause.
 
 use crate::linux::{BOOT, Disk, boot, complaints, forward, policy, power_off};
-use crate::restart::{Random, expect_inventory, inventory, kills_or, seed, tail};
+use crate::restart::{Random, inventory, kills_or, seed, tail};
 use bulkhead_test::{Guest, Result, System, error, seconds};
 use sha2::{Digest, Sha256};
 use std::io::{Read, Write};
@@ -51,6 +51,22 @@ fn inventory_of_new(system: &mut System, name: &str) -> Result<(u64, usize)> {
     inventory(system)
 }
 
+/// Frames that the hypervisor's own heap may have grown by meanwhile: fewer than there are kills.
+const HEAP_FRAMES: u64 = 4;
+
+/// As much is in use as before. Linux writes what it has kept back when it likes: then a new domain has page tables for
+/// requests after all, and is asked to start again.
+fn expect_inventory_of_new(system: &mut System, name: &str, before: (u64, usize)) -> Result<()> {
+    let mut now = before;
+    for _ in 0..5 {
+        now = inventory_of_new(system, name)?;
+        if now.0 + HEAP_FRAMES >= before.0 && now.1 == before.1 {
+            return Ok(());
+        }
+    }
+    Err(error(&format!("frames or ports leaked: {before:?} before, {now:?} now:\n{}", tail(system))))
+}
+
 /// What Linux says when a device of its has failed it.
 fn failures(guest: &mut Guest<'_>) -> Result<String> {
     let bad = "I/O error|EXT4-fs (error|warning)|JBD2|xen[-_]netfront|xen[-_]blkfront.*(fail|disabled)|blk_update|blocked for more";
@@ -85,6 +101,10 @@ fn a_linux_writes_and_reads_its_disk_while_the_drivers_are_killed() -> Result<()
     let mut guest = system.guest("linux", BOOT)?;
     guest.run("mkfs.ext4 -q /dev/xvda && mount /dev/xvda /mnt", seconds(120))?;
     system.leave_guest()?;
+    // Once before counting: some memory is taken at the first time, for good.
+    let position = system.position();
+    system.type_text("restart console\r")?;
+    system.wait_from(position, "domain `console` runs again", seconds(60))?;
     let before = inventory_of_new(&mut system, "block")?;
     let mut guest = system.guest_again("linux")?;
     guest.run(&disk_work(), seconds(30))?;
@@ -99,10 +119,9 @@ fn a_linux_writes_and_reads_its_disk_while_the_drivers_are_killed() -> Result<()
     let reached: u64 = guest.run("cat /round", seconds(120))?.parse()?;
     let on = format!("until [ $(cat /round) -gt {reached} ]; do usleep 100000; done; touch /stop; wait; cat /round");
     let rounds: u64 = guest.run(&on, seconds(120))?.parse()?;
-    assert_eq!(guest.run("touch /bad; cat /bad", seconds(30))?, "");
+    assert_eq!(guest.run("touch /bad; cat /bad; sync", seconds(120))?, "");
     system.leave_guest()?;
-    inventory_of_new(&mut system, "block")?;
-    expect_inventory(&mut system, before)?;
+    expect_inventory_of_new(&mut system, "block", before)?;
     let mut guest = system.guest_again("linux")?;
     guest.run("umount /mnt", seconds(120))?;
     assert_eq!(failures(&mut guest)?, "");
@@ -224,7 +243,7 @@ fn a_linux_sends_and_receives_while_the_network_driver_is_killed() -> Result<()>
     assert_eq!(failures(&mut guest)?, "");
     assert_eq!(complaints(&mut guest)?, "");
     system.leave_guest()?;
-    expect_inventory(&mut system, before)?;
+    expect_inventory_of_new(&mut system, "net", before)?;
     power_off(&mut system, "linux")?;
     let mib = |count: &AtomicU64| count.load(Ordering::Relaxed) >> 20;
     let silence = longest_silence(&replies).ok_or_else(|| error("no ping was answered"))?;
