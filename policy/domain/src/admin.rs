@@ -7,7 +7,7 @@ use core::time::Duration;
 
 use policy::reach;
 use policy::table::{Device, Kind, Label, Link, LinkKind, Table, setting};
-use policy_domain::nodes::{home_path, state};
+use policy_domain::nodes::{home_path, memory_target, state};
 use policy_domain::program::Program;
 use policy_domain::shell::{COMMANDS, Command, Grid, PROMPT, Subject, bytes_text, parse, seconds_text};
 use runtime::hypercall::{event_channel, platform, version};
@@ -104,6 +104,7 @@ impl Shell {
             Command::Destroy(name) => destroy(system, &name, Wish::Down),
             Command::Restart(name) => restart(system, &name),
             Command::Replace(name, image) => replace(system, &name, &image),
+            Command::Memory(name, bytes) => set_memory(system, &name, bytes),
             Command::Version => about(system),
             Command::Shutdown => power(abi::POWER_OFF),
             Command::Reboot => power(abi::POWER_RESTART),
@@ -441,6 +442,30 @@ fn replace(system: &mut System, name: &str, image: &str) -> Outcome {
     if let Some(member) = system.member_mut(label) {
         member.program.replace(image);
     }
+    Ok(())
+}
+
+/// Less makes no sense for any Linux; what it has no memory for, it kills.
+const MEMORY_MIN: u64 = 16 << 20;
+
+/// Asks a virtual machine's balloon driver for another size, as `xl mem-set` does.
+fn set_memory(system: &System, name: &str, bytes: u64) -> Outcome {
+    let label = find(system, name)?;
+    let entry = system.entry(label).ok_or("it is not in the policy")?;
+    if entry.kind != Kind::Pvh {
+        return Err(format!("`{name}` is no virtual machine: it has what the policy gives it"));
+    }
+    let most = entry.memory_pages * PAGE_SIZE;
+    if !(MEMORY_MIN..=most).contains(&bytes) {
+        return Err(format!("`{name}` can have between {} and {}", bytes_text(MEMORY_MIN), bytes_text(most)));
+    }
+    let id = system.alive(label).ok_or_else(|| format!("`{name}` does not run"))?;
+    if !system.has_store() {
+        return Err(format!("`{name}` cannot be asked without xenstore"));
+    }
+    let written = Store::new().write_display(&memory_target(id), format_args!("{}", bytes / 1024));
+    written.map_err(|error| format!("`{name}` cannot be asked: {error}"))?;
+    println!("`{name}` is asked to do with {}; `domains` shows what it has", bytes_text(bytes));
     Ok(())
 }
 

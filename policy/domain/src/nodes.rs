@@ -97,6 +97,14 @@ impl Writer {
     }
 }
 
+/// What a domain is asked to do with, in KiB, in its home.
+const MEMORY_TARGET: &str = "memory/target";
+
+/// The path of the size that a domain is asked to have, in KiB.
+pub fn memory_target(id: DomId) -> String {
+    format!("{}/{MEMORY_TARGET}", home_path(id))
+}
+
 /// The nodes of a domain's home.
 pub fn home(domain: &Domain, id: DomId, ports: Ports) -> Vec<Node> {
     let home = home_path(id);
@@ -104,7 +112,7 @@ pub fn home(domain: &Domain, id: DomId, ports: Ports) -> Vec<Node> {
     let mut fact = |key: &str, value: String| writer.put(format!("{home}/{key}"), value, DomId::POLICY, &[id]);
     fact("name", domain.name.clone());
     fact("domid", id.to_string());
-    fact("memory/target", (domain.memory_pages * PAGE_SIZE / 1024).to_string());
+    fact(MEMORY_TARGET, (domain.memory_pages * PAGE_SIZE / 1024).to_string());
     fact("memory/static-max", (domain.memory_pages * PAGE_SIZE / 1024).to_string());
     if let Some(port) = ports.store {
         fact("store/port", port.to_string());

@@ -5,7 +5,7 @@
 //! hypervisor seals at boot. All errors of a file are found in one go; each says where it is, what is wrong and how to
 //! mend it. `docs/policy-language.md` describes the language.
 //!
-//! Without the feature `std` only [`table`], [`reach`] and [`restart`] remain: the policy domain reads the sealed table with them.
+//! Without the feature `std` only [`table`], [`reach`], [`restart`] and [`size`] remain: the policy domain reads the sealed table with them.
 #![cfg_attr(not(feature = "std"), no_std)]
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ extern crate alloc;
 
 pub mod reach;
 pub mod restart;
+pub mod size;
 pub mod table;
 
 #[cfg(feature = "std")]

@@ -4,6 +4,8 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use policy::size;
+
 /// All domains, or the one of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subject {
@@ -38,6 +40,8 @@ pub enum Command {
     Restart(String),
     /// `replace NAME with IMAGE`.
     Replace(String, String),
+    /// `memory NAME SIZE`, in bytes.
+    Memory(String, u64),
     /// `version`.
     Version,
     /// `shutdown`.
@@ -54,6 +58,8 @@ enum Takes {
     Domain,
     /// NAME with IMAGE.
     Exchange,
+    /// NAME SIZE.
+    Amount,
 }
 
 type Make = fn(Option<String>) -> Command;
@@ -71,8 +77,9 @@ fn subject(name: Option<String>) -> Subject {
 }
 
 const REPLACE: &str = "replace";
+const MEMORY: &str = "memory";
 
-const WORDS: [Word; 13] = [
+const WORDS: [Word; 14] = [
     Word { word: "help", takes: Takes::Nothing, about: "this list", make: |_| Command::Help },
     Word {
         word: "domains",
@@ -128,6 +135,12 @@ const WORDS: [Word; 13] = [
         about: "run another image of the policy's choice; if that fails, the old one again",
         make: |name| Command::Replace(name.unwrap_or_default(), String::new()),
     },
+    Word {
+        word: MEMORY,
+        takes: Takes::Amount,
+        about: "ask a virtual machine to do with less, or to take back what it gave",
+        make: |name| Command::Memory(name.unwrap_or_default(), 0),
+    },
     Word { word: "version", takes: Takes::Nothing, about: "what runs here, on what", make: |_| Command::Version },
     Word { word: "shutdown", takes: Takes::Nothing, about: "power the machine off", make: |_| Command::Shutdown },
     Word { word: "reboot", takes: Takes::Nothing, about: "restart the machine", make: |_| Command::Reboot },
@@ -140,6 +153,7 @@ pub const COMMANDS: fn() -> Vec<(String, &'static str)> = || {
         Takes::MaybeDomain => format!("{} [NAME]", word.word),
         Takes::Domain => format!("{} NAME", word.word),
         Takes::Exchange => format!("{} NAME with IMAGE", word.word),
+        Takes::Amount => format!("{} NAME SIZE", word.word),
     };
     WORDS.iter().map(|word| (usage(word), word.about)).collect()
 };
@@ -160,6 +174,13 @@ pub fn parse(line: &str) -> Result<Command, String> {
             (Some(name), ["with", image]) => Ok(Command::Replace(name, image.to_string())),
             _ => Err(format!("it is `{REPLACE} NAME with IMAGE`, as in `{REPLACE} block with block`")),
         };
+    }
+    if word.takes == Takes::Amount {
+        let (Some(name), Some(amount), None) = (name, parts.next(), parts.next()) else {
+            return Err(format!("it is `{MEMORY} NAME SIZE`, as in `{MEMORY} linux 128M`"));
+        };
+        let bytes = size::parse(amount).map_err(|why| format!("{why}; {}", size::HELP))?;
+        return Ok(Command::Memory(name, bytes));
     }
     match (word.takes, &name) {
         (Takes::Nothing, Some(extra)) => return Err(format!("`{first}` takes nothing; what is `{extra}`?")),
@@ -214,6 +235,7 @@ mod tests {
         assert_eq!(parse(""), Ok(Command::Nothing));
         assert_eq!(parse("  domains  "), Ok(Command::Domains));
         assert_eq!(parse("replace block with next"), Ok(Command::Replace("block".into(), "next".into())));
+        assert_eq!(parse("memory linux 96M"), Ok(Command::Memory("linux".into(), 96 << 20)));
         assert_eq!(parse("log web"), Ok(Command::Log("web".into())));
         assert_eq!(parse("grants"), Ok(Command::Grants(Subject::All)));
         assert_eq!(parse("events block"), Ok(Command::Events(Subject::Domain("block".into()))));
@@ -225,6 +247,7 @@ mod tests {
             let line = match word.takes {
                 Takes::Domain => format!("{} web", word.word),
                 Takes::Exchange => format!("{} web with web", word.word),
+                Takes::Amount => format!("{} web 16M", word.word),
                 Takes::Nothing | Takes::MaybeDomain => word.word.to_string(),
             };
             assert!(parse(&line).is_ok(), "{line}");
@@ -244,6 +267,10 @@ mod tests {
         for line in ["replace", "replace web", "replace web with", "replace web by web", "replace web with web web"] {
             assert!(error(line).contains("NAME with IMAGE"), "{line}");
         }
+        for line in ["memory", "memory linux", "memory linux 1M 2M"] {
+            assert!(error(line).contains("NAME SIZE"), "{line}");
+        }
+        assert!(error("memory linux 96").contains("no unit"));
         assert!(error("log web now").contains("`now`"));
         assert!(error(&"x".repeat(1000)).len() < 80);
     }

@@ -13,6 +13,7 @@ use super::spec::{Channel, Device, Disk, Domain, Export, Nic, Role, Spec, System
 use super::suggest::nearest;
 use super::units;
 use crate::restart::{self, Budget, REPLACEMENTS_SETTING, RESTART_SETTING, Restart, TIME_HELP, WATCHDOG_SETTING};
+use crate::size;
 use crate::table::{Kind, READY_SETTING, is_name};
 
 /// Reads as much as can be read; what cannot goes to `sink`.
@@ -138,7 +139,7 @@ fn domain(name: At<String>, section: Section<'_>) -> Domain {
     if section.any("memory").is_none() {
         sink.error(section.span.clone(), format!("{} has no `memory`", section.title)).help("add `memory = \"16M\"`");
     }
-    let memory = section.parsed("memory", units::SIZE_HELP, memory);
+    let memory = section.parsed("memory", size::HELP, memory);
     let value = |number: Option<At<u32>>| number.map(|number| number.value);
     let vcpus = value(section.number("vcpus", 1, if kind == Kind::Pvh { VCPUS_MAX } else { 1 })).unwrap_or(1);
     // What is missing has had its error; the rest of the domain is read all the same.
@@ -227,7 +228,7 @@ fn bundle_name(section: &Section<'_>, name: Option<At<String>>) -> Option<At<Str
 const MEMORY_MIN: u64 = 1 << 20;
 
 fn memory(text: &str) -> Result<u64, String> {
-    match units::size(text)? {
+    match size::parse(text)? {
         bytes if bytes < MEMORY_MIN => Err(format!("`{text}` is too little for any domain, which needs 1M at least")),
         bytes if bytes % 4096 != 0 => Err(format!("`{text}` is no whole number of 4K pages")),
         bytes if bytes > 1 << 40 => Err(format!("`{text}` is more than any machine has")),

@@ -1,30 +1,9 @@
-//! Single values that are texts in TOML: sizes, port ranges, device classes, disk names, MAC addresses.
+//! Single values that are texts in TOML: port ranges, device classes, disk names, MAC addresses.
 
 use alloc::format;
 use alloc::string::{String, ToString};
 
 use crate::table::{Class, Span};
-
-/// Bytes of `"64M"`, `"1G"`, `"512K"`.
-pub fn size(text: &str) -> Result<u64, String> {
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let shift = match unit {
-        "K" | "KiB" => 10,
-        "M" | "MiB" => 20,
-        "G" | "GiB" => 30,
-        "" if !number.is_empty() => return Err(format!("`{text}` has no unit")),
-        "k" | "m" | "g" | "kB" | "KB" | "MB" | "GB" | "B" => {
-            return Err(format!("`{unit}` is no unit for memory"));
-        }
-        _ => return Err(format!("`{text}` is no size")),
-    };
-    let number: u64 = number.parse().map_err(|_| format!("`{text}` is no size"))?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is more than any machine has"))
-}
-
-/// How sizes are written.
-pub const SIZE_HELP: &str = "write a whole number and K, M or G (powers of 1024), as in \"64M\"";
 
 /// `"0x3f8-0x3ff"` or `"0x80"`.
 pub fn ports(text: &str) -> Result<Span, String> {
@@ -109,16 +88,6 @@ pub fn mac_text(mac: [u8; 6]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_need_a_unit() {
-        assert_eq!(size("64M"), Ok(64 << 20));
-        assert_eq!(size("4096K"), Ok(4 << 20));
-        assert_eq!(size("1GiB"), Ok(1 << 30));
-        for bad in ["", "64", "M", "-1M", "64MB", "1.5G", "64 M", "99999999999999G", "18446744073709551616K"] {
-            assert!(size(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn port_ranges() {

@@ -213,6 +213,61 @@ fn what_a_linux_discards_is_gone_from_the_image_and_nothing_else_is() -> Result<
     system.shutdown()
 }
 
+/// MiB that the shell's `domains` shows of a domain, and frames that are free.
+fn memory_shown(system: &mut System, domain: &str) -> Result<(u64, u64)> {
+    let text = system.shell("domains", seconds(30))?;
+    // Name, id, state, number, unit.
+    let row = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let shown = row.filter(|words| words.first() == Some(&domain)).find_map(|words| words.get(3)?.parse().ok());
+    let free = text.lines().find_map(|line| line.split_once(" frames free")?.0.trim().parse().ok());
+    shown.zip(free).ok_or_else(|| error(&text))
+}
+
+#[test]
+fn a_linux_does_with_less_memory_when_it_is_asked_to_and_takes_it_back() -> Result<()> {
+    const HELD_FRAMES: u64 = (100 << 20) / 4096;
+    let disk = Disk::new("balloon")?;
+    let mut system = boot(&policy(&[])?, &disk.0)?;
+    let mut guest = system.guest("linux", BOOT)?;
+    let sum = "dd if=/dev/urandom of=/data bs=1M count=16 2>/dev/null; sha256sum < /data";
+    let sum = guest.run(sum, seconds(120))?;
+    system.leave_guest()?;
+
+    for (words, answer) in [
+        ("block 8M", "no virtual machine"),
+        ("linux 300M", "between 16 MiB and 256 MiB"),
+        ("linux 1M", "between"),
+        ("linux 128", "no unit"),
+        ("nobody 128M", "no domain"),
+    ] {
+        let said = system.shell(&format!("memory {words}"), seconds(30))?;
+        assert!(said.contains(answer), "{words}: {said}");
+    }
+    let (all, free) = memory_shown(&mut system, "linux")?;
+    for (target, reached) in [(128, 0..=140), (256, all..=all), (144, 0..=156), (256, all..=all)] {
+        system.shell(&format!("memory linux {target}M"), seconds(30))?;
+        let end = Instant::now() + seconds(120);
+        loop {
+            let (now, free_now) = memory_shown(&mut system, "linux")?;
+            let given = free_now.saturating_sub(free);
+            if reached.contains(&now) && (given >= HELD_FRAMES) == (target != 256) {
+                break;
+            }
+            assert!(Instant::now() < end, "asked for {target} MiB, it has {now}, {given} more frames are free");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+    // A frame more or less is a page table.
+    let (_, free_again) = memory_shown(&mut system, "linux")?;
+    assert!(free.abs_diff(free_again) < 64, "{free} frames were free before, {free_again} after");
+
+    let mut guest = system.guest_again("linux")?;
+    assert_eq!(guest.run("sha256sum < /data", seconds(60))?, sum, "what it kept meanwhile");
+    assert_eq!(complaints(&mut guest)?, "");
+    power_off(&mut system, "linux")?;
+    system.shutdown()
+}
+
 #[test]
 fn a_read_only_export_refuses_a_linux_that_writes() -> Result<()> {
     let disk = Disk::new("read-only")?;
