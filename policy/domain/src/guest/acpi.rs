@@ -25,6 +25,9 @@ const LOCAL_APIC: u32 = 0xfee0_0000;
 /// IA-PC boot architecture flags (ACPI 6.5, table 5.10): "VGA not present", "CMOS RTC not present". What is not set says
 /// that there are no legacy devices and no keyboard controller.
 const BOOT_ARCHITECTURE: u16 = 1 << 2 | 1 << 5;
+/// The interrupt that fixed hardware would have, as Xen's FADT names it. Without such hardware it means nothing, but Linux speaks of
+/// it in a warning ("setting ELCR"), which is thus the same here and there.
+const SCI: u16 = 9;
 
 /// The tables as they lie at guest-physical address `base`, the RSDP first.
 pub fn tables(base: u64, vcpus: u32) -> Vec<u8> {
@@ -76,6 +79,7 @@ fn fadt(dsdt: u64) -> impl Aml {
         Flags::Headless,
     ];
     let mut fadt = FADTBuilder::new(OEM, OEM_TABLE, OEM_REVISION).dsdt_64(dsdt);
+    fadt.sci_int = SCI.into();
     fadt.iapc_boot_arch = BOOT_ARCHITECTURE.into();
     fadt.reset_reg = port(RESET_PORT);
     fadt.reset_value = RESET_VALUE;
@@ -149,7 +153,8 @@ mod tests {
         let register = |at: usize| (number(fadt, at, 1), number(fadt, at + 1, 1), number(fadt, at + 4, 8));
         assert_eq!((register(116), number(fadt, 128, 1)), ((1, 8, 0xcf9), 6));
         assert_eq!((register(244), register(256)), ((1, 8, 0x604), (1, 8, 0x605)));
-        assert!(fadt[46..109].iter().all(|byte| *byte == 0), "no SCI, no fixed registers, no century in a CMOS clock");
+        assert_eq!(number(fadt, 46, 2), 9, "the interrupt that Xen's names");
+        assert!(fadt[48..109].iter().all(|byte| *byte == 0), "no fixed registers, no century in a CMOS clock");
     }
 
     #[test]
