@@ -1,7 +1,7 @@
 //! Building domains, for the policy domain: only what the sealed table describes, and only until a domain is unpaused.
 
 use super::{DomId, Errno, Gpa, abi, domain, domid, pci, system};
-use hv_core::ids::{Gfn, GrantRef, Label};
+use hv_core::ids::{Gfn, GrantRef, Label, PAGE_BYTES};
 use hv_core::{domain::Death, grant, grant::Access, pci::Bdf, space::Rights};
 use xen_abi::sched::SHUTDOWN_POWEROFF;
 
@@ -28,6 +28,19 @@ pub fn populate(op: &mut abi::Populate) -> Result<(), Errno> {
             op.done = page + 1;
         }
         if op.done < op.count { Err(Errno::EAGAIN) } else { Ok(()) }
+    })
+}
+
+pub fn lend(op: abi::Lend) -> Result<(), Errno> {
+    let (rights, pages) = (domain::rights(op.rights)?, op.page..op.page.saturating_add(op.count));
+    if op.count > abi::LEND_MAX {
+        return Err(Errno::E2BIG);
+    }
+    // What follows the archive in its last page may be anything.
+    let whole = system().bundle.archive().len() as u64 / PAGE_BYTES;
+    domain::with_building(domid(op.domid)?, |domain| match domain.is_native() && pages.end <= whole {
+        true => system().lend(domain, Gfn(op.gfn), pages, rights),
+        false => Err(Errno::EINVAL),
     })
 }
 
