@@ -3,10 +3,7 @@
 use crate::boot::info::{BootInfo, Region};
 use crate::boot::report::{Finding, fact, fail};
 use crate::{machine::Bare, mm, mm::Plan};
-use core::ops::Range;
-use hv_core::domain::{Domain, DomainTable, Env};
-use hv_core::space::{Page, PageKind, Rights};
-use hv_core::{authority::SealedPolicy, bundle::Bundle, bundle::File, error::Errno, ids::Gfn, ids::Hpa, ids::Mfn};
+use hv_core::{authority::SealedPolicy, bundle::Bundle, bundle::File, domain::DomainTable, domain::Env, ids::Hpa};
 use spin::Once;
 use x86_64::PhysAddr;
 
@@ -34,22 +31,6 @@ impl System {
     /// The logic's environment.
     pub fn env(&'static self) -> Env<'static, Bare> {
         Env { machine: &self.machine, frames: mm::frames(), domains: &self.domains, policy: &self.policy }
-    }
-
-    /// Shows pages of the bundle to a domain, which may never write them.
-    ///
-    /// # Errors
-    /// `EINVAL`: rights to write; not all are the bundle's; not addresses of a domain. `EEXIST`, `ENOMEM`: some may be mapped.
-    pub fn lend(&'static self, domain: &mut Domain, gfn: Gfn, pages: Range<u64>, rights: Rights) -> Result<(), Errno> {
-        if rights.writable() || pages.end > (self.bundle.archive().len() as u64).div_ceil(mm::layout::PAGE) {
-            return Err(Errno::EINVAL);
-        }
-        for (page, more) in pages.zip(0..) {
-            let gfn = Gfn(gfn.0.saturating_add(more));
-            let lent = Page { mfn: Mfn(self.bundle_start.mfn().0 + page), rights, kind: PageKind::Lent };
-            domain.space.map(&self.env(), gfn, lent)?;
-        }
-        Ok(())
     }
 }
 

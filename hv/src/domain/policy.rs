@@ -49,8 +49,9 @@ fn build(image: &Image) -> Result<(), Errno> {
         populate(&env, domain, abi::STORE_RING >> 12, 1, Rights::ReadWrite)?;
         let heap_pages = domain.account.pages_max.saturating_sub(domain.account.pages);
         populate(&env, domain, abi::HEAP_BASE >> 12, heap_pages, Rights::ReadWrite)?;
-        let bundle = (system().bundle.archive().len() as u64).div_ceil(abi::PAGE_SIZE);
-        system().lend(domain, Gfn(abi::BUNDLE_BASE >> 12), 0..bundle, Rights::Read)?;
+        let bundle = system().bundle_start.mfn().0;
+        let bundle = bundle..bundle + (system().bundle.archive().len() as u64).div_ceil(abi::PAGE_SIZE);
+        domain::lend(&env, domain, Gfn(abi::BUNDLE_BASE >> 12), bundle, Rights::Read)?;
         let info = start_info(heap_pages * abi::PAGE_SIZE);
         domain.space.fill(Gpa(abi::START_INFO), info.as_bytes(), env.machine)?;
         Ok::<_, Errno>(())

@@ -5,6 +5,8 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
+use core::time::Duration;
+
 use image::Image;
 use policy::table::{Domain, Kind, Label, Table};
 use policy_domain::bundle::Bundle;
@@ -87,11 +89,18 @@ impl System {
     }
 
     /// Builds the domain of a label. `more_arguments` are appended to those of the policy. What goes wrong is reported,
-    /// and the others go on.
-    pub fn build(&mut self, label: Label, more_arguments: &str) {
-        let Some(id) = self.alive(label) else { return };
+    /// and the others go on. Tells how long its devices took, whose reset is waited for.
+    pub fn build(&mut self, label: Label, more_arguments: &str) -> Duration {
+        let Some(id) = self.alive(label) else { return Duration::ZERO };
         let image = self.image_of(label).to_string();
-        match self.site().fill(label, id, &image, more_arguments) {
+        let (site, mut devices) = (self.site(), Duration::ZERO);
+        let built = site.fill(label, id, &image, more_arguments).and_then(|ports| {
+            let begun = now();
+            site.devices(label, id)?;
+            devices = now().since(begun);
+            Ok(ports)
+        });
+        match built {
             Ok(ports) => {
                 if let Some(member) = self.member_mut(label) {
                     member.ports = ports;
@@ -99,6 +108,7 @@ impl System {
             }
             Err(why) => self.failed(label, why),
         }
+        devices
     }
 
     /// Lets a domain run.
@@ -118,7 +128,7 @@ impl System {
 }
 
 impl Site {
-    /// Makes everything of the domain `id` of a label. A native one runs the program `image`.
+    /// Makes everything of the domain `id` of a label but its devices. A native one runs the program `image`.
     pub fn fill(&self, label: Label, id: DomId, image: &str, more_arguments: &str) -> Result<Ports, Reason> {
         let entry = self.table.domain(label).ok_or("it is not in the policy")?;
         self.check_room(id)?;
@@ -136,7 +146,6 @@ impl Site {
             platform::copy_in(id, segment.gpa, segment.bytes).map_err(step("its image"))?;
         }
         let ports = self.rings(id, RingPages::default()).map_err(step("its rings"))?;
-        self.devices(label, id)?;
         let arguments = [entry.arguments.as_str(), more_arguments].join(" ");
         let heap = (layout.heap_pages, layout.heap_bytes);
         let start = self.start_info(label, id, &ports, heap, arguments.trim());
@@ -202,7 +211,7 @@ impl Site {
     }
 
     /// Assigns the devices that the policy gives it.
-    fn devices(&self, label: Label, id: DomId) -> Result<(), Reason> {
+    pub fn devices(&self, label: Label, id: DomId) -> Result<(), Reason> {
         let wanted = (0..).zip(&self.table.devices).filter(|(_, device)| device.label == label);
         for (selector, device) in wanted {
             let name = &device.name;

@@ -3,6 +3,7 @@
 use super::{DomId, Domain, Env, Errno, Gfn, Machine};
 use crate::space::{Page, PageKind, Rights};
 use crate::{frames::Purpose, ids::Mfn};
+use core::ops::Range;
 
 /// Gives a zeroed frame to a domain at `gfn`. For the builder (building domains) and `XENMEM_populate_physmap`
 /// (the domain itself): who may is the caller's check.
@@ -18,6 +19,28 @@ pub fn populate<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn, rig
     let mfn = env.frames.allocate(Purpose::Private(domain.slot()), env.machine).ok_or(Errno::ENOMEM)?;
     domain.space.commit(prepared, Page { mfn, rights, kind: PageKind::Private }, env.machine);
     domain.account.pages = domain.account.pages.saturating_add(1);
+    Ok(())
+}
+
+/// Shows frames of the boot bundle to a domain from `gfn` on. They are never anybody's and never written: not by the domain, nor
+/// by its devices, nor by its builder.
+///
+/// # Errors
+/// `EINVAL`: rights to write, not addresses of a domain. `EEXIST`, `ENOMEM`: as [`populate`]; some may be mapped.
+pub fn lend<M: Machine>(
+    env: &Env<'_, M>,
+    domain: &mut Domain,
+    gfn: Gfn,
+    frames: Range<u64>,
+    rights: Rights,
+) -> Result<(), Errno> {
+    if rights.writable() {
+        return Err(Errno::EINVAL);
+    }
+    for (mfn, more) in frames.zip(0..) {
+        let lent = Page { mfn: Mfn(mfn), rights, kind: PageKind::Lent };
+        domain.space.map(env, Gfn(gfn.0.saturating_add(more)), lent)?;
+    }
     Ok(())
 }
 

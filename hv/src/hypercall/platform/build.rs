@@ -32,14 +32,18 @@ pub fn populate(op: &mut abi::Populate) -> Result<(), Errno> {
 }
 
 pub fn lend(op: abi::Lend) -> Result<(), Errno> {
-    let (rights, pages) = (domain::rights(op.rights)?, op.page..op.page.saturating_add(op.count));
+    let (rights, system) = (domain::rights(op.rights)?, system());
     if op.count > abi::LEND_MAX {
         return Err(Errno::E2BIG);
     }
-    // What follows the archive in its last page may be anything.
-    let whole = system().bundle.archive().len() as u64 / PAGE_BYTES;
-    domain::with_building(domid(op.domid)?, |domain| match domain.is_native() && pages.end <= whole {
-        true => system().lend(domain, Gfn(op.gfn), pages, rights),
+    // Whole pages: what follows the archive in its last one may be anything.
+    let pages = system.bundle.archive().len() as u64 / PAGE_BYTES;
+    let within = op.page <= pages && op.count <= pages - op.page;
+    domain::with_building(domid(op.domid)?, |domain| match within && domain.is_native() {
+        true => {
+            let first = system.bundle_start.mfn().0 + op.page;
+            hv_core::domain::lend(&system.env(), domain, Gfn(op.gfn), first..first + op.count, rights)
+        }
         false => Err(Errno::EINVAL),
     })
 }
