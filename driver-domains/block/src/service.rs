@@ -414,7 +414,7 @@ impl Service {
             return Err(String::from("it showed another disk"));
         }
         let vbd = self.attach(id, plan, BlkBack::adopt)?;
-        log::info!("vbd {id}: goes on, {} us after boot", now().0 / 1000);
+        log::info!("vbd {id}, {} us after boot: goes on", now().0 / 1000);
         Ok(vbd)
     }
 

@@ -4,9 +4,8 @@ use super::native;
 use crate::boot::report::{Finding, fact, fail};
 use crate::{machine::Bare, system::system, time, traps::entry};
 use core::sync::atomic::Ordering;
-use hv_core::ids::{DomId, Gfn, Gpa, Label};
-use hv_core::space::Rights;
-use hv_core::{domain, domain::Domain, domain::Env, error::Errno};
+use hv_core::ids::{DomId, Gfn, Gpa, Label, Mfn};
+use hv_core::{domain, domain::Domain, domain::Env, error::Errno, space::Rights};
 use image::Image;
 use xen_abi::native as abi;
 use zerocopy::{FromZeros, IntoBytes};
@@ -49,9 +48,10 @@ fn build(image: &Image) -> Result<(), Errno> {
         populate(&env, domain, abi::STORE_RING >> 12, 1, Rights::ReadWrite)?;
         let heap_pages = domain.account.pages_max.saturating_sub(domain.account.pages);
         populate(&env, domain, abi::HEAP_BASE >> 12, heap_pages, Rights::ReadWrite)?;
-        let bundle = system().bundle_start.mfn().0;
-        let bundle = bundle..bundle + (system().bundle.archive().len() as u64).div_ceil(abi::PAGE_SIZE);
-        domain::lend(&env, domain, Gfn(abi::BUNDLE_BASE >> 12), bundle, Rights::Read)?;
+        let (bundle, first) = (system().bundle.archive().len() as u64, system().bundle_start.mfn().0);
+        for (gfn, mfn) in (abi::BUNDLE_BASE >> 12..).zip(first..first + bundle.div_ceil(abi::PAGE_SIZE)) {
+            domain::lend(&env, domain, Gfn(gfn), Mfn(mfn), Rights::Read)?;
+        }
         let info = start_info(heap_pages * abi::PAGE_SIZE);
         domain.space.fill(Gpa(abi::START_INFO), info.as_bytes(), env.machine)?;
         Ok::<_, Errno>(())

@@ -1,8 +1,7 @@
 //! `memory_op` (Xen public `memory.h`), for domains whose addresses are translated: placing the pages that the
-//! hypervisor shares, and giving pages back.
+//! hypervisor shares, getting pages and giving them back.
 
 use super::{Call, Errno, Gpa, Outcome, system, user};
-use crate::vm::guest;
 use hv_core::{domain, ids::Gfn, space::Rights};
 use xen_abi::memory as abi;
 
@@ -14,10 +13,9 @@ pub fn serve(call: &Call) -> Outcome {
             let env = system().env();
             env.domains.with(call.caller, |domain| domain::remove_page(&env, domain, Gfn(op.gpfn)))?
         }),
-        abi::XENMEM_POPULATE_PHYSMAP => reservation(call),
-        abi::XENMEM_DECREASE_RESERVATION if guest::is_served() => reservation(call),
-        abi::XENMEM_CURRENT_RESERVATION if guest::is_served() => account(call, |account| account.pages),
-        abi::XENMEM_MAXIMUM_RESERVATION if guest::is_served() => account(call, |account| account.pages_max),
+        abi::XENMEM_DECREASE_RESERVATION | abi::XENMEM_POPULATE_PHYSMAP => reservation(call),
+        abi::XENMEM_CURRENT_RESERVATION => account(call, |account| account.pages),
+        abi::XENMEM_MAXIMUM_RESERVATION => account(call, |account| account.pages_max),
         _ => Err(Errno::ENOSYS),
     }
 }

@@ -67,8 +67,8 @@ fn one(system: &mut System) -> Result<[u64; PARTS.len()]> {
             policy = Some(numbers(&line));
         } else if let Some((_, text)) = line.split_once("; reset in ") {
             reset = last(text);
-        } else if let Some((_, text)) = line.split_once(": goes on, ") {
-            adopted = last(text);
+        } else if line.contains(": goes on") {
+            adopted = last(&line);
         } else if let Some((_, text)) = line.split_once("OUTAGE ") {
             let &[last, next] = &numbers(text)[..] else { bail!("a line of another form: {line}") };
             pauses.push((last, next));

@@ -3,7 +3,6 @@
 use super::{DomId, Domain, Env, Errno, Gfn, Machine};
 use crate::space::{Page, PageKind, Rights};
 use crate::{frames::Purpose, ids::Mfn};
-use core::ops::Range;
 
 /// Gives a zeroed frame to a domain at `gfn`. For the builder (building domains) and `XENMEM_populate_physmap`
 /// (the domain itself): who may is the caller's check.
@@ -22,26 +21,14 @@ pub fn populate<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn, rig
     Ok(())
 }
 
-/// Shows frames of the boot bundle to a domain from `gfn` on. They are never anybody's and never written: not by the domain, nor
-/// by its devices, nor by its builder.
+/// Shows a frame of the boot bundle to a domain at `gfn`. It is never anybody's and never written: not by the domain, nor by
+/// its devices, nor by its builder.
 ///
 /// # Errors
-/// `EINVAL`: rights to write, not addresses of a domain. `EEXIST`, `ENOMEM`: as [`populate`]; some may be mapped.
-pub fn lend<M: Machine>(
-    env: &Env<'_, M>,
-    domain: &mut Domain,
-    gfn: Gfn,
-    frames: Range<u64>,
-    rights: Rights,
-) -> Result<(), Errno> {
-    if rights.writable() {
-        return Err(Errno::EINVAL);
-    }
-    for (mfn, more) in frames.zip(0..) {
-        let lent = Page { mfn: Mfn(mfn), rights, kind: PageKind::Lent };
-        domain.space.map(env, Gfn(gfn.0.saturating_add(more)), lent)?;
-    }
-    Ok(())
+/// `EINVAL`: rights to write; not an address of a domain. `EEXIST`, `ENOMEM` as [`populate`].
+pub fn lend<M: Machine>(env: &Env<'_, M>, it: &mut Domain, gfn: Gfn, mfn: Mfn, rights: Rights) -> Result<(), Errno> {
+    let page = Page { mfn, rights, kind: PageKind::Lent };
+    if rights.writable() { Err(Errno::EINVAL) } else { Ok(it.space.map(env, gfn, page)?) }
 }
 
 /// `XENMEM_remove_from_physmap`: own memory is taken from the domain (the frame is free when the last grant mapping of it

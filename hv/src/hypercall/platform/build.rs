@@ -1,7 +1,7 @@
 //! Building domains, for the policy domain: only what the sealed table describes, and only until a domain is unpaused.
 
 use super::{DomId, Errno, Gpa, abi, domain, domid, pci, system};
-use hv_core::ids::{Gfn, GrantRef, Label, PAGE_BYTES};
+use hv_core::ids::{Gfn, GrantRef, Label, Mfn, PAGE_BYTES};
 use hv_core::{domain::Death, grant, grant::Access, pci::Bdf, space::Rights};
 use xen_abi::sched::SHUTDOWN_POWEROFF;
 
@@ -37,14 +37,15 @@ pub fn lend(op: abi::Lend) -> Result<(), Errno> {
         return Err(Errno::E2BIG);
     }
     // Whole pages: what follows the archive in its last one may be anything.
-    let pages = system.bundle.archive().len() as u64 / PAGE_BYTES;
-    let within = op.page <= pages && op.count <= pages - op.page;
-    domain::with_building(domid(op.domid)?, |domain| match within && domain.is_native() {
-        true => {
-            let first = system.bundle_start.mfn().0 + op.page;
-            hv_core::domain::lend(&system.env(), domain, Gfn(op.gfn), first..first + op.count, rights)
+    let end = op.page.saturating_add(op.count).saturating_mul(PAGE_BYTES);
+    domain::with_building(domid(op.domid)?, |domain| {
+        if !domain.is_native() || end > system.bundle.archive().len() as u64 {
+            return Err(Errno::EINVAL);
         }
-        false => Err(Errno::EINVAL),
+        (0..op.count).try_for_each(|page| {
+            let (gfn, mfn) = (Gfn(op.gfn.saturating_add(page)), Mfn(system.bundle_start.mfn().0 + op.page + page));
+            hv_core::domain::lend(&system.env(), domain, gfn, mfn, rights)
+        })
     })
 }
 
