@@ -226,7 +226,7 @@ fn domains(system: &System) -> Outcome {
     }
     show(&grid);
     if let Ok(machine) = platform::machine_info() {
-        let (promised, total) = (system.site().promised(platform::domains()), machine.frames_total);
+        let (promised, total) = (system.site().promised(), machine.frames_total);
         let free = machine.frames_free.saturating_sub(promised);
         println!(
             "{free} frames free of {total}, {} used by the hypervisor, {promised} kept for whom they are promised to",

@@ -20,7 +20,7 @@ use xen_abi::native::{
     ARGUMENTS_MAX, GRANT_REF_CONSOLE, GRANT_REF_XENSTORE, PAGE_SIZE, STACK_TOP, START_INFO, START_MAGIC, START_VERSION,
     StartInfo,
 };
-use xen_abi::platform::{DomainInfo, STATE_BUILDING, STATE_DYING};
+use xen_abi::platform::STATE_DYING;
 use xen_abi::policy_table::FLAG_AUTOSTART;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -131,7 +131,7 @@ impl Site {
     /// Makes everything of the domain `id` of a label but its devices. A native one runs the program `image`.
     pub fn fill(&self, label: Label, id: DomId, image: &str, more_arguments: &str) -> Result<Ports, Reason> {
         let entry = self.table.domain(label).ok_or("it is not in the policy")?;
-        self.check_room(id)?;
+        self.check_room(entry)?;
         if entry.kind == Kind::Pvh {
             return self.fill_guest(entry, id);
         }
@@ -156,22 +156,20 @@ impl Site {
 
     /// Fails unless the machine has the memory that a domain may get, beside what others may get yet: so whoever runs gets
     /// all that the policy gives it, whenever it wants it.
-    fn check_room(&self, id: DomId) -> Result<(), Reason> {
+    fn check_room(&self, entry: &Domain) -> Result<(), Reason> {
         let free = platform::machine_info().map_err(step("its memory"))?.frames_free;
-        let wanted = platform::domains().filter(|info| info.domid == u32::from(id.0) || info.state != STATE_BUILDING);
-        let missing = (self.promised(wanted) + HYPERVISOR_PAGES).saturating_sub(free);
-        if missing == 0 {
-            Ok(())
-        } else {
-            Err(format!("its memory: the machine lacks {} KiB", missing * PAGE_SIZE / 1024))
+        let wanted = self.promised() + layout::promised(entry.memory_pages) + HYPERVISOR_PAGES;
+        match wanted.saturating_sub(free) {
+            0 => Ok(()),
+            missing => Err(format!("its memory: the machine lacks {} KiB of it", missing * PAGE_SIZE / 1024)),
         }
     }
 
-    /// Frames that these domains have not got yet and may get.
-    pub fn promised(&self, domains: impl Iterator<Item = DomainInfo>) -> u64 {
-        let living = domains.filter(|info| info.state != STATE_DYING);
+    /// Frames that domains have not got yet and may get. One that has none is not being filled yet.
+    pub fn promised(&self) -> u64 {
+        let filled = platform::domains().filter(|info| info.state != STATE_DYING && info.pages != 0);
         let memory = |label| self.table.domain(Label(label)).map_or(0, |entry| entry.memory_pages);
-        living.map(|info| layout::promised(memory(info.label).saturating_sub(info.pages))).sum()
+        filled.map(|info| layout::promised(memory(info.label).saturating_sub(info.pages))).sum()
     }
 
     /// A program of the bundle, and how it would lie in a domain's memory.
