@@ -1,9 +1,10 @@
 //! The boot bundle: one cpio archive ("newc", as Linux's initramfs) with the compiled policy and the domain images.
 //!
 //! `docs/bundle.md` describes it. The hypervisor reads its index, so it is kept as plain as the format allows:
-//! `policy.table` first, then the images, no links, no folders, then `TRAILER!!!`.
+//! `policy.table` first, then the images, no links, no folders, then `TRAILER!!!`. Each content begins on a page, by an
+//! entry of zeros before it, so that a page of a program is a page of the archive.
 
-use crate::cpio::{Archive, Kind};
+use crate::cpio::{Archive, HEADER_BYTES, Kind};
 use crate::{guest, images};
 use anyhow::{Result, ensure};
 use policy::Policy;
@@ -11,6 +12,9 @@ use std::path::Path;
 
 /// The name of the compiled policy in the archive.
 pub const POLICY_TABLE: &str = "policy.table";
+
+/// Bytes of a page.
+const PAGE: usize = 4096;
 
 /// One file of the archive.
 pub struct Member {
@@ -38,6 +42,11 @@ pub fn write(members: &[Member]) -> Result<Vec<u8>> {
         ensure!(!member.name.is_empty() && member.name.len() < 200, "bundle: bad file name {:?}", member.name);
         let again = members.iter().take(number).any(|other| other.name == member.name);
         ensure!(!again, "bundle: two files named {:?}", member.name);
+        let padding = format!("padding/{number}");
+        let begins = archive.content_offset(&padding);
+        let content = |zeros: usize| (begins + zeros + HEADER_BYTES + member.name.len() + 1).next_multiple_of(4);
+        let zeros = (0..PAGE).step_by(4).find(|zeros| content(*zeros).is_multiple_of(PAGE)).unwrap_or(0);
+        archive.add(&padding, Kind::File, &vec![0; zeros])?;
         archive.add(&member.name, Kind::File, &member.data)?;
     }
     archive.finish()
@@ -52,8 +61,21 @@ mod tests {
         let archive = write(&[Member { name: "a".into(), data: vec![1, 2, 3] }]).unwrap();
         assert_eq!(&archive[..6], b"070701");
         assert_eq!(archive.len() % 4, 0);
-        assert_eq!(&archive[112..116], &[1, 2, 3, 0]);
+        assert_eq!(&archive[PAGE..PAGE + 4], &[1, 2, 3, 0]);
         assert!(archive.windows(10).any(|window| window == b"TRAILER!!!"));
+    }
+
+    #[test]
+    fn contents_begin_on_pages() {
+        let member = |name: &str, bytes: usize| Member { name: name.into(), data: vec![0xaa; bytes] };
+        let names = ["a", "bb", "a-longer-name", "four"];
+        let members: Vec<Member> =
+            names.into_iter().zip([1, 5000, PAGE, 77]).map(|(name, bytes)| member(name, bytes)).collect();
+        let archive = write(&members).unwrap();
+        let begins = |(at, pair): (usize, &[u8])| (pair[0] == 0 && pair[1] == 0xaa).then_some(at + 1);
+        let contents: Vec<usize> = archive.windows(2).enumerate().filter_map(begins).collect();
+        assert_eq!(contents.len(), members.len());
+        assert!(contents.iter().all(|at| at.is_multiple_of(PAGE)), "{contents:?}");
     }
 
     #[test]

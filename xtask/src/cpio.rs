@@ -27,6 +27,9 @@ impl Kind {
     }
 }
 
+/// Bytes before an entry's name.
+pub const HEADER_BYTES: usize = 110;
+
 /// An archive that grows.
 #[derive(Default)]
 pub struct Archive {
@@ -43,6 +46,11 @@ impl Archive {
             _ => (0, 0),
         };
         self.append(name, self.entries, kind.mode(), special, data)
+    }
+
+    /// Where the content of an entry of this name would begin, if it were the next.
+    pub fn content_offset(&self, name: &str) -> usize {
+        (self.bytes.len() + HEADER_BYTES + name.len() + 1).next_multiple_of(4)
     }
 
     /// Closes it.

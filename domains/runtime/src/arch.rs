@@ -188,6 +188,7 @@ extern "C" fn _start() -> ! {
         "xor ebp, ebp", // ends the frame chain for debuggers
         "call {main}",  // pushes 8 bytes: the stack is aligned as the System V ABI wants it
         "ud2",
+        "2: jmp 2b", // never reached: to this a debugger can put a domain that is to hang, all of whose code is shared
         main = sym crate::start::start,
     )
 }

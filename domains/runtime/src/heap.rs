@@ -1,5 +1,8 @@
 //! The heap: all memory that the image and the fixed pages leave, at `native::HEAP_BASE`.
 //!
+//! Most of it is not there at the start: it is kept for this domain, and got from the hypervisor when it is wanted. So a
+//! domain is built, and built again, for what it uses and not for what it might use.
+//!
 //! Its addresses are guest-physical and I/O virtual addresses too, so what lies in it can be granted and used for DMA
 //! (see [`crate::pages`]). An allocation that fails ends the domain; code that serves others bounds what it allocates
 //! for them.
@@ -13,12 +16,17 @@ use core::ptr::{self, NonNull};
 
 use linked_list_allocator::Heap;
 
+use crate::hypercall::memory;
 use crate::local::Local;
+use crate::pages::PAGE;
 
 /// Small blocks are of a multiple of this many bytes, and aligned to it.
 const STEP: usize = 16;
 /// Sizes of small blocks: up to half a KiB.
 const CLASSES: usize = 32;
+
+/// Pages by which the heap grows, at least.
+const GROWTH: usize = 16;
 
 /// A small block that is not in use: its first word.
 struct Block {
@@ -31,6 +39,10 @@ struct Memory {
     kept: [Option<NonNull<Block>>; CLASSES],
     /// Bytes of all of them.
     kept_bytes: usize,
+    /// Pages behind the heap's end that it can have.
+    spare: usize,
+    /// Makes pages from this address on, zeroed; tells how many.
+    populate: fn(usize, usize) -> usize,
 }
 
 // SAFETY: the kept blocks are memory of the heap below that nobody else refers to, like its holes.
@@ -49,7 +61,7 @@ fn class_layout(class: usize) -> Layout {
 
 impl Memory {
     const fn empty() -> Self {
-        Self { heap: Heap::empty(), kept: [None; CLASSES], kept_bytes: 0 }
+        Self { heap: Heap::empty(), kept: [None; CLASSES], kept_bytes: 0, spare: 0, populate: |_, _| 0 }
     }
 
     fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
@@ -62,10 +74,29 @@ impl Memory {
     }
 
     fn take_hole(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        self.heap.allocate_first_fit(layout).ok().or_else(|| {
+        loop {
+            let hole = self.heap.allocate_first_fit(layout).ok();
+            if hole.is_some() || !self.grow(layout) {
+                break hole;
+            }
+        }
+        .or_else(|| {
             self.give_back();
             self.heap.allocate_first_fit(layout).ok()
         })
+    }
+
+    /// Makes room at the end for a block, or as much as there is. `false`: there is none.
+    #[cold]
+    fn grow(&mut self, layout: Layout) -> bool {
+        let wanted = layout.size().saturating_add(layout.align()).div_ceil(PAGE);
+        let wanted = wanted.max(GROWTH).min(self.spare);
+        let got = if wanted == 0 { 0 } else { (self.populate)(self.heap.top().addr(), wanted).min(wanted) };
+        // What could not be had now cannot be had later: nobody else gets it.
+        self.spare = if got == wanted { self.spare - got } else { 0 };
+        // SAFETY: these pages begin where the heap ends, are memory now, and nobody else's: `init`'s caller has said so.
+        unsafe { self.heap.extend(got * PAGE) };
+        got != 0
     }
 
     /// Returns all kept blocks to the list of holes.
@@ -99,7 +130,8 @@ impl Memory {
     }
 
     fn usage(&self) -> (usize, usize) {
-        (self.heap.used().saturating_sub(self.kept_bytes), self.heap.free().saturating_add(self.kept_bytes))
+        let free = self.heap.free() + self.spare * PAGE;
+        (self.heap.used().saturating_sub(self.kept_bytes), free.saturating_add(self.kept_bytes))
     }
 }
 
@@ -114,10 +146,15 @@ impl DomainHeap {
     ///
     /// # Safety
     ///
-    /// `[base, base + bytes)` is readable, writable, zeroed and used by nothing else, for ever.
-    pub(crate) unsafe fn init(&self, base: u64, bytes: u64) {
+    /// The first `pages` pages of `[base, base + bytes)` are readable, writable and zeroed, the others vacant, and nothing else
+    /// uses any of them, for ever.
+    pub(crate) unsafe fn init(&self, base: u64, pages: u32, bytes: u64) {
+        let mut memory = self.0.borrow();
+        let now = (pages as usize * PAGE).min(bytes as usize);
+        memory.spare = (bytes as usize - now) / PAGE;
+        memory.populate = |from, count| memory::populate((from / PAGE) as u64, count as u64) as usize;
         // SAFETY: the caller's promise is the allocator's demand.
-        unsafe { self.0.borrow().heap.init(base as *mut u8, bytes as usize) }
+        unsafe { memory.heap.init(base as *mut u8, now) }
     }
 
     /// Bytes in use and bytes free.
@@ -160,6 +197,44 @@ mod tests {
         // SAFETY: leaked, and nobody else's.
         unsafe { memory.heap.init(room.as_mut_ptr().cast(), BYTES) };
         memory
+    }
+
+    /// One of which two pages are there, and as many more as `populate` gives, of 64.
+    fn growing(populate: fn(usize, usize) -> usize) -> Memory {
+        let room = Vec::leak(alloc::vec![0u128; 66 * PAGE / 16]);
+        let mut memory = Memory { spare: 64, populate, ..Memory::empty() };
+        // SAFETY: leaked, and nobody else's.
+        unsafe { memory.heap.init(room.as_mut_ptr().cast(), 2 * PAGE) };
+        memory
+    }
+
+    #[test]
+    fn a_heap_grows_to_its_bound_and_no_further() {
+        let mut memory = growing(|_, wanted| wanted);
+        let all = memory.usage().1;
+        assert_eq!(all, 66 * PAGE);
+        let mut blocks = 0;
+        while memory.allocate(layout(3 * PAGE, 8)).is_some() {
+            blocks += 1;
+            assert_eq!(memory.usage().0 + memory.usage().1, all);
+        }
+        assert_eq!((blocks, memory.spare), (22, 0));
+    }
+
+    #[test]
+    fn a_block_larger_than_a_step_of_growth_is_found_room_for() {
+        let mut memory = growing(|_, wanted| wanted);
+        assert!(memory.allocate(layout(40 * PAGE, PAGE)).is_some());
+        assert!(memory.allocate(layout(40 * PAGE, PAGE)).is_none(), "it would need more than there is");
+        assert!(memory.allocate(layout(PAGE, 8)).is_some());
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_not_asked_for_again() {
+        let mut memory = growing(|_, wanted| wanted.min(5));
+        assert!(memory.allocate(layout(8 * PAGE, 8)).is_none());
+        assert!(memory.allocate(layout(6 * PAGE, 8)).is_some());
+        assert_eq!((memory.spare, memory.heap.size()), (0, 7 * PAGE));
     }
 
     fn layout(size: usize, align: usize) -> Layout {

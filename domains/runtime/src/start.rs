@@ -22,8 +22,8 @@ pub(crate) extern "C" fn start(_start_info: u64) -> ! {
     }
 
     let info = crate::info::start_info();
-    // SAFETY: the builder populated the heap with zeroed pages, and nothing uses it yet.
-    unsafe { crate::heap::HEAP.init(HEAP_BASE, info.heap_bytes) };
+    // SAFETY: the builder populated the heap's first pages with zeros and nothing else there, and nothing uses it yet.
+    unsafe { crate::heap::HEAP.init(HEAP_BASE, info.heap_pages, info.heap_bytes) };
     crate::shared_info::init();
     crate::event::init();
     crate::console::init();

@@ -183,12 +183,16 @@ pub struct Disk {
     kick: bool,
     /// What it is.
     pub facts: Facts,
+    /// How long it took to find its registers and to reset it.
+    pub reset_took: Duration,
 }
 
 impl Disk {
     /// Opens a device that `virtio::find` found.
     pub fn open(device: &Device) -> Result<Self, DiskError> {
+        let begun = now();
         let mut transport = PciTransport::open(device)?;
+        let reset_took = now().since(begun);
         let wanted = features::SIZE_MAX
             | features::SEG_MAX
             | features::READ_ONLY
@@ -212,6 +216,7 @@ impl Disk {
             rests: alloc::vec![None; QUEUE],
             kick: false,
             facts,
+            reset_took,
         })
     }
 

@@ -414,7 +414,7 @@ impl Service {
             return Err(String::from("it showed another disk"));
         }
         let vbd = self.attach(id, plan, BlkBack::adopt)?;
-        log::info!("vbd {id}: goes on");
+        log::info!("vbd {id}, {} us after boot: goes on", now().0 / 1000);
         Ok(vbd)
     }
 
@@ -464,7 +464,7 @@ impl Unit {
     fn new(mut disk: Disk) -> Self {
         let facts = disk.facts;
         log::info!(
-            "disk {}: {} sectors, {} MiB, blocks of {} bytes, {}, {}, {}",
+            "disk {}: {} sectors, {} MiB, blocks of {} bytes, {}, {}, {}; reset in {} us",
             disk.id(),
             facts.sectors,
             facts.sectors / 2048,
@@ -472,6 +472,7 @@ impl Unit {
             if facts.read_only { "read-only" } else { "read-write" },
             if facts.flush { "with flush" } else { "without flush" },
             if facts.discard.is_some() { "with discard" } else { "without discard" },
+            disk.reset_took.as_micros(),
         );
         let table = gpt::read(&mut disk).map_err(|bad| format!("{}; backup: {}", bad.primary, bad.backup));
         if let Ok(table) = &table {

@@ -5,8 +5,7 @@ use crate::boot::report::{Finding, fact, fail};
 use crate::{machine::Bare, system::system, time, traps::entry};
 use core::sync::atomic::Ordering;
 use hv_core::ids::{DomId, Gfn, Gpa, Label, Mfn};
-use hv_core::space::{Page, PageKind, Rights};
-use hv_core::{domain, domain::Domain, domain::Env, error::Errno};
+use hv_core::{domain, domain::Domain, domain::Env, error::Errno, space::Rights};
 use image::Image;
 use xen_abi::native as abi;
 use zerocopy::{FromZeros, IntoBytes};
@@ -49,7 +48,10 @@ fn build(image: &Image) -> Result<(), Errno> {
         populate(&env, domain, abi::STORE_RING >> 12, 1, Rights::ReadWrite)?;
         let heap_pages = domain.account.pages_max.saturating_sub(domain.account.pages);
         populate(&env, domain, abi::HEAP_BASE >> 12, heap_pages, Rights::ReadWrite)?;
-        lend_bundle(&env, domain)?;
+        let (bundle, first) = (system().bundle.archive().len() as u64, system().bundle_start.mfn().0);
+        for (gfn, mfn) in (abi::BUNDLE_BASE >> 12..).zip(first..first + bundle.div_ceil(abi::PAGE_SIZE)) {
+            domain::lend(&env, domain, Gfn(gfn), Mfn(mfn), Rights::Read)?;
+        }
         let info = start_info(heap_pages * abi::PAGE_SIZE);
         domain.space.fill(Gpa(abi::START_INFO), info.as_bytes(), env.machine)?;
         Ok::<_, Errno>(())
@@ -62,18 +64,6 @@ fn populate(env: &Env<Bare>, domain: &mut Domain, first: u64, pages: u64, rights
     (first..first + pages).try_for_each(|gfn| domain::populate(env, domain, Gfn(gfn), rights))
 }
 
-/// Shows the bundle to the policy domain, read-only.
-fn lend_bundle(env: &Env<Bare>, domain: &mut Domain) -> Result<(), Errno> {
-    let system = system();
-    let first = system.bundle_start.mfn().0;
-    let pages = (system.bundle.archive().len() as u64).div_ceil(abi::PAGE_SIZE);
-    for page in 0..pages {
-        let lent = Page { mfn: Mfn(first + page), rights: Rights::Read, kind: PageKind::Lent };
-        domain.space.map(env, Gfn((abi::BUNDLE_BASE >> 12) + page), lent)?;
-    }
-    Ok(())
-}
-
 fn start_info(heap_bytes: u64) -> abi::StartInfo {
     let system = system();
     let mut info = abi::StartInfo {
@@ -82,6 +72,7 @@ fn start_info(heap_bytes: u64) -> abi::StartInfo {
         domid: u32::from(DomId::POLICY.0),
         store_domid: u32::MAX,
         console_domid: u32::MAX,
+        heap_pages: (heap_bytes / abi::PAGE_SIZE) as u32,
         heap_bytes,
         bundle_bytes: system.bundle.archive().len() as u64,
         policy_offset: system.policy_file.offset as u64,

@@ -1,8 +1,7 @@
 //! `memory_op` (Xen public `memory.h`), for domains whose addresses are translated: placing the pages that the
-//! hypervisor shares, and giving pages back.
+//! hypervisor shares, getting pages and giving them back.
 
 use super::{Call, Errno, Gpa, Outcome, system, user};
-use crate::vm::guest;
 use hv_core::{domain, ids::Gfn, space::Rights};
 use xen_abi::memory as abi;
 
@@ -14,9 +13,9 @@ pub fn serve(call: &Call) -> Outcome {
             let env = system().env();
             env.domains.with(call.caller, |domain| domain::remove_page(&env, domain, Gfn(op.gpfn)))?
         }),
-        abi::XENMEM_DECREASE_RESERVATION | abi::XENMEM_POPULATE_PHYSMAP if guest::is_served() => reservation(call),
-        abi::XENMEM_CURRENT_RESERVATION if guest::is_served() => account(call, |account| account.pages),
-        abi::XENMEM_MAXIMUM_RESERVATION if guest::is_served() => account(call, |account| account.pages_max),
+        abi::XENMEM_DECREASE_RESERVATION | abi::XENMEM_POPULATE_PHYSMAP => reservation(call),
+        abi::XENMEM_CURRENT_RESERVATION => account(call, |account| account.pages),
+        abi::XENMEM_MAXIMUM_RESERVATION => account(call, |account| account.pages_max),
         _ => Err(Errno::ENOSYS),
     }
 }
@@ -24,7 +23,7 @@ pub fn serve(call: &Call) -> Outcome {
 /// Extents of a reservation that are changed before others get a chance.
 const EXTENTS_PER_SLICE: u32 = 64;
 
-/// A balloon: pages given back, or got again within what the policy allows. Tells how many were.
+/// Pages given back, or got within what the policy allows: a balloon, or a heap that grows. Tells how many were.
 fn reservation(call: &Call) -> Outcome {
     let op: abi::XenMemoryReservation = user::read(call.structure())?;
     call.must_be_own(op.domid)?;
@@ -38,9 +37,10 @@ fn reservation(call: &Call) -> Outcome {
         let change = || {
             let at = op.extent_start.checked_add(u64::from(index) * 8).ok_or(Errno::EFAULT)?;
             let gfn = Gfn(user::read(Gpa(at))?);
-            env.domains.with(call.caller, |domain| match call.command() {
-                abi::XENMEM_POPULATE_PHYSMAP => domain::populate(&env, domain, gfn, Rights::All),
-                _ => domain::remove_page(&env, domain, gfn),
+            env.domains.with(call.caller, |domain| match (call.command(), domain.is_native()) {
+                (abi::XENMEM_DECREASE_RESERVATION, _) => domain::remove_page(&env, domain, gfn),
+                (_, true) => domain::populate(&env, domain, gfn, Rights::ReadWrite),
+                (_, false) => domain::populate(&env, domain, gfn, Rights::All),
             })?
         };
         if change().is_err() {

@@ -63,7 +63,7 @@ pub const HANDOVER_UNUSABLE: u32 = 0xdead;
 /// "BULKHEAD" in [`StartInfo::magic`].
 pub const START_MAGIC: u64 = u64::from_le_bytes(*b"BULKHEAD");
 /// [`StartInfo::version`].
-pub const START_VERSION: u32 = 1;
+pub const START_VERSION: u32 = 2;
 
 /// Bytes of [`StartInfo::arguments`].
 pub const ARGUMENTS_MAX: usize = 2048;
@@ -89,9 +89,10 @@ pub struct StartInfo {
     pub console_domid: u32,
     /// This domain's event channel port for the console ring, 0 when there is none.
     pub console_port: u32,
-    /// Unused, zero.
-    pub reserved: u32,
-    /// Bytes of heap at [`HEAP_BASE`].
+    /// Pages at [`HEAP_BASE`] that are there already. The others the domain gets itself (`XENMEM_populate_physmap`), when it
+    /// wants them; nobody else can take them.
+    pub heap_pages: u32,
+    /// Bytes that the heap at [`HEAP_BASE`] may have.
     pub heap_bytes: u64,
     /// Bytes of the bundle at [`BUNDLE_BASE`]; 0 except in the policy domain.
     pub bundle_bytes: u64,

@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// The hypercall number (`__HYPERVISOR_platform_op`).
 pub const HYPERCALL: u64 = 7;
 /// The version that command [`VERSION_QUERY`] returns.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Returns [`VERSION`]. Any native domain. No structure.
 pub const VERSION_QUERY: u64 = 0;
@@ -52,6 +52,8 @@ pub const POWER: u64 = 14;
 /// [`DomainTarget`]: take a device's domain's devices back is part of DESTROY; this one asks whether a dead domain has
 /// been fully returned: 0 gone, `-EBUSY` still dying, `-ESRCH` never existed.
 pub const REAPED: u64 = 15;
+/// [`Lend`]: show pages of the boot bundle to a native domain that is being built.
+pub const LEND: u64 = 16;
 
 // --- a driver domain, for its own devices ---
 
@@ -124,6 +126,27 @@ pub struct CopyIn {
     pub source: u64,
     /// In: bytes, at most [`COPY_IN_MAX`].
     pub bytes: u64,
+}
+
+/// Pages that one [`LEND`] shows at most (`-E2BIG`).
+pub const LEND_MAX: u64 = 512;
+
+/// See [`LEND`]. The pages stay the hypervisor's, are the same for all who are shown them, never change and count against
+/// nobody's memory. `-EINVAL`: rights to write; pages that are not all of them the bundle's; not a native domain. `-EEXIST`
+/// where a page is mapped already. An error leaves the pages before the failing one mapped: destroy the domain.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Lend {
+    /// In: target.
+    pub domid: u32,
+    /// In: [`RIGHTS_READ`] or [`RIGHTS_EXECUTE`].
+    pub rights: u32,
+    /// In: first guest frame number.
+    pub gfn: u64,
+    /// In: first page of the bundle, counted from its beginning.
+    pub page: u64,
+    /// In: pages, at most [`LEND_MAX`].
+    pub count: u64,
 }
 
 /// See [`SEED_GRANT`].

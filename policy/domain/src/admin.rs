@@ -227,8 +227,12 @@ fn domains(system: &System) -> Outcome {
     }
     show(&grid);
     if let Ok(machine) = platform::machine_info() {
-        let (free, total) = (machine.frames_free, machine.frames_total);
-        println!("{free} frames free of {total}, {} used by the hypervisor", machine.frames_hypervisor);
+        let (promised, total) = (system.site().promised(), machine.frames_total);
+        let free = machine.frames_free.saturating_sub(promised);
+        println!(
+            "{free} frames free of {total}, {} used by the hypervisor, {promised} kept for whom they are promised to",
+            machine.frames_hypervisor
+        );
     }
     reasons.iter().for_each(|reason| println!("{reason}"));
     Ok(())

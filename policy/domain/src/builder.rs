@@ -5,23 +5,30 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 
+use core::time::Duration;
+
 use image::Image;
 use policy::table::{Domain, Kind, Label, Table};
 use policy_domain::bundle::Bundle;
-use policy_domain::layout::{self, Layout};
+use policy_domain::layout::{self, Layout, Lent, Region};
 use policy_domain::nodes::{Ports, RingPages};
 use policy_domain::supervision::Watchdog;
 use runtime::hypercall::{event_channel, platform};
 use runtime::time::now;
 use runtime::{Access, DomId, Errno, GrantRef};
 use xen_abi::native::{
-    ARGUMENTS_MAX, GRANT_REF_CONSOLE, GRANT_REF_XENSTORE, STACK_TOP, START_INFO, START_MAGIC, START_VERSION, StartInfo,
+    ARGUMENTS_MAX, GRANT_REF_CONSOLE, GRANT_REF_XENSTORE, PAGE_SIZE, STACK_TOP, START_INFO, START_MAGIC, START_VERSION,
+    StartInfo,
 };
+use xen_abi::platform::STATE_DYING;
 use xen_abi::policy_table::FLAG_AUTOSTART;
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::rescue;
 use crate::system::{Status, System};
+
+/// Pages that are left for what the hypervisor takes for itself while domains run.
+const HYPERVISOR_PAGES: u64 = 256;
 
 /// Why a domain cannot be built, as a sentence.
 pub type Reason = String;
@@ -82,11 +89,18 @@ impl System {
     }
 
     /// Builds the domain of a label. `more_arguments` are appended to those of the policy. What goes wrong is reported,
-    /// and the others go on.
-    pub fn build(&mut self, label: Label, more_arguments: &str) {
-        let Some(id) = self.alive(label) else { return };
+    /// and the others go on. Tells how long its devices took, whose reset is waited for.
+    pub fn build(&mut self, label: Label, more_arguments: &str) -> Duration {
+        let Some(id) = self.alive(label) else { return Duration::ZERO };
         let image = self.image_of(label).to_string();
-        match self.site().fill(label, id, &image, more_arguments) {
+        let (site, mut devices) = (self.site(), Duration::ZERO);
+        let built = site.fill(label, id, &image, more_arguments).and_then(|ports| {
+            let begun = now();
+            site.devices(label, id)?;
+            devices = now().since(begun);
+            Ok(ports)
+        });
+        match built {
             Ok(ports) => {
                 if let Some(member) = self.member_mut(label) {
                     member.ports = ports;
@@ -94,6 +108,7 @@ impl System {
             }
             Err(why) => self.failed(label, why),
         }
+        devices
     }
 
     /// Lets a domain run.
@@ -113,32 +128,55 @@ impl System {
 }
 
 impl Site {
-    /// Makes everything of the domain `id` of a label. A native one runs the program `image`.
+    /// Makes everything of the domain `id` of a label but its devices. A native one runs the program `image`.
     pub fn fill(&self, label: Label, id: DomId, image: &str, more_arguments: &str) -> Result<Ports, Reason> {
         let entry = self.table.domain(label).ok_or("it is not in the policy")?;
+        self.check_room(entry)?;
         if entry.kind == Kind::Pvh {
             return self.fill_guest(entry, id);
         }
         let (image, layout) = self.image(entry, image)?;
-        for region in &layout.regions {
-            platform::populate(id, region.gfn, region.pages, region.rights.bits()).map_err(step("its memory"))?;
+        for Region { gfn, pages, rights } in layout.regions {
+            platform::populate(id, gfn, pages, rights.bits()).map_err(step("its memory"))?;
         }
-        for segment in &image.segments {
+        for Lent { region: Region { gfn, pages, rights }, page } in layout.lent {
+            platform::lend(id, gfn, page, pages, rights.bits()).map_err(step("its image"))?;
+        }
+        for segment in layout.copied {
             platform::copy_in(id, segment.gpa, segment.bytes).map_err(step("its image"))?;
         }
         let ports = self.rings(id, RingPages::default()).map_err(step("its rings"))?;
-        self.devices(label, id)?;
         let arguments = [entry.arguments.as_str(), more_arguments].join(" ");
-        let start = self.start_info(label, id, &ports, layout.heap_bytes, arguments.trim());
+        let heap = (layout.heap_pages, layout.heap_bytes);
+        let start = self.start_info(label, id, &ports, heap, arguments.trim());
         platform::copy_in(id, START_INFO, start.as_bytes()).map_err(step("its start info"))?;
         platform::set_entry(id, image.entry, STACK_TOP, START_INFO).map_err(step("its entry point"))?;
         Ok(ports)
     }
 
+    /// Fails unless the machine has the memory that a domain may get, beside what others may get yet: so whoever runs gets
+    /// all that the policy gives it, whenever it wants it.
+    fn check_room(&self, entry: &Domain) -> Result<(), Reason> {
+        let free = platform::machine_info().map_err(step("its memory"))?.frames_free;
+        let wanted = self.promised() + layout::promised(entry.memory_pages) + HYPERVISOR_PAGES;
+        match wanted.saturating_sub(free) {
+            0 => Ok(()),
+            missing => Err(format!("its memory: the machine lacks {} KiB of it", missing * PAGE_SIZE / 1024)),
+        }
+    }
+
+    /// Frames that domains have not got yet and may get. One that has none is not being filled yet.
+    pub fn promised(&self) -> u64 {
+        let filled = platform::domains().filter(|info| info.state != STATE_DYING && info.pages != 0);
+        let memory = |label| self.table.domain(Label(label)).map_or(0, |entry| entry.memory_pages);
+        filled.map(|info| layout::promised(memory(info.label).saturating_sub(info.pages))).sum()
+    }
+
     /// A program of the bundle, and how it would lie in a domain's memory.
-    pub fn image(&self, entry: &Domain, name: &str) -> Result<(Image<'static>, Layout), Reason> {
+    pub fn image(&self, entry: &Domain, name: &str) -> Result<(Image<'static>, Layout<'static>), Reason> {
         let image = Image::parse(self.file(name)?).map_err(|error| format!("its image `{name}`: {error}"))?;
-        let layout = layout::plan(&image, entry.memory_pages).map_err(|error| error.to_string())?;
+        let layout =
+            layout::plan(&image, self.bundle.archive(), entry.memory_pages).map_err(|error| error.to_string())?;
         Ok((image, layout))
     }
 
@@ -171,7 +209,7 @@ impl Site {
     }
 
     /// Assigns the devices that the policy gives it.
-    fn devices(&self, label: Label, id: DomId) -> Result<(), Reason> {
+    pub fn devices(&self, label: Label, id: DomId) -> Result<(), Reason> {
         let wanted = (0..).zip(&self.table.devices).filter(|(_, device)| device.label == label);
         for (selector, device) in wanted {
             let name = &device.name;
@@ -193,7 +231,7 @@ impl Site {
         Ok(())
     }
 
-    fn start_info(&self, label: Label, id: DomId, ports: &Ports, heap_bytes: u64, arguments: &str) -> StartInfo {
+    fn start_info(&self, label: Label, id: DomId, ports: &Ports, heap: (u64, u64), arguments: &str) -> StartInfo {
         let domid = |id: Option<DomId>| id.map_or(u32::MAX, |id| u32::from(id.0));
         StartInfo {
             magic: START_MAGIC,
@@ -204,7 +242,8 @@ impl Site {
             store_port: ports.store.unwrap_or(0),
             console_domid: domid(self.console),
             console_port: ports.console.unwrap_or(0),
-            heap_bytes,
+            heap_pages: heap.0 as u32,
+            heap_bytes: heap.1,
             name: padded(self.name(label)),
             arguments: padded::<ARGUMENTS_MAX>(arguments),
             ..StartInfo::new_zeroed()

@@ -17,6 +17,11 @@ impl<'a> Bundle<'a> {
         Bundle { archive }
     }
 
+    /// All of it.
+    pub fn archive(&self) -> &'a [u8] {
+        self.archive
+    }
+
     /// Names and contents. Ends at the trailer, or where the archive makes no sense any more.
     pub fn files(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> + use<'a> {
         let mut rest = self.archive;

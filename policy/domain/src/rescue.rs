@@ -300,7 +300,8 @@ impl Rescue {
     fn build(&self) -> core::result::Result<Ports, Reason> {
         let id = platform::create_successor(self.label.0, self.id).map_err(step("it cannot be created"))?;
         let image = self.site.table.domain(self.label).map_or("", |domain| domain.image.as_str());
-        let built = self.site.fill(self.label, id, image, &self.arguments);
+        let filled = self.site.fill(self.label, id, image, &self.arguments);
+        let built = filled.and_then(|ports| self.site.devices(self.label, id).map(|()| ports));
         let runs = built.and_then(|ports| platform::unpause(id).map(|()| ports).map_err(step("it cannot run")));
         if runs.is_err() {
             // What is left of it is waited for like for any dead one.

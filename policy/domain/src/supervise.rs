@@ -249,7 +249,7 @@ impl System {
         let begun = now();
         self.unheard += u32::from(!self.has_store());
         self.create(label);
-        self.build(label, "");
+        let devices = self.build(label, "");
         self.start(label);
         let started = now();
         let Some(id) = self.alive(label) else { return self.failed_again(label, revival) };
@@ -276,12 +276,14 @@ impl System {
         let us = |from: Instant, to: Instant| to.since(from).as_micros();
         let gone = revival.gone.unwrap_or(begun);
         shell.interject(&format!(
-            "domain `{}` runs again, as domain {id}, {} us after its end at {} us: taken apart in {}, built in {}, announced in {}",
+            "domain `{}` runs again, as domain {id}, {} us after its end at {} us: taken apart in {}, built in {}, its devices ready \
+             in {}, announced in {}",
             self.name(label),
             us(revival.died, end),
             revival.died.0 / 1000,
             us(revival.died, gone),
-            us(begun, started),
+            us(begun, started).saturating_sub(devices.as_micros()),
+            devices.as_micros(),
             us(started, end),
         ));
     }

@@ -14,7 +14,8 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use xen_abi::native::{
-    CONSOLE_RING, GRANT_WINDOW, HEAP_BASE, PAGE_SIZE, STACK_PAGES, STACK_TOP, START_INFO, STORE_RING, StartInfo,
+    CONSOLE_RING, GRANT_WINDOW, HEAP_BASE, IMAGE_BASE, PAGE_SIZE, STACK_PAGES, STACK_TOP, START_INFO, STORE_RING,
+    StartInfo,
 };
 
 /// What is done to a domain.
@@ -22,7 +23,8 @@ use xen_abi::native::{
 pub enum Fault {
     /// It goes on at an address where nothing is, from whatever instruction it was at: it dies of that.
     Crash,
-    /// The instruction that it is at becomes a jump to itself.
+    /// It goes on at a jump to itself, from whatever instruction it was at. (Its code is not changed: whoever runs the image
+    /// next has the same pages.)
     Wedge,
     /// A random page of its stack, or of the heap in use, is filled with random bytes.
     CorruptPage,
@@ -126,13 +128,13 @@ impl Injector {
         let mut registers = self.registers()?;
         let rip = word(&registers, RIP_AT);
         let done = match fault {
-            Fault::Crash => {
-                if let Some(place) = registers.get_mut(RIP_AT..RIP_AT + 8) {
-                    place.copy_from_slice(&NOWHERE.to_le_bytes());
+            Fault::Crash | Fault::Wedge => {
+                let place = if fault == Fault::Crash { NOWHERE } else { self.find(&LOOP)? };
+                if let Some(rip) = registers.get_mut(RIP_AT..RIP_AT + 8) {
+                    rip.copy_from_slice(&place.to_le_bytes());
                 }
                 Ok(self.ask(&format!("G{}", hexadecimal(&registers)))? == "OK")
             }
-            Fault::Wedge => self.write(rip, &LOOP),
             Fault::CorruptPage => {
                 let page = match self.below(2) {
                     // The end of the stack that is in use.
@@ -156,6 +158,18 @@ impl Injector {
             }
         };
         done.map(|done: bool| done.then_some(rip))
+    }
+
+    /// Where the image of the current domain has these bytes first, whatever they are there for.
+    fn find(&mut self, wanted: &[u8]) -> Result<u64> {
+        let mut image = Vec::new();
+        while let Some(piece) = self.read(IMAGE_BASE + image.len() as u64, 1024)? {
+            image.extend(piece);
+            if let Some(at) = image.windows(wanted.len()).position(|bytes| bytes == wanted) {
+                return Ok(IMAGE_BASE + at as u64);
+            }
+        }
+        bail!("the image nowhere has {wanted:x?}")
     }
 
     /// Memory of the current domain; `None`: nothing is mapped there.

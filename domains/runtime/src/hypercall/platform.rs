@@ -4,7 +4,7 @@
 use xen_abi::platform as abi;
 pub use xen_abi::platform::{
     AssignDevice, ConfigAccess, CopyIn, CreateDomain, DeviceDescribe, DeviceInfo, DomainInfo, DomainTarget, GrantInfo,
-    MachineInfo, Populate, Power, ReadLog, SeedGrant, SetEntry,
+    Lend, MachineInfo, Populate, Power, ReadLog, SeedGrant, SetEntry,
 };
 use zerocopy::FromZeros;
 
@@ -75,6 +75,15 @@ pub fn copy_in(domain: DomId, gpa: u64, bytes: &[u8]) -> Result<()> {
             },
         )?;
         gpa += piece.len() as u64;
+    }
+    Ok(())
+}
+
+/// Shows `count` pages of the boot bundle, from number `page` on, to a domain that is being built, in as many calls as it takes.
+pub fn lend(domain: DomId, gfn: u64, page: u64, count: u64, rights: u32) -> Result<()> {
+    for done in (0..count).step_by(abi::LEND_MAX as usize) {
+        let count = abi::LEND_MAX.min(count - done);
+        op(abi::LEND, &mut Lend { domid: u32::from(domain.0), rights, gfn: gfn + done, page: page + done, count })?;
     }
     Ok(())
 }

@@ -21,6 +21,16 @@ pub fn populate<M: Machine>(env: &Env<'_, M>, domain: &mut Domain, gfn: Gfn, rig
     Ok(())
 }
 
+/// Shows a frame of the boot bundle to a domain at `gfn`. It is never anybody's and never written: not by the domain, nor by
+/// its devices, nor by its builder.
+///
+/// # Errors
+/// `EINVAL`: rights to write; not an address of a domain. `EEXIST`, `ENOMEM` as [`populate`].
+pub fn lend<M: Machine>(env: &Env<'_, M>, it: &mut Domain, gfn: Gfn, mfn: Mfn, rights: Rights) -> Result<(), Errno> {
+    let page = Page { mfn, rights, kind: PageKind::Lent };
+    if rights.writable() { Err(Errno::EINVAL) } else { Ok(it.space.map(env, gfn, page)?) }
+}
+
 /// `XENMEM_remove_from_physmap`: own memory is taken from the domain (the frame is free when the last grant mapping of it
 /// ends), a page shared by the hypervisor only unmapped.
 ///

@@ -13,7 +13,7 @@ mod vcpu;
 
 pub use create::create;
 pub use destroy::{begin_destroy, destroy_slice};
-pub use memory::{add_grant_frame, add_shared_info, populate, remove_page};
+pub use memory::{add_grant_frame, add_shared_info, lend, populate, remove_page};
 pub use table::{DomainTable, Pair};
 pub use vcpu::{Vcpu, Wait, Wake};
 

@@ -76,6 +76,43 @@ fn m02_a_machine_without_frames_says_so_and_loses_none() {
 }
 
 #[test]
+fn what_is_lent_is_nobodys_and_never_written() {
+    let world = World::linked(2);
+    let id = world.create(1).unwrap();
+    let (env, free) = (world.env(), world.frames.free());
+    let lend =
+        |gfn, mfn, rights| world.domains.with(id, |domain| lend(&env, domain, Gfn(gfn), Mfn(mfn), rights)).unwrap();
+    for rights in [Rights::ReadWrite, Rights::All] {
+        assert_eq!(lend(0x200, 7, rights), Err(Errno::EINVAL));
+    }
+    assert_eq!(lend(0x200, 7, Rights::ReadExecute), Ok(()));
+    assert_eq!(lend(0x200, 8, Rights::Read), Err(Errno::EEXIST));
+    assert_eq!(lend(u64::MAX, 7, Rights::Read), Err(Errno::EINVAL));
+    world
+        .domains
+        .with(id, |domain| {
+            let page = domain.space.translate(Gfn(0x200), env.machine);
+            assert_eq!(page, Some(Page { mfn: Mfn(7), rights: Rights::ReadExecute, kind: PageKind::Lent }));
+            assert_eq!(domain.account.pages, 0);
+            for access in [Access::Read, Access::Write] {
+                assert_eq!(
+                    domain.space.private(Gfn(0x200), access, env.machine),
+                    None,
+                    "neither granted nor copied into"
+                );
+            }
+            assert!(domain.space.fill(Gfn(0x200).base(), &[1], env.machine).is_err());
+            assert_eq!(remove_page(&env, domain, Gfn(0x200)), Err(Errno::EPERM));
+            assert!(populate(&env, domain, Gfn(0x200), Rights::ReadWrite).is_err(), "nothing in its place");
+        })
+        .unwrap();
+    begin_destroy(&env, id, Death::default()).unwrap();
+    world.finish_destroy(id);
+    assert!(world.frames.free() > free, "its tables came back, and no frame that was lent");
+    world.end();
+}
+
+#[test]
 fn shared_pages_are_shown_and_taken_away_but_never_freed_by_the_domain() {
     let world = World::linked(2);
     let id = world.start(1);

@@ -1,7 +1,7 @@
 //! Building domains, for the policy domain: only what the sealed table describes, and only until a domain is unpaused.
 
 use super::{DomId, Errno, Gpa, abi, domain, domid, pci, system};
-use hv_core::ids::{Gfn, GrantRef, Label};
+use hv_core::ids::{Gfn, GrantRef, Label, Mfn, PAGE_BYTES};
 use hv_core::{domain::Death, grant, grant::Access, pci::Bdf, space::Rights};
 use xen_abi::sched::SHUTDOWN_POWEROFF;
 
@@ -28,6 +28,24 @@ pub fn populate(op: &mut abi::Populate) -> Result<(), Errno> {
             op.done = page + 1;
         }
         if op.done < op.count { Err(Errno::EAGAIN) } else { Ok(()) }
+    })
+}
+
+pub fn lend(op: abi::Lend) -> Result<(), Errno> {
+    let (rights, system) = (domain::rights(op.rights)?, system());
+    if op.count > abi::LEND_MAX {
+        return Err(Errno::E2BIG);
+    }
+    // Whole pages: what follows the archive in its last one may be anything.
+    let end = op.page.saturating_add(op.count).saturating_mul(PAGE_BYTES);
+    domain::with_building(domid(op.domid)?, |domain| {
+        if !domain.is_native() || end > system.bundle.archive().len() as u64 {
+            return Err(Errno::EINVAL);
+        }
+        (0..op.count).try_for_each(|page| {
+            let (gfn, mfn) = (Gfn(op.gfn.saturating_add(page)), Mfn(system.bundle_start.mfn().0 + op.page + page));
+            hv_core::domain::lend(&system.env(), domain, gfn, mfn, rights)
+        })
     })
 }
 

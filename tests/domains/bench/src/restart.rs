@@ -7,13 +7,12 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use frontends::block::{Direction, Opening, Outcome};
 use runtime::time::now;
-use runtime::{println, store};
+use runtime::{info, println, store};
 
-/// A page takes some ten microseconds, a restart some thousand.
-const LONG: Duration = Duration::from_micros(1500);
-
-/// Reads for ever.
+/// Reads for ever. A page that takes longer than the argument `long` says, in microseconds, is told of.
 pub fn read() -> Result<Vec<Report>, String> {
+    let long = info::argument("long").and_then(|text| text.parse().ok()).ok_or("`long` is missing")?;
+    let long = Duration::from_micros(long);
     let words = |error: frontends::block::DiskError| error.to_string();
     let mut opening = Opening::new(None);
     let mut disk = loop {
@@ -38,7 +37,7 @@ pub fn read() -> Result<Vec<Report>, String> {
             return Err(alloc::format!("{:?}", completion.outcome));
         }
         let next = now();
-        if next.since(last) > LONG {
+        if next.since(last) > long {
             println!("OUTAGE {} {}", last.0 / 1000, next.0 / 1000);
         }
         last = next;

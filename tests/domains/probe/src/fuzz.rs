@@ -172,6 +172,10 @@ impl Fuzzer<'_> {
                     self.set(at, 0, 0);
                 }
             }
+            // It could name what we are made of.
+            (abi::HYPERVISOR_MEMORY_OP, _) if command == memory::XENMEM_DECREASE_RESERVATION => {
+                arguments[0] = memory::XENMEM_CURRENT_RESERVATION;
+            }
             (abi::HYPERVISOR_MEMORY_OP, None) if pointer == START_INFO => arguments[1] = 0,
             (abi::HYPERVISOR_MEMORY_OP, Some(at)) if command == memory::XENMEM_REMOVE_FROM_PHYSMAP => {
                 let gfn = self.scratch.u64_at(at + 8).load(Relaxed);

@@ -135,6 +135,7 @@ fn sizes_and_pointers() {
         (abi::MACHINE_INFO, size_of::<abi::MachineInfo>()),
         (abi::POWER, size_of::<abi::Power>()),
         (abi::REAPED, size_of::<abi::DomainTarget>()),
+        (abi::LEND, size_of::<abi::Lend>()),
     ];
     for (command, bytes) in commands {
         let bytes = bytes as u64;
@@ -174,7 +175,7 @@ fn commands_of_others() {
     for command in [abi::DEVICE_DESCRIBE, abi::CONFIG_READ, abi::CONFIG_WRITE, abi::READ_LOG] {
         equal("c1-not-the-policy-domains", raw::at(command, START_INFO, 8), Err(Errno::EPERM));
     }
-    for command in [16, 31, 35, 47, 49, 1 << 32, 1 << 32 | abi::POWER, u64::MAX] {
+    for command in [17, 31, 35, 47, 49, 1 << 32, 1 << 32 | abi::POWER, u64::MAX] {
         equal("unknown-command", raw::at(command, START_INFO, 8), Err(Errno::ENOSYS));
     }
     equal("unknown-power-action", platform::power(77, 0), Err(Errno::EINVAL));

@@ -4,9 +4,10 @@ use crate::child::{CODE, FRIEND, LABELS, LARGE, SLEEPS, STRANGER, VICTIM, VICTIM
 use crate::child::{complete, empty, finish, frames_free, gfn, pages, running};
 use crate::raw;
 use runtime::hypercall::{event_channel, platform};
+use runtime::info::bundle;
 use runtime::verdict::equal;
 use runtime::{Access, DomId, Errno, GrantRef, Port, verdict};
-use xen_abi::native::{ADDRESS_LIMIT, BUNDLE_BASE, STACK_TOP, START_INFO};
+use xen_abi::native::{ADDRESS_LIMIT, BUNDLE_BASE, PAGE_SIZE, STACK_TOP, START_INFO};
 use xen_abi::platform as abi;
 use xen_abi::platform::{RIGHTS_EXECUTE, RIGHTS_READ, RIGHTS_WRITE};
 
@@ -21,6 +22,7 @@ pub fn all() {
     populating();
     page_tables();
     copying();
+    lending();
     seeding();
     ports();
     entries();
@@ -132,6 +134,42 @@ fn copying() {
     finish(id);
 }
 
+fn lend(id: DomId, gfn: u64, page: u64, count: u64, rights: u32) -> Result<u64, Errno> {
+    raw::platform(abi::LEND, &mut abi::Lend { domid: u32::from(id.0), rights, gfn, page, count })
+}
+
+/// The bundle is lent to be read and run, in whole pages that are the bundle's, and stays what it is.
+fn lending() {
+    let before = frames_free();
+    let id = complete(VICTIM, SLEEPS);
+    let (taken, whole) = (pages(id), bundle().len() as u64 / PAGE_SIZE);
+    for rights in [RIGHTS_WRITE, abi::RIGHTS_ALL, 4, u32::MAX] {
+        equal("c1-lend-to-be-written", lend(id, 0x1000, 0, 1, rights), Err(Errno::EINVAL));
+    }
+    for (page, count) in [(whole, 1), (whole - 1, 2), (u64::MAX, 1), (u64::MAX, 512), (1 << 52, 1)] {
+        equal("c1-lend-beyond-the-bundle", lend(id, 0x1000, page, count, RIGHTS_READ), Err(Errno::EINVAL));
+    }
+    for count in [abi::LEND_MAX + 1, u64::MAX] {
+        equal("m2-lend-too-much", lend(id, 0x1000, 0, count, RIGHTS_READ), Err(Errno::E2BIG));
+    }
+    for first in [gfn(ADDRESS_LIMIT), gfn(UPPER_HALF), 1 << 52, u64::MAX] {
+        equal("c1-lend-beyond-the-limit", lend(id, first, 0, 1, RIGHTS_READ), Err(Errno::EINVAL));
+    }
+    equal("c1-lend-over-memory", lend(id, gfn(CODE), 0, 1, RIGHTS_EXECUTE), Err(Errno::EEXIST));
+    equal("c1-lend", lend(id, 0x1000, 1, 3, RIGHTS_EXECUTE), Ok(0));
+    equal("c1-lend-again", lend(id, 0x1002, 0, 1, RIGHTS_READ), Err(Errno::EEXIST));
+    equal("c1-lend-counts-against-nobody", pages(id), taken);
+    let good = core::ptr::from_ref(SLEEPS).cast::<u8>() as u64;
+    equal("c1-copy-into-what-is-lent", copy(id, 0x1000 << 12, good, 8), Err(Errno::EFAULT));
+    equal("c1-seed-of-what-is-lent", seed(id, 1, 0x1000, id), Err(Errno::ENOENT));
+    equal("c1-populate-what-is-lent", populate(id, 0x1000, 1, RIGHTS_WRITE).0, Err(Errno::EEXIST));
+    equal("c1-lend-to-oneself", lend(DomId::POLICY, 0x1000, 0, 1, RIGHTS_EXECUTE), Err(Errno::EPERM));
+    equal("c1-lend-to-self-by-alias", lend(DomId::SELF, 0x1000, 0, 1, RIGHTS_READ), Err(Errno::ESRCH));
+    equal("c1-lend-to-nobody", lend(NOBODY, 0x1000, 0, 1, RIGHTS_READ), Err(Errno::ESRCH));
+    finish(id);
+    equal("c1-lent-pages-are-freed-with-nobody", frames_free(), before);
+}
+
 fn seed(id: DomId, gref: u32, page: u64, peer: DomId) -> Result<(), Errno> {
     platform::seed_grant(id, GrantRef(gref), page, peer, Access::ReadWrite)
 }
@@ -204,6 +242,7 @@ fn after_the_start() {
     for paused in [false, true] {
         equal("c1-running-populate", populate(id, 0x1_0000, 1, RIGHTS_WRITE), (Err(Errno::EPERM), 0));
         equal("c1-running-copy-in", copy(id, CODE, good, 8), Err(Errno::EPERM));
+        equal("c1-running-lend", lend(id, 0x1_0000, 0, 1, RIGHTS_READ), Err(Errno::EPERM));
         equal("c1-running-seed-grant", seed(id, 0, page, id), Err(Errno::EPERM));
         equal("c1-running-set-entry", platform::set_entry(id, CODE, STACK_TOP, 0), Err(Errno::EPERM));
         equal("c1-running-alloc-unbound", event_channel::alloc_unbound(id, id), Err(Errno::EPERM));

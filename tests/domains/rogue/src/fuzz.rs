@@ -78,6 +78,7 @@ fn call(random: &mut Random) -> bool {
         abi::POPULATE,
         abi::COPY_IN,
         abi::COPY_IN,
+        abi::LEND,
         abi::SEED_GRANT,
         abi::SEED_GRANT,
         abi::SET_ENTRY,
@@ -106,6 +107,11 @@ fn call(random: &mut Random) -> bool {
             let (gpa, bytes) = (place << random.of(&[0, 12]), random.of(&[0, 1, 64, 5000, u64::MAX]));
             let source = random.of(&[source, source, START_INFO, place]);
             raw::platform(command, &mut abi::CopyIn { domid, reserved: small / 7, gpa, source, bytes })
+        }
+        abi::LEND => {
+            let page = random.of(&[0, 1, 20, 1 << 20, u64::MAX, place]);
+            let count = random.of(&[0, 1, 3, 64, u64::MAX]);
+            raw::platform(command, &mut abi::Lend { domid, rights: small, gfn: place, page, count })
         }
         abi::SEED_GRANT => {
             let other = random.next() as u8;

@@ -123,6 +123,32 @@ fn every_frame_comes_back_when_domains_die() -> Result<()> {
     system.shutdown()
 }
 
+/// What a domain may still get is there for it, though nobody has it.
+#[test]
+fn memory_is_kept_for_whom_the_policy_gives_it_to() -> Result<()> {
+    let (large, other) = (probe("large", "rest", ""), probe("other", "rest", "autostart = false\n"));
+    let domains = format!("{large}{other}").replace("\"2M\"", "\"300M\"");
+    assert_eq!(domains.matches("300M").count(), 2);
+    let mut system = boot(&domains).start()?;
+    system.wait_ready()?;
+    let before = settled_free_frames(&mut system)?;
+    let at = system.position();
+    system.shell("restart other", seconds(20))?;
+    system.wait_from(at, "the machine lacks", seconds(20))?;
+    assert_eq!(settled_free_frames(&mut system)?, before, "what could not be built has cost something");
+    let at = system.position();
+    system.shell("destroy large", seconds(20))?;
+    system.wait_from(at, "domain `large` ended", seconds(20))?;
+    let after = settled_free_frames(&mut system)?;
+    assert!(after > before + 70_000, "{before} frames before, {after} after");
+    let at = system.position();
+    system.shell("restart other", seconds(20))?;
+    let domains = system.shell("domains", seconds(20))?;
+    assert!(!system.text()[at..].contains("the machine lacks"), "{domains}");
+    assert!(settled_free_frames(&mut system)? < after - 70_000, "{domains}");
+    system.shutdown()
+}
+
 /// The number of free frames, once it stands still: who starts takes frames, and who ends gives them back in pieces.
 pub fn settled_free_frames(system: &mut bulkhead_test::System) -> Result<usize> {
     let limit = std::time::Instant::now() + seconds(30);
