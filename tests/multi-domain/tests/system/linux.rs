@@ -214,13 +214,19 @@ fn what_a_linux_discards_is_gone_from_the_image_and_nothing_else_is() -> Result<
     system.shutdown()
 }
 
-/// MiB that the shell's `domains` shows of a domain, and frames that are free.
+/// MiB that the shell's `domains` shows of a domain, and frames that nobody has.
 fn memory_shown(system: &mut System, domain: &str) -> Result<(u64, u64)> {
     let text = system.shell("domains", seconds(30))?;
     // Name, id, state, number, unit.
     let row = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let shown = row.filter(|words| words.first() == Some(&domain)).find_map(|words| words.get(3)?.parse().ok());
-    let free = text.lines().find_map(|line| line.split_once(" frames free")?.0.trim().parse().ok());
+    // "... frames free of ..., ... used by the hypervisor, ... kept for whom they are promised to"
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let free = text.lines().find_map(|line| {
+        let (free, rest) = line.split_once(" frames free")?;
+        let kept = rest.split_once(" kept for")?.0.rsplit(' ').next()?;
+        Some(number(free)? + number(kept)?)
+    });
     shown.zip(free).ok_or_else(|| error(&text))
 }
 
