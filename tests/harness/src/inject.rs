@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use xen_abi::native::{
     CONSOLE_RING, GRANT_WINDOW, HEAP_BASE, PAGE_SIZE, STACK_PAGES, STACK_TOP, START_INFO, STORE_RING, StartInfo,
 };
+use xen_abi::sched::SchedPoll;
 
 /// What is done to a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub enum Fault {
     Crash,
     /// The instruction that it is at becomes a jump to itself.
     Wedge,
+    /// The instruction that it is at becomes a wait for nothing that never ends, without any use of the CPU.
+    Stall,
     /// A random page of its stack, or of the heap in use, is filled with random bytes.
     CorruptPage,
     /// Its rings to xenstore and the console, and those of its clients that it has mapped from this page of its grant
@@ -47,6 +50,17 @@ const CS_AT: usize = RIP_AT + 8 + 4;
 const NOWHERE: u64 = 0x10;
 /// `jmp .`
 const LOOP: [u8; 2] = [0xeb, 0xfe];
+
+/// `SCHEDOP_poll` of no port, without a time limit, again and again; its structure, of zeros, follows.
+const WAIT: [u8; 21] = [
+    0xb8, 0x1d, 0, 0, 0, // mov eax, 29: sched_op
+    0xbf, 3, 0, 0, 0, // mov edi, 3: SCHEDOP_poll
+    0x48, 0x8d, 0x35, 4, 0, 0, 0, // lea rsi, [rip + 4]
+    0x0f, 0x05, // syscall
+    0xeb, 0xeb, // jmp to the first
+];
+/// Bytes of that structure.
+const POLL_BYTES: usize = size_of::<SchedPoll>();
 
 /// Puts faults into domains of one machine.
 pub struct Injector {
@@ -133,6 +147,7 @@ impl Injector {
                 Ok(self.ask(&format!("G{}", hexadecimal(&registers)))? == "OK")
             }
             Fault::Wedge => self.write(rip, &LOOP),
+            Fault::Stall => self.write(rip, &[&WAIT[..], &[0; POLL_BYTES]].concat()),
             Fault::CorruptPage => {
                 let page = match self.below(2) {
                     // The end of the stack that is in use.
