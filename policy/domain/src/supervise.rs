@@ -13,7 +13,7 @@ use core::time::Duration;
 use policy::table::{Label, Link, LinkKind};
 use policy_domain::nodes::state::CONNECTED;
 use policy_domain::program::TRIAL;
-use policy_domain::supervision::{Usage, Uselessness, Verdict, is_switched_off};
+use policy_domain::supervision::{Proof, Usage, Uselessness, Verdict, is_switched_off};
 use runtime::hypercall::{event_channel, platform};
 use runtime::store::Store;
 use runtime::time::{Instant, now};
@@ -113,6 +113,7 @@ impl System {
             Wish::Down => Verdict::Down(None),
             Wish::Again => {
                 member.record.forgive();
+                member.proof = Proof::default();
                 Verdict::Again(died)
             }
             Wish::None if switched_off => Verdict::Down(None),

@@ -250,3 +250,31 @@ fn a_network_card_that_stops_answering_costs_its_driver_and_nobody_else_anything
     [image, local, remote].iter().try_for_each(fs::remove_file)?;
     Ok(())
 }
+/// The serial line takes no more characters, for as long as nobody reads what QEMU writes: the console waits, and is the only
+/// one.
+#[test]
+fn a_serial_line_that_stops_answering_holds_up_the_console_only() -> Result<()> {
+    let base = BASE.replace("role = \"console\"", "role = \"console\"\nrestart = \"always\"\nwatchdog = \"500ms\"");
+    let (mut system, image) = busy_disk_under(&format!("{base}{BLOCK}{EXPORT}"), "line")?;
+    goes_on(&mut system)?;
+    let deaf = system.stop_reading();
+    // Each answer is some hundred characters; the host's pipe holds 64 KiB.
+    for _ in 0..60 {
+        system.type_text(&"domains\r".repeat(10))?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for _ in 0..5 {
+        std::thread::sleep(seconds(2));
+        assert!(writes_on(&image)?, "the client stands still");
+    }
+    drop(deaf);
+    goes_on(&mut system)?;
+    let domains = system.shell("domains", seconds(20));
+    fs::write("/tmp/soak/deafline.txt", system.text())?;
+    let domains = domains?;
+    assert!(!domains.contains("was started again"), "somebody was blamed for it: {domains}");
+    assert!(system.verdicts().is_empty(), "{:?}", system.verdicts());
+    system.shutdown()?;
+    fs::remove_file(&image)?;
+    Ok(())
+}
