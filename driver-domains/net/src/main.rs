@@ -41,6 +41,8 @@ fn domain() {
     };
     /// How long nothing may happen before the card's status is looked at.
     const PATIENCE: Duration = Duration::from_secs(30);
+    /// The same when it has frames to send.
+    const PATIENCE_BUSY: Duration = Duration::from_secs(10);
     let mut progress = Progress::Idle;
     // Set anew only when it has passed: neither the clock nor the timer is touched for each batch.
     let mut deadline = now() + PATIENCE;
@@ -59,7 +61,7 @@ fn domain() {
         }
         if silent {
             service.check_card();
-            deadline = now() + PATIENCE;
+            deadline = now() + if service.is_busy() { PATIENCE_BUSY } else { PATIENCE };
         }
         progress = service.run();
     }

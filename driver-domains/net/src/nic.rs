@@ -97,6 +97,8 @@ pub struct Nic {
     kick_transmit: bool,
     /// Frames that wait for room in the queue: a packet that becomes many frames is taken when there is room for one.
     waiting: Deque<Held, WAITING_MAX>,
+    /// Frames that it had sent when it was last asked and had some to send.
+    suspected: Option<u64>,
     /// What it has done.
     pub counters: NicCounters,
 }
@@ -124,6 +126,7 @@ impl Nic {
             mac,
             kick_transmit: false,
             waiting: Deque::new(),
+            suspected: None,
             counters: NicCounters::default(),
         };
         nic.refill(buffers);
@@ -250,6 +253,21 @@ impl Nic {
     /// The device has given up.
     pub fn needs_reset(&self) -> bool {
         self.transport.needs_reset()
+    }
+
+    /// Whether it has frames to send.
+    pub fn is_busy(&self) -> bool {
+        !self.transmit.is_idle()
+    }
+
+    /// Whether it has frames to send, and has sent none since it was last asked, when it had some too. Call it after
+    /// [`Nic::flush`], as sent frames are taken back lazily.
+    pub fn is_stuck(&mut self) -> bool {
+        let in_flight = QUEUE.saturating_sub(self.transmit.free()) as u64;
+        let working = self.is_busy().then_some(self.counters.sent.saturating_sub(in_flight));
+        let stuck = working.is_some() && working == self.suspected;
+        self.suspected = working;
+        stuck
     }
 
     /// Room for frames to send.

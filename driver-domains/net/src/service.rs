@@ -11,6 +11,7 @@ use runtime::grant::Mapping;
 use runtime::xenbus::{BackendBus, BackendDevice, BackendEvent, DeviceId};
 use runtime::{Access, Errno, GrantRef, Port, store};
 use virtio::DeviceType;
+use virtio::queue::DeviceFault;
 use xen_rings::netif::{RxBack, TxBack};
 
 use crate::buffers::Buffers;
@@ -75,10 +76,7 @@ impl Service {
             self.on_bus_event(event);
         }
         for _ in 0..ROUNDS {
-            let busy = self.traffic.round().unwrap_or_else(|fault| {
-                log::error!("network card: broke the virtio protocol: {fault:?}");
-                runtime::crash();
-            });
+            let busy = self.traffic.round().unwrap_or_else(|fault| broke(fault));
             let buried = self.bury();
             if !busy && !buried {
                 return Progress::Idle;
@@ -87,12 +85,23 @@ impl Service {
         Progress::Busy
     }
 
-    /// Ends the domain if the card has given up. Whoever drives it next gets it reset.
-    pub fn check_card(&self) {
-        if self.traffic.card_failed() {
-            log::error!("network card: it has failed and needs a reset");
-            runtime::crash();
-        }
+    /// Whether the card has something to do.
+    pub fn is_busy(&self) -> bool {
+        self.traffic.card_is_busy()
+    }
+
+    /// Ends the domain if the card has given up, or has frames to send and has sent none since the last time. Whoever
+    /// drives it next gets it reset.
+    pub fn check_card(&mut self) {
+        let why = if self.traffic.card_failed() {
+            "has failed and needs a reset"
+        } else if self.traffic.card_is_stuck().unwrap_or_else(|fault| broke(fault)) {
+            "does not answer"
+        } else {
+            return;
+        };
+        log::error!("network card: the device {why}");
+        runtime::crash();
     }
 
     /// Prints what was done so far.
@@ -232,6 +241,11 @@ impl Service {
         vif.takes_large = offers("feature-sg") && offers("feature-gso-tcpv4");
         Ok(self.traffic.add(vif))
     }
+}
+
+fn broke(fault: DeviceFault) -> ! {
+    log::error!("network card: broke the virtio protocol: {fault:?}");
+    runtime::crash();
 }
 
 fn ring(device: &BackendDevice, id: DeviceId, key: &str) -> Result<Mapping, String> {

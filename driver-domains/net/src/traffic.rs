@@ -603,6 +603,18 @@ impl Traffic {
         self.nic.as_ref().is_some_and(Nic::needs_reset)
     }
 
+    /// Whether the card has frames to send.
+    pub fn card_is_busy(&self) -> bool {
+        self.nic.as_ref().is_some_and(Nic::is_busy)
+    }
+
+    /// Whether the card has sent nothing since the last time, though it has frames to send since then.
+    pub fn card_is_stuck(&mut self) -> Result<bool, DeviceFault> {
+        let Some(nic) = &mut self.nic else { return Ok(false) };
+        nic.flush(&mut self.buffers)?;
+        Ok(nic.is_stuck())
+    }
+
     /// Prints what was done so far.
     pub fn print_counters(&self) {
         if let Some(nic) = &self.nic {

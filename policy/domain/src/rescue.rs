@@ -154,7 +154,7 @@ pub fn decide(wish: Wish) -> bool {
             rescue.record.forgive();
             rescue.health = Health::Dead { due: now(), died };
         }
-        Wish::None => {}
+        Wish::None | Wish::Fault => {}
     }
     true
 }
@@ -251,7 +251,7 @@ impl Rescue {
                 self.record.forgive();
                 Verdict::Again(died)
             }
-            Wish::None => self.record.died(died),
+            Wish::None | Wish::Fault => self.record.died(died),
         };
         let verdict = match verdict {
             Verdict::Again(_) if self.memory.is_unusable() => {
@@ -336,6 +336,7 @@ impl System {
                 (member.ports, member.status) = (ports, Status::Running);
                 self.store_lost = false;
                 self.turns.begin_all_again(now());
+                self.begin_proofs_again(now());
                 // Its own link to the console is that of any domain that comes again.
                 let result = self.unwire_front_ends(label);
                 self.check_store(&format!("what `{}` left behind", self.name(label)), result);

@@ -12,13 +12,15 @@ use core::time::Duration;
 
 use policy::table::{Label, Link, LinkKind};
 use policy_domain::nodes::state::CONNECTED;
-use policy_domain::supervision::{Usage, Verdict};
+use policy_domain::program::TRIAL;
+use policy_domain::supervision::{Proof, Usage, Uselessness, Verdict, is_switched_off};
 use runtime::hypercall::{event_channel, platform};
 use runtime::store::Store;
 use runtime::time::{Instant, now};
 use runtime::{DomId, Port, console};
-use xen_abi::event_channel::EVTCHNSTAT_INTERDOMAIN;
+use xen_abi::event_channel::{EVTCHNSTAT_INTERDOMAIN, EVTCHNSTAT_UNBOUND};
 use xen_abi::platform::{DomainInfo, STATE_DYING};
+use xen_abi::sched::SHUTDOWN_CRASH;
 
 use crate::admin::Shell;
 use crate::boot;
@@ -44,7 +46,8 @@ impl System {
             let dying = info.as_ref().filter(|info| info.state == STATE_DYING);
             if self.alive(label).is_some() && (dying.is_some() || info.is_none()) {
                 let why = dying.map_or_else(|| "see the hypervisor's log (`log hv`)".to_string(), why);
-                self.ended(label, id, why, shell);
+                let reason = dying.map_or(SHUTDOWN_CRASH, |info| info.reason);
+                self.ended(label, id, (reason, why), shell);
             }
             if info.is_none()
                 && let Some(member) = self.member_mut(label)
@@ -58,15 +61,14 @@ impl System {
     }
 
     /// A domain has ended: says so, and takes away what would make its peers wait for it.
-    fn ended(&mut self, label: Label, id: DomId, why: String, shell: &mut Shell) {
+    fn ended(&mut self, label: Label, id: DomId, (reason, mut text): (u32, String), shell: &mut Shell) {
         if self.console() == Some(id) {
             console::detach(); // what is said from now on goes to the hypervisor
         }
-        let mut text = why;
         let died = now();
         let trial = self.member_mut(label).is_some_and(|member| {
             let trial = member.program.ended();
-            if trial && member.wish == Wish::None {
+            if trial && matches!(member.wish, Wish::None | Wish::Fault) {
                 member.wish = Wish::Again;
             }
             trial
@@ -74,7 +76,7 @@ impl System {
         if trial {
             text.push_str(&format!("; its new image has failed, and gives way to `{}`", self.image_of(label)));
         }
-        match self.sentence(label, died) {
+        match self.sentence(label, died, reason) {
             Verdict::Again(due) => {
                 text.push_str("; it is started again");
                 if due > died {
@@ -104,15 +106,28 @@ impl System {
     }
 
     /// What is to be done about a death: what the administrator has just asked for, else what the policy says.
-    fn sentence(&mut self, label: Label, died: Instant) -> Verdict {
+    fn sentence(&mut self, label: Label, died: Instant, reason: u32) -> Verdict {
+        let switched_off = self.entry(label).is_some_and(|entry| is_switched_off(entry.kind, reason));
         let Some(member) = self.member_mut(label) else { return Verdict::Down(None) };
         match core::mem::take(&mut member.wish) {
             Wish::Down => Verdict::Down(None),
             Wish::Again => {
                 member.record.forgive();
+                member.proof = Proof::default();
                 Verdict::Again(died)
             }
-            Wish::None => member.record.died(died),
+            Wish::None if switched_off => Verdict::Down(None),
+            Wish::None | Wish::Fault => member.record.died(died),
+        }
+    }
+
+    /// Ends a domain for what it did, or did not do. What becomes of it then is what becomes of any dead domain.
+    fn end(&mut self, label: Label, id: DomId) {
+        if let Some(member) = self.member_mut(label) {
+            member.wish = Wish::Fault;
+        }
+        if let Err(error) = platform::destroy(id) {
+            self.note(format!("error: it cannot be ended: {error}"));
         }
     }
 
@@ -149,31 +164,93 @@ impl System {
                 shell.interject(&format!(
                     "domain `{name}` does not serve its front ends with image `{image}`: it is ended"
                 ));
-                if let Err(error) = platform::destroy(id) {
-                    self.note(format!("error: it cannot be ended: {error}"));
-                }
+                self.end(label, id);
             }
         }
+    }
+
+    /// Ends successors that run for long enough and have not begun to serve anybody whom their predecessors served: by both
+    /// ends' states these are connected, so nobody else would notice. That is a start that has failed, and counts as a death.
+    pub fn end_the_useless(&mut self, shell: &mut Shell) {
+        let time = now();
+        let mut due = Vec::new();
+        for (label, member) in (0..).map(Label).zip(&mut self.members) {
+            if member.proof.is_due(time) && member.program.on_trial().is_none() {
+                due.extend(member.alive().map(|id| (label, id)));
+            }
+        }
+        for (label, id) in due {
+            if !self.has_store() {
+                // It could not be told of its front ends either.
+                self.expect_service(label, time);
+                continue;
+            }
+            let serves = !self.serves_nobody(label, id);
+            let Some(member) = self.member_mut(label) else { continue };
+            let uselessness = member.proof.judge(serves);
+            let what = match uselessness {
+                Uselessness::None => continue,
+                Uselessness::End => "it is ended",
+                Uselessness::Leave => "like those before it, and is left alone",
+            };
+            let (name, bound) = (self.name(label), TRIAL.as_secs());
+            shell
+                .interject(&format!("domain `{name}` does not serve its front ends {bound} s after its start: {what}"));
+            if uselessness == Uselessness::End {
+                self.end(label, id);
+            }
+        }
+    }
+
+    /// A successor has been started, which has to prove itself, if there could be another in its place.
+    fn expect_service(&mut self, label: Label, time: Instant) {
+        if let Some(member) = self.member_mut(label).filter(|member| member.record.may_come_again()) {
+            member.proof.expect(time);
+        }
+    }
+
+    /// Whether there are front ends that a back end would have to serve, and it serves none.
+    fn serves_nobody(&self, label: Label, id: DomId) -> bool {
+        let links = self.table.links.iter().filter(|link| link.back == label && is_served(link.kind));
+        let ports = links.filter_map(|link| self.front_port(link));
+        let mut waiting = false;
+        for status in ports.filter_map(|(front, port)| event_channel::status(front, port).ok()) {
+            match status.status {
+                EVTCHNSTAT_INTERDOMAIN if status.detail.dom == id.0 => return false,
+                EVTCHNSTAT_UNBOUND => waiting |= status.detail.dom == id.0,
+                _ => {}
+            }
+        }
+        waiting
+    }
+
+    /// Gives all who still have to prove themselves their time again: xenstore, which they need for it, was not there.
+    pub fn begin_proofs_again(&mut self, time: Instant) {
+        let owing = self.members.iter_mut().filter(|member| member.proof.due().is_some());
+        owing.for_each(|member| member.proof.expect(time));
     }
 
     /// Whether a new domain, as a back end, is connected to all whom its predecessor was connected to. One that serves nobody
     /// has to live until its trial is over.
     fn serves(&self, label: Label, id: DomId, until: Instant) -> bool {
-        let links = self.table.links.iter().filter(|link| link.back == label);
-        let devices = links.filter(|link| matches!(link.kind, LinkKind::Block | LinkKind::Net));
-        let mut connected = devices.filter_map(|link| self.front_port(link)).peekable();
+        let links = self.table.links.iter().filter(|link| link.back == label && is_served(link.kind));
+        let mut connected = links.filter_map(|link| self.front_port(link)).peekable();
         match connected.peek() {
             None => until <= now(),
             Some(_) => connected.all(|(front, port)| {
-                let status = event_channel::status(front, port).ok();
-                let peer = status.filter(|status| status.status == EVTCHNSTAT_INTERDOMAIN);
-                peer.is_some_and(|status| status.detail.dom == id.0)
+                // One that is gone meanwhile is not waiting.
+                event_channel::status(front, port)
+                    .map_or(true, |status| status.status == EVTCHNSTAT_INTERDOMAIN && status.detail.dom == id.0)
             }),
         }
     }
 
-    /// The port of a connected front end.
+    /// The port of a connected front end. Of those of a console only this domain's is looked at, which is always there first.
     fn front_port(&self, link: &Link) -> Option<(DomId, Port)> {
+        if link.kind == LinkKind::Console {
+            let own = self.member(link.front).filter(|_| link.front == Label::POLICY)?;
+            return Some((DomId::POLICY, Port(own.ports.console?)));
+        }
         let (ends, front) = (self.ends(link)?, self.alive(link.front)?);
         let store = Store::new();
         let state = |path: &str| store.read_parsed::<u32>(&format!("{path}/state")).ok();
@@ -189,11 +266,11 @@ impl System {
         let running = self.members.iter().filter(|member| member.alive().is_some());
         let watchdogs = running.filter_map(|member| member.watchdog).map(|watchdog| watchdog.due);
         let due = watchdogs.chain(rescue::next()).chain(self.turns.next()).chain(self.next_revival());
-        due.chain(trial).min()
+        let proofs = self.members.iter().filter(|member| member.alive().is_some());
+        due.chain(proofs.filter_map(|member| member.proof.due())).chain(trial).min()
     }
 
-    /// Ends the domains that have been silent for longer than the policy lets them be. What becomes of them then is what
-    /// becomes of any dead domain.
+    /// Ends the domains that have been silent for longer than the policy lets them be.
     pub fn end_the_silent(&mut self, shell: &mut Shell) {
         let time = now();
         let mut silent = Vec::new();
@@ -215,9 +292,7 @@ impl System {
         for (label, how) in silent {
             let Some(id) = self.alive(label) else { continue };
             shell.interject(&format!("domain `{}` {how}: it is ended", self.name(label)));
-            if let Err(error) = platform::destroy(id) {
-                self.note(format!("error: it cannot be ended: {error}"));
-            }
+            self.end(label, id);
         }
     }
 
@@ -260,7 +335,8 @@ impl System {
         if announced_anew {
             self.wire(label)
         } else {
-            self.wire_again(label)
+            self.wire_again(label);
+            self.expect_service(label, now());
         }
         self.introduce(label);
         if self.console() == Some(id) {
@@ -294,7 +370,7 @@ impl System {
             self.note(format!("`{}` goes back to its image `{}`", self.name(label), self.image_of(label)));
             return self.plan(label, Revival { due: now(), ..revival });
         }
-        match self.sentence(label, now()) {
+        match self.sentence(label, now(), SHUTDOWN_CRASH) {
             Verdict::Again(due) => self.plan(label, Revival { due, ..revival }),
             Verdict::Down(_) => {
                 self.give_up_waiting_for(label);
@@ -303,6 +379,11 @@ impl System {
             }
         }
     }
+}
+
+/// Whether it shows from outside that a back end serves a link of this kind.
+pub fn is_served(kind: LinkKind) -> bool {
+    matches!(kind, LinkKind::Block | LinkKind::Net | LinkKind::Console)
 }
 
 /// Why a domain died, as the hypervisor has it.

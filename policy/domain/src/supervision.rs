@@ -6,8 +6,11 @@ use alloc::string::String;
 use core::time::Duration;
 
 use policy::restart::{Budget, RESTART_SETTING, Restart, WATCHDOG_SETTING};
-use policy::table::{Domain, setting};
+use policy::table::{Domain, Kind, setting};
 use runtime::time::Instant;
+use xen_abi::sched::SHUTDOWN_POWEROFF;
+
+use crate::program::TRIAL;
 
 /// What keeps `restart = "always"` from taking the whole machine for a domain that cannot live.
 const ALWAYS: Budget = Budget { max: u32::MAX, within: Duration::from_secs(10), backoff: Duration::from_millis(10) };
@@ -80,6 +83,12 @@ impl Record {
     }
 }
 
+/// Whether a domain that ended so has done what its user wanted, and is no dead one: a virtual machine that was shut down
+/// from within stays down, as under Xen. Restarting is no such end, and a program that ends, whatever it says, is dead.
+pub fn is_switched_off(kind: Kind, reason: u32) -> bool {
+    kind == Kind::Pvh && reason == SHUTDOWN_POWEROFF
+}
+
 /// What a domain has done so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -119,11 +128,63 @@ impl Watchdog {
     }
 }
 
+/// Whether a successor serves anybody whom its predecessor served, looked at once, some time after its start.
+///
+/// A front end can look unserved if it wants to, so what follows is not all that could: a domain is ended for it twice in a
+/// row at most, whatever budget there is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Proof {
+    due: Option<Instant>,
+    failed: u32,
+}
+
+/// What is to be done about a domain that serves nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uselessness {
+    /// It does serve.
+    None,
+    /// End it: another may do better.
+    End,
+    /// The ones before did no better. It may be its front ends' doing.
+    Leave,
+}
+
+/// So many in a row are ended because they serve nobody.
+const USELESS_MAX: u32 = 2;
+
+impl Proof {
+    /// A successor has been started, or could not show anything so far through no fault of its own.
+    pub fn expect(&mut self, now: Instant) {
+        self.due = Some(now + TRIAL);
+    }
+
+    /// When to look.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Whether it is time to look. That is told once.
+    pub fn is_due(&mut self, now: Instant) -> bool {
+        self.due.take_if(|due| *due <= now).is_some()
+    }
+
+    /// What follows from what was seen.
+    pub fn judge(&mut self, serves: bool) -> Uselessness {
+        self.failed = if serves { 0 } else { self.failed.saturating_add(1) };
+        match self.failed {
+            0 => Uselessness::None,
+            1..=USELESS_MAX => Uselessness::End,
+            _ => Uselessness::Leave,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use alloc::string::ToString;
     use alloc::vec::Vec;
+    use xen_abi::sched::{SHUTDOWN_CRASH, SHUTDOWN_REBOOT, SHUTDOWN_WATCHDOG};
 
     const MS: u64 = 1_000_000;
 
@@ -163,6 +224,29 @@ mod tests {
         assert_eq!(delays(&mut record, [0, 1]), [Some(0), None]);
         record.forgive();
         assert_eq!(delays(&mut record, [2, 3]), [Some(0), None]);
+    }
+
+    #[test]
+    fn a_successor_is_looked_at_once_and_only_two_in_a_row_are_ended() {
+        let mut proof = Proof::default();
+        assert!(!proof.is_due(Instant(u64::MAX)), "the first of all owes nothing");
+        proof.expect(Instant(5));
+        let due = Instant(5) + TRIAL;
+        assert_eq!(proof.due(), Some(due));
+        assert!(!proof.is_due(Instant(due.0 - 1)) && proof.is_due(due) && !proof.is_due(due));
+        use Uselessness::{End, Leave, None};
+        let judged: Vec<_> =
+            [false, false, false, false, true, false].into_iter().map(|serves| proof.judge(serves)).collect();
+        assert_eq!(judged, [End, End, Leave, Leave, None, End]);
+    }
+
+    #[test]
+    fn a_virtual_machine_that_is_shut_down_from_within_has_not_died() {
+        assert!(is_switched_off(Kind::Pvh, SHUTDOWN_POWEROFF));
+        for reason in [SHUTDOWN_REBOOT, SHUTDOWN_CRASH, SHUTDOWN_WATCHDOG] {
+            assert!(!is_switched_off(Kind::Pvh, reason));
+        }
+        assert!(!is_switched_off(Kind::Native, SHUTDOWN_POWEROFF));
     }
 
     #[test]

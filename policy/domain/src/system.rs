@@ -10,7 +10,7 @@ use policy_domain::bundle::Bundle;
 use policy_domain::nodes::Ports;
 use policy_domain::program::Program;
 use policy_domain::ready::Ready;
-use policy_domain::supervision::{Record, Watchdog};
+use policy_domain::supervision::{Proof, Record, Watchdog};
 use policy_domain::turns::Turns;
 use runtime::errno::{Errno, Result};
 use runtime::hypercall::platform;
@@ -50,20 +50,24 @@ pub struct Member {
     pub program: Program,
     /// How often it has died.
     pub record: Record,
-    /// What the administrator wants to become of it when it ends.
+    /// What is to become of it when it ends.
     pub wish: Wish,
     /// It is dead and is to be started again.
     pub revival: Option<Revival>,
     /// Looks whether it still says anything, while it runs.
     pub watchdog: Option<Watchdog>,
+    /// Whether it serves those whom its predecessor served.
+    pub proof: Proof,
 }
 
-/// What the administrator wants of a domain that is about to end by their own command.
+/// What is wanted of a domain that is about to end by the administrator's command, or by ours.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wish {
-    /// What the policy says.
+    /// Nobody wants it to end. If it does all the same, the policy says what follows.
     #[default]
     None,
+    /// It is ended for what it did: as if it had died of that.
+    Fault,
     /// Stay down.
     Down,
     /// Start again.
@@ -127,6 +131,7 @@ impl System {
             wish: Wish::None,
             revival: None,
             watchdog: None,
+            proof: Proof::default(),
         };
         let table: &'static Table = Box::leak(Box::new(table));
         let mut members: Vec<Member> = table.domains.iter().map(member).collect();

@@ -7,13 +7,14 @@ use policy::table::{LinkKind, Table};
 use runtime::time::Instant;
 
 use crate::nodes::state::CONNECTED;
+use crate::program::TRIAL;
 use crate::ready::End;
 use crate::supervision::Record;
 
 /// A step of the dance may take so many times the bound of silence: the first includes the start of the driver.
 const STEP_BOUNDS: u32 = 5;
 
-/// The links of the back ends that are watched over.
+/// The links of the back ends that are watched over: those that have a bound of silence, or may be started again at all.
 #[derive(Debug, Default)]
 pub struct Turns(Vec<Turn>);
 
@@ -50,13 +51,14 @@ impl Turn {
 }
 
 impl Turns {
-    /// The block and network links of back ends that have a bound of silence.
+    /// The block and network links of back ends that have a bound of silence, or could be started again if they were ended.
     pub fn new(table: &Table) -> Self {
         let links = table.links.iter().enumerate();
         let links = links.filter(|(_, link)| matches!(link.kind, LinkKind::Block | LinkKind::Net));
         let turns = links.filter_map(|(number, link)| {
-            let bound = Record::new(table.domain(link.back)?).watchdog?;
-            let bound = bound.saturating_mul(STEP_BOUNDS);
+            let record = Record::new(table.domain(link.back)?);
+            let bound = record.watchdog.map(|bound| bound.saturating_mul(STEP_BOUNDS));
+            let bound = bound.or(record.may_come_again().then_some(TRIAL))?;
             Some(Turn { link: number, bound, front: 0, back: 0, since: Instant::default() })
         });
         Turns(turns.collect())
@@ -110,6 +112,8 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::string::ToString;
+    use policy::restart::{RESTART_SETTING, WATCHDOG_SETTING};
     use runtime::xenbus::state::{BackStep, FrontStep, State, back_step, front_step};
 
     const SECOND: u64 = 1_000_000_000;
@@ -155,6 +159,21 @@ mod tests {
         turns.note(link, End::Back, 4, Instant(62 * SECOND));
         turns.note(link, End::Front, 4, Instant(62 * SECOND));
         assert_eq!(turns.next(), None);
+    }
+
+    #[test]
+    fn who_may_be_started_again_is_watched_over_without_a_bound_of_silence_too() {
+        let (mut table, link) = demo();
+        let back = table.links[link].back.0 as usize;
+        let config = &mut table.domains[back].config;
+        let restarts = (RESTART_SETTING.to_string(), "always".to_string());
+        config.retain(|(key, _)| key != RESTART_SETTING && key != WATCHDOG_SETTING);
+        assert!(!Turns::new(&table).follows(link), "ended, it would stay down");
+        table.domains[back].config.push(restarts);
+        let mut turns = Turns::new(&table);
+        turns.note(link, End::Back, 1, Instant(0));
+        turns.note(link, End::Front, 1, Instant(0));
+        assert_eq!(turns.next(), Some(Instant(0) + TRIAL));
     }
 
     #[test]

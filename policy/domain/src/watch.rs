@@ -45,6 +45,7 @@ pub fn serve(mut system: System, deaths: Option<Channel>) {
         system.end_the_silent(&mut shell);
         system.revive_the_due(&mut shell);
         system.judge(&mut shell);
+        system.end_the_useless(&mut shell);
         shell.look_for_log(&system);
         system.announce(&mut shell);
         let notes = system.notes.as_mut().map(core::mem::take).unwrap_or_default();

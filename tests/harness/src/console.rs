@@ -1,6 +1,7 @@
 //! The serial line, read by a thread into lines that know which domain wrote them.
 
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,17 @@ struct Text {
 #[derive(Clone, Default)]
 pub(crate) struct Console {
     shared: Arc<(Mutex<Text>, Condvar)>,
+    deaf: Arc<AtomicBool>,
+}
+
+/// Nobody reads the console for as long as this lives.
+#[must_use]
+pub struct Deaf(Arc<AtomicBool>);
+
+impl Drop for Deaf {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Console {
@@ -48,6 +60,9 @@ impl Console {
             let mut buffer = [0; 4096];
             let mut raw = Vec::new();
             loop {
+                while writer.deaf.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 let count = from.read(&mut buffer).unwrap_or(0);
                 raw.extend_from_slice(&buffer[..count]);
                 let mut text = writer.lock();
@@ -66,6 +81,12 @@ impl Console {
     fn lock(&self) -> MutexGuard<'_, Text> {
         // A reader that panicked has left nothing half done.
         self.shared.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Stops reading.
+    pub(crate) fn stop_reading(&self) -> Deaf {
+        self.deaf.store(true, Ordering::Relaxed);
+        Deaf(self.deaf.clone())
     }
 
     /// All text so far, without colours and carriage returns.

@@ -34,7 +34,12 @@ impl System {
     /// Waits for the shell of virtual machine `domain` and gives it the keyboard, until the [`Guest`] is dropped or
     /// [`System::leave_guest`] gives it back to the admin shell. To be called once for each life of the domain.
     pub fn guest(&mut self, domain: &str, limit: Duration) -> Result<Guest<'_>> {
-        self.wait_for(&format!("{domain}| init: ready"), limit)?;
+        self.guest_from(0, domain, limit)
+    }
+
+    /// The same of a life that has begun after `position` (see [`System::position`]).
+    pub fn guest_from(&mut self, position: usize, domain: &str, limit: Duration) -> Result<Guest<'_>> {
+        self.wait_from(position, &format!("{domain}| init: ready"), limit)?;
         let number = self.console_number(domain)?;
         let mut guest = Guest { system: self, number, domain: domain.to_owned() };
         guest.focus()?;

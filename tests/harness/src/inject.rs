@@ -17,6 +17,8 @@ use xen_abi::native::{
     CONSOLE_RING, GRANT_WINDOW, HEAP_BASE, IMAGE_BASE, PAGE_SIZE, STACK_PAGES, STACK_TOP, START_INFO, STORE_RING,
     StartInfo,
 };
+use xen_abi::sched::{SCHEDOP_POLL, SchedPoll};
+use xen_abi::xen::HYPERVISOR_SCHED_OP;
 
 /// What is done to a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub enum Fault {
     /// It goes on at a jump to itself, from whatever instruction it was at. (Its code is not changed: whoever runs the image
     /// next has the same pages.)
     Wedge,
+    /// Whatever instruction it was at, it waits for nothing, without any use of the CPU, and that never ends (`SCHEDOP_poll` of no port).
+    Stall,
     /// A random page of its stack, or of the heap in use, is filled with random bytes.
     CorruptPage,
     /// Its rings to xenstore and the console, and those of its clients that it has mapped from this page of its grant
@@ -42,13 +46,22 @@ const HEAP_PAGES: u64 = 64;
 const RING_PAGES: u64 = 8;
 /// Instructions that are executed one by one before the fault, at most.
 const STEPS: u64 = 100;
-/// Places of RIP and CS in QEMU's list of all registers, in bytes.
+/// Places in QEMU's list of all registers, in bytes.
+const RAX_AT: usize = 0;
+const RSI_AT: usize = 4 * 8;
+const RDI_AT: usize = 5 * 8;
+const RSP_AT: usize = 7 * 8;
 const RIP_AT: usize = 16 * 8;
 const CS_AT: usize = RIP_AT + 8 + 4;
 /// An address in the first page, which no domain has.
 const NOWHERE: u64 = 0x10;
 /// `jmp .`
 const LOOP: [u8; 2] = [0xeb, 0xfe];
+
+/// `syscall`
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+/// Bytes below the stack pointer that may be in use.
+const STACK_UNUSED: u64 = 256;
 
 /// Puts faults into domains of one machine.
 pub struct Injector {
@@ -130,10 +143,18 @@ impl Injector {
         let done = match fault {
             Fault::Crash | Fault::Wedge => {
                 let place = if fault == Fault::Crash { NOWHERE } else { self.find(&LOOP)? };
-                if let Some(rip) = registers.get_mut(RIP_AT..RIP_AT + 8) {
-                    rip.copy_from_slice(&place.to_le_bytes());
-                }
+                put_word(&mut registers, RIP_AT, place);
                 Ok(self.ask(&format!("G{}", hexadecimal(&registers)))? == "OK")
+            }
+            Fault::Stall => {
+                let structure = (word(&registers, RSP_AT) - STACK_UNUSED) & !7;
+                let call = [(RAX_AT, HYPERVISOR_SCHED_OP), (RDI_AT, SCHEDOP_POLL), (RSI_AT, structure)];
+                for (at, value) in call.into_iter().chain([(RIP_AT, self.find(&SYSCALL)?)]) {
+                    put_word(&mut registers, at, value);
+                }
+                // No port, no time limit.
+                Ok(self.write(structure, &[0; size_of::<SchedPoll>()])?
+                    && self.ask(&format!("G{}", hexadecimal(&registers)))? == "OK")
             }
             Fault::CorruptPage => {
                 let page = match self.below(2) {
@@ -245,4 +266,10 @@ fn bytes(hexadecimal: &str) -> Vec<u8> {
 
 fn word(registers: &[u8], at: usize) -> u64 {
     registers.get(at..at + 8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+fn put_word(registers: &mut [u8], at: usize, value: u64) {
+    if let Some(bytes) = registers.get_mut(at..at + 8) {
+        bytes.copy_from_slice(&value.to_le_bytes());
+    }
 }

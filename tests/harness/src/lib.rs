@@ -33,7 +33,7 @@ mod system;
 
 pub use anyhow::Result;
 pub use boot::Boot;
-pub use console::{Line, Verdict};
+pub use console::{Deaf, Line, Verdict};
 pub use guest::{Guest, Output};
 pub use http::{Http, Response, read_response};
 pub use inject::{Fault, Injector};

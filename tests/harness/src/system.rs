@@ -1,7 +1,7 @@
 //! A booted system.
 
 use crate::console::{self, Console};
-use crate::{Http, Injector, Line, Qmp, Verdict, seconds};
+use crate::{Deaf, Http, Injector, Line, Qmp, Verdict, seconds};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
 use std::io::Write;
@@ -107,6 +107,12 @@ impl System {
     /// The same for bytes that need not be text.
     pub fn type_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         self.input.write_all(bytes).and_then(|()| self.input.flush()).context("QEMU reads no input any more")
+    }
+
+    /// Nobody reads the serial line any more, and it stands still when what the host keeps for a reader is full, until the
+    /// answer is dropped.
+    pub fn stop_reading(&self) -> Deaf {
+        self.console.stop_reading()
     }
 
     /// Everything on the console so far.

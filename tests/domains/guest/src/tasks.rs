@@ -37,6 +37,10 @@ pub fn run(what: &str, command_line: &str) -> Result<(), Failure> {
         "silly" => silly::run(command_line),
         "rings" => crate::rings::run(command_line),
         "halt" => {
+            // Lives for a while first: the policy domain is told of ends, but not how, if it looks too late.
+            for _ in 0..100_000 {
+                call(HYPERVISOR_XEN_VERSION, [version::XENVER_VERSION, 0, 0, 0, 0]);
+            }
             // With interrupts off: for good.
             // SAFETY: nothing comes after it.
             unsafe { core::arch::asm!("cli", "hlt") };

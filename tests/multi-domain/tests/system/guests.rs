@@ -69,6 +69,37 @@ fn halting_with_interrupts_off_is_powering_off() -> Result<()> {
 }
 
 #[test]
+fn a_guest_that_triple_faults_is_started_again_as_often_as_the_policy_allows() -> Result<()> {
+    let restart = "restart = { max = 2, within = \"10m\", backoff = \"10ms\" }";
+    let mut system = Boot::policy(&with_guest("triple-fault", restart)?).start()?;
+    let mut position = 0;
+    for told in ["it is started again\n", "it is started again in 10 ms\n", "all that the policy allows\n"] {
+        system.wait_from(position, "(guest) died: triple fault at rip 0x1", seconds(60))?;
+        system.wait_from(position, told, seconds(20))?;
+        position = system.position();
+    }
+    let domains = system.shell("domains", seconds(20))?;
+    assert!(domains.contains("guest was started again 2 times"), "{domains}");
+    system.shutdown()
+}
+
+/// As under Xen, whose default is to destroy what powers off.
+#[test]
+fn a_guest_that_powers_off_stays_down_until_the_administrator_wants_it() -> Result<()> {
+    let mut system = Boot::policy(&with_guest("halt", "restart = \"always\"")?).start()?;
+    system.wait_for("domain `guest` ended: halted\n", seconds(60))?;
+    for _ in 0..2 {
+        let position = system.position();
+        system.shell("restart guest", seconds(20))?;
+        system.wait_from(position, "domain `guest` runs again", seconds(60))?;
+        system.wait_from(position, "domain `guest` ended: halted\n", seconds(60))?;
+    }
+    let domains = system.shell("domains", seconds(20))?;
+    assert!(domains.contains("guest was started again 2 times"), "{domains}");
+    system.shutdown()
+}
+
+#[test]
 fn nonsense_of_a_guest_hurts_nobody_else_and_loses_nothing() -> Result<()> {
     let mut quiet = run("hello")?;
     let all = settled_free_frames(&mut quiet)?;

@@ -16,3 +16,4 @@ mod primitives;
 mod replace;
 mod restart;
 mod rogue;
+mod together;

@@ -539,7 +539,7 @@ fn a_console_domain_is_killed_again_and_again_and_the_others_are_heard_after_it(
 }
 
 /// The links of `front` are connected, soon.
-fn expect_connected(system: &mut System, front: &str) -> Result<()> {
+pub fn expect_connected(system: &mut System, front: &str) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(30);
     loop {
         let links = system.shell("links", seconds(30))?;
