@@ -40,7 +40,9 @@ mod program {
     #[repr(C, align(4096))]
     struct Memory([u8; PIECE]);
 
-    /// Who sends to the host, and who sends to another Linux.
+    /// Where the domain listens that takes what is sent.
+    const TAKER: ([u8; 4], u16) = ([10, 0, 2, 17], 80);
+    /// Where the host and the other Linux connect to.
     const PORTS: [u16; 2] = [80, 81];
 
     /// Does what the command line says.
@@ -65,12 +67,25 @@ mod program {
         let work = |items| read_deep_by_aio(&mut aio, &disk, memory, &mut place, items);
         measure(&watcher, "linux_block_read_4k_aio_depth_16_each", only, BLOCKS, work)?;
 
-        for (name, port) in ["linux_tcp_out_mb_per_1e9", "linux_tcp_to_linux_mb_per_1e9"].into_iter().zip(PORTS) {
-            let stream = linux::accept_at(port)?;
+        let send = |name, stream: File| {
             let work = |items| (0..items).try_for_each(|_| stream.write_all(memory));
-            measure(&watcher, name, only, PIECES, work)?;
+            measure(&watcher, name, only, PIECES, work)
+        };
+        send("linux_tcp_out_mb_per_1e9", connect(TAKER.0, TAKER.1))?;
+        for (name, port) in ["linux_tcp_to_host_mb_per_1e9", "linux_tcp_to_linux_mb_per_1e9"].into_iter().zip(PORTS) {
+            send(name, linux::accept_at(port)?)?;
         }
         Ok(())
+    }
+
+    /// Connects, as soon as somebody listens.
+    fn connect(address: [u8; 4], port: u16) -> File {
+        loop {
+            match linux::connect_to(address, port) {
+                Ok(stream) => return stream,
+                Err(_) => linux::sleep_a_moment(),
+            }
+        }
     }
 
     /// Takes what another Linux sends, for ever.
@@ -80,10 +95,7 @@ mod program {
         let address = [(); 4].map(|()| octets.next().unwrap_or(0));
         loop {
             // It listens when it has come so far.
-            let Ok(stream) = linux::connect_to(address, PORTS[1]) else {
-                linux::sleep_a_moment();
-                continue;
-            };
+            let stream = connect(address, PORTS[1]);
             while stream.read_some(&mut memory.0)? != 0 {}
         }
     }
