@@ -15,6 +15,7 @@ extern crate alloc;
 
 pub mod checksum;
 pub mod frame;
+pub mod layout;
 pub mod pool;
 pub mod segment;
 pub mod switch;

@@ -775,7 +775,7 @@ pub struct RxFront<M> {
     posted: [u32; RING_SLOTS],
     post_index: u32,
     take_index: u32,
-    /// Pieces of the packet so far.
+    /// Pieces of the packet so far that have data.
     chained: usize,
     /// Whether packets may be larger than a frame.
     takes: Takes,
@@ -895,7 +895,11 @@ impl<M: SharedMemory> RxFront<M> {
             self.extra = Some((checksum, more));
             more = More::Follows;
         }
-        self.chain(more)?;
+        self.chained = match more {
+            More::Last => 0,
+            More::Follows if self.chained + 1 >= XEN_NETIF_NR_SLOTS_MIN => return Err(NetFrontError::TooManySlots),
+            More::Follows => self.chained + 1,
+        };
         Ok(Some(RxData { offset: response.offset, bytes, checksum, more }))
     }
 
@@ -911,17 +915,10 @@ impl<M: SharedMemory> RxFront<M> {
         if !good || gso_of(&extra).map_or(true, |gso| gso.ipv6) {
             return Err(NetFrontError::Unexpected(NETRXF_EXTRA_INFO));
         }
-        self.chain(more)?;
+        if more == More::Last {
+            self.chained = 0;
+        }
         Ok(RxData { offset: 0, bytes: 0, checksum, more })
-    }
-
-    fn chain(&mut self, more: More) -> Result<(), NetFrontError> {
-        self.chained = match more {
-            More::Last => 0,
-            More::Follows if self.chained + 1 >= XEN_NETIF_NR_SLOTS_MIN => return Err(NetFrontError::TooManySlots),
-            More::Follows => self.chained + 1,
-        };
-        Ok(())
     }
 
     /// Before sleeping: `true` = there is more.
