@@ -244,6 +244,7 @@ impl Traffic {
         let Some(vif) = self.vifs.get_mut(at).filter(|vif| vif.ready) else {
             return;
         };
+        vif.bulk = false;
         for _ in 0..VIF_TURN {
             // Without room on the wire packets stay with their senders, which slows them down instead of losing any.
             if self.pending >= ROUND || self.nic.as_ref().is_some_and(|nic| nic.room() <= self.pending) {
@@ -275,6 +276,7 @@ impl Traffic {
             let large = packet.gso.map(|gso| gso.segment_bytes);
             match copy_in(&mut self.buffers, &mut self.copies, vif, &packet) {
                 Ok((buffer, copies)) => {
+                    vif.bulk |= large.is_some();
                     self.pending += large.map_or(1, |bytes| segment::segments_at_most(packet.bytes.into(), bytes));
                     let large = large.map(|segment_bytes| {
                         let start = self.fragments.len();
