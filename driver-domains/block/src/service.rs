@@ -48,8 +48,8 @@ struct Unit {
 /// waits, while it has [`GATHER_FROM`] more to do. Who has many to make would else be interrupted at each of them, and again
 /// at each answer; so they are taken, and answered, together. One at a time is never kept waiting.
 const GATHER: Duration = Duration::from_micros(20);
-/// How long the same may last while others use the CPU, who may be making more. It ends when they have come to their end. Only
-/// where no other front end waits meanwhile.
+/// How long the same may last while others use the CPU, who may be making more: a front end that has got answers. It ends when
+/// nobody can run any more. Only where no other front end waits meanwhile.
 const GIVE_WAY: Duration = Duration::from_micros(200);
 /// Others have run, if it took so long until it was our turn again.
 const RAN: Duration = Duration::from_micros(2);
