@@ -1,4 +1,4 @@
-//! A network interface: whole frames in and out, no offloads.
+//! A network interface: whole frames in and out, no offloads; or, for a user that asks for it, larger packets in.
 //!
 //! 256 pages each for sending and receiving are granted for the life of the connection: what the back end does not take
 //! in time is refused here ([`Nic::can_send`]), what nobody receives stays with the back end.
@@ -19,7 +19,8 @@ use runtime::pages::PAGE;
 use runtime::store::WatchEvent;
 use runtime::xenbus::{Frontend, Peer, State};
 use runtime::{Access, Errno, Port};
-use xen_rings::netif::{Checksum, Fragment, More, NetFrontError, RxFront, TxFront};
+pub use xen_rings::netif::{Checksum, Takes};
+use xen_rings::netif::{Fragment, More, NetFrontError, RxFront, TxFront};
 
 use crate::opening::Steps;
 pub use crate::opening::Waiting;
@@ -29,6 +30,8 @@ const FRAMES: usize = 256;
 const _: () = assert!(FRAMES <= u8::MAX as usize + 1);
 /// Bytes of a frame at most: an Ethernet header and 1500 bytes.
 pub const FRAME_MAX: usize = 1514;
+/// Bytes of a packet at most, for who takes such that are larger than a frame: netif has 16 bits for them.
+pub const PACKET_MAX: usize = u16::MAX as usize;
 
 /// Why an interface cannot be used, or not any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +82,7 @@ impl core::error::Error for NicError {}
 
 /// An interface that is being opened.
 #[derive(Debug)]
-pub struct Opening(Steps<Link>);
+pub struct Opening(Steps<Link>, Takes);
 
 /// What is made anew for each connection.
 #[derive(Debug)]
@@ -124,20 +127,27 @@ impl Opening {
     /// Of interface `index`, or of the first that there is.
     #[must_use]
     pub fn new(index: Option<u32>) -> Self {
-        Opening(Steps::new("vif", index))
+        Opening(Steps::new("vif", index), Takes::Frames)
+    }
+
+    /// Tells the back end that larger packets are taken too, and with them blank checksums: for [`Nic::receive_packet`].
+    #[must_use]
+    pub fn taking(self, takes: Takes) -> Self {
+        Opening(self.0, takes)
     }
 
     /// Goes on without waiting: call it when the xenstore port has news, and now and then.
     pub fn step(&mut self) -> Result<Result<Nic, Waiting>, NicError> {
-        match connect(&mut self.0)? {
-            Ok((device, link)) => Nic::new(device, link).map(Ok),
+        match connect(&mut self.0, self.1)? {
+            Ok((device, link)) => Nic::new(device, link, self.1).map(Ok),
             Err(waiting) => Ok(Err(waiting)),
         }
     }
 }
 
 /// The next steps to a connection.
-fn connect(steps: &mut Steps<Link>) -> Result<Result<(Frontend, Link), Waiting>, NicError> {
+fn connect(steps: &mut Steps<Link>, takes: Takes) -> Result<Result<(Frontend, Link), Waiting>, NicError> {
+    let large = u32::from(takes == Takes::Large);
     loop {
         let is_gone = |error: &NicError| *error == NicError::System(Errno::ESRCH);
         let connected = steps.step(Link::new, is_gone, |link, publish| {
@@ -149,14 +159,20 @@ fn connect(steps: &mut Steps<Link>) -> Result<Result<(Frontend, Link), Waiting>,
                     ("event-channel", &link.channel.port()),
                     ("request-rx-copy", &1),
                     ("feature-rx-notify", &1),
-                    ("feature-no-csum-offload", &1),
+                    ("feature-sg", &large),
+                    ("feature-gso-tcpv4", &large),
+                    ("feature-no-csum-offload", &(1 - large)),
                 ],
             )
         })?;
         match connected {
             // It died at once; what told of that may have been taken by the wait for it.
             Ok((device, _)) if device.peer() != Peer::There => *steps = Steps::again("vif", device),
-            connected => return Ok(connected),
+            Ok((device, mut link)) => {
+                link.rx = link.rx.taking(takes);
+                return Ok(Ok((device, link)));
+            }
+            waiting => return Ok(waiting),
         }
     }
 }
@@ -197,6 +213,7 @@ pub struct Nic {
     rx_pages: Buffers,
     /// Pages of `tx_pages` that hold no frame in flight.
     tx_free: Vec<usize>,
+    takes: Takes,
     mac: [u8; 6],
     /// The address that the policy gives the interface.
     ip: Option<String>,
@@ -209,7 +226,7 @@ pub struct Nic {
 }
 
 impl Nic {
-    fn new(device: Frontend, link: Link) -> Result<Self, NicError> {
+    fn new(device: Frontend, link: Link, takes: Takes) -> Result<Self, NicError> {
         let mac = device.value::<String>("mac").ok().and_then(|text| parse_mac(&text)).ok_or(NicError::NoAddress)?;
         let mut nic = Nic {
             tx_pages: Buffers::new(&device, Access::ReadOnly)?,
@@ -218,6 +235,7 @@ impl Nic {
             ip: device.value("ip").ok(),
             connection: Connection::Up(device),
             link,
+            takes,
             mac,
             dropped: 0,
             breaks: 0,
@@ -266,29 +284,43 @@ impl Nic {
     /// of the next. A back end that breaks the protocol is left and connected to again; an error means that this came to
     /// nothing, and is final: close the interface.
     pub fn receive(&mut self, frame: &mut Vec<u8>) -> Result<bool, NicError> {
-        if self.is_down() {
-            return Ok(false);
+        match self.receive_into(frame, Takes::Frames)? {
+            Some((bytes, _)) => frame.truncate(bytes),
+            None => frame.clear(),
         }
-        match self.next_frame(frame) {
+        Ok(!frame.is_empty())
+    }
+
+    /// The same with packets that may be larger than a frame, or have a checksum that is left blank because the sender is known
+    /// to have no other. Answers the packet's bytes, at the start of `buffer`, which grows to the largest.
+    pub fn receive_packet(&mut self, buffer: &mut Vec<u8>) -> Result<Option<(usize, Checksum)>, NicError> {
+        self.receive_into(buffer, self.takes)
+    }
+
+    fn receive_into(&mut self, buffer: &mut Vec<u8>, takes: Takes) -> Result<Option<(usize, Checksum)>, NicError> {
+        if self.is_down() {
+            return Ok(None);
+        }
+        match self.next_packet(buffer, takes) {
             Ok(came) => {
-                self.breaks = if came { 0 } else { self.breaks };
+                self.breaks = if came.is_some() { 0 } else { self.breaks };
                 Ok(came)
             }
-            Err(error) => self.broken(error).map(|()| false),
+            Err(error) => self.broken(error).map(|()| None),
         }
     }
 
-    fn next_frame(&mut self, frame: &mut Vec<u8>) -> Result<bool, NetFrontError> {
-        frame.clear();
-        let mut good = true;
+    fn next_packet(&mut self, buffer: &mut Vec<u8>, takes: Takes) -> Result<Option<(usize, Checksum)>, NetFrontError> {
+        let most = if takes == Takes::Large { PACKET_MAX } else { FRAME_MAX };
+        let (mut bytes, mut checksum, mut good) = (0, None, true);
         loop {
             let Some(piece) = self.link.rx.next_piece()? else {
                 if self.link.rx.final_check()? {
                     continue;
                 }
-                // A frame whose rest is missing so far is the back end's mistake: it publishes whole frames.
-                self.dropped += u64::from(!frame.is_empty());
-                return Ok(false);
+                // A packet whose rest is missing so far is the back end's mistake: it publishes whole ones.
+                self.dropped += u64::from(bytes != 0);
+                return Ok(None);
             };
             let Some(index) = self.rx_pages.index(piece.gref) else {
                 continue;
@@ -296,13 +328,16 @@ impl Nic {
             let mut last = true;
             if let Some(data) = piece.data {
                 last = data.more == More::Last;
-                let start = frame.len();
-                let end = start + usize::from(data.bytes);
-                good &= end <= FRAME_MAX && data.checksum != Checksum::Blank;
+                let end = bytes + usize::from(data.bytes);
+                let checksum = *checksum.get_or_insert(data.checksum);
+                good &= end <= most && (takes == Takes::Large || checksum != Checksum::Blank);
                 if good {
-                    frame.resize(end, 0);
+                    if buffer.len() < end {
+                        buffer.resize(end, 0);
+                    }
                     let page = self.rx_pages.pages.page(index);
-                    page.read(usize::from(data.offset), &mut frame[start..end]);
+                    page.read(usize::from(data.offset), &mut buffer[bytes..end]);
+                    bytes = end;
                 }
             } else {
                 good = false;
@@ -311,12 +346,11 @@ impl Nic {
             if !last {
                 continue;
             }
-            if good && !frame.is_empty() {
-                return Ok(true);
+            if good && bytes != 0 {
+                return Ok(Some((bytes, checksum.unwrap_or_default())));
             }
             self.dropped += 1;
-            frame.clear();
-            good = true;
+            (bytes, checksum, good) = (0, None, true);
         }
     }
 
@@ -415,7 +449,7 @@ impl Nic {
 
     fn look_for_backend(&mut self) -> Result<(), NicError> {
         let Connection::Down(steps) = &mut self.connection else { return Ok(()) };
-        match connect(steps)? {
+        match connect(steps, self.takes)? {
             Ok((device, link)) => {
                 // The old one has been taken apart, or has let go of everything.
                 self.tx_pages.pages.regrant(device.backend())?;

@@ -153,6 +153,14 @@ pub fn wait(deadline: Option<Instant>) -> Pending {
     }
 }
 
+/// Lets others run first, for as long as any of them can, until the moment has come. For work that is the better for
+/// waiting until there is more of it: who makes more is not interrupted, and who has come to its end does not wait.
+/// Nothing is taken or cleared.
+pub fn give_way(until: Instant) {
+    timer::arm(until);
+    sched::give_way();
+}
+
 /// What is pending now, without waiting.
 pub fn pending() -> Pending {
     shared_info::clear_upcall_pending();

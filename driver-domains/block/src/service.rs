@@ -8,7 +8,7 @@ use block_domain::export::{Extent, Part};
 use block_domain::gpt::{self, Copy, Table};
 use core::fmt;
 use core::time::Duration;
-use runtime::event::Channel;
+use runtime::event::{self, Channel};
 use runtime::grant::Mapping;
 use runtime::grant::places::Places;
 use runtime::time::{Instant, now};
@@ -22,7 +22,7 @@ use xen_rings::ring::RingError;
 
 use crate::batch::Batch;
 use crate::disk::{self, Disk, QUEUE};
-use crate::vbd::{Connection, Ending, InFlight, Plan, SEGMENTS_MAX, Turn, Vbd, Work};
+use crate::vbd::{Connection, Ending, GATHER_FROM, GATHER_PAGES, InFlight, Plan, SEGMENTS_MAX, Turn, Vbd, Work};
 
 /// Pages of a ring: 2 to this power at most.
 const RING_ORDER_MAX: u32 = 2;
@@ -48,10 +48,11 @@ struct Unit {
 /// waits, while it has [`GATHER_FROM`] more to do. Who has many to make would else be interrupted at each of them, and again
 /// at each answer; so they are taken, and answered, together. One at a time is never kept waiting.
 const GATHER: Duration = Duration::from_micros(20);
-/// Requests in flight from which it is worth it.
-const GATHER_FROM: usize = 4;
-/// Pages that requests in flight have at most, on average, for it to be worth it: what is larger costs more by itself.
-const GATHER_PAGES: usize = 8;
+/// How long the same may last while others use the CPU, who may be making more: a front end that has got answers. It ends when
+/// nobody can run any more. Only where no other front end waits meanwhile.
+const GIVE_WAY: Duration = Duration::from_micros(200);
+/// Others have run, if it took so long until it was our turn again.
+const RAN: Duration = Duration::from_micros(2);
 
 /// Whether everything is done that can be done now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub struct Service {
     finished: Vec<(u64, Ticket, Outcome)>,
     /// Until when requests or answers are gathered, if some are.
     gather: Option<Instant>,
+    /// Whether others have been let run since that began.
+    gave_way: bool,
     /// Whose turn is first.
     first: usize,
     connections: u64,
@@ -108,6 +111,7 @@ impl Service {
             batch: Batch::new().ok_or(Errno::ENOMEM)?,
             finished: Vec::with_capacity(QUEUE),
             gather: None,
+            gave_way: false,
             first: 0,
             connections: 0,
         })
@@ -140,10 +144,10 @@ impl Service {
             self.on_bus_event(event);
         }
         if let Some(until) = self.gather {
-            if now() < until && !self.vbds.iter().any(|vbd| vbd.ready) {
+            if !self.vbds.iter().any(|vbd| vbd.ready) && !self.let_others_run() && now() < until {
                 return Progress::Idle;
             }
-            self.gather = None;
+            (self.gather, self.gave_way) = (None, false);
             self.vbds.iter_mut().filter(|vbd| vbd.gathers()).for_each(Vbd::wake);
         }
         for _ in 0..ROUNDS {
@@ -152,12 +156,34 @@ impl Service {
             for unit in &mut self.units {
                 unit.disk.flush();
             }
-            self.vbds.iter_mut().for_each(Vbd::publish);
+            let mut gathers = false;
+            for vbd in &mut self.vbds {
+                vbd.publish();
+                gathers |= vbd.end_look();
+            }
             busy |= self.bury();
             if !busy {
-                return Progress::Idle;
+                return if gathers { self.gather_more() } else { Progress::Idle };
             }
         }
+        Progress::Busy
+    }
+
+    /// Where something gathers, whoever can run goes first, once. `true`: somebody did, and there will be no more for now.
+    fn let_others_run(&mut self) -> bool {
+        if core::mem::replace(&mut self.gave_way, true) {
+            return false;
+        }
+        let begin = now();
+        event::give_way(begin + if self.vbds.len() == 1 { GIVE_WAY } else { GATHER });
+        now().since(begin) > RAN
+    }
+
+    /// Requests were left to gather: there will be another look, and until then nobody needs to tell of anything.
+    #[cold]
+    fn gather_more(&mut self) -> Progress {
+        self.gather.get_or_insert_with(|| now() + GATHER);
+        self.units.iter_mut().for_each(|unit| unit.disk.suppress_interrupts());
         Progress::Busy
     }
 

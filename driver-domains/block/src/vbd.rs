@@ -24,6 +24,10 @@ use crate::disk::{Disk, Operation};
 pub const SEGMENTS_MAX: usize = 64;
 /// Requests that one disk takes in one turn: so a busy one cannot keep the others waiting.
 pub const TURN: usize = 32;
+/// Requests under way from which it is worth it to let them gather ([`crate::service`] does).
+pub const GATHER_FROM: usize = 4;
+/// Pages that they have at most, on average, for it to be worth it: what is larger costs more by itself.
+pub const GATHER_PAGES: usize = 8;
 /// Refused requests that are logged, for each connection.
 const COMPLAINTS_MAX: u32 = 4;
 
@@ -173,6 +177,10 @@ pub struct Vbd {
     unpublished: bool,
     /// Requests that the device has.
     in_flight: usize,
+    /// Requests that are done since the last look.
+    done: usize,
+    /// Requests that the device has, or had when some were last taken, are large: they do not gather.
+    large: bool,
     ending: Option<Ending>,
     complaints: u32,
     /// What it has done.
@@ -192,6 +200,8 @@ impl Vbd {
             gathers: false,
             unpublished: false,
             in_flight: 0,
+            done: 0,
+            large: false,
             ending: None,
             complaints: 0,
             counters: Counters::default(),
@@ -224,7 +234,23 @@ impl Vbd {
         self.in_flight
     }
 
-    /// Whether requests wait for more.
+    /// A look at the ring and the device ends; `true`: there will be another soon, before anybody tells of more requests, or of
+    /// any that are done.
+    #[inline]
+    pub fn end_look(&mut self) -> bool {
+        self.gathers |= self.goes_on(0);
+        self.done = 0;
+        self.gathers
+    }
+
+    /// Whether so much was under way, and some of it is done, that more will soon be asked for. `taken`: requests that the device
+    /// does not have yet.
+    #[inline]
+    fn goes_on(&self, taken: usize) -> bool {
+        self.done > 0 && self.done + self.in_flight + taken >= GATHER_FROM && !self.large && self.ending.is_none()
+    }
+
+    /// Whether requests wait for more, or will.
     pub fn gathers(&self) -> bool {
         self.gathers
     }
@@ -254,6 +280,7 @@ impl Vbd {
             }
         }
         work.places.unmap(); // of those that could not go on
+        self.large = *work.mapped >= self.in_flight * GATHER_PAGES;
         turn
     }
 
@@ -265,6 +292,11 @@ impl Vbd {
                 return if taken == 0 { Turn::NoRoom } else { Turn::More };
             }
             match self.ring.next_request(&mut segments) {
+                // No event for the next: there will be another look.
+                Ok(None) if self.goes_on(taken) => {
+                    self.gathers = true;
+                    return Turn::Empty;
+                }
                 Ok(None) => match self.ring.final_check() {
                     Ok(true) => {}
                     Ok(false) => return Turn::Empty,
@@ -446,6 +478,7 @@ impl Vbd {
     /// A request of this connection is done, and its pages are unmapped.
     pub fn finished(&mut self, ticket: Ticket, outcome: Outcome) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.done += 1;
         self.counters.failed += u64::from(outcome != Outcome::Done);
         self.unpublished = true;
         if let Err(error) = self.ring.answer(ticket, outcome) {

@@ -7,6 +7,7 @@
 //! | [`pool`] | frame buffers and the bounded queue before each vif |
 //! | [`checksum`] | transport checksums that front ends left blank |
 //! | [`segment`] | packets that front ends left to be cut into frames |
+//! | [`layout`] | how such a packet lies in the buffers of a front end that takes it as it is |
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -15,6 +16,7 @@ extern crate alloc;
 
 pub mod checksum;
 pub mod frame;
+pub mod layout;
 pub mod pool;
 pub mod segment;
 pub mod switch;

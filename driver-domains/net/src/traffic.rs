@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use net_domain::checksum;
 use net_domain::frame::{self, FRAME_MAX, HEAD_BYTES};
+use net_domain::layout::Layout;
 use net_domain::pool::{BACKLOG_MAX, Buffer, Held};
 use net_domain::segment::{self, HEADERS_MAX, SEGMENTS_MAX, Segmentation};
 use net_domain::switch::{Ingress, PORTS_MAX, Switch, Targets};
@@ -243,6 +244,7 @@ impl Traffic {
         let Some(vif) = self.vifs.get_mut(at).filter(|vif| vif.ready) else {
             return;
         };
+        vif.bulk = false;
         for _ in 0..VIF_TURN {
             // Without room on the wire packets stay with their senders, which slows them down instead of losing any.
             if self.pending >= ROUND || self.nic.as_ref().is_some_and(|nic| nic.room() <= self.pending) {
@@ -274,6 +276,7 @@ impl Traffic {
             let large = packet.gso.map(|gso| gso.segment_bytes);
             match copy_in(&mut self.buffers, &mut self.copies, vif, &packet) {
                 Ok((buffer, copies)) => {
+                    vif.bulk |= large.is_some();
                     self.pending += large.map_or(1, |bytes| segment::segments_at_most(packet.bytes.into(), bytes));
                     let large = large.map(|segment_bytes| {
                         let start = self.fragments.len();
@@ -376,24 +379,23 @@ impl Traffic {
         let peer = self.vifs.get(incoming.vif)?.id.frontend;
         let vif =
             self.vifs.get_mut(at).filter(|vif| vif.takes_large && vif.backlog.is_empty() && vif.broken.is_none())?;
-        let bytes = usize::from(incoming.packet.bytes);
-        let pages = bytes.div_ceil(PAGE);
-        if vif.rx.available().ok()? as usize <= pages {
+        let fragments = incoming.large.as_ref().and_then(|large| self.fragments.get(large.fragments.clone()));
+        let head = segmentation.header_bytes();
+        let source = || Source { peer, fragments: fragments.unwrap_or_default(), skip: head };
+        let mut pieces = source();
+        let pieces = core::iter::from_fn(|| pieces.next(PAGE).map(|(_, bytes)| bytes));
+        let layout = Layout::new(head as u16, incoming.packet.bytes, pieces);
+        if (vif.rx.available().ok()? as usize) < layout.places().len() {
             return None;
         }
         let (first, first_copy) = (self.taken.len(), self.payloads.len());
-        for place in 0..pages + 1 {
-            // The second holds no data.
-            let page = if place == 0 { 0 } else { place - 1 };
-            let held = if place == 1 { 0 } else { (bytes - page * PAGE).min(PAGE) };
+        for &held in layout.places() {
             let Ok(Some(buffer)) = vif.rx.next_buffer() else { break };
-            self.taken.push((buffer, held as u16));
+            self.taken.push((buffer, held));
         }
         let taken = self.taken.get(first..).unwrap_or_default();
-        let fragments = incoming.large.as_ref().and_then(|large| self.fragments.get(large.fragments.clone()));
-        let mut source = Source { peer, fragments: fragments.unwrap_or_default(), skip: segmentation.header_bytes() };
-        let head = segmentation.header_bytes();
-        let mut good = taken.len() == pages + 1;
+        let mut source = source();
+        let mut good = taken.len() == layout.places().len();
         for (place, &(buffer, held)) in taken.iter().enumerate() {
             let to = |offset| Remote { peer: vif.id.frontend, reference: GrantRef(buffer.gref()), offset };
             let mut offset = 0;

@@ -58,6 +58,8 @@ pub struct Vif {
     pub backlog: Backlog,
     /// Packets may wait in the tx ring.
     pub ready: bool,
+    /// When packets were last taken, some were larger than a frame: there will be more.
+    pub bulk: bool,
     /// Answers were written to the tx ring.
     pub answered: bool,
     /// Frames were written to the rx ring.
@@ -88,6 +90,7 @@ impl Vif {
             takes_large: false,
             backlog: Backlog::default(),
             ready: true, // packets may have come before the channel
+            bulk: false,
             answered: false,
             delivered: false,
             broken: None,

@@ -775,9 +775,23 @@ pub struct RxFront<M> {
     posted: [u32; RING_SLOTS],
     post_index: u32,
     take_index: u32,
-    /// Pieces of the packet so far.
+    /// Pieces of the packet so far that have data.
     chained: usize,
+    /// Whether packets may be larger than a frame.
+    takes: Takes,
+    /// The next piece has extra information of the packet, and how the packet goes on behind it.
+    extra: Option<(Checksum, More)>,
     broken: Option<NetFrontError>,
+}
+
+/// What packets an interface takes: what it has told its back end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Takes {
+    /// Frames.
+    #[default]
+    Frames,
+    /// Packets of TCP over IPv4 that are larger too: it has `feature-gso-tcpv4`, and so takes blank checksums.
+    Large,
 }
 
 impl<M: SharedMemory> RxFront<M> {
@@ -789,8 +803,17 @@ impl<M: SharedMemory> RxFront<M> {
             post_index: 0,
             take_index: 0,
             chained: 0,
+            takes: Takes::Frames,
+            extra: None,
             broken: None,
         })
+    }
+
+    /// Says what it takes. A larger packet has an empty piece where it says how it is to be cut.
+    #[must_use]
+    pub fn taking(mut self, takes: Takes) -> Self {
+        self.takes = takes;
+        self
     }
 
     /// Buffers that can be posted now.
@@ -835,11 +858,16 @@ impl<M: SharedMemory> RxFront<M> {
     }
 
     fn accept(&mut self, response: &NetifRxResponse) -> Result<RxPiece, NetFrontError> {
-        if self.posted_count() == 0 || response.id != self.take_index as u16 {
+        // Extra information has no id.
+        let id_is_wrong = self.extra.is_none() && response.id != self.take_index as u16;
+        if self.posted_count() == 0 || id_is_wrong {
             return Err(NetFrontError::UnknownId(response.id));
         }
         let gref = self.posted[self.take_index as usize % RING_SLOTS];
-        let data = self.accept_data(response)?;
+        let data = match self.extra.take() {
+            Some((checksum, more)) => Some(self.accept_extra(response, checksum, more)?),
+            None => self.accept_data(response)?,
+        };
         self.take_index = self.take_index.wrapping_add(1);
         Ok(RxPiece { gref, data })
     }
@@ -853,21 +881,44 @@ impl<M: SharedMemory> RxFront<M> {
             status => u16::try_from(status).map_err(|_| NetFrontError::BadStatus(status))?,
         };
         let flags = response.flags;
-        if flags & !(NETRXF_DATA_VALIDATED | NETRXF_CSUM_BLANK | NETRXF_MORE_DATA) != 0 {
-            // Extra info or GSO would change how later slots are read; we never offer what leads to them.
+        // Extra information changes how the next slot is read; it comes with the first piece of what we have asked for, only.
+        let extra = if self.takes == Takes::Large && self.chained == 0 { NETRXF_EXTRA_INFO } else { 0 };
+        if flags & !(NETRXF_DATA_VALIDATED | NETRXF_CSUM_BLANK | NETRXF_MORE_DATA | extra) != 0 {
             return Err(NetFrontError::Unexpected(flags & (NETRXF_EXTRA_INFO | !NETRXF_MORE_DATA)));
         }
         if u32::from(response.offset) + u32::from(bytes) > PAGE_BYTES {
             return Err(NetFrontError::OutsidePage);
         }
-        let more = if flags & NETRXF_MORE_DATA != 0 { More::Follows } else { More::Last };
+        let mut more = if flags & NETRXF_MORE_DATA != 0 { More::Follows } else { More::Last };
+        let checksum = checksum_of(flags & NETRXF_CSUM_BLANK, flags & NETRXF_DATA_VALIDATED);
+        if flags & NETRXF_EXTRA_INFO != 0 {
+            self.extra = Some((checksum, more));
+            more = More::Follows;
+        }
         self.chained = match more {
             More::Last => 0,
             More::Follows if self.chained + 1 >= XEN_NETIF_NR_SLOTS_MIN => return Err(NetFrontError::TooManySlots),
             More::Follows => self.chained + 1,
         };
-        let checksum = checksum_of(flags & NETRXF_CSUM_BLANK, flags & NETRXF_DATA_VALIDATED);
         Ok(Some(RxData { offset: response.offset, bytes, checksum, more }))
+    }
+
+    /// Only how the packet is to be cut is expected, which a receiver need not know.
+    fn accept_extra(
+        &mut self,
+        response: &NetifRxResponse,
+        checksum: Checksum,
+        more: More,
+    ) -> Result<RxData, NetFrontError> {
+        let extra: NetifExtraInfo = RawTxSlot::of(response).view();
+        let good = extra.kind == XEN_NETIF_EXTRA_TYPE_GSO && extra.flags == 0;
+        if !good || gso_of(&extra).map_or(true, |gso| gso.ipv6) {
+            return Err(NetFrontError::Unexpected(NETRXF_EXTRA_INFO));
+        }
+        if more == More::Last {
+            self.chained = 0;
+        }
+        Ok(RxData { offset: 0, bytes: 0, checksum, more })
     }
 
     /// Before sleeping: `true` = there is more.

@@ -237,8 +237,67 @@ fn a_large_packet_says_how_it_is_cut_in_a_buffer_of_its_own() {
         NetifRxResponse::read_from_bytes(&rest),
         Ok(NetifRxResponse { id: 2, offset: 0, flags: 0, status: 904 })
     );
-    // A front end of ours has not asked for it.
+    // This front end has not asked for it.
     assert!(matches!(front.next_piece(), Err(NetFrontError::Unexpected(_))));
+}
+
+#[test]
+fn a_front_end_that_takes_large_packets_gets_an_empty_piece_where_they_say_how_they_are_cut() {
+    let mut bytes = vec![0u8; 4096];
+    let memory = CellMemory::new(&mut bytes);
+    let mut front = RxFront::new(memory).unwrap().taking(Takes::Large);
+    let mut back = RxBack::attach(memory).unwrap();
+    (10..16).for_each(|gref| front.post(gref).unwrap());
+    let _ = front.publish();
+    let mut buffer = || back.next_buffer().unwrap().unwrap();
+    let [a, b, c, d, e, f] = [(); 6].map(|()| buffer());
+    let gso = Gso { segment_bytes: 1448, ipv6: false };
+    back.deliver_large(a, 4096, b, gso, More::Follows).unwrap();
+    back.deliver(c, 0, 904, Checksum::InPacket, More::Last).unwrap();
+    back.deliver_large(d, 3000, e, gso, More::Last).unwrap();
+    back.deliver(f, 0, 60, Checksum::InPacket, More::Last).unwrap();
+    let _ = back.publish();
+    let piece = |gref, bytes, checksum, more| RxPiece { gref, data: Some(RxData { offset: 0, bytes, checksum, more }) };
+    for expected in [
+        piece(10, 4096, Checksum::Blank, More::Follows),
+        piece(11, 0, Checksum::Blank, More::Follows),
+        piece(12, 904, Checksum::InPacket, More::Last),
+        piece(13, 3000, Checksum::Blank, More::Follows),
+        piece(14, 0, Checksum::Blank, More::Last),
+        piece(15, 60, Checksum::InPacket, More::Last),
+    ] {
+        assert_eq!(front.next_piece(), Ok(Some(expected)));
+    }
+    assert_eq!(front.next_piece(), Ok(None));
+}
+
+#[test]
+fn extra_information_that_was_not_asked_for_breaks_the_ring() {
+    let flags = NETRXF_EXTRA_INFO | NETRXF_MORE_DATA;
+    let first = NetifRxResponse { id: 0, offset: 0, flags, status: 100 };
+    let tcp4 = u16::from(XEN_NETIF_GSO_TYPE_TCPV4);
+    for (kind, extra_flags, words, good) in [
+        (XEN_NETIF_EXTRA_TYPE_GSO, 0, [1448, tcp4, 0], true),
+        (XEN_NETIF_EXTRA_TYPE_GSO, 1, [1448, tcp4, 0], false),
+        (XEN_NETIF_EXTRA_TYPE_GSO, 0, [0, tcp4, 0], false),
+        (XEN_NETIF_EXTRA_TYPE_GSO, 0, [1448, tcp4 + 1, 0], false),
+        (XEN_NETIF_EXTRA_TYPE_GSO + 1, 0, [1448, tcp4, 0], false),
+        (0, 0, [1448, tcp4, 0], false),
+    ] {
+        let mut bytes = vec![0u8; 4096];
+        let memory = CellMemory::new(&mut bytes);
+        let mut front = RxFront::new(memory).unwrap().taking(Takes::Large);
+        (0..4).for_each(|gref| front.post(gref).unwrap());
+        let _ = front.publish();
+        memory.write(64, first.as_bytes());
+        memory.write(72, &extra(kind, extra_flags, words));
+        // In the middle of a packet there is none.
+        memory.write(80, NetifRxResponse { id: 2, ..first }.as_bytes());
+        memory.store_u32(RSP_PROD, 3);
+        assert!(front.next_piece().unwrap().is_some());
+        assert_eq!(front.next_piece().is_ok(), good, "{kind} {extra_flags} {words:?}");
+        assert!(matches!(front.next_piece(), Err(NetFrontError::Unexpected(_))));
+    }
 }
 
 #[test]
@@ -560,7 +619,8 @@ proptest! {
         let [tx, rx] = &mut bytes;
         let (tx_memory, rx_memory) = (CellMemory::new(tx), CellMemory::new(rx));
         let mut tx = TxFront::new(tx_memory).unwrap();
-        let mut rx = RxFront::new(rx_memory).unwrap();
+        let takes = if index % 2 == 0 { Takes::Large } else { Takes::Frames };
+        let mut rx = RxFront::new(rx_memory).unwrap().taking(takes);
         for gref in 0..16 {
             tx.send(&[Fragment::new(gref, 0, 60).unwrap()], Checksum::Blank).unwrap();
             rx.post(gref).unwrap();

@@ -8,6 +8,9 @@ fn main() {
         let script =
             format!("{}/../../../domains/runtime/domain.ld", env::var("CARGO_MANIFEST_DIR").expect("set by cargo"));
         println!("cargo:rerun-if-changed={script}");
+        // In this order: the script looks whether the symbol is defined when it is read. Elsewhere than others, so that a trace of
+        // instructions tells them apart.
+        println!("cargo:rustc-link-arg-bins=--defsym=IMAGE_START=0x6000000");
         println!("cargo:rustc-link-arg-bins=-T{script}");
     }
 }

@@ -94,7 +94,9 @@ pub const FIGURES: &[Figure] = figures! {
     "pvh_exit_length": 5_102, -, -, at most -;
     "linux_block_read_4k_depth_1": 79_419, -, -, at most 30_000;
     "linux_block_read_4k_depth_16_each": 23_547, -, -, at most 10_000;
+    "linux_block_read_4k_aio_depth_16_each": -, -, -, at most -;
     "linux_tcp_out_mb_per_1e9": 417, -, -, at least 600;
+    "linux_tcp_to_host_mb_per_1e9": -, -, -, at least -;
     "linux_tcp_to_linux_mb_per_1e9": -, -, -, at least -;
     "domain_create_4m": -, -, -, at most 700_000;
     "domain_destroy_4m": -, -, -, at most 170_000;

@@ -1,5 +1,5 @@
 //! A stock Linux that is measured: Debian's cloud kernel, in which a program of ours (`tests/domains/load`) reads the disk and
-//! sends by TCP, to the host and to a second Linux, and a native domain that watches.
+//! sends by TCP, to a native domain, to the host and to a second Linux, and a native domain that watches.
 
 use anyhow::{Context, Result};
 use std::fs;
@@ -60,6 +60,11 @@ initrd = "debian:busybox-static"
 memory = "192M"
 cmdline = "console=hvc0 ip=10.0.2.16::10.0.2.2:255.255.255.0::eth0:off sink=10.0.2.15"
 nics = [{ from = "net", mac = "00:16:3e:00:00:02", ip = "10.0.2.16" }]
+[domain.taker]
+image = "client"
+memory = "8M"
+arguments = "do=tcp-sink content=any"
+nics = [{ from = "net", mac = "00:16:3e:00:00:03", ip = "10.0.2.17" }]
 "#;
 
 /// What the initramfs runs first. For a trace, the kernel's symbols go to the disk, where [`symbols`] finds them.

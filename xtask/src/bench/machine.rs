@@ -279,7 +279,8 @@ pub fn measure(filter: &str, idle: u16) -> Result<Results> {
 
 /// Builds everything; answers the folder of the programs.
 pub fn build() -> Result<PathBuf> {
-    let packages: Vec<&str> = images::IMAGES.iter().copied().chain(["bench", "guest", linux::PROGRAM]).collect();
+    let packages: Vec<&str> =
+        images::IMAGES.iter().copied().chain(["bench", "client", "guest", linux::PROGRAM]).collect();
     images::build(&packages)
 }
 

@@ -142,6 +142,7 @@ impl Trace {
         let measuring = match metric {
             // It lies where native domains' images do; of those none has a name then.
             metric if metric.starts_with("pvh_") => &["guest"][..],
+            metric if metric.contains("tcp_out") => &["bench", "net", "client"],
             metric if metric.contains("udp") || metric.contains("tcp") => &["bench", "net"],
             _ => &["bench", "block"],
         };

@@ -32,10 +32,12 @@ impl Unit {
 }
 
 /// What is measured, in this order.
-const METRICS: [([&str; 3], Unit); 4] = [
+const METRICS: [([&str; 3], Unit); 6] = [
     (split!("linux_block_read_4k_depth_1"), Unit::Each(512)),
     (split!("linux_block_read_4k_depth_16_each"), Unit::Each(512)),
+    (split!("linux_block_read_4k_aio_depth_16_each"), Unit::Each(512)),
     (split!("linux_tcp_out_mb_per_1e9"), Unit::Bytes(64)),
+    (split!("linux_tcp_to_host_mb_per_1e9"), Unit::Bytes(64)),
     (split!("linux_tcp_to_linux_mb_per_1e9"), Unit::Bytes(64)),
 ];
 

@@ -7,7 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
-use frontends::net::{Nic, Opening};
+use frontends::net::{Nic, Opening, Takes};
 use runtime::event;
 use runtime::store;
 use runtime::time::now;
@@ -16,8 +16,8 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 
 /// Opens the first interface.
-pub fn open() -> Result<Nic, String> {
-    let mut opening = Opening::new(None);
+pub fn open(takes: Takes) -> Result<Nic, String> {
+    let mut opening = Opening::new(None).taking(takes);
     let deadline = now() + PATIENCE;
     loop {
         match opening.step().map_err(|error| error.to_string())? {
@@ -72,7 +72,7 @@ fn is_arp_reply_of(gateway: Ipv4Addr) -> impl Fn(&[u8]) -> bool {
 
 /// Forged frames get no answer, the honest one between them does.
 pub fn forge() -> Outcome {
-    let mut nic = open()?;
+    let mut nic = open(Takes::Frames)?;
     let (mac, ip) = (nic.mac(), address(&nic)?);
     let other_mac = [mac[0], mac[1], mac[2], mac[3], mac[4], mac[5] ^ 1];
     let other_ip = Ipv4Addr::new(10, 0, 2, 99);
@@ -94,7 +94,7 @@ pub fn forge() -> Outcome {
 
 /// Calls out by broadcast until the gateway answers, again and again for a while.
 pub fn call() -> Outcome {
-    let mut nic = open()?;
+    let mut nic = open(Takes::Frames)?;
     let request = arp_request(nic.mac(), address(&nic)?, GATEWAY);
     for _ in 0..50 {
         send(&mut nic, &request)?;
@@ -108,7 +108,7 @@ pub fn call() -> Outcome {
 
 /// Hears another vif's broadcast.
 pub fn listen() -> Outcome {
-    let mut nic = open()?;
+    let mut nic = open(Takes::Frames)?;
     let own = nic.mac();
     let other = |frame: &[u8]| frame.get(..6) == Some(&BROADCAST) && frame.get(6..12) != Some(&own);
     if receive(&mut nic, PATIENCE, other)? { Ok(()) } else { Err(String::from("heard nobody")) }

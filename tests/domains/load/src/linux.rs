@@ -14,6 +14,7 @@ const READ: u64 = 0;
 const WRITE: u64 = 1;
 const OPEN: u64 = 2;
 const CLOSE: u64 = 3;
+const MMAP: u64 = 9;
 const IOCTL: u64 = 16;
 const PREAD64: u64 = 17;
 const NANOSLEEP: u64 = 35;
@@ -26,6 +27,12 @@ const EXIT: u64 = 60;
 const IO_SETUP: u64 = 206;
 const IO_GETEVENTS: u64 = 208;
 const IO_SUBMIT: u64 = 209;
+/// Makes rings.
+pub const IO_URING_SETUP: u64 = 425;
+/// Hands in requests and waits.
+pub const IO_URING_ENTER: u64 = 426;
+/// Makes files and memory known.
+pub const IO_URING_REGISTER: u64 = 427;
 
 /// What failed, and the error's number.
 #[derive(Clone, Copy, Debug)]
@@ -35,13 +42,47 @@ pub struct Failed(pub &'static str, pub i64);
 /// Addresses among the arguments are those of memory that the call may use as it does, while it runs (asynchronous reads: until
 /// they are done).
 unsafe fn call(number: u64, [rdi, rsi, rdx, r10, r8]: [u64; 5]) -> i64 {
+    // SAFETY: the caller's promise.
+    unsafe { call_six(number, [rdi, rsi, rdx, r10, r8, 0]) }
+}
+
+/// # Safety
+/// As of [`call`].
+unsafe fn call_six(number: u64, [rdi, rsi, rdx, r10, r8, r9]: [u64; 6]) -> i64 {
     let result: i64;
     // SAFETY: the caller's promise; Linux keeps all other registers.
     unsafe {
         asm!("syscall", inlateout("rax") number => result, in("rdi") rdi, in("rsi") rsi, in("rdx") rdx, in("r10") r10,
-            in("r8") r8, lateout("rcx") _, lateout("r11") _, options(nostack));
+            in("r8") r8, in("r9") r9, lateout("rcx") _, lateout("r11") _, options(nostack));
     }
     result
+}
+
+/// # Safety
+/// As of [`call`].
+pub unsafe fn checked_call(number: u64, arguments: [u64; 6], what: &'static str) -> Result<u64, Failed> {
+    // SAFETY: the caller's promise.
+    checked(unsafe { call_six(number, arguments) }, what)
+}
+
+/// Maps what a file offers at an offset, for reading and writing, for as long as the program runs.
+pub fn map(file: u64, offset: u64, bytes: usize) -> Result<*mut u8, Failed> {
+    const SHARED: u64 = 1;
+    map_with(SHARED, bytes, file, offset)
+}
+
+/// Memory for as long as the program runs, in whole pages.
+pub fn memory(bytes: usize) -> Result<*mut u8, Failed> {
+    const PRIVATE_ANONYMOUS: u64 = 0x22;
+    map_with(PRIVATE_ANONYMOUS, bytes, u64::MAX, 0)
+}
+
+fn map_with(flags: u64, bytes: usize, file: u64, offset: u64) -> Result<*mut u8, Failed> {
+    const READ_WRITE: u64 = 3;
+    const POPULATE: u64 = 0x8000;
+    // SAFETY: it is put where nothing else is.
+    let place = unsafe { call_six(MMAP, [0, bytes as u64, READ_WRITE, flags | POPULATE, file, offset]) };
+    Ok(core::ptr::with_exposed_provenance_mut(checked(place, "mmap")? as usize))
 }
 
 fn checked(result: i64, what: &'static str) -> Result<u64, Failed> {
@@ -88,6 +129,11 @@ impl File {
         // SAFETY: the path is text that ends with NUL.
         let result = unsafe { call(OPEN, [path.as_ptr().addr() as u64, flags, 0, 0, 0]) };
         checked(result, "opening a device").map(File)
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.0
     }
 
     /// `ioctl`, with a structure of 32-bit words.

@@ -11,11 +11,14 @@ mod linux;
 #[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]
+mod uring;
+#[cfg(target_os = "none")]
 mod watcher;
 
 #[cfg(target_os = "none")]
 mod program {
     use crate::linux::{self, Aio, Failed, File};
+    use crate::uring::Uring;
     use crate::watcher::Watcher;
 
     /// Samples of each metric, after one to warm up.
@@ -37,7 +40,9 @@ mod program {
     #[repr(C, align(4096))]
     struct Memory([u8; PIECE]);
 
-    /// Who sends to the host, and who sends to another Linux.
+    /// Where the domain listens that takes what is sent.
+    const TAKER: ([u8; 4], u16) = ([10, 0, 2, 17], 80);
+    /// Where the host and the other Linux connect to.
     const PORTS: [u16; 2] = [80, 81];
 
     /// Does what the command line says.
@@ -54,16 +59,33 @@ mod program {
         let work = |items| (0..items).try_for_each(|_| disk.read_at(&mut memory[..BLOCK], place.next()).map(drop));
         measure(&watcher, "linux_block_read_4k_depth_1", only, BLOCKS, work)?;
 
-        let mut aio = Aio::<DEPTH>::new()?;
-        let work = |items| read_deep(&mut aio, &disk, memory, &mut place, items);
+        let mut uring = Uring::<DEPTH>::new(&disk, BLOCK)?;
+        let work = |items| read_deep(&mut uring, &mut place, items);
         measure(&watcher, "linux_block_read_4k_depth_16_each", only, BLOCKS, work)?;
 
-        for (name, port) in ["linux_tcp_out_mb_per_1e9", "linux_tcp_to_linux_mb_per_1e9"].into_iter().zip(PORTS) {
-            let stream = linux::accept_at(port)?;
+        let mut aio = Aio::<DEPTH>::new()?;
+        let work = |items| read_deep_by_aio(&mut aio, &disk, memory, &mut place, items);
+        measure(&watcher, "linux_block_read_4k_aio_depth_16_each", only, BLOCKS, work)?;
+
+        let send = |name, stream: File| {
             let work = |items| (0..items).try_for_each(|_| stream.write_all(memory));
-            measure(&watcher, name, only, PIECES, work)?;
+            measure(&watcher, name, only, PIECES, work)
+        };
+        send("linux_tcp_out_mb_per_1e9", connect(TAKER.0, TAKER.1))?;
+        for (name, port) in ["linux_tcp_to_host_mb_per_1e9", "linux_tcp_to_linux_mb_per_1e9"].into_iter().zip(PORTS) {
+            send(name, linux::accept_at(port)?)?;
         }
         Ok(())
+    }
+
+    /// Connects, as soon as somebody listens.
+    fn connect(address: [u8; 4], port: u16) -> File {
+        loop {
+            match linux::connect_to(address, port) {
+                Ok(stream) => return stream,
+                Err(_) => linux::sleep_a_moment(),
+            }
+        }
     }
 
     /// Takes what another Linux sends, for ever.
@@ -73,10 +95,7 @@ mod program {
         let address = [(); 4].map(|()| octets.next().unwrap_or(0));
         loop {
             // It listens when it has come so far.
-            let Ok(stream) = linux::connect_to(address, PORTS[1]) else {
-                linux::sleep_a_moment();
-                continue;
-            };
+            let stream = connect(address, PORTS[1]);
             while stream.read_some(&mut memory.0)? != 0 {}
         }
     }
@@ -106,8 +125,20 @@ mod program {
         Ok(())
     }
 
-    /// Reads with [`DEPTH`] requests in flight: what is done is asked for, and as many are asked for anew.
-    fn read_deep(
+    /// Reads with [`DEPTH`] requests in flight: for each that is done another is asked for.
+    fn read_deep(uring: &mut Uring<DEPTH>, place: &mut Places, items: u64) -> Result<(), Failed> {
+        let (mut asked, mut done) = (0, 0);
+        while done < items {
+            while asked < items && asked - done < DEPTH as u64 && uring.add(place.next()) {
+                asked += 1;
+            }
+            done += uring.enter()?;
+        }
+        Ok(())
+    }
+
+    /// The same by the older interface, which the figures of earlier versions were taken with.
+    fn read_deep_by_aio(
         aio: &mut Aio<DEPTH>,
         disk: &File,
         memory: &mut [u8],
