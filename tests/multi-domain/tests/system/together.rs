@@ -6,12 +6,22 @@ use crate::restart::{
     BLOCK, NET, Random, client, expect_connected, expect_inventory, finished, goes_on, inventory, seeds, tail, upload,
 };
 use bulkhead_test::{Boot, Fault, Result, System, error, seconds};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Rounds after which each has been started again: some memory is taken at the first time, for good.
+const WARM: u64 = 6;
+
+/// Seeds, at least so many that there are some when all is warm.
+fn rounds() -> std::ops::Range<u64> {
+    let seeds = seeds();
+    seeds.start..seeds.end.max(seeds.start + WARM + 3)
+}
 
 /// Two driver domains, the console and xenstore, which all may come again, with clients that use them all the time.
 struct Busy {
@@ -19,6 +29,15 @@ struct Busy {
     image: PathBuf,
     transfer: JoinHandle<Result<u64>>,
     more: Arc<AtomicBool>,
+    /// How often each domain has to have been started again by now.
+    starts: BTreeMap<String, u32>,
+}
+
+/// How often a domain was started again, by the shell's list.
+fn starts(domains: &str, name: &str) -> u32 {
+    let words = format!("{name} was started again ");
+    let count = domains.lines().find_map(|line| line.split_once(&words)?.1.split(' ').next()?.parse().ok());
+    count.unwrap_or(0)
 }
 
 impl Busy {
@@ -51,15 +70,29 @@ impl Busy {
         let going_on = more.clone();
         let transfer = std::thread::spawn(move || upload(http, &going_on));
         system.wait_for("sink| received", seconds(60))?;
-        Ok(Self { system, image, transfer, more })
+        Ok(Self { system, image, transfer, more, starts: BTreeMap::new() })
     }
 
     /// Waits until each of these runs again, and everybody is connected and served.
     fn recovers(&mut self, position: usize, names: &[&str], what: &str) -> Result<()> {
+        for name in names {
+            *self.starts.entry((*name).to_owned()).or_default() += 1;
+        }
         let whole = |busy: &mut Self| {
             let system = &mut busy.system;
-            for name in names {
-                system.wait_from(position, &format!("domain `{name}` runs again"), seconds(60))?;
+            if names.contains(&"console") {
+                // Until then nobody hears what is typed.
+                system.wait_from(position, "domain `console` runs again", seconds(60))?;
+            }
+            // What a console had to say that has died, about others too, may be lost.
+            let end = Instant::now() + seconds(60);
+            loop {
+                let domains = system.shell("domains", seconds(60))?;
+                if busy.starts.iter().all(|(name, count)| starts(&domains, name) >= *count) {
+                    break;
+                }
+                assert!(Instant::now() < end, "{:?} are wanted:\n{domains}", busy.starts);
+                std::thread::sleep(Duration::from_millis(100));
             }
             let position = system.position();
             // The reader has done with its disk long ago, and has not closed it.
@@ -105,7 +138,7 @@ fn two_of_drivers_console_and_xenstore_that_die_at_the_same_time_are_both_replac
     ];
     let mut busy = Busy::start("two")?;
     let mut before = None;
-    for seed in seeds() {
+    for seed in rounds() {
         let mut random = Random::new(seed);
         let pair = PAIRS[seed as usize % PAIRS.len()];
         let gap = random.below(4).checked_sub(1).map(|_| Duration::from_millis(random.below(60)));
@@ -120,13 +153,11 @@ fn two_of_drivers_console_and_xenstore_that_die_at_the_same_time_are_both_replac
             }
         }
         busy.recovers(position, &pair, &format!("seed {seed}: {pair:?}, {gap:?} between"))?;
-        // Warm when each of them has been started again.
-        if before.is_none() && seed + 1 >= seeds().start + PAIRS.len() as u64 {
+        if seed + 1 == rounds().start + WARM {
             before = Some(inventory(&mut busy.system)?);
         }
     }
-    let before = before.map_or_else(|| inventory(&mut busy.system), Ok)?;
-    busy.end(before)
+    busy.end(before.ok_or_else(|| error("too few rounds"))?)
 }
 
 /// They are what a starting domain, its back ends and its front ends meet by.
@@ -134,8 +165,8 @@ fn two_of_drivers_console_and_xenstore_that_die_at_the_same_time_are_both_replac
 fn a_console_or_a_xenstore_that_dies_while_another_domain_starts_holds_it_up_for_a_moment() -> Result<()> {
     const STARTING: [&str; 3] = ["reader", "block", "net"];
     let mut busy = Busy::start("starting")?;
-    let before = inventory(&mut busy.system)?;
-    for seed in seeds() {
+    let mut before = None;
+    for seed in rounds() {
         let mut random = Random::new(seed);
         let starting = STARTING[seed as usize % STARTING.len()];
         let dying = ["console", "xenstore"][(seed as usize / STARTING.len()) % 2];
@@ -163,12 +194,15 @@ fn a_console_or_a_xenstore_that_dies_while_another_domain_starts_holds_it_up_for
         println!("{what}");
         busy.recovers(position, &[starting, dying], &what)?;
         if starting == "reader" {
-            let end = std::time::Instant::now() + seconds(120);
+            let end = Instant::now() + seconds(120);
             while read(&busy.system) == known {
-                assert!(std::time::Instant::now() < end, "{what}: it is not served:\n{}", tail(&busy.system));
+                assert!(Instant::now() < end, "{what}: it is not served:\n{}", tail(&busy.system));
                 std::thread::sleep(Duration::from_millis(100));
             }
         }
+        if seed + 1 == rounds().start + WARM {
+            before = Some(inventory(&mut busy.system)?);
+        }
     }
-    busy.end(before)
+    busy.end(before.ok_or_else(|| error("too few rounds"))?)
 }
