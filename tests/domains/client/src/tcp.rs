@@ -144,6 +144,9 @@ pub fn sink() -> Outcome {
         interface.poll(stack_time(), &mut device, &mut sockets);
         let socket = sockets.get_mut::<tcp::Socket>(handle);
         if !socket.is_open() {
+            if received != 0 && content == Content::Known {
+                println!("took {received}, all good");
+            }
             received = 0;
             socket.listen(PORT).map_err(|error| format!("{error:?}"))?;
         }

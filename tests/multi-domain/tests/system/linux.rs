@@ -413,6 +413,41 @@ fn two_linuxes_talk_to_each_other_and_to_web() -> Result<()> {
     system.shutdown()
 }
 
+/// A native domain that takes packets larger than frames, and looks at each byte.
+const TAKER: &str = r#"
+[domain.taker]
+image = "client"
+memory = "8M"
+arguments = "do=tcp-sink"
+nics = [{ from = "net", mac = "52:54:00:b1:6b:03", ip = "10.0.2.17" }]
+"#;
+
+#[test]
+fn what_a_linux_sends_in_large_packets_reaches_a_native_domain_unchanged() -> Result<()> {
+    const BYTES: usize = 16 << 20;
+    let disk = Disk::new("taker")?;
+    let mut system = boot(&(policy(&[])? + TAKER), &disk.0)?;
+    let port = forward(&system, "tcp", 5000)?;
+    let position = system.position();
+    let mut guest = system.guest("linux", BOOT)?;
+    guest.run("nc -l -p 5000 > /tmp/data & sleep 1", seconds(30))?;
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(&(0..BYTES as u64).map(crate::restart::byte).collect::<Vec<_>>())?;
+    drop(stream);
+    let sent = "cat /sys/class/net/eth0/statistics/tx_packets";
+    let before: usize = guest.run(&format!("wait; {sent}"), seconds(120))?.parse()?;
+    // Written in large pieces, which `nc` itself would not do.
+    let send = "echo 'dd if=/tmp/data bs=64k 2>/dev/null' > /tmp/send; nc 10.0.2.17 80 -e sh /tmp/send";
+    guest.run(send, seconds(120))?;
+    system.wait_from(position, &format!("took {BYTES}, all good"), seconds(30))?;
+    let mut guest = system.guest_again("linux")?;
+    let packets = guest.run(sent, seconds(30))?.parse::<usize>()? - before;
+    assert!(packets < BYTES / 1448 / 4, "{packets} packets: they were not large");
+    assert_eq!(complaints(&mut guest)?, "");
+    power_off(&mut system, "linux")?;
+    system.shutdown()
+}
+
 #[test]
 fn front_ends_may_have_large_rings_and_leave_and_come_back() -> Result<()> {
     let disk = Disk::new("again")?;

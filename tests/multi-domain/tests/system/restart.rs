@@ -227,7 +227,7 @@ pub fn finished<T>(transfer: std::thread::JoinHandle<Result<T>>, system: &System
     result.map_err(|why| error(&format!("{why:#}; verdicts: {:?}:\n{}", system.verdicts(), tail(system))))
 }
 
-fn byte(at: u64) -> u8 {
+pub fn byte(at: u64) -> u8 {
     ((at >> 3).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (8 * (at & 7))) as u8
 }
 
