@@ -113,8 +113,17 @@ impl Busy {
         whole(self).map_err(|why| error(&format!("{what}: {why:#}\n{}", tail(&self.system))))
     }
 
+    /// What is in use. Block lets go of the reader, which has gone away without a word, at its next start only.
+    fn inventory(&mut self) -> Result<(u64, usize)> {
+        let position = self.system.position();
+        self.system.type_text("restart block\r")?;
+        self.recovers(position, &["block"], "before counting")?;
+        inventory(&mut self.system)
+    }
+
     /// Nothing was lost of what went through the network, and no frame or port since `before`.
     fn end(mut self, before: (u64, usize)) -> Result<()> {
+        self.inventory()?;
         self.more.store(false, Ordering::Relaxed);
         finished(self.transfer, &self.system)?;
         expect_inventory(&mut self.system, before)?;
@@ -154,7 +163,7 @@ fn two_of_drivers_console_and_xenstore_that_die_at_the_same_time_are_both_replac
         }
         busy.recovers(position, &pair, &format!("seed {seed}: {pair:?}, {gap:?} between"))?;
         if seed + 1 == rounds().start + WARM {
-            before = Some(inventory(&mut busy.system)?);
+            before = Some(busy.inventory()?);
         }
     }
     busy.end(before.ok_or_else(|| error("too few rounds"))?)
@@ -201,7 +210,7 @@ fn a_console_or_a_xenstore_that_dies_while_another_domain_starts_holds_it_up_for
             }
         }
         if seed + 1 == rounds().start + WARM {
-            before = Some(inventory(&mut busy.system)?);
+            before = Some(busy.inventory()?);
         }
     }
     busy.end(before.ok_or_else(|| error("too few rounds"))?)
