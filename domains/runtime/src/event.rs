@@ -16,6 +16,7 @@
 //! read the ring until it is empty, then go on waiting.
 
 pub mod bits;
+mod courtesy;
 
 use core::sync::atomic::AtomicU64;
 use core::sync::atomic::Ordering::Relaxed;
@@ -28,6 +29,7 @@ use crate::shared_info;
 use crate::time::{Instant, now};
 
 use bits::Scan;
+pub use courtesy::Courtesy;
 
 /// An event channel that this domain owns; closed when dropped.
 #[derive(Debug, PartialEq, Eq)]
@@ -151,14 +153,6 @@ pub fn wait(deadline: Option<Instant>) -> Pending {
         }
         sched::block();
     }
-}
-
-/// Lets others run first, for as long as any of them can, until the moment has come. For work that is the better for
-/// waiting until there is more of it: who makes more is not interrupted, and who has come to its end does not wait.
-/// Nothing is taken or cleared.
-pub fn give_way(until: Instant) {
-    timer::arm(until);
-    sched::give_way();
 }
 
 /// What is pending now, without waiting.

@@ -8,7 +8,7 @@ use block_domain::export::{Extent, Part};
 use block_domain::gpt::{self, Copy, Table};
 use core::fmt;
 use core::time::Duration;
-use runtime::event::{self, Channel};
+use runtime::event::{Channel, Courtesy};
 use runtime::grant::Mapping;
 use runtime::grant::places::Places;
 use runtime::time::{Instant, now};
@@ -82,6 +82,7 @@ pub struct Service {
     gather: Option<Instant>,
     /// Whether others have been let run since that began.
     gave_way: bool,
+    courtesy: Courtesy,
     /// Whose turn is first.
     first: usize,
     connections: u64,
@@ -112,6 +113,7 @@ impl Service {
             finished: Vec::with_capacity(QUEUE),
             gather: None,
             gave_way: false,
+            courtesy: Courtesy::default(),
             first: 0,
             connections: 0,
         })
@@ -174,9 +176,7 @@ impl Service {
         if core::mem::replace(&mut self.gave_way, true) {
             return false;
         }
-        let begin = now();
-        event::give_way(begin + if self.vbds.len() == 1 { GIVE_WAY } else { GATHER });
-        now().since(begin) > RAN
+        self.courtesy.give_way(if self.vbds.len() == 1 { GIVE_WAY } else { GATHER }) > RAN
     }
 
     /// Requests were left to gather: there will be another look, and until then nobody needs to tell of anything.

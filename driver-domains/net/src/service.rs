@@ -7,9 +7,8 @@ use core::fmt;
 use core::time::Duration;
 use net_domain::frame::{Guard, Mac};
 use net_domain::switch::{AddError, Reach};
-use runtime::event::{self, Channel};
+use runtime::event::{Channel, Courtesy};
 use runtime::grant::Mapping;
-use runtime::time::now;
 use runtime::xenbus::{BackendBus, BackendDevice, BackendEvent, DeviceId};
 use runtime::{Access, Errno, GrantRef, Port, store};
 use virtio::DeviceType;
@@ -50,6 +49,7 @@ pub struct Service {
     bus: BackendBus,
     events: VecDeque<BackendEvent>,
     plans: BTreeMap<DeviceId, Plan>,
+    courtesy: Courtesy,
 }
 
 impl Service {
@@ -62,6 +62,7 @@ impl Service {
             bus: BackendBus::new("vif")?,
             events: VecDeque::new(),
             plans: BTreeMap::new(),
+            courtesy: Courtesy::default(),
         })
     }
 
@@ -82,7 +83,7 @@ impl Service {
             self.on_bus_event(event);
         }
         if self.traffic.vifs.iter().any(|vif| vif.ready && vif.bulk) {
-            event::give_way(now() + GIVE_WAY);
+            self.courtesy.give_way(GIVE_WAY);
         }
         for _ in 0..ROUNDS {
             let busy = self.traffic.round().unwrap_or_else(|fault| broke(fault));
