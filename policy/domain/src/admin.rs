@@ -230,7 +230,7 @@ fn domains(system: &System) -> Outcome {
         let (promised, total) = (system.site().promised(), machine.frames_total);
         let free = machine.frames_free.saturating_sub(promised);
         println!(
-            "{free} frames free of {total}, {} used by the hypervisor, {promised} kept for whom they are promised to",
+            "{free} frames free of {total}, {} used by the hypervisor, {promised} promised to domains",
             machine.frames_hypervisor
         );
     }

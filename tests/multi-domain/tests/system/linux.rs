@@ -220,11 +220,11 @@ fn memory_shown(system: &mut System, domain: &str) -> Result<(u64, u64)> {
     // Name, id, state, number, unit.
     let row = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let shown = row.filter(|words| words.first() == Some(&domain)).find_map(|words| words.get(3)?.parse().ok());
-    // "... frames free of ..., ... used by the hypervisor, ... kept for whom they are promised to"
+    // "... frames free of ..., ... used by the hypervisor, ... promised to domains"
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let free = text.lines().find_map(|line| {
         let (free, rest) = line.split_once(" frames free")?;
-        let kept = rest.split_once(" kept for")?.0.rsplit(' ').next()?;
+        let kept = rest.split_once(" promised")?.0.rsplit(' ').next()?;
         Some(number(free)? + number(kept)?)
     });
     shown.zip(free).ok_or_else(|| error(&text))
