@@ -1,9 +1,10 @@
 //! Driver domains die under a stock Linux, which notices nothing but a pause.
 
 use crate::linux::{BOOT, Disk, boot, complaints, forward, policy, power_off};
-use crate::restart::{Random, expect_inventory, inventory, kills_or, seed, tail};
-use bulkhead_test::{Guest, Result, System, error, seconds};
+use crate::restart::{self, Random, expect_inventory, inventory, kills_or, seed, tail};
+use bulkhead_test::{Boot, Guest, Result, System, error, seconds};
 use sha2::{Digest, Sha256};
+use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -94,10 +95,30 @@ fn disk_work() -> String {
     )
 }
 
+/// The number that a command has printed. A console that has just been replaced may break a line of others before it.
+fn number(said: &str) -> Result<u64> {
+    let number = said.lines().rev().find_map(|line| line.trim().parse().ok());
+    number.ok_or_else(|| error(&format!("no number: {said:?}")))
+}
+
+/// The same with a native client in the place of `web`, which writes to the first disk and checks it.
+fn with_native_client(policy: &str) -> Result<String> {
+    let missing = || error("policy/linux.toml has changed");
+    let (before, rest) = policy.split_once("[domain.web]").ok_or_else(missing)?;
+    let (_, after) = rest.split_once("ready = \"announced\"\n").ok_or_else(missing)?;
+    let disks = "disks = [{ from = \"block\", export = \"site\", device = \"xvda\" }]";
+    let writable = before.replacen("\nread-only = true", "", 1);
+    assert_ne!(writable, before);
+    Ok(format!("{writable}{}{after}", restart::client("disk-survive", disks)))
+}
+
 #[test]
-fn a_linux_writes_and_reads_its_disk_while_the_drivers_are_killed() -> Result<()> {
-    let disk = Disk::new("killed")?;
-    let mut system = boot(&restarting()?, &disk.0)?;
+fn a_linux_and_a_native_client_write_and_read_their_disks_while_the_drivers_are_killed() -> Result<()> {
+    let (disk, native) = (Disk::new("killed")?, Disk::new("native")?);
+    fs::write(&native.0, vec![0; 8 << 20])?;
+    let policy = with_native_client(&restarting()?)?;
+    let boot = Boot::policy(&policy).image("client").disk(&native.0, true).disk(&disk.0, true);
+    let mut system = boot.network()?.start()?;
     let mut guest = system.guest("linux", BOOT)?;
     guest.run("mkfs.ext4 -q /dev/xvda && mount /dev/xvda /mnt", seconds(120))?;
     system.leave_guest()?;
@@ -116,12 +137,17 @@ fn a_linux_writes_and_reads_its_disk_while_the_drivers_are_killed() -> Result<()
     system.type_text("restart console\r")?;
     system.wait_from(position, "domain `console` runs again", seconds(60))?;
     let mut guest = system.guest_again("linux")?;
-    let reached: u64 = guest.run("cat /round", seconds(120))?.parse()?;
+    let reached = number(&guest.run("cat /round", seconds(120))?)?;
     let on = format!("until [ $(cat /round) -gt {reached} ]; do usleep 100000; done; touch /stop; wait; cat /round");
-    let rounds: u64 = guest.run(&on, seconds(120))?.parse()?;
+    let rounds = number(&guest.run(&on, seconds(120))?)?;
     assert_eq!(guest.run("touch /bad; cat /bad; sync", seconds(120))?, "");
     system.leave_guest()?;
     expect_inventory_of_new(&mut system, "block", before)?;
+    system.guest_again("client")?.type_line("enough")?;
+    system.leave_guest()?;
+    system.expect_verdict("disk-survive", seconds(120))?;
+    let log = system.log("client");
+    assert!(log.iter().any(|line| line.ends_with("requests were done, 0 reconnections")), "it was not adopted");
     let mut guest = system.guest_again("linux")?;
     guest.run("umount /mnt", seconds(120))?;
     assert_eq!(failures(&mut guest)?, "");
@@ -129,6 +155,7 @@ fn a_linux_writes_and_reads_its_disk_while_the_drivers_are_killed() -> Result<()
     power_off(&mut system, "linux")?;
     system.shutdown()?;
     println!("{} kills, {rounds} files of 256 KiB written and read", kills_or(KILLS) + 2);
+    restart::check_image(&native.0, &log)?;
     check_image(&disk.0, rounds)
 }
 
