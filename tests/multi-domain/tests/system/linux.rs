@@ -426,7 +426,8 @@ nics = [{ from = "net", mac = "52:54:00:b1:6b:03", ip = "10.0.2.17" }]
 fn what_a_linux_sends_in_large_packets_reaches_a_native_domain_unchanged() -> Result<()> {
     const BYTES: usize = 16 << 20;
     let disk = Disk::new("taker")?;
-    let mut system = boot(&(policy(&[])? + TAKER), &disk.0)?;
+    let boot = Boot::policy(&(policy(&[])? + TAKER)).image("client");
+    let mut system = boot.demo_disk()?.disk(&disk.0, true).network()?.start()?;
     let port = forward(&system, "tcp", 5000)?;
     let position = system.position();
     let mut guest = system.guest("linux", BOOT)?;
